@@ -1,0 +1,113 @@
+"""What every asset says of itself: key, owner, columns, lineage, counts; and how errors reach Dagster.
+
+Belongs here: metadata made of the catalogue. Does not belong here: what an asset does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.errors import PlatformError
+
+OWNERS = ["team:data-platform"]
+ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
+# What the lake adds to a source table, as users see it.
+_VERSION_COLUMNS = [
+    dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete"),
+    dg.TableColumn(RECORDED_AT, "timestamp with time zone", "when this version was first seen, by the source's clock"),
+]
+
+
+def keys(group: str, names: Mapping[str, Table]) -> list[dg.AssetKey]:
+    """Asset keys of a group's tables."""
+    return [dg.AssetKey([group, name]) for name in names]
+
+
+def definition_metadata(table: Table, name: str, storage: str, *, versioned: bool = False) -> dict[str, Any]:
+    """Metadata that holds before the first run: columns, table name, kind of storage."""
+    columns = [_table_column(column) for column in table.columns] + (_VERSION_COLUMNS if versioned else [])
+    return {
+        "dagster/column_schema": dg.TableSchema(columns),
+        "dagster/table_name": name,
+        "dagster/storage_kind": storage,
+    }
+
+
+def _table_column(column: Column) -> dg.TableColumn:
+    other = [f"one of {', '.join(column.labels)}"] if column.labels else []
+    other += [f"refers to {column.references}"] if column.references else []
+    return dg.TableColumn(
+        column.name,
+        column.type,
+        column.description,
+        dg.TableColumnConstraints(nullable=column.nullable, unique=column.is_unique, other=other),
+    )
+
+
+def star_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
+    """Column lineage of a star table, read out of its SELECT."""
+    source_columns = {
+        name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in catalogue.source.items()
+    }
+    lineage = star_query(table.name).column_lineage(source_columns)
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(dg.AssetKey([TOTESYS, source]), name) for source, name in deps]
+            for column, deps in lineage.items()
+        }
+    )
+
+
+def warehouse_lineage(table: Table) -> dg.TableColumnLineage:
+    """Column lineage of a warehouse table: each column from the same column of the star table."""
+    return dg.TableColumnLineage(
+        {
+            column.name: [dg.TableColumnDep(dg.AssetKey([STAR, table.name]), column.name)]
+            for column in table.lake_columns
+        }
+    )
+
+
+def run_days(context: dg.AssetExecutionContext) -> DayRange | None:
+    """The days that this run asks of a partitioned asset; None for an asset that is one set."""
+    if not context.assets_def.partitions_def:
+        return None
+    window = context.partition_time_window
+    first, end = window.start.date(), window.end.date()
+    return DayRange(first, DayRange(first, end).last.fromordinal(end.toordinal() - 1))
+
+
+def record_partitions(
+    context: dg.AssetExecutionContext, days: DayRange | None, metadata: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Attach metadata to each partition of the run; returns what belongs to an asset that is one set."""
+    if days is None:
+        return dict(metadata.get(WHOLE, {}))
+    for key in days.keys:
+        context.add_asset_metadata(dict(metadata.get(key, {})), partition_key=key)
+    return {}
+
+
+def row_count(rows: int, *, of_partition: bool) -> dict[str, Any]:
+    """Dagster's own metadata for a count of rows."""
+    return {"dagster/partition_row_count" if of_partition else "dagster/row_count": rows}
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Show a PlatformError as the failure's description: it already says what to do."""
+    try:
+        yield
+    except PlatformError as error:
+        raise dg.Failure(str(error)) from error
+
+
+GROUPS = {TOTESYS: "ingestion", STAR: "processed", WAREHOUSE: "warehouse"}

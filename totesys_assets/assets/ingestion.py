@@ -1,0 +1,113 @@
+"""The ingestion zone: one asset per table of ToteSys, which captures it into the lake.
+
+Belongs here: the factory. Does not belong here: how capture works, which is capture/.
+"""
+
+import logging
+
+import dagster as dg
+
+from totesys_assets.assets.describe import (
+    ACCEPT_DELETIONS_TAG,
+    GROUPS,
+    OWNERS,
+    definition_metadata,
+    failures,
+    record_partitions,
+    row_count,
+    run_days,
+)
+from totesys_assets.automation.decide import TOTESYS
+from totesys_assets.automation.partitions import partition_range
+from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.resources.lake import INGESTION, Lake
+from totesys_assets.resources.session import Session
+from totesys_assets.settings import Settings
+
+log = logging.getLogger(__name__)
+# Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
+PRIORITY = 30
+DEAD_LETTERS = "no_dead_letters"
+
+
+def ingestion_assets(
+    catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], settings: Settings
+) -> list[dg.AssetsDefinition]:
+    """The eleven assets ``totesys/<table>``."""
+    return [_ingestion_asset(table, partitions, settings) for table in catalogue.source.values()]
+
+
+def _ingestion_asset(
+    table: Table, partitions: dg.PartitionsDefinition[str], settings: Settings
+) -> dg.AssetsDefinition:
+    key = dg.AssetKey([TOTESYS, table.name])
+
+    @dg.asset(
+        key=key,
+        group_name=GROUPS[TOTESYS],
+        description=(
+            f"{table.description} Every version that a refresh saw, as it was in ToteSys, with when and how it came to "
+            "be. Captured by comparison with the source, whatever last_updated says."
+        ),
+        kinds={"postgres", "deltalake"},
+        owners=OWNERS,
+        metadata=definition_metadata(table, f"{INGESTION}.{table.name}", "deltalake", versioned=True),
+        partitions_def=partitions if table.day_column else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
+        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column))},
+        check_specs=[
+            dg.AssetCheckSpec(
+                DEAD_LETTERS,
+                asset=key,
+                description="No row of the days just captured breaks a type or a rule. Those that do are kept aside, "
+                "with the reason and their raw text, until they are mended in ToteSys.",
+            )
+        ],
+    )
+    def _asset(
+        context: dg.AssetExecutionContext, session: dg.ResourceParam[Session], lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
+        days = run_days(context)
+        selected = context.run.asset_selection
+        tables = sum(key.path[0] == TOTESYS for key in selected) if selected else len(session.totesys.catalogue.source)
+        with failures(), session.snapshot(table.name, of=tables) as snapshot:
+            captured = capture(
+                snapshot,
+                lake,
+                table,
+                all_days=partition_range(settings.first_day),
+                days=days,
+                run_id=context.run_id,
+                accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
+            )
+        log.info(
+            "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
+        )
+        return dg.MaterializeResult(
+            metadata=_report(context, table, captured, lake), check_results=[_check(captured)]
+        )
+
+    return _asset
+
+
+def _report(context: dg.AssetExecutionContext, table: Table, captured: Captured, lake: Lake) -> dict[str, object]:
+    metadata = {
+        entry.partition: {
+            **row_count(entry.rows, of_partition=table.day_column is not None),
+            "versions_added": entry.inserted + entry.updated + entry.deleted,
+        }
+        for entry in captured.entries
+    }
+    return record_partitions(context, run_days(context), metadata)
+
+
+def _check(captured: Captured) -> dg.AssetCheckResult:
+    rejected = captured.total("rejected")
+    return dg.AssetCheckResult(
+        check_name=DEAD_LETTERS,
+        passed=rejected == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"dead_letters": rejected},
+        description=f"{rejected} rows are in the dead letters: see totesys status" if rejected else None,
+    )

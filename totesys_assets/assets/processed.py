@@ -1,0 +1,63 @@
+"""The processed zone: one asset per star table, built in the lake by its SELECT.
+
+Belongs here: the factory. Does not belong here: what a star table is, which is its SQL in star/.
+"""
+
+import logging
+
+import dagster as dg
+
+from totesys_assets.assets.describe import (
+    GROUPS,
+    OWNERS,
+    definition_metadata,
+    failures,
+    record_partitions,
+    row_count,
+    run_days,
+    star_lineage,
+)
+from totesys_assets.automation.decide import STAR, TOTESYS
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import WHOLE
+from totesys_assets.resources.lake import PROCESSED, Lake
+from totesys_assets.transform.build import build
+
+log = logging.getLogger(__name__)
+PRIORITY = 20
+
+
+def processed_assets(catalogue: Catalogue, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
+    """The eleven assets ``star/<table>``."""
+    return [_processed_asset(catalogue, table, partitions) for table in catalogue.star.values()]
+
+
+def _processed_asset(
+    catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str]
+) -> dg.AssetsDefinition:
+    query = star_query(table.name)
+
+    @dg.asset(
+        key=dg.AssetKey([STAR, table.name]),
+        deps=[dg.AssetKey([TOTESYS, source]) for source in query.sources],
+        group_name=GROUPS[STAR],
+        description=f"{table.description} {query.description}\n\n```sql\n{query.sql}```",
+        kinds={"duckdb", "deltalake"},
+        owners=OWNERS,
+        metadata=definition_metadata(table, f"{PROCESSED}.{table.name}", "deltalake"),
+        partitions_def=partitions if table.day_column else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
+        op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
+    )
+    def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        days = run_days(context)
+        with failures():
+            built = build(lake, catalogue, table, days=days, run_id=context.run_id)
+        log.info("star/%s: %s rows built", table.name, built.rows)
+        metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
+        # The UI reads lineage off the newest materialisation, which is that of the last partition.
+        metadata[days.keys[-1] if days is not None else WHOLE]["dagster/column_lineage"] = star_lineage(catalogue, table)
+        return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
+
+    return _asset

@@ -1,0 +1,70 @@
+"""The warehouse: one asset per star table, merged into PostgreSQL.
+
+Belongs here: the factory. Does not belong here: the merge, which is load/.
+"""
+
+import logging
+
+import dagster as dg
+
+from totesys_assets.assets.describe import (
+    GROUPS,
+    OWNERS,
+    definition_metadata,
+    failures,
+    record_partitions,
+    row_count,
+    run_days,
+    warehouse_lineage,
+)
+from totesys_assets.automation.decide import STAR, WAREHOUSE
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.days import WHOLE
+from totesys_assets.load.merge import load
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.warehouse import Warehouse
+
+log = logging.getLogger(__name__)
+# Dimensions before facts: a reader who sees a new fact finds what it refers to.
+PRIORITY = 10
+
+
+def warehouse_assets(
+    catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], schema: str
+) -> list[dg.AssetsDefinition]:
+    """The eleven assets ``warehouse/<table>``."""
+    return [_warehouse_asset(table, partitions, schema) for table in catalogue.star.values()]
+
+
+def _warehouse_asset(
+    table: Table, partitions: dg.PartitionsDefinition[str], schema: str
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=dg.AssetKey([WAREHOUSE, table.name]),
+        deps=[dg.AssetKey([STAR, table.name])],
+        group_name=GROUPS[WAREHOUSE],
+        description=f"{table.description} Loaded in one transaction: readers see all of a refresh or nothing of it.",
+        kinds={"postgres"},
+        owners=OWNERS,
+        metadata=definition_metadata(table, f"{schema}.{table.name}", "postgres"),
+        partitions_def=partitions if table.day_column else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
+        op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
+    )
+    def _asset(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        days = run_days(context)
+        with failures():
+            loaded = load(warehouse, lake, table, days=days, run_id=context.run_id)
+        log.info("warehouse/%s: %s rows written", table.name, loaded.written)
+        metadata = {
+            key: row_count(loaded.rows.get(key, 0), of_partition=days is not None)
+            for key in (days.keys if days is not None else [WHOLE])
+        }
+        newest = metadata[days.keys[-1] if days is not None else WHOLE]
+        newest["rows_written"] = loaded.written
+        newest["dagster/column_lineage"] = warehouse_lineage(table)
+        return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
+
+    return _asset

@@ -1,0 +1,1 @@
+"""When and what to materialise: partitions, the decision, the sensor, schedules and jobs."""

@@ -1,0 +1,69 @@
+"""A refresh in this process: requests executed through Dagster, one after the other.
+
+Belongs here: executing and reporting. Does not belong here: deciding (decide.py) and printing (cli.py).
+"""
+
+import time
+from dataclasses import dataclass
+
+import dagster as dg
+
+from totesys_assets.assets.describe import ACCEPT_DELETIONS_TAG
+from totesys_assets.automation.decide import Request
+from totesys_assets.automation.sensors import run_request
+
+# Dagster's own account of a run goes to its event log; on the terminal it would drown everything else.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run did: ``seconds`` by group of assets (and ``dagster`` for the rest), ``failures`` as sentences."""
+
+    run_id: str
+    request: Request
+    success: bool
+    failures: list[str]
+    seconds: dict[str, float]
+
+
+def execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, request: Request, *, accept_deletions: bool = False
+) -> Outcome:
+    """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done."""
+    started = time.monotonic()
+    wanted = run_request(request)
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        run_config=_QUIET,
+        instance=instance,
+        raise_on_error=False,
+        asset_selection=list(wanted.asset_selection or []),
+        tags={**wanted.tags, **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {})},
+    )
+    failures = [_sentence(event) for event in result.all_events if event.is_step_failure]
+    if not result.success and not failures:
+        failures = [event.message or "The run failed." for event in result.all_events if event.is_failure][:1]
+    seconds = _seconds_by_group(instance, result.run_id)
+    seconds["dagster"] = max(0.0, time.monotonic() - started - sum(seconds.values()))
+    return Outcome(result.run_id, request, result.success, failures, seconds)
+
+
+def _sentence(event: dg.DagsterEvent) -> str:
+    """The description that an asset gave to its failure, or the innermost message of what it raised."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else f"{event.step_key} failed."
+
+
+def _seconds_by_group(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
+    """Time from start to end of the steps of each group: the keys of a step are ``group__table``."""
+    seconds: dict[str, float] = {}
+    for step in instance.get_run_step_stats(run_id):
+        if step.start_time is not None and step.end_time is not None:
+            group = step.step_key.partition("__")[0]
+            seconds[group] = seconds.get(group, 0.0) + step.end_time - step.start_time
+    return seconds

@@ -1,0 +1,42 @@
+"""Schedules: what happens by the clock, beside the sensor that reacts to changes."""
+
+import dagster as dg
+
+from totesys_assets.automation.jobs import EVERYTHING
+from totesys_assets.days import partition_range
+from totesys_assets.settings import Settings
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags that make one run cover a range of partitions."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """Every night the whole content is compared, not only fingerprints: the proof that nothing was missed."""
+
+    @dg.schedule(
+        name="nightly_comparison",
+        job_name=EVERYTHING,
+        cron_schedule="30 2 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compares every row of ToteSys with the lake, column by column, at 02:30 UTC.",
+    )
+    def _nightly(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        days = partition_range(settings.first_day)
+        return dg.RunRequest(tags=range_tags(days.first.isoformat(), days.last.isoformat()))
+
+    return _nightly
+
+
+def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """After the nightly comparison, the lake is tidied."""
+    return dg.ScheduleDefinition(
+        name="nightly_compaction",
+        job=job,
+        cron_schedule="30 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Merges the lake's small files at 03:30 UTC.",
+    )

@@ -1,0 +1,99 @@
+"""The sensor: looks for changes every few seconds and requests the runs that bring them in.
+
+Belongs here: the thin Dagster wrapper, single flight, back-off. Does not belong here: looking (look.py) and deciding
+(decide.py).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from totesys_assets.automation.decide import Request
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.look import look
+from totesys_assets.automation.schedules import range_tags
+from totesys_assets.days import partition_range
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+
+# Dagster's sensor loop itself takes 5 s; a shorter interval changes nothing.
+INTERVAL_SECONDS = 5
+_FIRST_BACK_OFF_SECONDS = 10
+_LONGEST_BACK_OFF_SECONDS = 600
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def back_off_seconds(failures: int) -> int:
+    """How long to wait after ``failures`` failed refreshes in a row: 0, 10, 20, 40 s … at most ten minutes."""
+    return min(_FIRST_BACK_OFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACK_OFF_SECONDS) if failures else 0
+
+
+def run_request(request: Request) -> dg.RunRequest:
+    """A run of the request. It has no run key: that would forbid its repetition after a failure for ever."""
+    days = request.days
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
+        tags=REFRESH_TAG | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {}),
+    )
+
+
+def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
+    """Why not to look now: a refresh is under way, or failed a moment ago. None when there is no reason."""
+    if instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
+        return "A refresh is under way; the next look sees everything."
+    records = instance.get_run_records(dg.RunsFilter(tags=REFRESH_TAG), limit=8)
+    failures = 0
+    for record in records:
+        if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+            break
+        failures += 1
+    pause = back_off_seconds(failures)
+    ended = records[0].end_time if records else None
+    if pause and ended is not None and (waited := now.timestamp() - ended) < pause:
+        return f"{failures} refreshes failed in a row; trying again in {pause - waited:.0f} s. See the last failed run."
+    return None
+
+
+def changes_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor ``changes``: one source transaction per tick, milliseconds when nothing changed."""
+
+    @dg.sensor(
+        name="changes",
+        target=dg.AssetSelection.all(),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Compares fingerprints of ToteSys with the ledger and materialises what is stale, and only that. "
+        "Its cursor is a hint that saves the comparison when nothing changed; losing it loses nothing.",
+    )
+    def _changes(
+        context: dg.SensorEvaluationContext,
+        session: dg.ResourceParam[Session],
+        lake: dg.ResourceParam[Lake],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> dg.SensorResult | dg.SkipReason:
+        reason = waiting_for(context.instance, datetime.now(UTC))
+        if reason is not None:
+            return dg.SkipReason(reason)
+        seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=context.cursor)
+        for problem in seen.problems:
+            context.log.error(str(problem))
+        if seen.requests:
+            return dg.SensorResult(run_requests=_in_order(seen.requests))
+        if seen.problems:  # everything else is up to date: now let the tick itself be red
+            raise dg.Failure(" ".join(str(problem) for problem in seen.problems))
+        return dg.SensorResult(skip_reason="Nothing changed.", cursor=seen.mark)
+
+    return _changes
+
+
+def _in_order(requests: Sequence[Request]) -> list[dg.RunRequest]:
+    return [run_request(request) for request in requests]

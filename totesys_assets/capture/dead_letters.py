@@ -1,0 +1,130 @@
+"""Dead letters: rows that break a declared type or rule, kept with the reason and their raw text.
+
+Belongs here: the rules, made of the catalogue, and the table that keeps what breaks them. A dead letter is a versioned
+set like any table: it appears (insert), its reason changes (update), it is mended at the source (delete). The rest of
+the batch goes on. Does not belong here: what becomes of good rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, Table
+from totesys_assets.days import DayRange
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.lake import DEAD_LETTER, Lake, append, newest_first, register
+
+SCHEMA = pa.schema(
+    [
+        pa.field("table_name", pa.string(), False),
+        pa.field("row_key", pa.string(), False),
+        pa.field("partition", pa.string(), False),
+        pa.field("column_name", pa.string(), False),
+        pa.field("reason", pa.string(), False),
+        pa.field("raw", pa.string(), False),
+        pa.field(OPERATION, pa.string(), False),
+        pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False),
+    ]
+)
+KEY = ("table_name", "row_key", "partition")
+_DESCRIPTION = "Rows that could not be typed or break a rule: why, and their raw text"
+# A date of this form, from year 1 to 9999, that exists.
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_SEPARATOR = ": "
+
+
+def source_rules(table: Table, days: DayRange) -> Iterator[tuple[Column, str, str]]:
+    """(column, PostgreSQL condition, reason) of values that must be caught in the source.
+
+    DuckDB reads numeric NaN as 0.00 and cannot tell a timestamp of the far past or future: neither may be believed.
+    """
+    for column in table.columns:
+        name = quoted(column.name)
+        if column.type.startswith("numeric"):
+            yield column, f"{name} = 'NaN'", "is not a number"
+        elif column.name == table.day_column:
+            outside = f"NOT ({name} >= {literal(days.first.isoformat())} AND {name} < {literal(days.end.isoformat())})"
+            yield column, outside, f"lies outside the days from {days.first} to tomorrow that have a partition"
+        elif column.type.startswith("timestamp"):
+            outside = f"NOT ({name} >= '0001-01-01' AND {name} < '9999-12-31 23:59:59.9995')"
+            yield column, outside, "is no time between the years 1 and 9999"
+
+
+def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:
+    """(column, DuckDB condition, reason) of values that are read exactly, but break a rule of the catalogue."""
+    for column in table.columns:
+        name = quoted(column.name)
+        if not column.nullable:
+            yield column, f"{name} IS NULL", "is missing"
+        if column.labels:
+            labels = ", ".join(literal(label) for label in column.labels)
+            yield column, f"{name} NOT IN ({labels})", f"is none of {', '.join(column.labels)}"
+        if column.is_date_text:
+            invalid = f"NOT (regexp_full_match({name}, {literal(_DATE)}) AND try_cast({name} AS DATE) >= DATE '0001-01-01')"
+            yield column, f"coalesce({invalid}, {name} IS NOT NULL)", "is not a date of the form YYYY-MM-DD"
+
+
+def first_broken(rules: Iterator[tuple[Column, str, str]]) -> str:
+    """SQL that gives ``column: reason`` of the first broken rule, or NULL."""
+    cases = " ".join(
+        f"WHEN {condition} THEN {literal(column.name + _SEPARATOR + reason)}" for column, condition, reason in rules
+    )
+    return f"CASE {cases} END" if cases else "NULL"
+
+
+# Expects the temporary tables rejected (row_key, partition, broken, raw) and capture_time (taken_at).
+_CHANGES = f"""
+WITH held AS (
+    SELECT * FROM dead_letters_held WHERE table_name = $table AND list_contains($partitions, partition)
+    QUALIFY {newest_first(KEY)}
+),
+found AS (
+    SELECT $table AS table_name, row_key, partition, split_part(broken, '{_SEPARATOR}', 1) AS column_name,
+        substr(broken, strpos(broken, '{_SEPARATOR}') + {len(_SEPARATOR)}) AS reason, raw
+    FROM rejected
+)
+SELECT found.*, CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
+    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at
+FROM found LEFT JOIN held USING (table_name, row_key, partition) CROSS JOIN capture_time
+WHERE coalesce(held._operation, 'delete') = 'delete'
+    OR (found.column_name, found.reason, found.raw) IS DISTINCT FROM (held.column_name, held.reason, held.raw)
+UNION ALL
+SELECT held.* EXCLUDE (_operation, _recorded_at), 'delete',
+    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND)
+FROM (FROM held ANTI JOIN found USING (table_name, row_key, partition)) AS held CROSS JOIN capture_time
+WHERE held._operation <> 'delete'
+"""
+
+
+def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partitions: list[str]) -> None:
+    """Append what changed among the dead letters of ``table`` in ``partitions``.
+
+    Expects the rejected rows in the connection's temporary tables. Raises LostRace: then compare and call again.
+    """
+    nothing_rejected = connection.execute("SELECT count(*) FROM rejected").fetchone() == (0,)
+    held = lake.find(DEAD_LETTER)
+    if held is None:
+        if nothing_rejected:
+            return
+        held = lake.open_plain(DEAD_LETTER, SCHEMA, _DESCRIPTION)
+    register(connection, "dead_letters_held", held)
+    parameters = {"table": table.name, "partitions": partitions}
+    changes = connection.execute(_CHANGES, parameters).to_arrow_table().cast(SCHEMA)
+    if changes.num_rows:
+        append(held, changes.to_batches(), SCHEMA, f"capture:{table.name}")
+
+
+def open_dead_letters(lake: Lake) -> pa.Table:
+    """Dead letters that are not mended yet: table, key, partition, column, reason, raw text, since when."""
+    held = lake.find(DEAD_LETTER)
+    if held is None:
+        return SCHEMA.empty_table()
+    with duckdb.connect() as connection:
+        source = register(connection, "held", held)
+        query = f"SELECT * FROM {source} QUALIFY {newest_first(KEY)}"
+        return connection.execute(
+            f"SELECT * FROM ({query}) WHERE {OPERATION} <> 'delete' ORDER BY table_name, partition, row_key"
+        ).to_arrow_table()

@@ -1,0 +1,279 @@
+"""The difference between the source and the lake, appended to the lake as versions.
+
+Belongs here: reading the rows of the days asked for, comparing them column by column with the newest versions held,
+and committing what is new, changed or gone. Does not belong here: which days to ask for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from itertools import chain
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from totesys_assets.capture import dead_letters
+from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.catalogue.catalogue import MONTH, OPERATION, Table, lake_schema
+from totesys_assets.days import WHOLE, DayRange, chunks
+from totesys_assets.errors import ConcurrentWriters, MassDeletion
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, literal, quoted
+from totesys_assets.resources.lake import INGESTION, Lake, LostRace, append, conform, register
+from totesys_assets.resources.totesys import READ, Snapshot
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 5
+# A table of fewer rows than this may lose most of them without anybody being asked.
+_MASS_DELETION_ROWS = 20
+
+# The source's rows of some days, each with the first rule that it breaks, if any.
+_INCOMING = f"""
+CREATE OR REPLACE TEMP TABLE incoming AS
+SELECT * REPLACE (coalesce(_broken, {{rule}}) AS _broken), {{day}} AS _day FROM ({READ})
+"""
+
+# Broken rows with their raw text, as the source itself writes it.
+_REJECTED = f"""
+INSERT INTO rejected
+SELECT source.row_key, source.partition, incoming._broken, source.raw
+FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} AS VARCHAR)
+WHERE incoming._broken IS NOT NULL
+"""
+
+# A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
+# A version is never dated before the one it follows, even if the source's clock was set back.
+_DIFFERENCE = """
+CREATE OR REPLACE TEMP TABLE difference AS
+WITH held AS (
+    SELECT *, {day} AS _day FROM versions_held {within}
+    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+)
+SELECT {incoming_columns},
+    CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
+    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at, incoming._day AS _day
+FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
+WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
+UNION ALL
+SELECT {held_columns}, 'delete', greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND), held._day
+FROM held CROSS JOIN capture_time
+WHERE held._operation <> 'delete'
+    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
+    -- a row that turned bad is still there: its last good version stands
+    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._broken IS NOT NULL)
+"""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one capture of one table did: an entry for each of its partitions, changed or not."""
+
+    entries: list[Entry]
+
+    def total(self, name: str) -> int:
+        """Sum of a count over the partitions: rows, inserted, updated, deleted or rejected."""
+        return sum(getattr(entry, name) for entry in self.entries)
+
+    @property
+    def versions(self) -> int:
+        """Versions added to the lake."""
+        return self.total("inserted") + self.total("updated") + self.total("deleted")
+
+
+def asset_name(table: Table) -> str:
+    """Name of a source table's asset in the ledger."""
+    return f"{INGESTION}/{table.name}"
+
+
+def capture(
+    snapshot: Snapshot,
+    lake: Lake,
+    table: Table,
+    *,
+    all_days: DayRange,
+    days: DayRange | None,
+    run_id: str,
+    accept_deletions: bool = False,
+) -> Captured:
+    """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
+
+    Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion, and
+    ConcurrentWriters when other writers win five times in a row.
+    """
+    found = fingerprints(snapshot, table, all_days)
+    ledger = Ledger(lake)
+    known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
+    if not accept_deletions:
+        _refuse_mass_deletion(table, found, known)
+    wanted = days if table.day_column else None
+    for _ in range(_ATTEMPTS):
+        comparison = _Comparison(snapshot, lake, table, all_days, wanted, found)
+        with engine.readable_errors(f'Capture of "{table.name}" failed, and will be done again by the next refresh'):
+            try:
+                comparison.commit()
+            except LostRace:
+                log.info("%s: another refresh committed first; comparing again", table.name)
+                continue
+        captured = Captured(comparison.entries(run_id))
+        # Nothing new to say about a partition is not said again.
+        ledger.append(
+            entry
+            for entry in captured.entries
+            if entry.state != (known[entry.partition].state if entry.partition in known else "")
+        )
+        return captured
+    raise ConcurrentWriters(
+        f'Other refreshes committed to "{table.name}" {_ATTEMPTS} times while this one compared it. '
+        "Nothing is lost; refresh again."
+    )
+
+
+def _refuse_mass_deletion(table: Table, found: dict[str, Fingerprint], known: dict[str, Entry]) -> None:
+    before = sum(entry.rows for entry in known.values())
+    now = sum(fingerprint.rows for fingerprint in found.values())
+    if before >= _MASS_DELETION_ROWS and now < before / 2:
+        raise MassDeletion(
+            f'"{table.name}" had {before:,} rows and now has {now:,}: a wrong database, a truncated table or lost '
+            "rights. Nothing of it was captured. If the rows were meant to go: totesys refresh --accept-deletions."
+        )
+
+
+class _Comparison:
+    """One table against one state of the lake: computed once, committed once or thrown away."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        lake: Lake,
+        table: Table,
+        all_days: DayRange,
+        days: DayRange | None,
+        found: dict[str, Fingerprint],
+    ) -> None:
+        self._snapshot, self._lake, self._table = snapshot, lake, table
+        self._all_days, self._days, self._found = all_days, days, found
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def commit(self) -> None:
+        """Append versions, then dead letters, each behind its fence. Raises LostRace."""
+        connection = self._snapshot.connection
+        held = self._lake.open_versions(self._table)
+        schema = lake_schema(self._table, versioned=True)
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE capture_time AS SELECT CAST(? AS TIMESTAMPTZ) AS taken_at",
+            [self._snapshot.taken_at.replace(tzinfo=UTC)],
+        )
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE rejected (row_key VARCHAR, partition VARCHAR, broken VARCHAR, raw VARCHAR)"
+        )
+        batches = conform(self._versions(connection, held), schema)
+        first = next(batches, None)
+        if first is not None:  # no commit at all when there is nothing to say
+            append(held, chain([first], batches), schema, f"capture:{self._table.name}")
+        self._keep_dead_letters(connection)
+
+    def _keep_dead_letters(self, connection: duckdb.DuckDBPyConnection) -> None:
+        for partition, count in connection.execute("SELECT partition, count(*) FROM rejected GROUP BY 1").fetchall():
+            self._counts[partition, "rejected"] = count
+        for attempt in range(_ATTEMPTS):
+            try:
+                return dead_letters.keep(connection, self._lake, self._table, self._partitions())
+            except LostRace:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _partitions(self) -> list[str]:
+        return self._days.keys if self._days is not None else [WHOLE]
+
+    def _versions(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> Iterator[pa.RecordBatch]:
+        """Batches of versions to append, piece by piece, so that no whole table is ever in memory."""
+        rows = {partition: fingerprint.rows for partition, fingerprint in self._found.items()}
+        pieces = chunks(self._days, rows, CHUNK_ROWS) if self._days is not None else [None]
+        for piece in pieces:
+            self._read_source(connection, piece)
+            self._compare(connection, held, piece)
+            yield from connection.execute(f"SELECT {self._lake_columns()} FROM difference").to_arrow_reader(BATCH_ROWS)
+
+    def _day(self) -> str:
+        """DuckDB expression of a row's day; one and the same for all rows of a table that is one set."""
+        column = self._table.day_column
+        return f"CAST({quoted(column)} AS DATE)" if column else "DATE '0001-01-01'"
+
+    def _lake_columns(self) -> str:
+        return f"*, strftime(_day, '%Y-%m') AS {MONTH}" if self._table.day_column else "*"
+
+    def _read_source(self, connection: duckdb.DuckDBPyConnection, piece: DayRange | None) -> None:
+        table, where = self._table, self._where(piece)
+        columns = ", ".join(
+            quoted(column.name) + (f"::text AS {quoted(column.name)}" if column.labels else "")
+            for column in table.columns
+        )
+        broken = dead_letters.first_broken(dead_letters.source_rules(table, self._all_days))
+        rule = dead_letters.first_broken(dead_letters.engine_rules(table))
+        rows = f"SELECT {columns}, {broken} AS _broken FROM {quoted(table.name)} {where}"
+        connection.execute(_INCOMING.format(rule=rule, day=self._day()), [rows])
+        if connection.execute("SELECT count(_broken) FROM incoming").fetchone() != (0,):
+            partition, key = partition_sql(table, self._all_days), quoted(table.key)
+            raw = (
+                f"SELECT {key}::text AS row_key, {partition} AS partition, row_to_json(t)::text AS raw "
+                f"FROM {quoted(table.name)} AS t {where}"
+            )
+            connection.execute(_REJECTED.format(key=key), [raw])
+
+    def _where(self, piece: DayRange | None) -> str:
+        """PostgreSQL condition of the rows whose partition lies in ``piece``; see ``partition_sql``."""
+        if piece is None:
+            return ""
+        condition = self._between(piece)
+        if piece.first == self._all_days.first:
+            condition = f"{condition} OR {self._between(self._all_days)} IS NOT TRUE"
+        return f"WHERE {condition}"
+
+    def _between(self, days: DayRange) -> str:
+        column = quoted(str(self._table.day_column))
+        return f"({column} >= {literal(days.first.isoformat())} AND {column} < {literal(days.end.isoformat())})"
+
+    def _compare(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, piece: DayRange | None) -> None:
+        register(connection, "versions_held", held, piece)
+        table = self._table
+        columns = [quoted(column.name) for column in table.columns]
+        connection.execute(
+            _DIFFERENCE.format(
+                day=self._day(),
+                within=f"WHERE _day BETWEEN DATE '{piece.first}' AND DATE '{piece.last}'" if piece else "",
+                key=quoted(table.key),
+                incoming_columns=", ".join(f"incoming.{name}" for name in columns),
+                held_columns=", ".join(f"held.{name}" for name in columns),
+                changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
+            )
+        )
+        partition = "strftime(_day, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
+        counts = f"SELECT {partition}, {OPERATION}, count(*) FROM difference GROUP BY ALL"
+        for day, operation, count in connection.execute(counts).fetchall():
+            self._counts[day, operation] += count
+
+    def entries(self, run_id: str) -> list[Entry]:
+        """What to write in the ledger, for every partition that was compared."""
+        return [
+            Entry(
+                asset=asset_name(self._table),
+                partition=partition,
+                state=fingerprint.state,
+                rows=fingerprint.rows,
+                recorded_at=self._snapshot.taken_at.replace(tzinfo=UTC),
+                run_id=run_id,
+                inserted=self._counts[partition, "insert"],
+                updated=self._counts[partition, "update"],
+                deleted=self._counts[partition, "delete"],
+                rejected=self._counts[partition, "rejected"],
+            )
+            for partition in self._partitions()
+            for fingerprint in [self._found.get(partition, Fingerprint(0, ""))]
+        ]

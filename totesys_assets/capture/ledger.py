@@ -1,0 +1,101 @@
+"""The ledger: what each stage did to each partition, appended after the data was committed.
+
+Belongs here: reading and appending entries. An entry lost to a crash costs a comparison, never a row; the ledger is
+also the audit trail. Does not belong here: deciding what is stale, which is automation/decide.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from totesys_assets.resources import engine
+from totesys_assets.resources.lake import LEDGER, Lake, register
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("asset", pa.string(), False),
+        pa.field("partition", pa.string(), False),
+        pa.field("state", pa.string(), False),
+        pa.field("rows", pa.int64(), False),
+        pa.field("inserted", pa.int64(), False),
+        pa.field("updated", pa.int64(), False),
+        pa.field("deleted", pa.int64(), False),
+        pa.field("rejected", pa.int64(), False),
+        pa.field("recorded_at", pa.timestamp("us", tz="UTC"), False),
+        pa.field("run_id", pa.string(), False),
+        pa.field("sequence", pa.int64(), False),
+    ]
+)
+_DESCRIPTION = "One row per partition that a stage brought up to date"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One partition of one asset, as a stage left it.
+
+    ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; empty for a
+    partition without rows. ``rows`` are its current rows; the other counts are versions added by this capture.
+    """
+
+    asset: str
+    partition: str
+    state: str
+    rows: int
+    recorded_at: datetime
+    run_id: str
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    rejected: int = 0
+
+
+class Ledger:
+    """The ledger of one lake. States are compared, never ordered by time: clocks need not agree."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def version(self) -> int:
+        """A number that grows with every change; -1 before the first."""
+        table = self._lake.find(LEDGER)
+        return -1 if table is None else table.version()
+
+    def newest(self, assets: Sequence[str] | None = None) -> dict[str, dict[str, Entry]]:
+        """The newest entry of every partition: asset -> partition -> entry."""
+        table = self._lake.find(LEDGER)
+        result: dict[str, dict[str, Entry]] = {}
+        if table is None:
+            return result
+        columns = ", ".join(engine.quoted(field.name) for field in fields(Entry))
+        connection = engine.connect()
+        try:
+            source = register(connection, "entries", table)
+            rows = connection.execute(
+                f"SELECT {columns} FROM {source} WHERE $assets IS NULL OR list_contains($assets, asset) "
+                "QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY sequence DESC) = 1",
+                {"assets": list(assets) if assets is not None else None},
+            ).fetchall()
+        finally:
+            connection.close()
+        for row in rows:
+            entry = Entry(*row)
+            result.setdefault(entry.asset, {})[entry.partition] = entry
+        return result
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Append entries in one commit; does nothing for none."""
+        listed = [asdict(entry) for entry in entries]
+        if not listed:
+            return
+        table = self._open()
+        sequence = table.version() + 1
+        data = pa.Table.from_pylist([{**entry, "sequence": sequence} for entry in listed], schema=_SCHEMA)
+        write_deltalake(table, data, mode="append")
+
+    def _open(self) -> DeltaTable:
+        return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)

@@ -1,0 +1,1 @@
+"""The two schemas as DDL, and what Python reads out of them."""

@@ -1,0 +1,77 @@
+"""Where everything meets: the assets, what automates them, and the resources they use."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from totesys_assets.assets.ingestion import ingestion_assets
+from totesys_assets.assets.processed import processed_assets
+from totesys_assets.assets.warehouse import warehouse_assets
+from totesys_assets.automation.jobs import asset_jobs, compact_job
+from totesys_assets.automation.partitions import daily_partitions
+from totesys_assets.automation.schedules import compaction_schedule, nightly_schedule
+from totesys_assets.automation.sensors import changes_sensor
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.local.home import Databases, databases
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+
+
+def build_definitions(
+    settings: Settings | None = None, resources: Mapping[str, object] | None = None
+) -> dg.Definitions:
+    """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
+    settings = settings or Settings.from_env()
+    tables, partitions = catalogue(), daily_partitions(settings)
+    compact = compact_job()
+    return dg.Definitions(
+        assets=[
+            *ingestion_assets(tables, partitions, settings),
+            *processed_assets(tables, partitions),
+            *warehouse_assets(tables, partitions, settings.warehouse_schema),
+        ],
+        jobs=[*asset_jobs(tables), compact],
+        schedules=[nightly_schedule(settings), compaction_schedule(compact)],
+        sensors=[changes_sensor(settings)],
+        resources={**make_resources(settings), **(resources or {})},
+        # A process per step would cost seconds for each of up to 33 steps; the work is in DuckDB and PostgreSQL anyway.
+        executor=dg.in_process_executor,
+    )
+
+
+def make_resources(settings: Settings) -> dict[str, Any]:
+    """The outside world, opened when a run or a sensor first needs it and closed at its end."""
+
+    @dg.resource
+    def open_databases(_context: dg.InitResourceContext) -> Iterator[Databases]:
+        with databases(settings) as urls:
+            yield urls
+
+    @dg.resource(required_resource_keys={"databases"})
+    def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
+        session = Session(Totesys(context.resources.databases.totesys))
+        try:
+            yield session
+        finally:
+            session.close()
+
+    @dg.resource(required_resource_keys={"databases"})
+    def open_warehouse(context: dg.InitResourceContext) -> Warehouse:
+        return Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
+
+    return {
+        "databases": open_databases,
+        "session": open_session,
+        "warehouse": open_warehouse,
+        "lake": Lake(settings.lake_uri),
+    }
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads, from the environment's settings."""
+    return build_definitions()

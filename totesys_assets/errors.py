@@ -1,0 +1,30 @@
+"""Errors that a user can act on: what was expected, what was found, what to do, in one sentence.
+
+Everything here is shown as it stands, in the terminal and in Dagster: no message may hold a password.
+"""
+
+from __future__ import annotations
+
+
+class PlatformError(Exception):
+    """Base of all errors whose message is for the user."""
+
+
+class ConnectionFailed(PlatformError):
+    """A database cannot be reached, or refuses the login."""
+
+
+class WrongDatabase(PlatformError):
+    """The URL leads to a database that is not the one expected, or to one whose rights are missing."""
+
+
+class SchemaDrift(PlatformError):
+    """A table's columns differ from the catalogue."""
+
+
+class MassDeletion(PlatformError):
+    """Most of a table's rows are gone at once; taken for an accident until a user says otherwise."""
+
+
+class ConcurrentWriters(PlatformError):
+    """Other writers kept committing first."""

@@ -1,0 +1,165 @@
+"""Loading a star table: staged, then merged on its key, in one transaction that also notes what was loaded.
+
+Belongs here: the statements of the merge. Facts are only ever inserted, dimensions are brought up to date and never
+lose a row. Does not belong here: the tables' definition, which is the catalogue's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.lake import PROCESSED, Lake, register
+from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
+from totesys_assets.transform.build import asset_name
+
+_STAGING = "_staging"
+
+# Numbers are drawn only for rows that are new, in the order in which they were recorded.
+_INSERT_FACTS = """
+INSERT INTO {table} ({columns})
+SELECT {columns} FROM {staging} AS staged
+WHERE NOT EXISTS (SELECT 1 FROM {table} AS held WHERE {same_version})
+ORDER BY _recorded_at, {key}
+ON CONFLICT DO NOTHING
+"""
+
+# Of a row that moved to another day two states may be staged: the later wins, an arrival over a departure.
+_UPSERT_DIMENSION = """
+INSERT INTO {table} AS held ({columns})
+SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
+ON CONFLICT ({key}) DO UPDATE SET {assignments}
+WHERE {not_older} ({held}) IS DISTINCT FROM ({excluded})
+"""
+
+# What this transaction did to the table, as PostgreSQL itself counts it.
+_WRITTEN = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What one load of one table did: rows per partition in the star, and rows written in the warehouse."""
+
+    rows: dict[str, int]
+    written: int
+
+
+def load(warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str) -> Loaded:
+    """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
+
+    One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises PlatformError.
+    """
+    warehouse.migrate()
+    wanted = days if table.day_column else None
+    with (
+        engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
+        warehouse.transaction(table.name) as connection,
+    ):
+        # After the lock: what is read now is at least as new as what its last holder loaded.
+        states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
+        _register_star(connection, lake, table, wanted)
+        keys = wanted.keys if wanted is not None else [WHOLE]
+        entries = [states[key] for key in keys if key in states]
+        written = _merge(connection, warehouse, table)
+        _note(connection, warehouse, table, entries, run_id)
+    return Loaded({entry.partition: entry.rows for entry in entries}, written)
+
+
+def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, days: DayRange | None) -> None:
+    star = lake.find(PROCESSED, table.name)
+    if star is None:
+        raise PlatformError(
+            f'"{table.name}" was never built in this lake. Materialise star/{table.name} first, or run: totesys refresh.'
+        )
+    source = register(connection, "star_files", star, days)
+    within = f"WHERE {table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else ""
+    columns = ", ".join(
+        f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}" if column.type.startswith("time ") else quoted(column.name)
+        for column in table.lake_columns
+    )
+    connection.execute(f"CREATE TEMP VIEW star_rows AS SELECT {columns} FROM {source} {within}")
+
+
+def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> int:
+    """Rows written: inserted or, in a dimension, changed."""
+    columns = ", ".join(quoted(column.name) for column in table.lake_columns)
+    name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
+    if table.is_fact and _number(connection, f"SELECT count(*) FROM (SELECT FROM {name} LIMIT 1) AS any_row") == 0:
+        _fill(connection, warehouse, table, columns)
+    else:
+        types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
+        run(connection, f"CREATE TEMP TABLE {_STAGING} ({types}) ON COMMIT DROP")
+        connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{_STAGING} ({columns}) SELECT {columns} FROM star_rows")
+        run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name, columns))
+    return _number(connection, _WRITTEN.format(table=literal(name)))
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, columns: str) -> None:
+    """First load of an empty table: rows first, keys built behind them, three times as fast as a merge."""
+    for constraint in constraints(table):
+        run(connection, constraint.drop(warehouse.schema).as_string())
+    target = f"{ALIAS}.{quoted(warehouse.schema)}.{quoted(table.name)}"
+    order = f"ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}"
+    connection.execute(f"INSERT INTO {target} ({columns}) SELECT {columns} FROM star_rows {order}")
+    for constraint in constraints(table):
+        run(connection, constraint.add(warehouse.schema).as_string())
+
+
+def _insert_facts(table: Table, name: str, columns: str) -> str:
+    return _INSERT_FACTS.format(
+        table=name,
+        columns=columns,
+        staging=_STAGING,
+        key=quoted(table.version_key[0]),
+        same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
+    )
+
+
+def _upsert_dimension(table: Table, name: str, columns: str) -> str:
+    names = [quoted(column.name) for column in table.lake_columns]
+    versioned = RECORDED_AT in table.by_name
+    key = quoted(table.key)
+    newer = "(held._recorded_at, NOT held._is_deleted) <= (excluded._recorded_at, NOT excluded._is_deleted) AND"
+    return _UPSERT_DIMENSION.format(
+        table=name,
+        columns=columns,
+        staging=_STAGING,
+        key=key,
+        order=f"ORDER BY {key}, _recorded_at DESC, _is_deleted" if versioned else f"ORDER BY {key}",
+        assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
+        not_older=newer if versioned else "",
+        held=", ".join(f"held.{column}" for column in names),
+        excluded=", ".join(f"excluded.{column}" for column in names),
+    )
+
+
+def _note(
+    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, entries: list[Entry], run_id: str
+) -> None:
+    """Write down the states loaded, in the same transaction as the rows."""
+    if not entries:
+        return
+    values = ", ".join(
+        f"({literal(table.name)}, {literal(entry.partition)}, {literal(entry.state)}, {entry.rows}, {literal(run_id)})"
+        for entry in entries
+    )
+    ledger = f"{quoted(warehouse.schema)}._ledger"
+    run(
+        connection,
+        f"INSERT INTO {ledger} AS held (table_name, partition, state, rows, run_id) VALUES {values} "
+        "ON CONFLICT (table_name, partition) DO UPDATE SET state = excluded.state, rows = excluded.rows, "
+        "run_id = excluded.run_id, loaded_at = clock_timestamp() "
+        "WHERE (held.state, held.rows) IS DISTINCT FROM (excluded.state, excluded.rows)",
+    )
+
+
+def _number(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
+    row = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [statement]).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,1 @@
+"""What stands in for the outside world when the pipeline runs on one machine."""

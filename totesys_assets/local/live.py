@@ -1,0 +1,141 @@
+"""Everything live on one machine: Dagster's processes, the simulator's traffic, and what they report.
+
+Belongs here: starting and ending those, and telling what happens. Does not belong here: what a refresh does.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.local.home import Databases
+from totesys_assets.settings import Settings
+
+Say = Callable[[str, str], None]
+HOST = "127.0.0.1"
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+_POLL_SECONDS = 1.0
+
+
+def require_free_port(port: int) -> None:
+    """Raise PlatformError when something listens on ``port`` already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise PlatformError(
+                f"Port {port} is in use by another program. Choose another: totesys up --port {port + 1}."
+            ) from None
+
+
+def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say, dsn: str | None) -> None:
+    """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError).
+
+    ``dsn`` is shown to those who want to look into the warehouse; leave it out where it is a secret.
+    """
+    log = settings.home / "dagster.log"
+    stop = threading.Event()
+    with _dagster(port, log) as process:
+        _await_ui(process, port, log)
+        say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
+        if dsn:
+            say("warehouse", f"psql {dsn}")
+        say("dagster", "Ctrl-C stops everything")
+        threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
+        if rate:
+            threads.append(threading.Thread(target=_traffic, args=(urls.totesys, rate, stop, say), daemon=True))
+        for thread in threads:
+            thread.start()
+        try:
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+            raise PlatformError(f"Dagster ended by itself with code {process.returncode}. Its log is {log}.")
+        except KeyboardInterrupt:
+            say("dagster", "stopping")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(timeout=5)
+
+
+@contextmanager
+def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's webserver, daemon and code server, in a process group of their own that ends with the block."""
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "totesys_assets.definitions", "-h", HOST, "-p", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the whole group to end, then insist. A Ctrl-C in between does not leave anything behind."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)  # dagster dev ends its own children in order
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with suppress(urllib.error.URLError, OSError, json.JSONDecodeError):
+            with urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer:  # nosec B310: http, to ourselves
+                if json.load(answer).get("dagster_webserver_version"):
+                    return
+        time.sleep(0.2)
+    raise PlatformError(f"Dagster did not start within {_START_SECONDS} s. Its log is {log}.")
+
+
+def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
+    from totesys_assets.local.simulator import Traffic
+
+    while not stop.is_set():
+        try:
+            with Traffic(url, on_event=lambda text: say("totesys", text)) as traffic:
+                traffic.run(rate, stop)
+        except psycopg.Error as error:
+            if not stop.wait(_POLL_SECONDS):
+                say("error", f"the simulator goes on after: {error}")
+
+
+def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:
+    """Say what arrives in the warehouse, as any reader of its ledger could see it."""
+    from totesys_assets.resources.warehouse import Warehouse
+
+    warehouse = Warehouse(urls.warehouse, settings.warehouse_schema)
+    since = warehouse.last_load()
+    while not stop.wait(_POLL_SECONDS):
+        try:
+            tables, newest = warehouse.loads_since(since)
+        except (PlatformError, psycopg.Error) as error:
+            say("error", f"the warehouse does not answer: {error}")
+            continue
+        if tables:
+            since = newest
+            say("warehouse", f"loaded {', '.join(tables)}")

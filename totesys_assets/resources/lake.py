@@ -1,0 +1,245 @@
+"""The lake: Delta tables in a folder or a bucket, through delta-rs.
+
+Belongs here: where tables lie, creating and opening them, reading them into DuckDB, committing to them behind a fence.
+Does not belong here: what the rows mean.
+
+    <lake>/ingestion/<source table>    every version of every row, append-only
+    <lake>/processed/<star table>      the star tables
+    <lake>/ledger, <lake>/dead_letter  what was done, and what could not be typed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, catalogue, lake_schema
+from totesys_assets.days import DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources.engine import one_line, quoted
+
+INGESTION, PROCESSED = "ingestion", "processed"
+LEDGER, DEAD_LETTER = "ledger", "dead_letter"
+
+
+class LostRace(Exception):
+    """Another writer committed to the table after it was opened: what was computed from it must be thrown away."""
+
+
+class Lake:
+    """All tables of the lake under one URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        # On S3 commits are exclusive through conditional PUT; without it two writers could both win.
+        self._options = {"aws_conditional_put": "etag"} if uri.startswith("s3://") else None
+
+    def location(self, *parts: str) -> str:
+        """URI of a table."""
+        return "/".join([self.uri, *parts])
+
+    def find(self, *parts: str) -> DeltaTable | None:
+        """The table as it is now, or None where nothing was written yet."""
+        try:
+            return DeltaTable(self.location(*parts), storage_options=self._options)
+        except TableNotFoundError:
+            return None
+        except OSError as error:
+            raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
+
+    def open_versions(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``, created when missing."""
+        return self._open(table, lake_schema(table, versioned=True), INGESTION, append_only=True)
+
+    def open_existing(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``. Raises PlatformError where nothing was captured yet; writes nothing."""
+        found = self.find(INGESTION, table.name)
+        if found is None:
+            raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
+        return found
+
+    def open_star(self, table: Table) -> DeltaTable:
+        """The processed table of ``table``, created when missing."""
+        return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
+
+    def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
+        """The ledger or the dead letters, created when missing."""
+        return self.find(name) or self._create([name], schema, [], description, append_only=True)
+
+    def compact(self) -> dict[str, int]:
+        """Merge small files in every table: location -> files merged. No row changes.
+
+        The star tables and the ledger also drop files that a week ago were replaced; those of ingestion stay for ever.
+        """
+        merged = {}
+        for parts in self._all():
+            table = self.find(*parts)
+            if table is None:
+                continue
+            merged["/".join(parts)] = int(table.optimize.compact()["numFilesRemoved"])
+            if parts[0] != INGESTION:
+                table.vacuum(dry_run=False)
+        return merged
+
+    @staticmethod
+    def _all() -> Iterator[tuple[str, ...]]:
+        tables = catalogue()
+        yield from ((INGESTION, name) for name in tables.source)
+        yield from ((PROCESSED, name) for name in tables.star)
+        yield from ((LEDGER,), (DEAD_LETTER,))
+
+    def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
+        found = self.find(zone, table.name)
+        if found is not None:
+            return found
+        folders = [MONTH] if table.day_column else []
+        return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
+
+    def _create(
+        self, parts: Sequence[str], schema: pa.Schema, folders: list[str], description: str, *, append_only: bool
+    ) -> DeltaTable:
+        try:
+            return DeltaTable.create(
+                self.location(*parts),
+                schema=schema,  # type: ignore[arg-type]  # accepts any Arrow-exportable schema; its hint names arro3's
+                mode="ignore",  # two first writers may both come here
+                partition_by=folders,
+                description=description,
+                configuration={"delta.appendOnly": "true"} if append_only else None,
+                storage_options=self._options,
+            )
+        except OSError as error:
+            raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
+
+
+def register(
+    connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: DayRange | None = None
+) -> str:
+    """Make a table's state readable in DuckDB under ``name``, only the months of ``days`` where given.
+
+    Returns the quoted name. Nothing is read yet: DuckDB pulls the columns and rows that a query asks for.
+    """
+    months = [(MONTH, "in", days.months)] if days is not None else None
+    connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=months))
+    return quoted(name)
+
+
+def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str) -> None:
+    """Append batches, provided that ``writer`` did not commit since ``table`` was opened; else LostRace.
+
+    A plain append never conflicts with another, so every commit carries the next number of its writer's name: the
+    slower of two gets LostRace, and must open the table and compute anew, never re-label what it has.
+    """
+    _commit(table, batches, schema, writer, mode="append", predicate=None)
+
+
+def replace(
+    table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str, predicate: str | None
+) -> None:
+    """Replace the rows for which ``predicate`` is true, or all, in one commit, fenced as ``append`` is."""
+    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate)
+
+
+def _commit(
+    table: DeltaTable,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    writer: str,
+    *,
+    mode: Literal["append", "overwrite"],
+    predicate: str | None,
+) -> None:
+    fence = Transaction(writer, (table.transaction_version(writer) or 0) + 1)
+    with _Background(batches) as background:
+        try:
+            write_deltalake(
+                table,
+                pa.RecordBatchReader.from_batches(schema, background),
+                mode=mode,
+                predicate=predicate,
+                commit_properties=CommitProperties(app_transactions=[fence]),
+            )
+        except CommitFailedError as error:
+            raise LostRace(str(error)) from error
+        except Exception as error:
+            if background.failure is not None:  # delta-rs only passes on the text of what went wrong in the batches
+                raise background.failure from error
+            if isinstance(error, (OSError, DeltaError)):
+                raise PlatformError(
+                    f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
+                    "Nothing was committed; check the disk or the bucket, then refresh."
+                ) from error
+            raise
+
+
+class _Background:
+    """Makes batches in a thread of its own while delta-rs writes the ones before.
+
+    Besides the gain, delta-rs pulls batches from one of its own threads, where it cannot be called again: batches that
+    are made by reading another Delta table must come from elsewhere. Iterating raises what making the batches raised.
+    """
+
+    _WAIT_SECONDS = 0.1
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = batches
+        # Few: each may be 20 MB, and the writer only has to be kept busy.
+        self._ready: Queue[pa.RecordBatch | None] = Queue(maxsize=2)
+        self._stop = Event()
+        self._thread = Thread(target=self._make, name="batches", daemon=True)
+        self.failure: BaseException | None = None
+
+    def __enter__(self) -> _Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _make(self) -> None:
+        try:
+            for batch in self._batches:
+                if not self._put(batch):
+                    return
+        except BaseException as error:
+            self.failure = error
+        self._put(None)
+
+    def _put(self, batch: pa.RecordBatch | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._ready.put(batch, timeout=self._WAIT_SECONDS)
+            except Full:
+                continue
+            return True
+        return False
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while (batch := self._ready.get()) is not None:
+            yield batch
+        if self.failure is not None:
+            raise self.failure
+
+
+def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Batches of DuckDB's result in exactly the lake's types. Raises ValueError for a NULL where none may be."""
+    for batch in batches:
+        yield batch.select(schema.names).cast(schema)
+
+
+def newest_first(key: Iterable[str]) -> str:
+    """SQL for DuckDB's QUALIFY that keeps the newest version per ``key``.
+
+    A row that moves to another day leaves there and arrives here in one instant: the arrival is the newer.
+    """
+    columns = ", ".join(quoted(name) for name in key)
+    order = f"{quoted(RECORDED_AT)} DESC, {quoted(OPERATION)} = 'delete'"
+    return f"row_number() OVER (PARTITION BY {columns} ORDER BY {order}) = 1"

@@ -1,0 +1,45 @@
+"""The run's session with ToteSys: one snapshot shared by all tables that the run captures.
+
+Belongs here: opening the snapshot at the first table, giving it up after the last. Does not belong here: what a
+snapshot is, which is totesys.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from totesys_assets.resources.totesys import Snapshot, Totesys
+
+
+class Session:
+    """Hands out one snapshot until ``tables`` tables were captured or an error broke it."""
+
+    def __init__(self, totesys: Totesys) -> None:
+        self.totesys = totesys
+        self._stack = ExitStack()
+        self._snapshot: Snapshot | None = None
+        self._captured: set[str] = set()
+
+    @contextmanager
+    def snapshot(self, table: str, *, of: int) -> Iterator[Snapshot]:
+        """The snapshot, for capturing ``table``, one of ``of`` tables.
+
+        It is held no longer than needed: an old snapshot keeps the source from cleaning up behind itself. After an
+        error the next table gets a new one, for PostgreSQL refuses to go on with the old.
+        """
+        if self._snapshot is None:
+            self._snapshot = self._stack.enter_context(self.totesys.snapshot())
+        try:
+            yield self._snapshot
+        except BaseException:
+            self.close()
+            raise
+        self._captured.add(table)
+        if len(self._captured) >= of:
+            self.close()
+
+    def close(self) -> None:
+        """End the snapshot, if there is one."""
+        self._snapshot = None
+        self._stack.close()

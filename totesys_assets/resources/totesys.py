@@ -1,0 +1,158 @@
+"""ToteSys, read only: one snapshot of all tables at a time.
+
+Belongs here: connecting, the snapshot and its identity, the structure that the source really has. Does not belong
+here: comparing anything, which is capture/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
+from totesys_assets.errors import SchemaDrift, WrongDatabase
+from totesys_assets.resources import engine
+
+ALIAS = "totesys"
+# Runs a SELECT, given as parameter, in the source; its result does not pass through Python.
+READ = f"SELECT * FROM postgres_query('{ALIAS}', ?)"
+# Values must not depend on the server's or the role's settings. row_security=off turns a filter into an error;
+# a lock that somebody holds on a table must not hold us, and through us a backfill, for ever.
+_SESSION = (
+    "-c default_transaction_read_only=on -c row_security=off -c TimeZone=UTC -c DateStyle=ISO,YMD "
+    "-c IntervalStyle=postgres -c extra_float_digits=1 -c lock_timeout=60000 -c statement_timeout=3600000 "
+    "-c idle_in_transaction_session_timeout=3600000"
+)
+
+# xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in
+# the name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
+_IDENTITY = """
+SELECT pg_current_snapshot()::text AS snapshot,
+    (SELECT system_identifier FROM pg_control_system()) || '/'
+        || CASE WHEN pg_is_in_recovery() THEN 'standby'
+                ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END || '/'
+        || (SELECT oid FROM pg_database WHERE datname = current_database()) AS server,
+    current_database() AS database,
+    to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at
+"""
+
+_STRUCTURE = """
+SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
+    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable
+FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+
+@dataclass
+class SourceTable:
+    """What the source says of one of its tables: column name -> type, in ``format_type`` spelling."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    kind: str = "r"
+    readable: bool = True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One REPEATABLE READ transaction of ToteSys: every read through ``connection`` sees the same instant.
+
+    ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another;
+    ``taken_at`` (naive UTC) is when it was taken, by the server's clock.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    text: str
+    server: str
+    database: str
+    taken_at: datetime
+    tables: dict[str, SourceTable]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of one small SELECT, run by the source in the snapshot."""
+        return self.connection.execute(READ, [sql]).fetchall()
+
+    def require(self, table: Table) -> None:
+        """Raise WrongDatabase or SchemaDrift unless ``table`` is there, readable and as the catalogue says."""
+        found = self.tables.get(table.name)
+        if found is None:
+            others = ", ".join(f'"{name}"' for name in sorted(self.tables)[:5]) or "no tables at all"
+            raise WrongDatabase(
+                f'TOTESYS_URL points at database "{self.database}", which has no table "{table.name}" '
+                f"(found: {others}). Set TOTESYS_URL to the ToteSys database."
+            )
+        if not found.readable:
+            raise WrongDatabase(
+                f'The login of TOTESYS_URL may not read table "{table.name}". '
+                f'Grant it: GRANT SELECT ON "{table.name}" TO that role.'
+            )
+        if found.kind not in ("r", "p"):
+            raise WrongDatabase(
+                f'"{table.name}" in database "{self.database}" is a view, and views hide changes. '
+                "Set TOTESYS_URL to the database that holds the table."
+            )
+        self._require_columns(table, found.columns)
+
+    def _require_columns(self, table: Table, found: dict[str, str]) -> None:
+        expected = {column.name: column.type for column in table.columns}
+        if found == expected:
+            return
+        differences = [f'"{name}" is missing' for name in expected if name not in found]
+        differences += [f'"{name}" ({type_}) is new' for name, type_ in found.items() if name not in expected]
+        differences += [
+            f'"{name}" is {found[name]} instead of {type_}'
+            for name, type_ in expected.items()
+            if name in found and found[name] != type_
+        ]
+        raise SchemaDrift(
+            f'Table "{table.name}" of ToteSys has changed: {"; ".join(differences)}. Nothing of it was captured. '
+            "Change catalogue/totesys.sql (and the star SQL that should use it) to match, then refresh."
+        )
+
+
+class Totesys:
+    """The source database behind a libpq URL."""
+
+    def __init__(self, url: str, tables: Catalogue | None = None) -> None:
+        self._url = url
+        self.catalogue = tables or catalogue()
+
+    def __repr__(self) -> str:
+        return "Totesys()"  # never the URL: it holds a password
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Open one snapshot; it ends, and its connection with it, when the context does.
+
+        Raises ConnectionFailed.
+        """
+        connection = engine.connect()
+        try:
+            engine.attach(
+                connection, ALIAS, self._url, variable="TOTESYS_URL", options=_SESSION, attach_options=", READ_ONLY"
+            )
+            connection.execute("BEGIN")
+            yield self._take(connection)
+        finally:
+            # Closing is also what frees a stream that was left half-read; without it the process would never end.
+            connection.interrupt()
+            connection.close()
+
+    @staticmethod
+    def _take(connection: duckdb.DuckDBPyConnection) -> Snapshot:
+        with engine.readable_errors("The snapshot of ToteSys could not be taken"):
+            identity = connection.execute(READ, [_IDENTITY]).fetchone()
+            rows = connection.execute(READ, [_STRUCTURE]).fetchall()
+        assert identity is not None  # noqa: S101 - a SELECT without FROM has one row
+        tables: dict[str, SourceTable] = {}
+        for table, column, type_, kind, readable in rows:
+            found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
+            found.columns[column] = type_
+        text, server, database, taken_at = identity
+        return Snapshot(connection, text, server, database, datetime.fromisoformat(taken_at), tables)

@@ -1,0 +1,330 @@
+"""The warehouse: a PostgreSQL schema that the platform creates and migrates itself.
+
+Belongs here: connecting, the tables and views as the catalogue describes them, what was loaded. Does not belong here:
+loading, which is load/merge.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import psycopg
+from psycopg import sql
+
+from totesys_assets.catalogue.catalogue import Catalogue, Column, Table, catalogue
+from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift
+from totesys_assets.resources import engine
+
+ALIAS = "warehouse"
+_SESSION = "-c TimeZone=UTC -c lock_timeout=600000 -c statement_timeout=3600000 -c client_min_messages=warning"
+# Two platforms may share a server: the lock is told apart by the schema's name, and this number from others' locks.
+_LOCK_SPACE = 7_083_379
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS {schema}._ledger (
+    table_name text NOT NULL,
+    partition text NOT NULL,
+    state text NOT NULL,
+    rows bigint NOT NULL,
+    run_id text NOT NULL,
+    loaded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (table_name, partition)
+);
+COMMENT ON TABLE {schema}._ledger IS 'What was loaded, committed together with the rows';
+CREATE TABLE IF NOT EXISTS {schema}._migration (digest text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+COMMENT ON TABLE {schema}._migration IS 'Versions of the schema that were applied here';
+"""
+
+# A row is one fact for as long as it stays within its day; if its created_at ever changes, it leaves one day (delete)
+# and arrives at another (insert) in the same instant.
+_CURRENT = """
+CREATE OR REPLACE VIEW {schema}.{view} AS
+SELECT * FROM (
+    SELECT DISTINCT ON ({key}) * FROM (
+        SELECT DISTINCT ON ({key}, created_date) * FROM {schema}.{table}
+        ORDER BY {key} DESC, created_date DESC, _recorded_at DESC
+    ) AS newest
+    WHERE _operation <> 'delete'
+    ORDER BY {key}, _recorded_at DESC
+) AS present
+"""
+_HISTORY = """
+CREATE OR REPLACE VIEW {schema}.{view} AS
+SELECT *, _recorded_at AS valid_from, lead(_recorded_at) OVER versions AS valid_to,
+    lead(_recorded_at) OVER versions IS NULL AS is_current, _operation = 'delete' AS is_deleted
+FROM {schema}.{table}
+WINDOW versions AS (PARTITION BY {key} ORDER BY _recorded_at, _operation <> 'delete')
+"""
+
+
+class Warehouse:
+    """The warehouse behind a libpq URL."""
+
+    def __init__(self, url: str, schema: str = "public", tables: Catalogue | None = None) -> None:
+        self._url = url
+        self.schema = schema
+        self.catalogue = tables or catalogue()
+        self._migrated = False
+
+    def __repr__(self) -> str:
+        return f"Warehouse(schema={self.schema!r})"  # never the URL: it holds a password
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        """A session for small statements, in one transaction that commits when the context ends well."""
+        try:
+            connection = psycopg.connect(self._url, options=_SESSION, application_name="totesys_assets", connect_timeout=10)
+        except psycopg.OperationalError as error:
+            raise ConnectionFailed(
+                f"WAREHOUSE_URL cannot be reached: {engine.one_line(error)}. Check the URL and the server."
+            ) from None
+        with connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB session whose ``warehouse`` is one transaction of PostgreSQL, begun by taking the lock of ``lock``.
+
+        READ COMMITTED, so that what is read after the lock was granted is what its last holder left. Rolled back when
+        the context ends with an error. Raises ConnectionFailed.
+        """
+        connection = engine.connect()
+        try:
+            engine.attach(
+                connection,
+                ALIAS,
+                self._url,
+                variable="WAREHOUSE_URL",
+                options=f"{_SESSION} -c search_path={self.schema},pg_temp".replace(" -c search_path=public,pg_temp", ""),
+                attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
+            )
+            connection.execute("BEGIN")
+            run(connection, f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({engine.literal(f'{self.schema}.{lock}')}))")
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            connection.interrupt()
+            connection.close()
+
+    def loaded(self) -> dict[str, dict[str, str]]:
+        """State of every partition loaded: table -> partition -> state. Empty before the first load."""
+        with self.connect() as connection:
+            result: dict[str, dict[str, str]] = {}
+            if self._exists(connection, "_ledger"):
+                query = sql.SQL("SELECT table_name, partition, state FROM {}._ledger")
+                for table, partition, state in connection.execute(query.format(sql.Identifier(self.schema))):
+                    result.setdefault(str(table), {})[str(partition)] = str(state)
+            return result
+
+    def mark(self) -> str:
+        """Differs whenever something was loaded, or the database is another or an older one."""
+        with self.connect() as connection:
+            if not self._exists(connection, "_ledger"):
+                return "empty"
+            query = sql.SQL(
+                "SELECT concat_ws(' ', (SELECT oid FROM pg_database WHERE datname = current_database()), "
+                "count(*), max(loaded_at)) FROM {}._ledger"
+            )
+            row = connection.execute(query.format(sql.Identifier(self.schema))).fetchone()
+            return str(row[0]) if row else "empty"
+
+    def contents(self) -> list[tuple[str, int, int]]:
+        """(table, rows, versions) of every table: of a fact, the rows that are current and all its records."""
+        result = []
+        with self.connect() as connection:
+            for table in self.catalogue.star.values():
+                if not self._exists(connection, table.name):
+                    continue
+                current = f"current_{table.name.removeprefix('fact_')}" if table.is_fact else table.name
+                query = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})").format(
+                    sql.Identifier(self.schema, current), sql.Identifier(self.schema, table.name)
+                )
+                rows, versions = connection.execute(query).fetchall()[0]
+                result.append((table.name, int(str(rows)), int(str(versions))))
+        return result
+
+    def last_load(self) -> str:
+        """When something was last loaded, as the server writes it."""
+        return self.loads_since("-infinity")[1]
+
+    def loads_since(self, moment: str) -> tuple[list[str], str]:
+        """The tables loaded after ``moment``, and the moment of the last load."""
+        with self.connect() as connection:
+            if not self._exists(connection, "_ledger"):
+                return [], moment
+            query = sql.SQL(
+                "SELECT coalesce(array_agg(DISTINCT table_name), ARRAY[]::text[]), coalesce(max(loaded_at)::text, %(moment)s) "
+                "FROM {}._ledger WHERE loaded_at > %(moment)s::timestamptz"
+            )
+            rows = connection.execute(query.format(sql.Identifier(self.schema)), {"moment": moment}).fetchall()
+            tables, newest = rows[0]
+            return list(tables), str(newest)  # type: ignore[call-overload]  # an array of text
+
+    def _exists(self, connection: psycopg.Connection[tuple[object, ...]], table: str) -> bool:
+        query = sql.SQL("SELECT to_regclass({}) IS NOT NULL").format(sql.Literal(f"{engine.quoted(self.schema)}.{table}"))
+        return connection.execute(query).fetchone() == (True,)
+
+    def migrate(self) -> None:
+        """Create what is missing, add columns that are new, refuse what differs. Does nothing the second time.
+
+        Raises SchemaDrift when a table has columns of another type than the catalogue says, PlatformError when the
+        login may not create.
+        """
+        if self._migrated:
+            return
+        statements = "\n".join(str(part) for part in self._definition())
+        digest = hashlib.sha256(statements.encode()).hexdigest()
+        try:
+            with self.connect() as connection:
+                connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_SPACE, self.schema])
+                if not self._is_applied(connection, digest):
+                    self._apply(connection, digest)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise PlatformError(
+                f'The login of WAREHOUSE_URL may not create the warehouse in schema "{self.schema}": '
+                f"{engine.one_line(error)}. Grant it CREATE on the schema, or set WAREHOUSE_SCHEMA."
+            ) from None
+        self._migrated = True
+
+    def _is_applied(self, connection: psycopg.Connection[tuple[object, ...]], digest: str) -> bool:
+        if not self._exists(connection, "_migration"):
+            return False
+        query = sql.SQL("SELECT digest FROM {}._migration ORDER BY applied_at DESC LIMIT 1")
+        return connection.execute(query.format(sql.Identifier(self.schema))).fetchone() == (digest,)
+
+    def _apply(self, connection: psycopg.Connection[tuple[object, ...]], digest: str) -> None:
+        schema = sql.Identifier(self.schema)
+        if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self.schema]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+        connection.execute(sql.SQL(_LEDGER).format(schema=schema))
+        for table in self.catalogue.star.values():
+            self._migrate_table(connection, table)
+        for statement in self._definition():
+            connection.execute(statement)
+        if connection.info.server_version >= 180000:
+            self._declare_references(connection)
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO {}._migration (digest) VALUES (%s) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
+            ).format(schema),
+            [digest],
+        )
+
+    def _migrate_table(self, connection: psycopg.Connection[tuple[object, ...]], table: Table) -> None:
+        name = sql.Identifier(self.schema, table.name)
+        if not self._exists(connection, engine.quoted(table.name)):
+            columns = sql.SQL(",\n    ").join(_definition(column) for column in table.columns)
+            connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
+            for constraint in constraints(table):
+                connection.execute(constraint.add(self.schema))
+            return
+        found = dict(
+            connection.execute(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+                "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                [f"{engine.quoted(self.schema)}.{engine.quoted(table.name)}"],
+            ).fetchall()
+        )
+        for column in table.columns:
+            if column.name not in found:
+                connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
+            elif found[column.name] != column.type:
+                raise SchemaDrift(
+                    f'Column "{column.name}" of the warehouse\'s "{self.schema}"."{table.name}" is '
+                    f"{found[column.name]} instead of {column.type}. Set WAREHOUSE_SCHEMA to a schema of the "
+                    "platform's own, or change the column back."
+                )
+
+    def _definition(self) -> Iterator[sql.Composed]:
+        """Comments and views: what may be stated again and again."""
+        for table in self.catalogue.star.values():
+            name = sql.Identifier(self.schema, table.name)
+            yield sql.SQL("COMMENT ON TABLE {} IS {}").format(name, sql.Literal(table.description))
+            for column in table.columns:
+                yield sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+                    sql.Identifier(self.schema, table.name, column.name), sql.Literal(column.description)
+                )
+            if table.is_fact:
+                yield from self._views(table)
+        # The specification's list calls the table so; every diagram uses the singular.
+        yield sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT * FROM {}").format(
+            sql.Identifier(self.schema, "fact_purchase_orders"), sql.Identifier(self.schema, "fact_purchase_order")
+        )
+
+    def _views(self, table: Table) -> Iterator[sql.Composed]:
+        subject = table.name.removeprefix("fact_")
+        for prefix, template in (("current", _CURRENT), ("history", _HISTORY)):
+            yield sql.SQL(template).format(
+                schema=sql.Identifier(self.schema),
+                view=sql.Identifier(f"{prefix}_{subject}"),
+                table=sql.Identifier(table.name),
+                key=sql.Identifier(table.version_key[0]),
+            )
+
+    def _declare_references(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """Tell BI tools how the star hangs together, where PostgreSQL can do so without enforcing it (18 and later).
+
+        Enforced, one dead-lettered dimension row would stop every fact that refers to it.
+        """
+        for table in self.catalogue.star.values():
+            for column in table.columns:
+                if column.references is None:
+                    continue
+                constraint = f"{table.name}_{column.name}_fkey"
+                if connection.execute("SELECT 1 FROM pg_constraint WHERE conname = %s AND connamespace = %s::regnamespace", [constraint, engine.quoted(self.schema)]).fetchone():
+                    continue
+                connection.execute(
+                    sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} NOT ENFORCED").format(
+                        sql.Identifier(self.schema, table.name),
+                        sql.Identifier(constraint),
+                        sql.Identifier(column.name),
+                        sql.Identifier(self.schema, column.references),
+                    )
+                )
+
+
+class Constraint:
+    """A primary key or unique constraint, which a first load drops and builds again behind the rows."""
+
+    def __init__(self, table: Table, kind: str, columns: tuple[str, ...]) -> None:
+        suffix = "pkey" if kind == "PRIMARY KEY" else "version_key"
+        self._table, self._kind, self._columns = table.name, kind, columns
+        self._name = f"{table.name}_{suffix}"
+
+    def add(self, schema: str) -> sql.Composed:
+        """ALTER TABLE … ADD CONSTRAINT."""
+        return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
+            sql.Identifier(schema, self._table),
+            sql.Identifier(self._name),
+            sql.SQL(self._kind),  # type: ignore[arg-type]  # one of two literals
+            sql.SQL(", ").join(sql.Identifier(column) for column in self._columns),
+        )
+
+    def drop(self, schema: str) -> sql.Composed:
+        """ALTER TABLE … DROP CONSTRAINT."""
+        return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
+            sql.Identifier(schema, self._table), sql.Identifier(self._name)
+        )
+
+
+def constraints(table: Table) -> list[Constraint]:
+    """The keys of a star table."""
+    keys = [Constraint(table, "PRIMARY KEY", (table.key,))]
+    return [*keys, Constraint(table, "UNIQUE", table.version_key)] if table.is_fact else keys
+
+
+def _definition(column: Column) -> sql.Composed:
+    return sql.SQL("{} {}{}{}").format(
+        sql.Identifier(column.name),
+        sql.SQL(column.type),  # type: ignore[arg-type]  # from the catalogue
+        sql.SQL(" GENERATED ALWAYS AS IDENTITY" if column.is_identity else ""),
+        sql.SQL("" if column.nullable else " NOT NULL"),
+    )
+
+
+def run(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Run one statement in the warehouse, in the transaction of ``connection``."""
+    connection.execute(f"CALL postgres_execute('{ALIAS}', ?)", [statement])

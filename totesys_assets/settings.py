@@ -1,0 +1,91 @@
+"""Settings: what the environment says about where things are.
+
+Belongs here: the environment variables, their defaults and their checks. Does not belong here: opening anything.
+Values are read when asked for, never at import; URLs hold passwords and are kept out of ``repr``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+# The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
+FIRST_DAY = date(2022, 11, 3)
+FIRST_DAY_FILE = "first_day"
+
+
+class SettingsError(ValueError):
+    """An environment variable that cannot be used, in one sentence that says what to set."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the source, the lake, the warehouse and the local state are. ``None`` means embedded."""
+
+    home: Path
+    lake_uri: str
+    warehouse_schema: str
+    totesys_url: str | None = field(default=None, repr=False)
+    warehouse_url: str | None = field(default=None, repr=False)
+    first_day: date = FIRST_DAY
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME, WAREHOUSE_SCHEMA and TOTESYS_FIRST_DAY.
+
+        Raises SettingsError for a value that cannot be one of its kind.
+        """
+        env = os.environ if env is None else env
+        home = Path(env.get("TOTESYS_HOME") or ".totesys").expanduser().resolve()
+        totesys_url = env.get("TOTESYS_URL") or None
+        return cls(
+            home=home,
+            lake_uri=_lake_uri(env.get("LAKE_URI"), home),
+            warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
+            totesys_url=_database_url("TOTESYS_URL", totesys_url),
+            warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
+            first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
+        )
+
+
+def _database_url(variable: str, url: str | None) -> str | None:
+    """The URL when libpq can read it; the message never quotes it, for it may hold a password."""
+    if url is None:
+        return None
+    import psycopg.conninfo  # here: 0.1 s that commands with embedded databases need not wait for
+
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        parts = {}
+    if not parts:
+        raise SettingsError(
+            f"{variable} is not a PostgreSQL URL. Set it in the form postgresql://user:password@host:port/database."
+        )
+    return url
+
+
+def _lake_uri(value: str | None, home: Path) -> str:
+    if not value:
+        return str(home / "lake")
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        return str(Path(value).expanduser().resolve())
+    if scheme not in ("s3", "file") or not rest:
+        raise SettingsError(f"LAKE_URI is {value!r}: set it to a folder or to s3://bucket/prefix.")
+    return rest if scheme == "file" else value.rstrip("/")
+
+
+def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
+    noted = home / FIRST_DAY_FILE
+    if not value and embedded and noted.exists():
+        value = noted.read_text(encoding="ascii").strip()
+    if not value:
+        return FIRST_DAY
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise SettingsError(f"TOTESYS_FIRST_DAY is {value!r}: set it to a date such as {FIRST_DAY}.") from None

@@ -1,0 +1,1 @@
+"""One SQL file per star table: its definition, and the source of its lineage."""
