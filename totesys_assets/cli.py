@@ -120,6 +120,7 @@ def _refresh(
         from totesys_assets.automation.decide import partitioned as partitioned_assets
         from totesys_assets.automation.hint import recall, remember
         from totesys_assets.automation.look import look
+        from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
         from totesys_assets.resources.lake import Lake
@@ -128,6 +129,7 @@ def _refresh(
 
         instance = dg.DagsterInstance.get()
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
+        fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
         all_days = partition_range(settings.first_day)
         problems: list[str] = []
         if full:
@@ -342,8 +344,7 @@ def up(port: int, rate: float, scale: float) -> None:
         with databases(settings, scale=scale, report=_reporter(out)) as urls:
             settings = refreshed(settings)
             _refresh(settings, urls, out)
-            dsn = urls.warehouse if settings.warehouse_url is None else None
-            live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say, dsn=dsn)
+            live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
 
 
 def _say(who: str, what: str) -> None:

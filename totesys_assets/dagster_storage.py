@@ -47,7 +47,7 @@ def pooled_engine(
     pool_recycle: int = RECYCLE_SECONDS,
     max_overflow: int = UNLIMITED,
 ) -> Engine:
-    """The process's engine for this database, in autocommit mode as dagster-postgres has it.
+    """Return the process's engine for this database, in autocommit mode as dagster-postgres has it.
 
     ``statement_timeout`` is in milliseconds, ``pool_recycle`` in seconds.
     """
@@ -70,7 +70,7 @@ def pooled_engine(
 
 
 def _leave_connections_to_parent() -> None:
-    """A forked process must not speak on its parent's connections: begin with an empty pool, closing nothing."""
+    """Begin with an empty pool, closing nothing: a forked process must not speak on its parent's connections."""
     for engine in _engines.values():
         engine.dispose(close=False)
 
@@ -130,8 +130,9 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch of events at once; also one of planned events, which dagster-postgres stores one by one.
 
-        A run over a range of days begins by planning an event per asset and day: 12 assets and 100 days took 6 s
-        one by one and take 0.2 s at once (dagster-io/dagster#33831; this override can go when that is fixed).
+        A run over a range of days begins by planning an event per asset and day. For 12 assets and 100 days that
+        alone took 5 s of the run's 6 s, and takes 0.3 s at once. (dagster-io/dagster#33831: when it is fixed, this
+        override can go.)
         """
         if not {event.dagster_event_type for event in events} <= PLANNED:
             super().store_event_batch(events)
@@ -157,7 +158,7 @@ class PooledScheduleStorage(_Pooled, PostgresScheduleStorage):
 
 @contextmanager
 def _tables(engine: Engine) -> Iterator[set[str]]:
-    """The names of the tables that exist, with the right to create the missing ones during the block.
+    """Give the names of the tables that exist, and the right to create the missing ones during the block.
 
     One process of all has that right at a time. Without it, processes that start together on an empty database
     collide (dagster-postgres retries then), and one that comes while another has made the tables but not yet marked

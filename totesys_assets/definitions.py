@@ -60,8 +60,13 @@ def make_resources(settings: Settings) -> dict[str, Any]:
             session.close()
 
     @dg.resource(required_resource_keys={"databases"})
-    def open_warehouse(context: dg.InitResourceContext) -> Warehouse:
-        return Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
+    def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
+        warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
+        if context.run is None:  # a sensor's tick
+            yield warehouse
+            return
+        with warehouse.alive(context.run.run_id):
+            yield warehouse
 
     return {
         "databases": open_databases,

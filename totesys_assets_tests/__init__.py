@@ -1,1 +1,1 @@
-"""Tests, named as sentences of behaviour."""
+"""Tests of the platform: real PostgreSQL, real Delta tables, real Dagster."""

@@ -275,6 +275,15 @@ def test_reference_rows_carry_the_stamp_of_the_first_opening_and_come_before_any
     assert value(totesys, "SELECT min(created_at) FROM payment") > opening
 
 
+def test_even_a_first_day_of_seconds_puts_orders_after_the_reference_rows(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    until = datetime(2024, 11, 15, 8, 0, 20)
+    create(url, scale=0.01, until=until, days=0)
+    (bounds,) = query(url, "SELECT min(created_at), max(created_at) FROM payment")
+    assert until - timedelta(seconds=10) <= bounds[0] < bounds[1] <= until
+    assert value(url, "SELECT min(created_at) FROM staff") == until - timedelta(seconds=20)
+
+
 def test_two_payments_in_five_are_never_paid_and_batches_are_as_large_as_the_real_ones(totesys: str) -> None:
     assert 0.36 < value(totesys, "SELECT avg((NOT paid)::int)::float FROM payment") < 0.42
     batches = "SELECT max(n) FROM (SELECT count(*) AS n FROM payment WHERE paid GROUP BY last_updated) AS batch"
@@ -380,7 +389,7 @@ def test_a_small_scale_is_made_at_once(postgres_server: PostgresServer) -> None:
     url = postgres_server.database()
     started = time.monotonic()
     create(url, scale=0.05, until=UNTIL)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert value(url, "SELECT count(*) FROM sales_order") == 559
     assert value(url, "SELECT count(*) FROM payment WHERE payment_id <> transaction_id") > 0
 
@@ -539,7 +548,7 @@ def test_settled_payments_share_their_last_updated_and_the_longest_due_come_firs
     postgres_server: PostgresServer,
 ) -> None:
     url = postgres_server.database()
-    create(url, scale=0.1, until=datetime.now(UTC) - timedelta(days=10))
+    create(url, scale=0.1, until=datetime.now(UTC) - timedelta(days=10), days=30)
     before = snapshot(url)
     with Traffic(url, seed=1) as traffic:
         sentence = traffic.settle_payments()
@@ -670,7 +679,7 @@ def test_a_run_ends_at_its_limit(live: str) -> None:
 def test_a_run_keeps_to_its_rate(traffic: Traffic) -> None:
     started = time.monotonic()
     traffic.run(100, threading.Event(), limit=60)
-    assert 0.3 < time.monotonic() - started < 2
+    assert 0.3 < time.monotonic() - started < 10
 
 
 def test_a_run_ends_when_it_is_stopped(traffic: Traffic) -> None:

@@ -33,7 +33,8 @@ def keys(group: str, names: Mapping[str, Table]) -> list[dg.AssetKey]:
 
 def definition_metadata(table: Table, name: str, storage: str, *, versioned: bool = False) -> dict[str, Any]:
     """Metadata that holds before the first run: columns, table name, kind of storage."""
-    columns = [_table_column(column) for column in table.columns] + (_VERSION_COLUMNS if versioned else [])
+    held = table.columns if storage == "postgres" else table.lake_columns
+    columns = [_table_column(column) for column in held] + (_VERSION_COLUMNS if versioned else [])
     return {
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/table_name": name,

@@ -78,7 +78,7 @@ def _ingestion_asset(
                 table,
                 all_days=partition_range(settings.first_day),
                 days=days,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
             )
         log.info(

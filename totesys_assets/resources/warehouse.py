@@ -20,6 +20,8 @@ from totesys_assets.resources import engine
 
 ALIAS = "warehouse"
 _SESSION = "-c TimeZone=UTC -c lock_timeout=600000 -c statement_timeout=3600000 -c client_min_messages=warning"
+# Held by every run for as long as it lives; a process that is killed loses its session, and with it this lock.
+_RUN_SPACE = 7_083_380
 # Two platforms may share a server: the lock is told apart by the schema's name, and this number from others' locks.
 _LOCK_SPACE = 7_083_379
 
@@ -130,6 +132,20 @@ class Warehouse:
             )
             row = connection.execute(query.format(sql.Identifier(self.schema))).fetchone()
             return str(row[0]) if row else "empty"
+
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
+        """Show that run ``run_id`` is alive, for as long as the block and the process last."""
+        with self.connect() as connection:
+            connection.autocommit = True
+            connection.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [_RUN_SPACE, run_id])
+            yield
+
+    def is_alive(self, run_id: str) -> bool:
+        """True while some process is in ``alive(run_id)``, on whatever machine."""
+        with self.connect() as connection:
+            query = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+            return connection.execute(query, [_RUN_SPACE, run_id]).fetchone() == (False,)
 
     def contents(self) -> list[tuple[str, int, int]]:
         """(table, rows, versions) of every table: of a fact, the rows that are current and all its records."""

@@ -1,0 +1,196 @@
+"""What the tests share: a real PostgreSQL, a small ToteSys with a hand-checked day of trade, a platform around it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from totesys_assets.automation.decide import Request
+from totesys_assets.automation.look import Look, look
+from totesys_assets.automation.refresh import Outcome, execute
+from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.days import DayRange, partition_range
+from totesys_assets.definitions import build_definitions
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+
+# Settings of the developer's own platform must not leak into the tests, nor theirs into it.
+for variable in [name for name in os.environ if name.startswith(("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_"))]:
+    del os.environ[variable]
+
+FIRST_DAY = date(2024, 8, 19)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder that user nobody can enter too, as PostgreSQL's user when the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="totesys-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class PostgresServer:
+    """A server on which every test makes databases of its own."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._numbers = itertools.count()
+
+    def database(self, name: str | None = None) -> str:
+        """URL of a new empty database."""
+        name = name or f"test_{next(self._numbers)}"
+        assert self._server.create_database(name)
+        return self._server.url(name)
+
+    def template(self, name: str, source: str) -> str:
+        """URL of a new copy of database ``source``."""
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        return self._server.url(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(scratch: Path) -> Iterator[PostgresServer]:
+    """One server for the whole session; durability off, for nothing here outlives it."""
+    off = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_prepared_transactions": "5"}
+    server = EmbeddedServer(scratch / "server", off)
+    server.start()
+    yield PostgresServer(server)
+    server.stop()
+
+
+# One business day by hand: two orders, what is around them, and the values that pipelines trip over.
+TRADE = """
+INSERT INTO address VALUES
+    (1, '6826 Herzog Via', NULL, 'Avon', 'New Patienceburgh', '08841', 'Turkey', '1803 637401', '2024-08-19 08:00:00', '2024-08-19 08:00:00'),
+    (2, '1 O''Keefe Row', 'Suite 2', NULL, 'Leeds', '02813', 'Democratic People''s Republic of Korea', '9621 880720', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO department VALUES
+    (1, 'Sales', 'Manchester', 'Richard Roma', '2024-08-19 08:00:00', '2024-08-19 08:00:00'),
+    (2, 'Dispatch', 'Leds', 'Mark Hanna', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO currency VALUES (1, 'GBP', '2024-08-19 08:00:00', '2024-08-19 08:00:00'), (2, 'USD', '2024-08-19 08:00:00', '2024-08-19 08:00:00'), (3, 'EUR', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO payment_type VALUES (1, 'SALES_RECEIPT', '2024-08-19 08:00:00', '2024-08-19 08:00:00'), (3, 'PURCHASE_PAYMENT', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO counterparty VALUES (1, 'Padberg, Lueilwitz and Johnson', 2, 'Micheal Toy', 'Jean Hane III', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO staff VALUES (1, 'Jeremie', 'O''Keefe', 2, 'jeremie@terrifictotes.com', '2024-08-19 08:00:00', '2024-08-19 08:00:00');
+INSERT INTO design VALUES (1, '2024-08-19 08:00:00', 'Wooden', '/usr/local', 'wooden-20201128-jdvi.json', '2024-08-19 08:00:00');
+INSERT INTO sales_order VALUES (1, '2024-08-20 09:10:11.123', '2024-08-20 09:10:11.123', 1, 1, 1, 1001, 2.43, 3, '2024-08-24', '2024-08-23', 1);
+INSERT INTO purchase_order VALUES (1, '2024-08-21 18:59:59.999', '2024-08-21 18:59:59.999', 1, 1, 'ZDOI5EA', 371, 361.39, 2, '2024-08-23', '2024-08-26', 2);
+INSERT INTO transaction VALUES
+    (1, 'SALE', 1, NULL, '2024-08-20 09:10:11.123', '2024-08-20 09:10:11.123'),
+    (2, 'PURCHASE', NULL, 1, '2024-08-21 18:59:59.999', '2024-08-21 18:59:59.999');
+INSERT INTO payment VALUES
+    (2, '2024-08-20 09:10:11.123', '2024-08-20 09:10:11.123', 1, 1, 2432.43, 3, 1, false, '2024-08-23', 12345678, 87654321),
+    (1, '2024-08-21 18:59:59.999', '2024-08-21 18:59:59.999', 2, 1, 134075.69, 2, 3, false, '2024-08-26', 12345678, 87654321);
+"""
+
+
+@pytest.fixture(scope="session")
+def trade_template(postgres_server: PostgresServer) -> str:
+    """Name of a database that holds ToteSys with TRADE in it."""
+    with psycopg.connect(postgres_server.database("trade_template")) as connection:
+        connection.execute(ddl("totesys.sql"))
+        connection.execute(TRADE)
+    return "trade_template"
+
+
+@dataclass
+class Platform:
+    """A whole platform of its own: source, lake, warehouse, Dagster instance."""
+
+    settings: Settings
+    totesys_url: str = field(repr=False)
+    warehouse_url: str = field(repr=False)
+    instance: dg.DagsterInstance
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.settings.lake_uri)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.warehouse_url, self.settings.warehouse_schema)
+
+    @property
+    def totesys(self) -> Totesys:
+        return Totesys(self.totesys_url)
+
+    @property
+    def days(self) -> DayRange:
+        return partition_range(self.settings.first_day)
+
+    def definitions(self) -> dg.Definitions:
+        return build_definitions(self.settings)
+
+    def sql(self, statement: str, parameters: object = None) -> None:
+        """Run a statement in ToteSys, in a transaction of its own."""
+        with psycopg.connect(self.totesys_url, autocommit=True) as connection:
+            connection.execute(statement, parameters)  # type: ignore[arg-type,call-overload]
+
+    def query(self, statement: str) -> list[tuple[object, ...]]:
+        """Rows of a query in the warehouse."""
+        with psycopg.connect(self.warehouse_url, options=f"-c search_path={self.settings.warehouse_schema}") as connection:
+            return connection.execute(statement).fetchall()  # type: ignore[arg-type,call-overload,no-any-return]
+
+    def look(self) -> Look:
+        return look(self.totesys, self.lake, self.warehouse, self.days)
+
+    def run(self, request: Request, *, accept_deletions: bool = False) -> Outcome:
+        return execute(self.definitions(), self.instance, request, accept_deletions=accept_deletions)
+
+    def refresh(self, *, accept_deletions: bool = False) -> list[Outcome]:
+        """Look, and run what is asked for; all of it must succeed."""
+        outcomes = [self.run(request, accept_deletions=accept_deletions) for request in self.look().requests]
+        assert [outcome.failures for outcome in outcomes if not outcome.success] == []
+        return outcomes
+
+
+@pytest.fixture
+def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
+    """A platform over a copy of TRADE; nothing refreshed yet."""
+    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
+    with make_platform(source, postgres_server.database(), tmp_path) as made:
+        yield made
+
+
+class make_platform:  # noqa: N801 - reads as a function
+    """Context manager: a platform over two databases, with an ephemeral Dagster instance."""
+
+    def __init__(self, source: str, warehouse: str, folder: Path, first_day: date = FIRST_DAY) -> None:
+        # With all of these set, nothing is embedded and no server is started by the platform itself.
+        os.environ["DAGSTER_HOME"] = str(folder)
+        settings = Settings.from_env(
+            {
+                "TOTESYS_URL": source,
+                "WAREHOUSE_URL": warehouse,
+                "TOTESYS_HOME": str(folder / "home"),
+                "TOTESYS_FIRST_DAY": first_day.isoformat(),
+            }
+        )
+        self._instance = dg.DagsterInstance.ephemeral()
+        self._platform = Platform(settings, source, warehouse, self._instance)
+
+    def __enter__(self) -> Platform:
+        return self._platform
+
+    def __exit__(self, *_: object) -> None:
+        self._instance.dispose()
+        os.environ.pop("DAGSTER_HOME", None)
+
+
+@pytest.fixture(scope="session")
+def tables() -> object:
+    """The catalogue."""
+    return catalogue()

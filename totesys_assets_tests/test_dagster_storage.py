@@ -1,0 +1,275 @@
+"""Tests of the pooled storages: a real Dagster instance, made from a dagster.yaml, on a real PostgreSQL."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from threading import Barrier
+
+import dagster as dg
+import psycopg
+import pytest
+import sqlalchemy as sa
+from dagster._core.storage.event_log.migration import ASSET_DATA_MIGRATIONS
+
+from totesys_assets.dagster_storage import (
+    PooledEventLogStorage,
+    PooledRunStorage,
+    PooledScheduleStorage,
+    pooled_engine,
+)
+from totesys_assets.local.postgres import EmbeddedServer
+
+YAML = """
+telemetry: {enabled: false}
+run_storage: {module: totesys_assets.dagster_storage, class: PooledRunStorage, config: CONFIG}
+event_log_storage: {module: totesys_assets.dagster_storage, class: PooledEventLogStorage, config: CONFIG}
+schedule_storage: {module: totesys_assets.dagster_storage, class: PooledScheduleStorage, config: CONFIG}
+"""
+BY_URL = "{postgres_url: {env: TEST_DAGSTER_URL}}"
+BY_PARTS = (
+    "{postgres_db: {username: totesys, password: {env: TEST_PASSWORD}, hostname: 127.0.0.1, port: {env: TEST_PORT}, "
+    "db_name: {env: TEST_DATABASE}, scheme: postgresql+psycopg2}}"
+)
+
+days = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-02-01")
+in_one_run = dg.BackfillPolicy.single_run()
+
+
+@dg.asset(partitions_def=days, backfill_policy=in_one_run)
+def orders() -> None: ...
+
+
+@dg.asset(
+    deps=[orders],
+    partitions_def=days,
+    backfill_policy=in_one_run,
+    check_specs=[dg.AssetCheckSpec(name, asset="sales") for name in ("sums", "keys")],
+)
+def sales() -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True, check_name=n) for n in ("sums", "keys")])
+
+
+@dg.asset(deps=[orders])
+def calendar() -> None: ...
+
+
+job = dg.Definitions(
+    assets=[orders, sales, calendar],
+    jobs=[dg.define_asset_job("refresh", executor_def=dg.in_process_executor)],
+).resolve_job_def("refresh")
+RANGE = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-01-20"}
+
+numbers = count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    folder = Path(tempfile.mkdtemp())  # not pytest's, which is closed to the user that the server runs as under root
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "server", {"fsync": "off", "log_connections": "authorization"})
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def empty(server: EmbeddedServer) -> str:
+    """A database without Dagster's tables."""
+    name = f"empty_{next(numbers)}"
+    server.create_database(name)
+    return server.url(name)
+
+
+@pytest.fixture(scope="module")
+def with_tables(server: EmbeddedServer) -> str:
+    """A database with Dagster's tables, to be copied, for making them takes a second."""
+    server.create_database("with_tables")
+    url = server.url("with_tables")
+    for storage in (PooledRunStorage, PooledEventLogStorage, PooledScheduleStorage):
+        storage(url)
+    engine(url).dispose()  # PostgreSQL copies no database that someone is connected to
+    return url
+
+
+def copy_of(url: str) -> str:
+    database = f"copy_{next(numbers)}"
+    with psycopg.connect(url.replace("/with_tables", "/postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database} TEMPLATE with_tables".encode())
+    return url.replace("/with_tables", f"/{database}")
+
+
+@pytest.fixture
+def url(with_tables: str) -> str:
+    """A database with Dagster's tables, of which no other test knows."""
+    return copy_of(with_tables)
+
+
+@pytest.fixture
+def connected(server: EmbeddedServer, url: str) -> Callable[[], int]:
+    """Count the connections that the database has taken so far."""
+    database = sa.make_url(url).database
+    return lambda: (server.folder / "server.log").read_text().count(f"database={database}\n")
+
+
+def engine(url: str) -> sa.Engine:
+    """The one that the process's storages use."""
+    return pooled_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+
+
+def instance(url: str, home: Path, monkeypatch: pytest.MonkeyPatch, config: str = BY_URL) -> dg.DagsterInstance:
+    parts = sa.make_url(url)
+    monkeypatch.setenv("TEST_DAGSTER_URL", url)
+    monkeypatch.setenv("TEST_PASSWORD", str(parts.password))
+    monkeypatch.setenv("TEST_PORT", str(parts.port))
+    monkeypatch.setenv("TEST_DATABASE", str(parts.database))
+    (home / "dagster.yaml").write_text(YAML.replace("CONFIG", config))
+    return dg.DagsterInstance.from_config(str(home))
+
+
+def rows(url: str, query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+@pytest.mark.parametrize("config", [BY_URL, BY_PARTS])
+def test_an_instance_of_dagster_yaml_runs_a_job_over_a_handful_of_connections(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connected: Callable[[], int], config: str
+) -> None:
+    with instance(url, tmp_path, monkeypatch, config) as dagster:
+        made = connected()
+        assert job.execute_in_process(instance=dagster, tags=RANGE).success
+        assert connected() - made <= 2
+        assert dagster.get_runs()[0].is_success
+        assert len(dagster.get_materialized_partitions(dg.AssetKey("sales"))) == 20
+
+
+def test_an_instance_made_again_uses_the_connections_that_are_there(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connected: Callable[[], int]
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as first:
+        reference = first.get_ref()
+        made = connected()
+    for _ in range(5):
+        with dg.DagsterInstance.from_ref(reference) as again:
+            assert again.get_runs() == []
+            assert again.all_instigator_state() == []
+    assert connected() == made
+
+
+def test_the_webserver_keeps_the_pool_and_gets_its_timeout(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connected: Callable[[], int]
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        dagster.optimize_for_webserver(statement_timeout=1234, pool_recycle=60, max_overflow=2)
+        made = connected()
+        for _ in range(5):
+            assert dagster.get_runs() == []
+            assert dagster.all_asset_keys() == []
+            assert dagster.all_instigator_state() == []
+        assert connected() - made == 1
+        assert isinstance(dagster.run_storage, PooledRunStorage)
+        with dagster.run_storage.connect() as connection:
+            assert connection.execute(sa.text("SHOW statement_timeout")).scalar() == "1234ms"
+
+
+def test_a_connection_that_died_in_the_pool_is_replaced(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        assert (True,) in rows(url, f"SELECT pg_terminate_backend(pid, 5000) {others}")
+        assert dagster.get_runs() == []
+    assert "Retrying" not in caplog.text
+
+
+def test_a_forked_process_leaves_its_parents_connections_alone(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connected: Callable[[], int]
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        made = connected()
+        child = os.fork()
+        if not child:
+            os._exit(0 if dagster.get_runs() == [] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert connected() == made + 1
+        assert dagster.get_runs() == []
+        assert connected() == made + 1
+
+
+@pytest.mark.parametrize("storage", [PooledRunStorage, PooledEventLogStorage, PooledScheduleStorage])
+def test_each_storage_makes_its_tables_in_an_empty_database_unless_told_not_to(
+    empty: str, storage: Callable[..., object]
+) -> None:
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    storage(empty, should_autocreate_tables=False)
+    assert rows(empty, tables) == [(0,)]
+    storage(empty)
+    assert rows(empty, tables) > [(4,)]
+    assert rows(empty, "SELECT count(*) FROM alembic_version") == [(1,)]
+
+
+def test_storages_that_start_at_once_on_an_empty_database_do_not_collide(
+    empty: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = [PooledEventLogStorage] * 3 + [PooledRunStorage] * 2 + [PooledScheduleStorage] * 2
+    together = Barrier(len(kinds))
+
+    def start(
+        kind: type[PooledEventLogStorage | PooledRunStorage | PooledScheduleStorage],
+    ) -> PooledEventLogStorage | PooledRunStorage | PooledScheduleStorage:
+        together.wait()
+        storage = kind(empty)
+        if isinstance(storage, PooledEventLogStorage):
+            # One that came too early would remember for ever that the assets' table is not up to date.
+            assert all(storage.has_secondary_index(name) for name in ASSET_DATA_MIGRATIONS)
+        return storage
+
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(len(kinds)) as pool:
+        assert len(list(pool.map(start, kinds))) == len(kinds)
+    assert "Retrying" not in caplog.text
+    assert rows(empty, "SELECT count(*) FROM alembic_version") == [(1,)]
+
+
+def test_planned_events_stored_at_once_are_those_stored_one_by_one(
+    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned: list[list[list[tuple[object, ...]]]] = []
+    inserts = []
+    for batch_size in ("0", "500"):
+        monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
+        url = copy_of(with_tables)
+        with instance(url, tmp_path, monkeypatch) as dagster:
+            statements = _statements(url)
+            run = dagster.create_run_for_job(job, tags=RANGE)
+            inserts.append(sum("INSERT INTO event_logs" in statement for statement in statements))
+        planned.append(
+            [
+                rows(url, query)
+                for query in (
+                    "SELECT id, dagster_event_type, step_key, asset_key, partition FROM event_logs ORDER BY id",
+                    f"SELECT asset_key, last_run_id = '{run.run_id}', last_materialization IS NULL,"
+                    " last_materialization_timestamp > now() - interval '1 minute' FROM asset_keys ORDER BY asset_key",
+                    "SELECT asset_key, check_name, partition, execution_status, evaluation_event_storage_id"
+                    " FROM asset_check_executions ORDER BY id",
+                    "SELECT count(*) FROM event_logs AS e JOIN asset_keys AS a ON e.asset_key = a.asset_key"
+                    " WHERE e.timestamp > a.last_materialization_timestamp",
+                )
+            ]
+        )
+    assert planned[0] == planned[1]
+    assert all(planned[0])
+    assert inserts == [len(planned[0][0]), 1]
+    assert "Exception while storing" not in capsys.readouterr().err
+
+
+def _statements(url: str) -> list[str]:
+    """The SQL that the process's storages send to this database from now on."""
+    statements: list[str] = []
+    sa.event.listen(engine(url), "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    return statements
