@@ -188,7 +188,13 @@ def _execute(
 @contextmanager
 def _progress(console: Console, what: str, total: int) -> Iterator[None]:
     """A bar that moves with every asset that reports in its log."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=total)
 
@@ -299,21 +305,22 @@ def _print_status(
         out.print(f"{len(letters)} dead letters, kept until they are mended in ToteSys:")
         for letter in letters[:20]:
             out.print(
-                f"  {letter['table_name']} {letter['row_key']}: {letter['column_name']} {letter['reason']}", markup=False
+                f"  {letter['table_name']} {letter['row_key']}: {letter['column_name']} {letter['reason']}",
+                markup=False,
             )
     out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
 
 
 @main.command()
 @click.option("--events", type=click.IntRange(min=1), default=20, show_default=True, help="How many events to make.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Per second.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Per second."
+)
 @click.option("--seed", type=int, help="The same seed on the same rows makes the same events.")
 @click.option("--create", is_flag=True, help="Create and fill the tables first (with TOTESYS_URL: an empty database).")
 @click.option("--scale", default=1.0, show_default=True, help="Size of what --create fills in; 1 is the real size.")
 @click.option("--into-totesys-url", is_flag=True, help="Write into the database of TOTESYS_URL. Never a real ToteSys!")
-def simulate(
-    events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool
-) -> None:
+def simulate(events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool) -> None:
     """Let the simulated ToteSys do some business: orders, updates with and without a trace, payments, deletions."""
     settings = Settings.from_env()
     if settings.totesys_url and not into_totesys_url:

@@ -33,7 +33,7 @@ def read(table: str, *, as_of: datetime | None = None, history: bool = False, la
 
         >>> import totesys_assets
         >>> orders = totesys_assets.read("fact_sales_order")  # doctest: +SKIP
-        >>> orders.assign(value=orders.units_sold * orders.unit_price).groupby("currency_id").value.sum()  # doctest: +SKIP
+        >>> orders["value"] = orders.units_sold * orders.unit_price  # doctest: +SKIP
 
     Raises PlatformError for an unknown table or a dimension's ``history`` (read its source tables' instead).
     """

@@ -55,9 +55,7 @@ def _table_column(column: Column) -> dg.TableColumn:
 
 def star_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
     """Column lineage of a star table, read out of its SELECT."""
-    source_columns = {
-        name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in catalogue.source.items()
-    }
+    source_columns = {name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in catalogue.source.items()}
     lineage = star_query(table.name).column_lineage(source_columns)
     return dg.TableColumnLineage(
         {

@@ -50,14 +50,16 @@ def _processed_asset(
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
     )
-    def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
         days = run_days(context)
         with failures():
             built = build(lake, catalogue, table, days=days, run_id=context.run.run_id)
         log.info("star/%s: %s rows built", table.name, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.
-        metadata[days.keys[-1] if days is not None else WHOLE]["dagster/column_lineage"] = star_lineage(catalogue, table)
+        metadata[days.keys[-1] if days is not None else WHOLE]["dagster/column_lineage"] = star_lineage(
+            catalogue, table
+        )
         return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
 
     return _asset

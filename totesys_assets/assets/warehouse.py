@@ -36,9 +36,7 @@ def warehouse_assets(
     return [_warehouse_asset(table, partitions, schema) for table in catalogue.star.values()]
 
 
-def _warehouse_asset(
-    table: Table, partitions: dg.PartitionsDefinition[str], schema: str
-) -> dg.AssetsDefinition:
+def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], schema: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=dg.AssetKey([WAREHOUSE, table.name]),
         deps=[dg.AssetKey([STAR, table.name])],
@@ -53,7 +51,7 @@ def _warehouse_asset(
     )
     def _asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[None]:
         days = run_days(context)
         with failures():
             loaded = load(warehouse, lake, table, days=days, run_id=context.run.run_id)

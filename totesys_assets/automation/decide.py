@@ -56,7 +56,7 @@ def stale_partitions(
         upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in star_query(name).sources]
         built = {key: entry.state for key, entry in ledger.get(f"{PROCESSED}/{name}", {}).items()}
         inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())
-        to_build = inherited | _differing(expected_states(catalogue, table, ledger), built)
+        to_build = inherited | _differing(expected_states(table, ledger), built)
         _add(stale, f"{STAR}/{name}", to_build)
         _add(stale, f"{WAREHOUSE}/{name}", to_build | _differing(built, loaded.get(name, {})))
     return stale

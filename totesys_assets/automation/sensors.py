@@ -112,4 +112,3 @@ def changes_sensor(settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(skip_reason="Nothing changed.", cursor=seen.mark)
 
     return _changes
-

@@ -17,18 +17,17 @@ from totesys_assets.days import DayRange
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import DEAD_LETTER, Lake, append, newest_first, register
 
-SCHEMA = pa.schema(
-    [
-        pa.field("table_name", pa.string(), False),
-        pa.field("row_key", pa.string(), False),
-        pa.field("partition", pa.string(), False),
-        pa.field("column_name", pa.string(), False),
-        pa.field("reason", pa.string(), False),
-        pa.field("raw", pa.string(), False),
-        pa.field(OPERATION, pa.string(), False),
-        pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False),
-    ]
-)
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("table_name", pa.string()),
+    ("row_key", pa.string()),
+    ("partition", pa.string()),
+    ("column_name", pa.string()),
+    ("reason", pa.string()),
+    ("raw", pa.string()),
+    (OPERATION, pa.string()),
+    (RECORDED_AT, pa.timestamp("us", tz="UTC")),
+]
+SCHEMA = pa.schema(_COLUMNS)
 KEY = ("table_name", "row_key", "partition")
 _DESCRIPTION = "Rows that could not be typed or break a rule: why, and their raw text"
 # A date of this form, from year 1 to 9999, that exists.
@@ -63,7 +62,9 @@ def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:
             labels = ", ".join(literal(label) for label in column.labels)
             yield column, f"{name} NOT IN ({labels})", f"is none of {', '.join(column.labels)}"
         if column.is_date_text:
-            invalid = f"NOT (regexp_full_match({name}, {literal(_DATE)}) AND try_cast({name} AS DATE) >= DATE '0001-01-01')"
+            invalid = (
+                f"NOT (regexp_full_match({name}, {literal(_DATE)}) AND try_cast({name} AS DATE) >= DATE '0001-01-01')"
+            )
             yield column, f"coalesce({invalid}, {name} IS NOT NULL)", "is not a date of the form YYYY-MM-DD"
 
 

@@ -184,7 +184,8 @@ class _Comparison:
             self._counts[partition, "rejected"] = count
         for attempt in range(_ATTEMPTS):
             try:
-                return dead_letters.keep(connection, self._lake, self._table, self._partitions())
+                dead_letters.keep(connection, self._lake, self._table, self._partitions())
+                return
             except LostRace:
                 if attempt == _ATTEMPTS - 1:
                     raise

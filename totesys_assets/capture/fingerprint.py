@@ -40,10 +40,7 @@ def partition_sql(table: Table, days: DayRange) -> str:
         return literal(WHOLE)
     column = quoted(table.day_column)
     first, end = literal(days.first.isoformat()), literal(days.end.isoformat())
-    return (
-        f"CASE WHEN {column} >= {first} AND {column} < {end} "
-        f"THEN to_char({column}, 'YYYY-MM-DD') ELSE {first} END"
-    )
+    return f"CASE WHEN {column} >= {first} AND {column} < {end} THEN to_char({column}, 'YYYY-MM-DD') ELSE {first} END"
 
 
 def fingerprints(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, Fingerprint]:
@@ -52,9 +49,8 @@ def fingerprints(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, 
     One sequential scan in the source, about 0.2 s per million rows. Raises what ``Snapshot.require`` raises.
     """
     snapshot.require(table)
-    sql = _FINGERPRINT.format(
-        partition=partition_sql(table, days), key=quoted(table.key), table=quoted(table.name)
-    )
+    sql = _FINGERPRINT.format(partition=partition_sql(table, days), key=quoted(table.key), table=quoted(table.name))
     return {
-        partition: Fingerprint(rows, f"{snapshot.server}|{rows}|{hash_}") for partition, rows, hash_ in snapshot.rows(sql)
+        partition: Fingerprint(rows, f"{snapshot.server}|{rows}|{hash_}")
+        for partition, rows, hash_ in snapshot.rows(sql)
     }

@@ -16,21 +16,20 @@ from deltalake import DeltaTable, write_deltalake
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import LEDGER, Lake, register
 
-_SCHEMA = pa.schema(
-    [
-        pa.field("asset", pa.string(), False),
-        pa.field("partition", pa.string(), False),
-        pa.field("state", pa.string(), False),
-        pa.field("rows", pa.int64(), False),
-        pa.field("inserted", pa.int64(), False),
-        pa.field("updated", pa.int64(), False),
-        pa.field("deleted", pa.int64(), False),
-        pa.field("rejected", pa.int64(), False),
-        pa.field("recorded_at", pa.timestamp("us", tz="UTC"), False),
-        pa.field("run_id", pa.string(), False),
-        pa.field("sequence", pa.int64(), False),
-    ]
-)
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("asset", pa.string()),
+    ("partition", pa.string()),
+    ("state", pa.string()),
+    ("rows", pa.int64()),
+    ("inserted", pa.int64()),
+    ("updated", pa.int64()),
+    ("deleted", pa.int64()),
+    ("rejected", pa.int64()),
+    ("recorded_at", pa.timestamp("us", tz="UTC")),
+    ("run_id", pa.string()),
+    ("sequence", pa.int64()),
+]
+_SCHEMA = pa.schema(_COLUMNS)
 _DESCRIPTION = "One row per partition that a stage brought up to date"
 
 

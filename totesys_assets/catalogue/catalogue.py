@@ -29,16 +29,16 @@ DAY_COLUMNS = ("created_date", "_created_date")
 
 # sqlglot's name of a type -> (PostgreSQL's format_type(), the lake's Arrow type). The lake keeps a time of day as
 # text, HH:MM:SS.mmm, because Delta has no such type.
-_TYPES: dict[exp.DataType.Type, tuple[str, pa.DataType]] = {
-    exp.DataType.Type.INT: ("integer", pa.int32()),
-    exp.DataType.Type.SERIAL: ("integer", pa.int32()),
-    exp.DataType.Type.TEXT: ("text", pa.string()),
-    exp.DataType.Type.VARCHAR: ("character varying", pa.string()),
-    exp.DataType.Type.BOOLEAN: ("boolean", pa.bool_()),
-    exp.DataType.Type.DATE: ("date", pa.date32()),
-    exp.DataType.Type.TIME: ("time without time zone", pa.string()),
-    exp.DataType.Type.TIMESTAMP: ("timestamp without time zone", pa.timestamp("us")),
-    exp.DataType.Type.TIMESTAMPTZ: ("timestamp with time zone", pa.timestamp("us", tz="UTC")),
+_TYPES: dict[exp.DType, tuple[str, pa.DataType]] = {
+    exp.DType.INT: ("integer", pa.int32()),
+    exp.DType.SERIAL: ("integer", pa.int32()),
+    exp.DType.TEXT: ("text", pa.string()),
+    exp.DType.VARCHAR: ("character varying", pa.string()),
+    exp.DType.BOOLEAN: ("boolean", pa.bool_()),
+    exp.DType.DATE: ("date", pa.date32()),
+    exp.DType.TIME: ("time without time zone", pa.string()),
+    exp.DType.TIMESTAMP: ("timestamp without time zone", pa.timestamp("us")),
+    exp.DType.TIMESTAMPTZ: ("timestamp with time zone", pa.timestamp("us", tz="UTC")),
 }
 
 
@@ -161,7 +161,8 @@ def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]]) -> Column:
     def has(kind: type[exp.Expression]) -> bool:
         return any(isinstance(constraint, kind) for constraint in constraints)
 
-    kind: exp.DataType = column.kind
+    kind = column.kind
+    assert kind is not None  # noqa: S101 - every column of ours has a type
     spelled, arrow, labels = _type(kind, enums)
     is_key = has(exp.PrimaryKeyColumnConstraint)
     # sqlglot hangs the comment of a table's last column on that column's last constraint.
@@ -181,16 +182,16 @@ def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]]) -> Column:
         is_date_text=description.startswith(DATE_AS_TEXT),
         references=references.name if references is not None else None,
         labels=labels,
-        max_length=sizes[0] if kind.this == exp.DataType.Type.VARCHAR and sizes else None,
+        max_length=sizes[0] if kind.this == exp.DType.VARCHAR and sizes else None,
     )
 
 
 def _type(kind: exp.DataType, enums: dict[str, tuple[str, ...]]) -> tuple[str, pa.DataType, tuple[str, ...]]:
     sizes = [int(size.name) for size in kind.expressions]
-    if kind.this == exp.DataType.Type.USERDEFINED:
+    if kind.this == exp.DType.USERDEFINED:
         name = str(kind.args["kind"]).strip('"')
         return f'"{name}"', pa.string(), enums[name]
-    if kind.this == exp.DataType.Type.DECIMAL:
+    if kind.this == exp.DType.DECIMAL:
         precision, scale = sizes
         return f"numeric({precision},{scale})", pa.decimal128(precision, scale), ()
     spelled, arrow = _TYPES[kind.this]

@@ -76,12 +76,15 @@ def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Tab
     star = lake.find(PROCESSED, table.name)
     if star is None:
         raise PlatformError(
-            f'"{table.name}" was never built in this lake. Materialise star/{table.name} first, or run: totesys refresh.'
+            f'"{table.name}" was never built in this lake. '
+            f"Materialise star/{table.name} first, or run: totesys refresh."
         )
     source = register(connection, "star_files", star, days)
     within = f"WHERE {table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else ""
     columns = ", ".join(
-        f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}" if column.type.startswith("time ") else quoted(column.name)
+        f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
+        if column.type.startswith("time ")
+        else quoted(column.name)
         for column in table.lake_columns
     )
     connection.execute(f"CREATE TEMP VIEW star_rows AS SELECT {columns} FROM {source} {within}")
@@ -97,7 +100,10 @@ def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: T
         types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
         run(connection, f"CREATE TEMP TABLE {_STAGING} ({types}) ON COMMIT DROP")
         connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{_STAGING} ({columns}) SELECT {columns} FROM star_rows")
-        run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name, columns))
+        run(
+            connection,
+            _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name, columns),
+        )
     return _number(connection, _WRITTEN.format(table=literal(name)))
 
 

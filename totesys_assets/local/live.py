@@ -85,7 +85,9 @@ def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
     command = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+        )
     try:
         yield process
     finally:
@@ -127,10 +129,12 @@ def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        with suppress(urllib.error.URLError, OSError, json.JSONDecodeError):
-            with urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer:  # nosec B310: http, to ourselves
-                if json.load(answer).get("dagster_webserver_version"):
-                    return
+        with (
+            suppress(urllib.error.URLError, OSError, json.JSONDecodeError),
+            urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer,  # nosec B310
+        ):
+            if json.load(answer).get("dagster_webserver_version"):
+                return
         time.sleep(0.2)
     raise PlatformError(f"Dagster did not start within {_START_SECONDS} s. Its log is {log}.")
 

@@ -167,6 +167,7 @@ class EmbeddedServer:
             *("initdb", "--pgdata", str(new), "--username", SUPERUSER, "--pwfile", str(self._password_file)),
             *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--no-locale"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),  # sorts alike on every operating system
+            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
         )
         if failure:
             shutil.rmtree(new, ignore_errors=True)
@@ -212,7 +213,7 @@ class EmbeddedServer:
         user = self._user() if os.geteuid() == 0 else None
         # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
         with tempfile.TemporaryFile() as said:
-            finished = subprocess.run(  # noqa: S603  # PostgreSQL's own programs, no shell
+            finished = subprocess.run(  # PostgreSQL's own programs, no shell
                 [str(_binaries() / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,

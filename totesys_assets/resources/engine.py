@@ -71,9 +71,13 @@ def attach(
     connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")
     target = literal(psycopg.conninfo.make_conninfo("", **parts))
     try:
-        connection.execute(f"ATTACH {target} AS {quoted(alias)} (TYPE postgres, SECRET {quoted(alias)}{attach_options})")
+        connection.execute(
+            f"ATTACH {target} AS {quoted(alias)} (TYPE postgres, SECRET {quoted(alias)}{attach_options})"
+        )
     except duckdb.Error as error:
-        raise ConnectionFailed(f"{variable} cannot be reached: {reason(error)}. Check the URL and the server.") from None
+        raise ConnectionFailed(
+            f"{variable} cannot be reached: {reason(error)}. Check the URL and the server."
+        ) from None
 
 
 def reason(error: Exception) -> str:

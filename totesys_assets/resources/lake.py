@@ -108,7 +108,7 @@ class Lake:
         try:
             return DeltaTable.create(
                 self.location(*parts),
-                schema=schema,  # type: ignore[arg-type]  # accepts any Arrow-exportable schema; its hint names arro3's
+                schema=schema,
                 mode="ignore",  # two first writers may both come here
                 partition_by=folders,
                 description=description,
@@ -119,9 +119,7 @@ class Lake:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
 
 
-def register(
-    connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: DayRange | None = None
-) -> str:
+def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: DayRange | None = None) -> str:
     """Make a table's state readable in DuckDB under ``name``, only the months of ``days`` where given.
 
     Returns the quoted name. Nothing is read yet: DuckDB pulls the columns and rows that a query asks for.
@@ -162,7 +160,7 @@ def _commit(
             write_deltalake(
                 table,
                 pa.RecordBatchReader.from_batches(schema, background),
-                mode=mode,
+                mode=mode,  # type: ignore[arg-type]  # its overloads take one literal each
                 predicate=predicate,
                 commit_properties=CommitProperties(app_transactions=[fence]),
             )

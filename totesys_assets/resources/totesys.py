@@ -46,7 +46,8 @@ SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid
     c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
 

@@ -78,7 +78,9 @@ class Warehouse:
     def connect(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         """A session for small statements, in one transaction that commits when the context ends well."""
         try:
-            connection = psycopg.connect(self._url, options=_SESSION, application_name="totesys_assets", connect_timeout=10)
+            connection = psycopg.connect(
+                self._url, options=_SESSION, application_name="totesys_assets", connect_timeout=10
+            )
         except psycopg.OperationalError as error:
             raise ConnectionFailed(
                 f"WAREHOUSE_URL cannot be reached: {engine.one_line(error)}. Check the URL and the server."
@@ -100,11 +102,16 @@ class Warehouse:
                 ALIAS,
                 self._url,
                 variable="WAREHOUSE_URL",
-                options=f"{_SESSION} -c search_path={self.schema},pg_temp".replace(" -c search_path=public,pg_temp", ""),
+                options=f"{_SESSION} -c search_path={self.schema},pg_temp".replace(
+                    " -c search_path=public,pg_temp", ""
+                ),
                 attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
             )
             connection.execute("BEGIN")
-            run(connection, f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({engine.literal(f'{self.schema}.{lock}')}))")
+            run(
+                connection,
+                f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({engine.literal(f'{self.schema}.{lock}')}))",
+            )
             yield connection
             connection.execute("COMMIT")
         finally:
@@ -172,7 +179,7 @@ class Warehouse:
             if not self._exists(connection, "_ledger"):
                 return [], moment
             query = sql.SQL(
-                "SELECT coalesce(array_agg(DISTINCT table_name), ARRAY[]::text[]), coalesce(max(loaded_at)::text, %(moment)s) "
+                "SELECT coalesce(array_agg(DISTINCT table_name), '{{}}'), coalesce(max(loaded_at)::text, %(moment)s) "
                 "FROM {}._ledger WHERE loaded_at > %(moment)s::timestamptz"
             )
             rows = connection.execute(query.format(sql.Identifier(self.schema)), {"moment": moment}).fetchall()
@@ -180,7 +187,9 @@ class Warehouse:
             return list(tables), str(newest)  # type: ignore[call-overload]  # an array of text
 
     def _exists(self, connection: psycopg.Connection[tuple[object, ...]], table: str) -> bool:
-        query = sql.SQL("SELECT to_regclass({}) IS NOT NULL").format(sql.Literal(f"{engine.quoted(self.schema)}.{table}"))
+        query = sql.SQL("SELECT to_regclass({}) IS NOT NULL").format(
+            sql.Literal(f"{engine.quoted(self.schema)}.{table}")
+        )
         return connection.execute(query).fetchone() == (True,)
 
     def migrate(self) -> None:
@@ -237,13 +246,12 @@ class Warehouse:
             for constraint in constraints(table):
                 connection.execute(constraint.add(self.schema))
             return
-        found = dict(
-            connection.execute(
-                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-                "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-                [f"{engine.quoted(self.schema)}.{engine.quoted(table.name)}"],
-            ).fetchall()
+        columns_of = (
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
         )
+        relation = f"{engine.quoted(self.schema)}.{engine.quoted(table.name)}"
+        found = {str(column): str(type_) for column, type_ in connection.execute(columns_of, [relation])}
         for column in table.columns:
             if column.name not in found:
                 connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
@@ -290,7 +298,10 @@ class Warehouse:
                 if column.references is None:
                     continue
                 constraint = f"{table.name}_{column.name}_fkey"
-                if connection.execute("SELECT 1 FROM pg_constraint WHERE conname = %s AND connamespace = %s::regnamespace", [constraint, engine.quoted(self.schema)]).fetchone():
+                if connection.execute(
+                    "SELECT 1 FROM pg_constraint WHERE conname = %s AND connamespace = %s::regnamespace",
+                    [constraint, engine.quoted(self.schema)],
+                ).fetchone():
                     continue
                 connection.execute(
                     sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} NOT ENFORCED").format(
@@ -315,7 +326,7 @@ class Constraint:
         return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
             sql.Identifier(schema, self._table),
             sql.Identifier(self._name),
-            sql.SQL(self._kind),  # type: ignore[arg-type]  # one of two literals
+            sql.SQL(self._kind),
             sql.SQL(", ").join(sql.Identifier(column) for column in self._columns),
         )
 
@@ -335,7 +346,7 @@ def constraints(table: Table) -> list[Constraint]:
 def _definition(column: Column) -> sql.Composed:
     return sql.SQL("{} {}{}{}").format(
         sql.Identifier(column.name),
-        sql.SQL(column.type),  # type: ignore[arg-type]  # from the catalogue
+        sql.SQL(column.type),
         sql.SQL(" GENERATED ALWAYS AS IDENTITY" if column.is_identity else ""),
         sql.SQL("" if column.nullable else " NOT NULL"),
     )

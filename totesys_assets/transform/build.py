@@ -55,7 +55,7 @@ def asset_name(table: Table) -> str:
     return f"{PROCESSED}/{table.name}"
 
 
-def expected_states(catalogue: Catalogue, table: Table, states: States) -> dict[str, str]:
+def expected_states(table: Table, states: States) -> dict[str, str]:
     """State that each partition of star ``table`` has when built from its sources' ``states`` by its present SELECT.
 
     A partition without any source row has no state. A changed SELECT gives other states, so that it is run again.
@@ -105,7 +105,7 @@ def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange |
     target = lake.open_star(table)
     ledger = Ledger(lake)
     known = ledger.newest()
-    expected = expected_states(catalogue, table, known)
+    expected = expected_states(table, known)
     query = star_query(table.name)
     sources = {name: lake.open_versions(catalogue.source[name]) for name in query.sources}
     rows: Counter[str] = Counter()
@@ -121,12 +121,12 @@ def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange |
         connection.close()
     now = datetime.now(UTC)
     keys = days.keys if days is not None else [WHOLE]
-    entries = [
-        Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id) for key in keys
-    ]
+    entries = [Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id) for key in keys]
     before = known.get(asset_name(table), {})
     ledger.append(
-        entry for entry in entries if entry.state != (before[entry.partition].state if entry.partition in before else "")
+        entry
+        for entry in entries
+        if entry.state != (before[entry.partition].state if entry.partition in before else "")
     )
     return Built(entries)
 
