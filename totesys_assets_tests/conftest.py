@@ -7,8 +7,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from importlib import resources
 from pathlib import Path
 
 import dagster as dg
@@ -18,9 +20,10 @@ import pytest
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import Outcome, execute
-from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
+from totesys_assets.local.home import DAGSTER_URL_VARIABLE
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
@@ -30,6 +33,10 @@ from totesys_assets.settings import Settings
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it.
 for variable in [name for name in os.environ if name.startswith(("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_"))]:
     del os.environ[variable]
+
+# As in every process of the platform: see local/home.py.
+os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
+os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 FIRST_DAY = date(2024, 8, 19)
 
@@ -125,6 +132,10 @@ class Platform:
         ) as connection:
             return connection.execute(statement).fetchall()
 
+    def files(self) -> list[Path]:
+        """Every file of the lake."""
+        return sorted(path for path in Path(self.settings.lake_uri).rglob("*") if path.is_file())
+
     def look(self) -> Look:
         return look(self.totesys, self.lake, self.warehouse, self.days)
 
@@ -146,32 +157,30 @@ def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Pat
         yield made
 
 
-class make_platform:  # noqa: N801 - reads as a function
-    """Context manager: a platform over two databases, with an ephemeral Dagster instance."""
+@contextmanager
+def make_platform(
+    source: str, warehouse: str, folder: Path, first_day: date = FIRST_DAY, *, dagster: str | None = None
+) -> Iterator[Platform]:
+    """A platform over two databases. ``dagster`` is a database for Dagster's instance, configured as it is shipped.
 
-    def __init__(self, source: str, warehouse: str, folder: Path, first_day: date = FIRST_DAY) -> None:
-        # With all of these set, nothing is embedded and no server is started by the platform itself.
-        os.environ["DAGSTER_HOME"] = str(folder)
-        settings = Settings.from_env(
-            {
-                "TOTESYS_URL": source,
-                "WAREHOUSE_URL": warehouse,
-                "TOTESYS_HOME": str(folder / "home"),
-                "TOTESYS_FIRST_DAY": first_day.isoformat(),
-            }
-        )
-        self._instance = dg.DagsterInstance.ephemeral()
-        self._platform = Platform(settings, source, warehouse, self._instance)
-
-    def __enter__(self) -> Platform:
-        return self._platform
-
-    def __exit__(self, *_: object) -> None:
-        self._instance.dispose()
-        os.environ.pop("DAGSTER_HOME", None)
-
-
-@pytest.fixture(scope="session")
-def tables() -> object:
-    """The catalogue."""
-    return catalogue()
+    Without it the instance is ephemeral, which is quicker for little, and slow for years of partitions.
+    """
+    env = {
+        "TOTESYS_URL": source,
+        "WAREHOUSE_URL": warehouse,
+        "TOTESYS_HOME": str(folder / "home"),
+        "TOTESYS_FIRST_DAY": first_day.isoformat(),
+    }
+    settings = Settings.from_env(env)
+    with pytest.MonkeyPatch.context() as patch:
+        # With all of these set, nothing is embedded and the platform starts no server of its own.
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.setenv("DAGSTER_HOME", str(folder))
+        if dagster is not None:
+            patch.setenv(DAGSTER_URL_VARIABLE, dagster)
+            config = resources.files("totesys_assets.local").joinpath("dagster.yaml").read_text(encoding="utf-8")
+            (folder / "dagster.yaml").write_text(config, encoding="utf-8")
+        instance = dg.DagsterInstance.get() if dagster is not None else dg.DagsterInstance.ephemeral()
+        with instance:
+            yield Platform(settings, source, warehouse, instance)

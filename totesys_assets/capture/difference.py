@@ -45,7 +45,7 @@ _REJECTED = f"""
 INSERT INTO rejected
 SELECT source.row_key, source.partition, incoming._broken, source.raw
 FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} AS VARCHAR)
-WHERE incoming._broken IS NOT NULL
+WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
 """
 
 # A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
@@ -105,9 +105,11 @@ def capture(
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
     Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion, and
-    ConcurrentWriters when other writers win five times in a row.
+    ConcurrentWriters when other writers win five times in a row or captured from a later snapshot.
     """
-    found = fingerprints(snapshot, table, all_days)
+    failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
+    with engine.readable_errors(failed):
+        found = fingerprints(snapshot, table, all_days)
     ledger = Ledger(lake)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
     if not accept_deletions:
@@ -115,7 +117,7 @@ def capture(
     wanted = days if table.day_column else None
     for _ in range(_ATTEMPTS):
         comparison = _Comparison(snapshot, lake, table, all_days, wanted, found)
-        with engine.readable_errors(f'Capture of "{table.name}" failed, and will be done again by the next refresh'):
+        with engine.readable_errors(failed):
             try:
                 comparison.commit()
             except LostRace:
@@ -165,6 +167,7 @@ class _Comparison:
         """Append versions, then dead letters, each behind its fence. Raises LostRace."""
         connection = self._snapshot.connection
         held = self._lake.open_versions(self._table)
+        self._require_newest(held)
         schema = lake_schema(self._table, versioned=True)
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE capture_time AS SELECT CAST(? AS TIMESTAMPTZ) AS taken_at",
@@ -176,8 +179,17 @@ class _Comparison:
         batches = conform(self._versions(connection, held), schema)
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
-            append(held, chain([first], batches), schema, f"capture:{self._table.name}")
+            marks = {self._snapshot.lifetime: self._snapshot.order}
+            append(held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
         self._keep_dead_letters(connection)
+
+    def _require_newest(self, held: DeltaTable) -> None:
+        """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
+        if (held.transaction_version(self._snapshot.lifetime) or 0) > self._snapshot.order:
+            raise ConcurrentWriters(
+                f'Another refresh captured "{self._table.name}" from a later snapshot while this one held an earlier. '
+                "Nothing is lost; refresh again."
+            )
 
     def _keep_dead_letters(self, connection: duckdb.DuckDBPyConnection) -> None:
         for partition, count in connection.execute("SELECT partition, count(*) FROM rejected GROUP BY 1").fetchall():
@@ -226,16 +238,16 @@ class _Comparison:
                 f"SELECT {key}::text AS row_key, {partition} AS partition, row_to_json(t)::text AS raw "
                 f"FROM {quoted(table.name)} AS t {where}"
             )
-            connection.execute(_REJECTED.format(key=key), [raw])
+            connection.execute(_REJECTED.format(key=key), [raw, piece.keys if piece else [WHOLE]])
 
     def _where(self, piece: DayRange | None) -> str:
-        """PostgreSQL condition of the rows whose partition lies in ``piece``; see ``partition_sql``."""
+        """PostgreSQL condition of the rows created in ``piece``, and of those that belong to no day at all.
+
+        The latter are dead letters of the first day; but one that left a day of ``piece`` is not gone from there.
+        """
         if piece is None:
             return ""
-        condition = self._between(piece)
-        if piece.first == self._all_days.first:
-            condition = f"{condition} OR {self._between(self._all_days)} IS NOT TRUE"
-        return f"WHERE {condition}"
+        return f"WHERE {self._between(piece)} OR {self._between(self._all_days)} IS NOT TRUE"
 
     def _between(self, days: DayRange) -> str:
         column = quoted(str(self._table.day_column))

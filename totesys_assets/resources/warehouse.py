@@ -115,8 +115,7 @@ class Warehouse:
             yield connection
             connection.execute("COMMIT")
         finally:
-            connection.interrupt()
-            connection.close()
+            engine.close(connection)
 
     def loaded(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded: table -> partition -> state. Empty before the first load."""

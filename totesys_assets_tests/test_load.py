@@ -1,0 +1,798 @@
+"""The warehouse: its tables and views as promised, and loads that only ever add what is new."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, time
+from decimal import Decimal
+from threading import Event, Thread
+from time import monotonic
+
+import duckdb
+import psycopg
+import psycopg.conninfo
+import pyarrow as pa
+import pytest
+from psycopg import sql
+
+from totesys_assets.capture.difference import capture
+from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue, ddl
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import DayRange
+from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift
+from totesys_assets.load.merge import Loaded, load
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.transform.build import build
+from totesys_assets_tests.conftest import Platform, PostgresServer
+
+TABLES = catalogue()
+STAR = TABLES.star
+FACTS = ("fact_sales_order", "fact_purchase_order", "fact_payment")
+
+# What was promised to analysts; the technical columns come after these.
+OFFICIAL = """
+dim_date: date_id date, year int, month int, day int, day_of_week int, day_name varchar, month_name varchar, quarter int
+dim_staff: staff_id int, first_name varchar, last_name varchar, department_name varchar, location varchar NULL,
+    email_address varchar
+dim_location: location_id int, address_line_1 varchar, address_line_2 varchar NULL, district varchar NULL, city varchar,
+    postal_code varchar, country varchar, phone varchar
+dim_currency: currency_id int, currency_code varchar, currency_name varchar
+dim_design: design_id int, design_name varchar, file_location varchar, file_name varchar
+dim_counterparty: counterparty_id int, counterparty_legal_name varchar, counterparty_legal_address_line_1 varchar,
+    counterparty_legal_address_line_2 varchar NULL, counterparty_legal_district varchar NULL,
+    counterparty_legal_city varchar, counterparty_legal_postal_code varchar, counterparty_legal_country varchar,
+    counterparty_legal_phone_number varchar
+dim_payment_type: payment_type_id int, payment_type_name varchar
+dim_transaction: transaction_id int, transaction_type varchar, sales_order_id int NULL, purchase_order_id int NULL
+fact_sales_order: sales_record_id identity, sales_order_id int, created_date date, created_time time,
+    last_updated_date date, last_updated_time time, sales_staff_id int, counterparty_id int, units_sold int,
+    unit_price numeric(10,2), currency_id int, design_id int, agreed_payment_date date, agreed_delivery_date date,
+    agreed_delivery_location_id int
+fact_purchase_order: purchase_record_id identity, purchase_order_id int, created_date date, created_time time,
+    last_updated_date date, last_updated_time time, staff_id int, counterparty_id int, item_code varchar,
+    item_quantity int, item_unit_price numeric(10,2), currency_id int, agreed_delivery_date date,
+    agreed_payment_date date, agreed_delivery_location_id int
+fact_payment: payment_record_id identity, payment_id int, created_date date, created_time time, last_updated_date date,
+    last_updated_time time, transaction_id int, counterparty_id int, payment_amount numeric(10,2), currency_id int,
+    payment_type_id int, paid boolean, payment_date date
+"""
+SPELLED = {
+    "int": "integer",
+    "varchar": "character varying",
+    "time": "time without time zone",
+    "identity": "integer",
+}
+
+
+def prepare(platform: Platform, star: str, days: DayRange | None = None) -> None:
+    """Capture and build what a star table is made of: everything up to the load."""
+    lake, wanted = platform.lake, days or platform.days
+    with platform.totesys.snapshot() as snapshot:
+        for source in star_query(star).sources:
+            capture(snapshot, lake, TABLES.source[source], all_days=platform.days, days=wanted, run_id="test")
+    build(lake, TABLES, STAR[star], days=wanted, run_id="test")
+
+
+def refresh(platform: Platform, *stars: str, days: DayRange | None = None) -> dict[str, Loaded]:
+    """Bring some star tables up to date, as a refresh does, without Dagster."""
+    loaded = {}
+    for star in stars:
+        prepare(platform, star, days)
+        loaded[star] = load_only(platform, star, days)
+    return loaded
+
+
+def load_only(platform: Platform, star: str, days: DayRange | None = None) -> Loaded:
+    return load(platform.warehouse, platform.lake, STAR[star], days=days or platform.days, run_id="test")
+
+
+def warehouse_sql(platform: Platform, statement: str) -> None:
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def marks(platform: Platform, table: str) -> list[tuple[object, ...]]:
+    """Where each row lies and which transaction wrote it: any rewrite shows."""
+    return platform.query(f"SELECT ctid::text, xmin::text, * FROM {table} ORDER BY 1")
+
+
+def add_orders(platform: Platform, count: int, first: int = 2) -> None:
+    others = ", ".join(list(TABLES.source["sales_order"].by_name)[1:])
+    platform.sql(
+        f"INSERT INTO sales_order SELECT %s + n, {others} FROM sales_order, generate_series(0, %s - 1) AS n "
+        "WHERE sales_order_id = 1",
+        [first, count],
+    )
+
+
+# The schema
+
+
+@pytest.fixture(scope="module")
+def fresh(postgres_server: PostgresServer) -> str:
+    """URL of a warehouse just created, which no test may change."""
+    url = postgres_server.database()
+    Warehouse(url).migrate()
+    return url
+
+
+def test_every_table_has_the_promised_columns_first_and_technical_ones_after(fresh: str) -> None:
+    promised = dict(line.split(": ") for line in re.sub(r"\n    ", " ", OFFICIAL.strip()).splitlines())
+    assert promised.keys() == STAR.keys()
+    with psycopg.connect(fresh) as connection:
+        for table, text in promised.items():
+            found = connection.execute(
+                "SELECT column_name || ' ' || format_type(atttypid, atttypmod), is_nullable = 'YES', is_identity = 'YES' "
+                "FROM information_schema.columns JOIN pg_attribute ON attname = column_name "
+                "AND attrelid = (table_schema || '.' || table_name)::regclass "
+                "WHERE table_schema = 'public' AND table_name = %s ORDER BY ordinal_position",
+                [table],
+            ).fetchall()
+            official = []
+            for column in re.split(r", (?![0-9])", text):
+                name, kind, *null = column.split(" ")
+                official.append((f"{name} {SPELLED.get(kind, kind)}", bool(null), kind == "identity"))
+            assert found[: len(official)] == official
+            technical = [str(name) for name, *_ in found[len(official) :]]
+            assert all(name.startswith("_") for name in technical)
+            assert bool(technical) == (table != "dim_date")
+
+
+COLUMNS = """
+SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text
+FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+WHERE c.relnamespace = %s::regnamespace AND c.relkind = 'r' AND c.relname !~ '^_' ORDER BY c.relname, a.attnum
+"""
+KEYS = """
+SELECT conrelid::regclass::text, contype::text, conkey, replace(confrelid::regclass::text, 'expected.', '')
+FROM pg_constraint WHERE connamespace = %s::regnamespace AND contype IN ('p', 'u', 'f')
+"""
+
+
+def test_columns_types_identities_keys_and_references_are_those_of_the_ddl(fresh: str) -> None:
+    with psycopg.connect(fresh) as connection:
+        connection.execute("CREATE SCHEMA expected; SET LOCAL search_path = expected")
+        connection.execute(ddl("warehouse.sql"))
+        found, expected = (connection.execute(COLUMNS, [name]).fetchall() for name in ("public", "expected"))
+        assert found == expected
+        assert len(found) > 100
+        expected_keys = set(map(repr, connection.execute(KEYS, ["expected"]).fetchall()))
+        connection.execute("SET LOCAL search_path = public")
+        found_keys = set(map(repr, connection.execute(KEYS, ["public"]).fetchall()))
+        connection.rollback()
+    assert {key for key in found_keys if "'_" not in key} == expected_keys
+
+
+def test_references_are_declared_and_not_enforced(fresh: str) -> None:
+    with psycopg.connect(fresh) as connection:
+        states = connection.execute("SELECT DISTINCT conenforced FROM pg_constraint WHERE contype = 'f'").fetchall()
+    assert states == [(False,)]
+
+
+def test_every_table_and_column_says_in_the_database_what_it_means(fresh: str) -> None:
+    with psycopg.connect(fresh) as connection:
+        for table in STAR.values():
+            rows = connection.execute(
+                "SELECT attname, col_description(attrelid, attnum), obj_description(attrelid, 'pg_class') "
+                "FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum",
+                [table.name],
+            ).fetchall()
+            assert rows == [(column.name, column.description, table.description) for column in table.columns]
+            assert all(description and about for _, description, about in rows)
+
+
+def test_every_fact_has_its_views_and_purchases_a_second_name(fresh: str) -> None:
+    with psycopg.connect(fresh) as connection:
+        views = connection.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public' ORDER BY 1").fetchall()
+    assert [str(name) for (name,) in views] == [
+        "current_payment",
+        "current_purchase_order",
+        "current_sales_order",
+        "fact_purchase_orders",
+        "history_payment",
+        "history_purchase_order",
+        "history_sales_order",
+    ]
+
+
+# Values
+
+
+def test_the_star_says_exactly_what_totesys_says(platform: Platform) -> None:
+    refresh(platform, *STAR)
+    rows = {name: platform.query(f"SELECT * FROM {name} ORDER BY 1") for name in STAR}
+    first = {
+        name: row[: sum(not column.is_technical for column in STAR[name].columns)] for name, (row, *_) in rows.items()
+    }
+    assert first["dim_location"] == (
+        1,
+        "6826 Herzog Via",
+        None,
+        "Avon",
+        "New Patienceburgh",
+        "08841",
+        "Turkey",
+        "1803 637401",
+    )
+    assert first["dim_counterparty"] == (
+        1,
+        "Padberg, Lueilwitz and Johnson",
+        "1 O'Keefe Row",
+        "Suite 2",
+        None,
+        "Leeds",
+        "02813",
+        "Democratic People's Republic of Korea",
+        "9621 880720",
+    )
+    assert first["dim_staff"] == (1, "Jeremie", "O'Keefe", "Dispatch", "Leds", "jeremie@terrifictotes.com")
+    assert [row[1:3] for row in rows["dim_currency"]] == [
+        ("GBP", "Pound Sterling"),
+        ("USD", "US Dollar"),
+        ("EUR", "Euro"),
+    ]
+    assert first["dim_design"] == (1, "Wooden", "/usr/local", "wooden-20201128-jdvi.json")
+    assert [row[:2] for row in rows["dim_payment_type"]] == [(1, "SALES_RECEIPT"), (3, "PURCHASE_PAYMENT")]
+    assert [row[:4] for row in rows["dim_transaction"]] == [(1, "SALE", 1, None), (2, "PURCHASE", None, 1)]
+    assert first["dim_date"] == (date(2024, 1, 1), 2024, 1, 1, 1, "Monday", "January", 1)
+    assert rows["dim_date"][-1] == (date(2026, 12, 31), 2026, 12, 31, 4, "Thursday", "December", 4)
+    sold, bought = (date(2024, 8, 20), time(9, 10, 11, 123000)), (date(2024, 8, 21), time(18, 59, 59, 999000))
+    assert first["fact_sales_order"] == (
+        *(1, 1, *sold, *sold, 1, 1, 1001, Decimal("2.43"), 3, 1),
+        *(date(2024, 8, 23), date(2024, 8, 24), 1),
+    )
+    assert first["fact_purchase_order"] == (
+        *(1, 1, *bought, *bought, 1, 1, "ZDOI5EA", 371, Decimal("361.39"), 2),
+        *(date(2024, 8, 23), date(2024, 8, 26), 2),
+    )
+    payments = {row[1]: row[2:13] for row in rows["fact_payment"]}
+    assert payments == {
+        2: (*sold, *sold, 1, 1, Decimal("2432.43"), 3, 1, False, date(2024, 8, 23)),
+        1: (*bought, *bought, 2, 1, Decimal("134075.69"), 2, 3, False, date(2024, 8, 26)),
+    }
+
+
+def test_every_reference_of_a_fact_finds_its_dimension(platform: Platform) -> None:
+    refresh(platform, *STAR)
+    for table in STAR.values():
+        for column in table.columns:
+            if column.references:
+                key = STAR[column.references].key
+                assert platform.query(
+                    f"SELECT count(*) FROM {table.name} AS fact LEFT JOIN {column.references} AS dim "
+                    f"ON fact.{column.name} = dim.{key} WHERE dim.{key} IS NULL"
+                ) == [(0,)]
+
+
+# Facts
+
+
+def test_a_changed_order_has_two_records_and_the_first_is_never_touched(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    before = marks(platform, "fact_sales_order")
+    platform.sql("UPDATE sales_order SET units_sold = 2000")
+    assert refresh(platform, "fact_sales_order")["fact_sales_order"].written == 1
+    after = marks(platform, "fact_sales_order")
+    assert (len(after), after[:1]) == (2, before)
+    assert platform.query("SELECT sales_record_id, units_sold FROM fact_sales_order ORDER BY 1") == [
+        (1, 1001),
+        (2, 2000),
+    ]
+    assert platform.query("SELECT sales_record_id, units_sold FROM current_sales_order") == [(2, 2000)]
+
+
+def test_records_are_numbered_in_the_order_they_were_recorded_without_gaps_for_ever(platform: Platform) -> None:
+    add_orders(platform, 500)
+    refresh(platform, "fact_sales_order")
+    first = platform.query("SELECT sales_record_id, sales_order_id, _recorded_at FROM fact_sales_order ORDER BY 1")
+    assert [row[:2] for row in first] == [(number, number) for number in range(1, 502)]
+    for number in (300, 7, 450):
+        platform.sql("UPDATE sales_order SET units_sold = 0 WHERE sales_order_id = %s", [number])
+        refresh(platform, "fact_sales_order")
+        refresh(platform, "fact_sales_order")
+    add_orders(platform, 3, first=900)
+    refresh(platform, "fact_sales_order")
+    records = platform.query("SELECT sales_record_id, sales_order_id, _recorded_at FROM fact_sales_order ORDER BY 1")
+    assert records[:501] == first
+    assert [row[:2] for row in records[501:]] == [(502, 300), (503, 7), (504, 450), (505, 900), (506, 901), (507, 902)]
+
+
+def test_a_deleted_order_is_in_the_history_and_not_among_the_current(platform: Platform) -> None:
+    refresh(platform, "fact_payment")
+    platform.sql("UPDATE payment SET paid = true WHERE payment_id = 2")
+    refresh(platform, "fact_payment")
+    platform.sql("DELETE FROM payment WHERE payment_id = 2")
+    refresh(platform, "fact_payment")
+    assert platform.query("SELECT payment_id FROM current_payment") == [(1,)]
+    history = platform.query(
+        "SELECT paid, _operation, is_current, is_deleted, valid_from = _recorded_at, valid_from, valid_to "
+        "FROM history_payment WHERE payment_id = 2 ORDER BY valid_from"
+    )
+    assert [row[:5] for row in history] == [
+        (False, "insert", False, False, True),
+        (True, "update", False, False, True),
+        (True, "delete", True, True, True),
+    ]
+    assert [row[6] for row in history] == [history[1][5], history[2][5], None]
+
+
+def test_an_order_entered_anew_is_current_again(platform: Platform) -> None:
+    platform.sql("CREATE TABLE aside AS TABLE payment")
+    for statement in ("SELECT", "DELETE FROM payment", "INSERT INTO payment TABLE aside"):
+        platform.sql(statement)
+        refresh(platform, "fact_payment")
+    assert platform.query("SELECT payment_id, _operation FROM current_payment ORDER BY 1") == [
+        (1, "insert"),
+        (2, "insert"),
+    ]
+    assert platform.query(
+        "SELECT _operation, is_current, is_deleted FROM history_payment WHERE payment_id = 1 ORDER BY valid_from"
+    ) == [("insert", False, False), ("delete", False, True), ("insert", True, False)]
+
+
+def test_an_order_whose_day_changes_is_current_once(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order", "dim_transaction")
+    platform.sql("UPDATE sales_order SET created_at = created_at + interval '1 day'")
+    platform.sql("UPDATE transaction SET created_at = created_at + interval '1 day'")
+    refresh(platform, "fact_sales_order", "dim_transaction")
+    assert platform.query("SELECT created_date, _operation FROM current_sales_order") == [(date(2024, 8, 21), "insert")]
+    history = "SELECT created_date, _operation, is_current, is_deleted FROM history_sales_order ORDER BY valid_from, is_current"
+    assert platform.query(history) == [
+        (date(2024, 8, 20), "insert", False, False),
+        (date(2024, 8, 20), "delete", False, True),
+        (date(2024, 8, 21), "insert", True, False),
+    ]
+    dimension = "SELECT transaction_id, _created_date, _is_deleted FROM dim_transaction ORDER BY 1"
+    assert platform.query(dimension) == [(1, date(2024, 8, 21), False), (2, date(2024, 8, 22), False)]
+
+
+def test_the_specifications_name_for_purchases_shows_the_same_rows(platform: Platform) -> None:
+    refresh(platform, "fact_purchase_order")
+    assert platform.query("TABLE fact_purchase_orders") == platform.query("TABLE fact_purchase_order") != []
+
+
+def test_only_the_days_asked_for_are_loaded(platform: Platform) -> None:
+    day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
+    assert refresh(platform, "fact_payment")["fact_payment"].rows == {"2024-08-20": 1, "2024-08-21": 1}
+    platform.sql("UPDATE payment SET paid = true")
+    assert refresh(platform, "fact_payment", days=day)["fact_payment"] == Loaded({"2024-08-20": 2}, 1)
+    assert platform.query("SELECT payment_id FROM current_payment WHERE paid") == [(2,)]
+
+
+# Dimensions
+
+
+def test_dimensions_follow_a_change_of_what_they_join(platform: Platform) -> None:
+    stars = ("dim_counterparty", "dim_location", "dim_staff")
+    refresh(platform, *stars)
+    platform.sql("UPDATE address SET city = 'Manchester' WHERE address_id = 2")
+    platform.sql("UPDATE department SET department_name = 'Logistics', location = NULL WHERE department_id = 2")
+    written = {star: loaded.written for star, loaded in refresh(platform, *stars).items()}
+    assert written == {"dim_counterparty": 1, "dim_location": 1, "dim_staff": 1}
+    assert platform.query("SELECT counterparty_legal_city FROM dim_counterparty") == [("Manchester",)]
+    assert platform.query("SELECT city FROM dim_location ORDER BY location_id") == [
+        ("New Patienceburgh",),
+        ("Manchester",),
+    ]
+    assert platform.query("SELECT department_name, location FROM dim_staff") == [("Logistics", None)]
+
+
+def test_a_dimension_follows_its_row_to_another_join_partner_and_back(platform: Platform) -> None:
+    refresh(platform, "dim_counterparty")
+    for address, city in ((1, "New Patienceburgh"), (2, "Leeds")):
+        platform.sql("UPDATE counterparty SET legal_address_id = %s", [address])
+        refresh(platform, "dim_counterparty")
+        assert platform.query("SELECT counterparty_legal_city FROM dim_counterparty") == [(city,)]
+
+
+def test_only_the_changed_row_of_a_dimension_is_written(platform: Platform) -> None:
+    refresh(platform, "dim_currency")
+    before = marks(platform, "dim_currency")
+    platform.sql("UPDATE currency SET currency_code = 'XYZ' WHERE currency_id = 2")
+    assert refresh(platform, "dim_currency")["dim_currency"].written == 1
+    after = marks(platform, "dim_currency")
+    assert [row for row in after if row in before] == [row for row in before if row[2] != 2]
+    assert platform.query("SELECT currency_code, currency_name FROM dim_currency WHERE currency_id = 2") == [
+        ("XYZ", "XYZ")
+    ]
+
+
+def test_a_dimension_row_gone_from_totesys_stays_flagged_and_comes_back_unflagged(platform: Platform) -> None:
+    refresh(platform, "dim_payment_type")
+    flags = "SELECT payment_type_id, payment_type_name, _is_deleted FROM dim_payment_type ORDER BY 1"
+    platform.sql("CREATE TABLE aside AS TABLE payment_type; DELETE FROM payment; DELETE FROM payment_type")
+    assert refresh(platform, "dim_payment_type")["dim_payment_type"].written == 2
+    assert platform.query(flags) == [(1, "SALES_RECEIPT", True), (3, "PURCHASE_PAYMENT", True)]
+    platform.sql("INSERT INTO payment_type TABLE aside")
+    refresh(platform, "dim_payment_type")
+    assert platform.query(flags) == [(1, "SALES_RECEIPT", False), (3, "PURCHASE_PAYMENT", False)]
+
+
+# Doing it again
+
+
+def test_loading_twice_writes_nothing_anywhere(platform: Platform) -> None:
+    refresh(platform, *STAR)
+    tables = [*STAR, "_ledger", "_migration"]
+    before = {table: marks(platform, table) for table in tables}
+    mark = platform.warehouse.mark()
+    for star in STAR:
+        assert load_only(platform, star).written == 0
+    assert {table: marks(platform, table) for table in tables} == before
+    assert platform.warehouse.mark() == mark
+
+
+def test_a_lost_ledger_and_a_rebuilt_star_add_nothing(platform: Platform) -> None:
+    refresh(platform, "fact_payment", "dim_currency")
+    before = marks(platform, "fact_payment"), marks(platform, "dim_currency")
+    shutil.rmtree(platform.lake.location("ledger"))
+    shutil.rmtree(platform.lake.location("processed"))
+    warehouse_sql(platform, "DELETE FROM _ledger")
+    again = refresh(platform, "fact_payment", "dim_currency")
+    assert [loaded.written for loaded in again.values()] == [0, 0]
+    assert (marks(platform, "fact_payment"), marks(platform, "dim_currency")) == before
+
+
+def test_what_was_never_built_cannot_be_loaded(platform: Platform) -> None:
+    with pytest.raises(PlatformError, match=r'"dim_staff" was never built in this lake.*totesys refresh'):
+        load_only(platform, "dim_staff")
+
+
+# Readers, rivals, failures
+
+# A load stands still when all its rows are written and nothing is committed.
+PAUSE = """
+CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$;
+CREATE TRIGGER pause BEFORE INSERT ON _ledger FOR EACH STATEMENT EXECUTE FUNCTION pause();
+"""
+WAITING = """
+SELECT count(*), count(*) FILTER (WHERE objid = 42) FROM pg_locks
+WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+@contextmanager
+def paused_loads(platform: Platform, star: str, count: int = 1) -> Iterator[list[Loaded | PlatformError]]:
+    """Loads at once, of which at least one stands still before its commit until the block ends."""
+    results: list[Loaded | PlatformError] = []
+
+    def work() -> None:
+        try:
+            results.append(load_only(platform, star))
+        except PlatformError as error:
+            results.append(error)
+
+    warehouse_sql(platform, PAUSE)
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(42)")
+        threads = [Thread(target=work, daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        while connection.execute(WAITING).fetchall()[0][0] < count:
+            assert all(thread.is_alive() for thread in threads)
+        yield results
+        connection.execute("SELECT pg_advisory_unlock(42)")
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_readers_see_the_old_rows_until_a_load_is_complete(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order", "dim_design")
+    add_orders(platform, 5_000)
+    platform.sql("UPDATE design SET design_name = 'new'")
+    prepare(platform, "fact_sales_order")
+    prepare(platform, "dim_design")
+    for star, query, old, new in (
+        ("fact_sales_order", "SELECT count(*) FROM current_sales_order", 1, 5_001),
+        ("dim_design", "SELECT count(*) FILTER (WHERE design_name = 'Wooden') FROM dim_design", 1, 0),
+    ):
+        with paused_loads(platform, star):
+            assert platform.query(query) == [(old,)]
+        assert platform.query(query) == [(new,)]
+        warehouse_sql(platform, "DROP FUNCTION pause CASCADE")
+
+
+def test_readers_of_a_first_load_wait_rather_than_see_a_half_filled_table(platform: Platform) -> None:
+    add_orders(platform, 5_000)
+    prepare(platform, "fact_sales_order")
+    platform.warehouse.migrate()
+    count = "SELECT count(*) FROM fact_sales_order"
+    with paused_loads(platform, "fact_sales_order"), pytest.raises(psycopg.errors.LockNotAvailable):
+        platform.query("SET lock_timeout = '50ms'; " + count)
+    assert platform.query(count) == [(5_001,)]
+
+
+def test_no_reader_ever_sees_anything_but_the_old_or_the_new_count(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    seen: list[int] = []
+    reading = Event()
+
+    def read() -> None:
+        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+            while not seen or seen[-1] != 20_001:
+                (row,) = connection.execute("SELECT count(*) FROM current_sales_order")
+                seen.append(int(row[0]))
+                reading.set()
+
+    reader = Thread(target=read, daemon=True)
+    reader.start()
+    assert reading.wait(60)
+    add_orders(platform, 20_000)
+    refresh(platform, "fact_sales_order")
+    reader.join(60)
+    assert set(seen) == {1, 20_001}
+
+
+def test_two_loads_at_once_come_one_after_the_other(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    add_orders(platform, 10)
+    prepare(platform, "fact_sales_order")
+    with (
+        paused_loads(platform, "fact_sales_order", 2) as results,
+        psycopg.connect(platform.warehouse_url) as connection,
+    ):
+        assert connection.execute(WAITING).fetchall() == [(2, 1)]
+    assert sorted(loaded.written for loaded in results if isinstance(loaded, Loaded)) == [0, 10]
+    assert platform.query("SELECT count(*), max(sales_record_id) FROM fact_sales_order") == [(11, 11)]
+
+
+def test_a_load_that_waited_does_not_bring_back_what_was_older(platform: Platform) -> None:
+    refresh(platform, "dim_design")
+    platform.sql("UPDATE design SET design_name = 'first'")
+    prepare(platform, "dim_design")
+    with paused_loads(platform, "dim_design", 2):
+        platform.sql("UPDATE design SET design_name = 'second'")
+        prepare(platform, "dim_design")
+    assert platform.query("SELECT design_name FROM dim_design") == [("second",)]
+
+
+def test_two_first_loads_at_once_fill_the_table_once(platform: Platform) -> None:
+    add_orders(platform, 10)
+    prepare(platform, "fact_sales_order")
+    platform.warehouse.migrate()
+    with paused_loads(platform, "fact_sales_order", 2):
+        pass
+    assert platform.query("SELECT count(*), max(sales_record_id) FROM fact_sales_order") == [(11, 11)]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first load", "later load"])
+def test_a_load_whose_connection_dies_leaves_the_table_as_it_was(platform: Platform, first: bool) -> None:
+    platform.warehouse.migrate()
+    if not first:
+        refresh(platform, "fact_sales_order")
+    before = marks(platform, "fact_sales_order")
+    add_orders(platform, 10)
+    prepare(platform, "fact_sales_order")
+    with paused_loads(platform, "fact_sales_order") as results:
+        warehouse_sql(
+            platform,
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+    (failure,) = results
+    assert isinstance(failure, PlatformError)
+    assert str(failure).startswith('Loading "fact_sales_order" failed, and will be done again by the next refresh: ')
+    assert marks(platform, "fact_sales_order") == before
+    load_only(platform, "fact_sales_order")
+    rows = platform.query("SELECT count(*), count(DISTINCT sales_record_id) FROM fact_sales_order")
+    assert rows == [(11, 11)]
+    assert platform.query(KEY_COUNT) == [(2,)]
+
+
+KEY_COUNT = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'fact_sales_order'::regclass AND contype IN ('p', 'u')"
+
+
+@pytest.mark.parametrize("star", ["fact_sales_order", "dim_currency"])
+def test_a_load_that_fails_midway_leaves_the_table_as_it_was_and_says_why(platform: Platform, star: str) -> None:
+    refresh(platform, star)
+    before = marks(platform, star)
+    add_orders(platform, 10)
+    platform.sql("UPDATE currency SET currency_code = 'CHF' WHERE currency_id > 1")
+    prepare(platform, star)
+    warehouse_sql(
+        platform,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
+        "AS $$ BEGIN IF (to_jsonb(NEW) ->> TG_ARGV[0])::int >= 3 THEN RAISE 'no room'; END IF; RETURN NEW; END $$; "
+        f"CREATE TRIGGER refuse AFTER INSERT OR UPDATE ON {star} "
+        f"FOR EACH ROW EXECUTE FUNCTION refuse('{STAR[star].version_key[0] if STAR[star].is_fact else STAR[star].key}')",
+    )
+    with pytest.raises(PlatformError, match=f'Loading "{star}" failed, and will be done again.*no room'):
+        load_only(platform, star)
+    assert marks(platform, star) == before
+    warehouse_sql(platform, f"DROP TRIGGER refuse ON {star}")
+    assert load_only(platform, star).written == (10 if STAR[star].is_fact else 2)
+
+
+def test_a_connection_lost_at_the_commit_is_an_error(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    with pytest.raises(duckdb.Error), platform.warehouse.transaction("any") as connection:
+        connection.execute("SELECT * FROM postgres_query('warehouse', 'SELECT 1')").fetchall()
+        warehouse_sql(
+            platform,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'totesys_assets'",
+        )
+
+
+# Migration
+
+
+def test_migrating_twice_changes_nothing(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    everything = "SELECT oid, xmin::text FROM pg_class UNION ALL SELECT oid, xmin::text FROM pg_constraint ORDER BY 1"
+    before = platform.query(everything), marks(platform, "_migration")
+    platform.warehouse.migrate()
+    assert (platform.query(everything), marks(platform, "_migration")) == before
+
+
+def test_two_platforms_may_migrate_at_once(platform: Platform) -> None:
+    threads = [Thread(target=platform.warehouse.migrate) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert platform.query("SELECT count(*) FROM _migration") == [(1,)]
+
+
+@pytest.mark.parametrize("schema", ["analytics", 'Tote\'s "own" schema, new'])
+def test_a_schema_of_its_own_is_created_and_nothing_is_put_elsewhere(platform: Platform, schema: str) -> None:
+    warehouse = Warehouse(platform.warehouse_url, schema)
+    prepare(platform, "fact_sales_order")
+    prepare(platform, "dim_currency")
+    for _ in range(2):
+        for star in ("fact_sales_order", "dim_currency"):
+            load(warehouse, platform.lake, STAR[star], days=platform.days, run_id="test")
+        platform.sql("UPDATE sales_order SET units_sold = 5")
+        prepare(platform, "fact_sales_order")
+    with psycopg.connect(platform.warehouse_url) as connection:
+        count = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})").format(
+            sql.Identifier(schema, "fact_sales_order"), sql.Identifier(schema, "current_sales_order")
+        )
+        assert connection.execute(count).fetchall() == [(2, 1)]
+        assert connection.execute(
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        ).fetchall() == [(0,)]
+    assert warehouse.contents()[2:3] + warehouse.contents()[8:9] == [("dim_location", 0, 0), ("fact_sales_order", 1, 2)]
+
+
+def test_a_technical_column_that_is_missing_is_added(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    warehouse_sql(platform, "ALTER TABLE dim_currency DROP COLUMN _is_deleted; DELETE FROM _migration")
+    refresh(platform, "dim_currency")
+    assert platform.query("SELECT currency_id, _is_deleted FROM dim_currency ORDER BY 1") == [
+        (1, False),
+        (2, False),
+        (3, False),
+    ]
+
+
+def with_new_column(table: str, column: Column) -> Catalogue:
+    """The catalogue of a later release, in which one star table has one more column."""
+    changed = replace(STAR[table], columns=(*STAR[table].columns, column))
+    return replace(TABLES, star={**STAR, table: changed})
+
+
+NOTE = Column("_note", "text", pa.string(), nullable=True, description="a remark")
+
+
+def test_a_column_new_in_the_catalogue_is_added_to_table_and_views(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    later = Warehouse(platform.warehouse_url, tables=with_new_column("fact_sales_order", NOTE))
+    later.migrate()
+    for name in ("fact_sales_order", "current_sales_order", "history_sales_order"):
+        assert platform.query(f"SELECT sales_order_id, _note FROM {name}") == [(1, None)]
+
+
+def test_a_required_column_cannot_be_added_to_rows_that_lack_it(platform: Platform) -> None:
+    refresh(platform, "dim_currency")
+    column = replace(NOTE, nullable=False)
+    later = Warehouse(platform.warehouse_url, tables=with_new_column("dim_currency", column))
+    with pytest.raises(SchemaDrift, match=r'"_note".*"dim_currency"'):
+        later.migrate()
+
+
+@pytest.mark.parametrize(
+    ("definition", "finding"),
+    [
+        (
+            "currency_id bigint",
+            'Column "currency_id" of the warehouse\'s "public"."dim_currency" is bigint instead of integer',
+        ),
+        ("currency_id int, currency_code varchar(3)", r"is character varying\(3\) instead of character varying"),
+    ],
+)
+def test_a_table_of_another_structure_is_refused(platform: Platform, definition: str, finding: str) -> None:
+    warehouse_sql(platform, f"CREATE TABLE dim_currency ({definition})")
+    with pytest.raises(SchemaDrift, match=f"{finding}.*Set WAREHOUSE_SCHEMA"):
+        platform.warehouse.migrate()
+    assert platform.query("SELECT count(*) FROM pg_class WHERE relname = 'dim_date'") == [(0,)]
+
+
+@pytest.fixture
+def guest(platform: Platform) -> Iterator[str]:
+    """The warehouse's URL for a role that may log in and no more."""
+    name = f"guest_{platform.totesys_url.rpartition('_')[2]}"
+    warehouse_sql(platform, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    yield psycopg.conninfo.make_conninfo(platform.warehouse_url, user=name, password="secret")
+    warehouse_sql(platform, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("schema", ["public", "analytics"])
+def test_a_login_that_may_not_create_is_told_so(guest: str, schema: str) -> None:
+    with pytest.raises(PlatformError, match=rf'may not create the warehouse in schema "{schema}": .*permission denied'):
+        Warehouse(guest, schema).migrate()
+
+
+@pytest.mark.parametrize("wrong", [{"port": "1"}, {"password": "hunter2"}, {"dbname": "hunter2"}])
+def test_a_warehouse_that_cannot_be_reached_is_said_so_without_the_password(
+    platform: Platform, wrong: dict[str, str]
+) -> None:
+    password = str(psycopg.conninfo.conninfo_to_dict(platform.warehouse_url)["password"])
+    warehouse = Warehouse(psycopg.conninfo.make_conninfo(platform.warehouse_url, **wrong))
+    for attempt in (warehouse.migrate, lambda: warehouse.transaction("any").__enter__()):
+        with pytest.raises(ConnectionFailed, match=r"WAREHOUSE_URL cannot be reached: .* Check the URL") as raised:
+            attempt()
+        assert password not in str(raised.value)
+        assert "hunter2" not in str(raised.value) or "dbname" in wrong
+
+
+# What the warehouse says of itself
+
+
+def test_the_warehouse_tells_what_was_loaded_and_when(platform: Platform) -> None:
+    warehouse = platform.warehouse
+    assert (warehouse.mark(), warehouse.loaded(), warehouse.contents()) == ("empty", {}, [])
+    assert warehouse.loads_since("2020-01-01") == ([], "2020-01-01")
+    refresh(platform, "fact_sales_order", "dim_currency")
+    first, mark = warehouse.last_load(), warehouse.mark()
+    assert warehouse.loads_since("-infinity") == (["dim_currency", "fact_sales_order"], first)
+    assert {table: list(states) for table, states in warehouse.loaded().items()} == {
+        "fact_sales_order": ["2024-08-20"],
+        "dim_currency": ["*"],
+    }
+    assert platform.look().stale.keys().isdisjoint({"warehouse/fact_sales_order", "warehouse/dim_currency"})
+    platform.sql("UPDATE sales_order SET units_sold = 1")
+    refresh(platform, "fact_sales_order")
+    assert warehouse.loads_since(first)[0] == ["fact_sales_order"]
+    assert warehouse.mark() != mark
+    contents = {table: (rows, versions) for table, rows, versions in warehouse.contents()}
+    assert contents.keys() == STAR.keys()
+    assert {table: counts for table, counts in contents.items() if counts != (0, 0)} == {
+        "fact_sales_order": (1, 2),
+        "dim_currency": (3, 3),
+    }
+
+
+def test_a_run_is_alive_for_as_long_as_its_process_says_so(platform: Platform) -> None:
+    warehouse = platform.warehouse
+    assert not warehouse.is_alive("one")
+    with warehouse.alive("one"), warehouse.alive("one"):
+        assert warehouse.is_alive("one")
+        assert not warehouse.is_alive("two")
+    assert not warehouse.is_alive("one")
+
+
+def test_a_killed_process_is_not_alive(platform: Platform) -> None:
+    script = (
+        "import sys; from totesys_assets.resources.warehouse import Warehouse\n"
+        "with Warehouse(sys.argv[1]).alive('one'): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, platform.warehouse_url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        assert platform.warehouse.is_alive("one")
+        process.kill()
+        process.wait()
+    deadline = monotonic() + 30
+    while platform.warehouse.is_alive("one"):
+        assert monotonic() < deadline

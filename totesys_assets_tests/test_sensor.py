@@ -1,0 +1,184 @@
+"""The sensor: what it asks for, when it waits, and that Dagster's own daemon runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import psycopg
+import pytest
+from dagster._core.test_utils import create_run_for_test, create_test_daemon_workspace_context, instance_for_test
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.sensor import execute_sensor_iteration
+
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.sensors import back_off_seconds, fail_dead_runs, waiting_for
+from totesys_assets_tests.conftest import Platform
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequest], str | None, str | None]:
+    """One evaluation: the requests, why there are none, and the cursor."""
+    definitions = platform.definitions()
+    sensor = definitions.resolve_sensor_def("changes")
+    with dg.build_sensor_context(
+        instance=platform.instance, cursor=cursor, definitions=definitions, resources=definitions.resources
+    ) as context:
+        data = sensor.evaluate_tick(context)
+    return list(data.run_requests or []), data.skip_message, data.cursor
+
+
+def new_order(platform: Platform) -> None:
+    """One sale as the application makes it: order, transaction and payment in one transaction."""
+    now = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
+    platform.sql(
+        f"""
+        WITH sale AS (
+            INSERT INTO sales_order SELECT 2, {now}, {now}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
+            RETURNING created_at),
+        business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
+        INSERT INTO payment
+        SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
+        """
+    )
+
+
+def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:
+    (request,), _, _ = tick(platform)
+    assert len(request.asset_selection or []) == 33
+    assert request.run_key is None
+    assert request.tags["totesys/refresh"] == "true"
+    assert request.tags["dagster/asset_partition_range_start"] == "2024-08-20"
+    assert request.tags["dagster/asset_partition_range_end"] == "2024-08-21"
+
+
+def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platform) -> None:
+    platform.refresh()
+    new_order(platform)
+    (request,), _, _ = tick(platform)
+    touched = {"sales_order", "transaction", "payment"}
+    star = {"fact_sales_order", "dim_transaction", "fact_payment", "dim_date"}
+    assert {"/".join(key.path) for key in request.asset_selection or []} == {
+        *(f"totesys/{name}" for name in touched),
+        *(f"star/{name}" for name in star),
+        *(f"warehouse/{name}" for name in star),
+    }
+    today = datetime.now(UTC).date().isoformat()
+    assert request.tags["dagster/asset_partition_range_start"] == today
+    assert request.tags["dagster/asset_partition_range_end"] == today
+
+
+def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: Platform) -> None:
+    platform.refresh()
+    requests, skipped, cursor = tick(platform)
+    assert (requests, skipped) == ([], "Nothing changed.")
+    reads = "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_user_tables"
+
+    def scans() -> object:
+        with psycopg.connect(platform.totesys_url, autocommit=True) as connection:
+            connection.execute("SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot()")
+            return connection.execute(reads).fetchone()
+
+    before, lake = scans(), {path: path.stat().st_mtime for path in platform.files()}
+    assert tick(platform, cursor)[:2] == ([], "Nothing changed.")
+    assert scans() == before
+    assert {path: path.stat().st_mtime for path in platform.files()} == lake
+
+
+def test_without_its_cursor_the_sensor_still_finds_that_there_is_nothing_to_do(platform: Platform) -> None:
+    platform.refresh()
+    assert tick(platform, cursor=None)[0] == []
+    assert tick(platform, cursor="nonsense")[0] == []
+
+
+def test_a_table_that_drifted_is_named_and_does_not_stop_the_others(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
+    (request,), _, _ = tick(platform)
+    assert "totesys/address" in {"/".join(key.path) for key in request.asset_selection or []}
+    platform.refresh()
+    with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
+        tick(platform)
+
+
+def test_while_a_refresh_is_under_way_the_sensor_waits(platform: Platform) -> None:
+    create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.NOT_STARTED)
+    requests, skipped, _ = tick(platform)
+    assert requests == []
+    assert skipped == "A refresh is under way; the next look sees everything."
+
+
+def test_runs_that_are_no_refreshes_do_not_hold_the_sensor_up() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
+        assert waiting_for(instance, NOW) is None
+
+
+def test_failures_in_a_row_make_the_sensor_back_off_further_and_further() -> None:
+    assert [back_off_seconds(failures) for failures in (0, 1, 2, 3, 4)] == [0, 10, 20, 40, 80]
+    assert back_off_seconds(50) == 600
+
+
+def test_after_a_failed_refresh_the_sensor_waits_and_then_tries_again() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = create_run_for_test(instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTED)
+        instance.report_run_failed(run)
+        now = datetime.now(UTC)
+        assert "1 refreshes failed" in (waiting_for(instance, now) or "")
+        assert waiting_for(instance, now + timedelta(seconds=11)) is None
+
+
+def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_left_alone(platform: Platform) -> None:
+    killed = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTED)
+    living = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTED)
+    with platform.warehouse.alive(living.run_id):
+        now = datetime.now(UTC)
+        failed = fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, patience=-1)
+        assert failed == [killed.run_id]
+    run = platform.instance.get_run_by_id(killed.run_id)
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(platform: Platform) -> None:
+    run = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.NOT_STARTED)
+    platform.instance.report_dagster_event(
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run_id=run.run_id
+    )
+    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, datetime.now(UTC), patience=30) == []
+
+
+@contextmanager
+def daemon_instance() -> Iterator[dg.DagsterInstance]:
+    """An instance whose launched runs are executed at once, in this process."""
+    overrides = {
+        "run_launcher": {
+            "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+            "class": "SyncInMemoryRunLauncher",
+        },
+        "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
+    }
+    with instance_for_test(overrides=overrides) as instance:
+        yield instance
+
+
+def test_the_daemon_evaluates_the_sensor_and_its_run_fills_the_warehouse(platform: Platform) -> None:
+    target = ModuleTarget("totesys_assets.definitions", attribute=None, working_directory=None, location_name="t")
+    with daemon_instance() as instance, create_test_daemon_workspace_context(target, instance) as workspace:
+        list(execute_sensor_iteration(workspace, logging.getLogger("test"), None, None))
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        assert run.tags["dagster/sensor_name"] == "changes"
+        assert instance.get_ticks(*_selector(instance), limit=1)[0].status.value == "SUCCESS"
+    assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+    assert platform.look().requests == []
+
+
+def _selector(instance: dg.DagsterInstance) -> tuple[str, str]:
+    (state,) = instance.all_instigator_state()
+    return state.instigator_origin_id, state.selector_id
