@@ -328,13 +328,23 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
             "TOTESYS_URL is set, and the simulator would write into that database. Unset it to use the embedded "
             "ToteSys, or add --into-totesys-url if that database is for trying things."
         )
+    import psycopg
+
     from totesys_assets.local import simulator
+    from totesys_assets.resources.engine import one_line
 
     with databases(settings, scale=scale, report=_reporter(err)) as urls:
-        if create and settings.totesys_url:
-            simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=_reporter(err))
-        with simulator.Traffic(urls.totesys, seed=seed, on_event=lambda text: out.print(text, markup=False)) as traffic:
-            traffic.run(rate, threading.Event(), limit=events)
+        try:
+            if create and settings.totesys_url:
+                simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=_reporter(err))
+            with simulator.Traffic(urls.totesys, seed=seed, on_event=_tell) as traffic:
+                traffic.run(rate, threading.Event(), limit=events)
+        except (ValueError, LookupError, psycopg.Error) as error:  # the database is not one that it can use
+            raise PlatformError(f"The simulator stopped: {one_line(error)}.") from error
+
+
+def _tell(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
 
 
 @main.command()

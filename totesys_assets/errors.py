@@ -28,3 +28,7 @@ class MassDeletion(PlatformError):
 
 class ConcurrentWriters(PlatformError):
     """Other writers kept committing first."""
+
+
+class StaleSnapshot(ConcurrentWriters):
+    """The lake already holds what a later snapshot showed; compared with a new one, all is well again."""

@@ -26,7 +26,10 @@ from totesys_assets_tests.conftest import Platform
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 21))
 PARTITIONED = " or ".join(f"key:{key}" for key in partitioned(catalogue()))
 LAUNCH_HERE = {
-    "run_launcher": {"module": "dagster._core.launcher.sync_in_memory_run_launcher", "class": "SyncInMemoryRunLauncher"},
+    "run_launcher": {
+        "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+        "class": "SyncInMemoryRunLauncher",
+    },
     "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
 }
 
@@ -73,7 +76,8 @@ def test_the_newest_materialisation_carries_the_lineage_of_every_column(platform
     assert lineage.deps_by_column["sales_staff_id"] == [source]
 
 
-@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`")  # Dagster's own use of what it deprecates
+# Dagster's own use of what it deprecates, and an event loop that it leaves behind.
+@pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`", "ignore:coroutine 'BaseEventLoop")
 def test_the_backfill_that_the_ui_starts_runs_each_stage_of_the_range_once(platform: Platform) -> None:
     target = ModuleTarget("totesys_assets.definitions", attribute=None, working_directory=None, location_name="t")
     with (
@@ -165,7 +169,9 @@ def forge_ledger(platform: Platform) -> None:
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 
 
-@pytest.mark.parametrize("days", [("2024-08-21", "2024-08-20"), ("2020-01-01", "2020-01-02"), ("2024-08-20", "2099-01-01")])
+@pytest.mark.parametrize(
+    "days", [("2024-08-21", "2024-08-20"), ("2020-01-01", "2020-01-02"), ("2024-08-20", "2099-01-01")]
+)
 def test_a_range_without_partitions_is_refused_with_a_sentence(platform: Platform, days: tuple[str, str]) -> None:
     from click.testing import CliRunner
 

@@ -18,9 +18,7 @@ from totesys_assets_tests.conftest import Platform, PostgresServer, make_platfor
 SHARED = Path(__file__).parents[2] / "shared"
 APPLY = SHARED / "replay" / "apply_dump.sh"
 
-pytestmark = pytest.mark.skipif(
-    not APPLY.exists(), reason="the dumps of the real ToteSys are not part of the project"
-)
+pytestmark = pytest.mark.skipif(not APPLY.exists(), reason="the dumps of the real ToteSys are not part of the project")
 
 # What a fact's current view must say, in the terms of the source: warehouse columns that spell source columns.
 CURRENT = {

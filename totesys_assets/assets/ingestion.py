@@ -4,6 +4,7 @@ Belongs here: the factory. Does not belong here: how capture works, which is cap
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -70,16 +71,17 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         days = run_days(context)
         selected = context.run.asset_selection
         tables = sum(key.path[0] == TOTESYS for key in selected) if selected else len(session.totesys.catalogue.source)
-        with failures(), session.snapshot(table.name, of=tables) as snapshot:
-            captured = capture(
-                snapshot,
-                lake,
-                table,
-                all_days=partition_range(settings.first_day),
-                days=days,
-                run_id=context.run.run_id,
-                accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
-            )
+        comparison = partial(
+            capture,
+            lake=lake,
+            table=table,
+            all_days=partition_range(settings.first_day),
+            days=days,
+            run_id=context.run.run_id,
+            accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
+        )
+        with failures():
+            captured = session.read(table.name, comparison, of=tables)
         log.info(
             "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
         )

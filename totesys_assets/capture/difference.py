@@ -22,7 +22,7 @@ from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partit
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, chunks
-from totesys_assets.errors import ConcurrentWriters, MassDeletion
+from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, literal, quoted
 from totesys_assets.resources.lake import INGESTION, Lake, LostRace, append, conform, register
@@ -104,8 +104,9 @@ def capture(
 ) -> Captured:
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
-    Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion, and
-    ConcurrentWriters when other writers win five times in a row or captured from a later snapshot.
+    Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion,
+    StaleSnapshot when another writer captured from a later snapshot, and ConcurrentWriters when other writers win five
+    times in a row.
     """
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
     with engine.readable_errors(failed):
@@ -186,7 +187,7 @@ class _Comparison:
     def _require_newest(self, held: DeltaTable) -> None:
         """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
         if (held.transaction_version(self._snapshot.lifetime) or 0) > self._snapshot.order:
-            raise ConcurrentWriters(
+            raise StaleSnapshot(
                 f'Another refresh captured "{self._table.name}" from a later snapshot while this one held an earlier. '
                 "Nothing is lost; refresh again."
             )

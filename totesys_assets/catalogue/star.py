@@ -60,6 +60,6 @@ def star_query(name: str) -> StarQuery:
     """The SELECT of star table ``name``. Raises FileNotFoundError when there is no such file."""
     sql = resources.files("totesys_assets.star").joinpath(f"{name}.sql").read_text(encoding="utf-8")
     parsed = sqlglot.parse_one(sql, read="duckdb")
-    tables = [table for table in parsed.find_all(exp.Table) if table.db in (HISTORY, LATEST)]
+    tables = [table for table in parsed.find_all(exp.Table, bfs=False) if table.db in (HISTORY, LATEST)]
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
     return StarQuery(name, sql, first_line, tuple(dict.fromkeys(table.name for table in tables)))

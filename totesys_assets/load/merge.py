@@ -31,7 +31,8 @@ ORDER BY _recorded_at, {key}
 ON CONFLICT DO NOTHING
 """
 
-# Of a row that moved to another day two states may be staged: the later wins, an arrival over a departure.
+# Of a row that moved to another day two states may be staged or come one by one: the later wins, an arrival over a
+# departure. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
 _UPSERT_DIMENSION = """
 INSERT INTO {table} AS held ({columns})
 SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
@@ -130,7 +131,7 @@ def _insert_facts(table: Table, name: str, columns: str) -> str:
 
 def _upsert_dimension(table: Table, name: str, columns: str) -> str:
     names = [quoted(column.name) for column in table.lake_columns]
-    versioned = RECORDED_AT in table.by_name
+    by_day = table.day_column is not None
     key = quoted(table.key)
     newer = "(held._recorded_at, NOT held._is_deleted) <= (excluded._recorded_at, NOT excluded._is_deleted) AND"
     return _UPSERT_DIMENSION.format(
@@ -138,9 +139,9 @@ def _upsert_dimension(table: Table, name: str, columns: str) -> str:
         columns=columns,
         staging=_STAGING,
         key=key,
-        order=f"ORDER BY {key}, _recorded_at DESC, _is_deleted" if versioned else f"ORDER BY {key}",
+        order=f"ORDER BY {key}, _recorded_at DESC, _is_deleted" if by_day else f"ORDER BY {key}",
         assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
-        not_older=newer if versioned else "",
+        not_older=newer if by_day else "",
         held=", ".join(f"held.{column}" for column in names),
         excluded=", ".join(f"excluded.{column}" for column in names),
     )

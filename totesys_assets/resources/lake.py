@@ -77,13 +77,18 @@ class Lake:
         """Merge small files in every table: location -> files merged. No row changes.
 
         The star tables and the ledger also drop files that a week ago were replaced; those of ingestion stay for ever.
+        A star table that is built at the same time is left to the next compaction.
         """
         merged = {}
         for parts in self._all():
             table = self.find(*parts)
             if table is None:
                 continue
-            merged["/".join(parts)] = int(table.optimize.compact()["numFilesRemoved"])
+            try:
+                metrics = table.optimize.compact()
+            except CommitFailedError:
+                continue
+            merged["/".join(parts)] = int(metrics["numFilesRemoved"])
             if parts[0] != INGESTION:
                 table.vacuum(dry_run=False)
         return merged
@@ -148,8 +153,12 @@ def append(
 def replace(
     table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str, predicate: str | None
 ) -> None:
-    """Replace the rows for which ``predicate`` is true, or all, in one commit, fenced as ``append`` is."""
-    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate, marks={})
+    """Replace the rows for which ``predicate`` is true (None: all), in one commit, fenced as ``append`` is.
+
+    It also loses the race against a compaction: without any predicate delta-rs would not notice one, and would leave
+    the merged file, which this writer never saw, beside the new rows.
+    """
+    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate or "true", marks={})
 
 
 def _commit(

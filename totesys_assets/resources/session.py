@@ -6,10 +6,16 @@ snapshot is, which is totesys.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TypeVar
 
+from totesys_assets.errors import StaleSnapshot
 from totesys_assets.resources.totesys import Snapshot, Totesys
+
+T = TypeVar("T")
+# Snapshots taken for one table before giving up against other refreshes.
+_SNAPSHOTS = 5
 
 
 class Session:
@@ -38,6 +44,14 @@ class Session:
         self._captured.add(table)
         if len(self._captured) >= of:
             self.close()
+
+    def read(self, table: str, work: Callable[[Snapshot], T], *, of: int) -> T:
+        """Result of ``work`` with the snapshot, or with a new one when another refresh was quicker with a later."""
+        for _ in range(_SNAPSHOTS - 1):
+            with suppress(StaleSnapshot), self.snapshot(table, of=of) as snapshot:
+                return work(snapshot)
+        with self.snapshot(table, of=of) as snapshot:
+            return work(snapshot)
 
     def close(self) -> None:
         """End the snapshot, if there is one."""

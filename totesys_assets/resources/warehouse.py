@@ -53,10 +53,11 @@ SELECT * FROM (
     ORDER BY {key}, _recorded_at DESC
 ) AS present
 """
+# The table's own columns come last, for PostgreSQL replaces a view only by one that has more columns at its end.
 _HISTORY = """
 CREATE OR REPLACE VIEW {schema}.{view} AS
-SELECT *, _recorded_at AS valid_from, lead(_recorded_at) OVER versions AS valid_to,
-    lead(_recorded_at) OVER versions IS NULL AS is_current, _operation = 'delete' AS is_deleted
+SELECT _recorded_at AS valid_from, lead(_recorded_at) OVER versions AS valid_to,
+    lead(_recorded_at) OVER versions IS NULL AS is_current, _operation = 'delete' AS is_deleted, *
 FROM {schema}.{table}
 WINDOW versions AS (PARTITION BY {key} ORDER BY _recorded_at, _operation <> 'delete')
 """
@@ -102,9 +103,7 @@ class Warehouse:
                 ALIAS,
                 self._url,
                 variable="WAREHOUSE_URL",
-                options=f"{_SESSION} -c search_path={self.schema},pg_temp".replace(
-                    " -c search_path=public,pg_temp", ""
-                ),
+                options=_SESSION,
                 attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
             )
             connection.execute("BEGIN")
@@ -253,13 +252,24 @@ class Warehouse:
         found = {str(column): str(type_) for column, type_ in connection.execute(columns_of, [relation])}
         for column in table.columns:
             if column.name not in found:
-                connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
+                self._add_column(connection, table, column)
             elif found[column.name] != column.type:
                 raise SchemaDrift(
                     f'Column "{column.name}" of the warehouse\'s "{self.schema}"."{table.name}" is '
                     f"{found[column.name]} instead of {column.type}. Set WAREHOUSE_SCHEMA to a schema of the "
                     "platform's own, or change the column back."
                 )
+
+    def _add_column(self, connection: psycopg.Connection[tuple[object, ...]], table: Table, column: Column) -> None:
+        name = sql.Identifier(self.schema, table.name)
+        try:
+            connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
+        except psycopg.errors.NotNullViolation:
+            raise SchemaDrift(
+                f'Column "{column.name}" is new and may not be NULL, but the rows of the warehouse\'s "{self.schema}".'
+                f'"{table.name}" have no value for it. Set WAREHOUSE_SCHEMA to a new schema: the next refresh fills it '
+                "from the lake."
+            ) from None
 
     def _definition(self) -> Iterator[sql.Composed]:
         """Comments and views: what may be stated again and again."""

@@ -6,13 +6,16 @@ WITH created AS (
     UNION
     SELECT CAST(created_at AS DATE) FROM history.payment
 ),
-calendar AS (
-    SELECT CAST(UNNEST(GENERATE_SERIES(
-        DATE_TRUNC('year', MIN(date_id)),
-        DATE_TRUNC('year', MAX(date_id)) + INTERVAL '3' YEAR - INTERVAL '1' DAY,
-        INTERVAL '1' DAY
-    )) AS DATE) AS date_id
+ends AS (
+    SELECT
+        DATE_TRUNC('year', MIN(date_id)) AS first_day,
+        DATE_TRUNC('year', MAX(date_id)) + INTERVAL '3' YEAR - INTERVAL '1' DAY AS last_day
     FROM created
+),
+calendar AS (
+    SELECT CAST(days.day AS DATE) AS date_id
+    FROM ends
+    CROSS JOIN UNNEST(GENERATE_SERIES(ends.first_day, ends.last_day, INTERVAL '1' DAY)) AS days(day)
     UNION
     SELECT CAST(last_updated AS DATE) FROM history.sales_order
     UNION
@@ -35,7 +38,7 @@ SELECT
     EXTRACT(YEAR FROM date_id) AS year,
     EXTRACT(MONTH FROM date_id) AS month,
     EXTRACT(DAY FROM date_id) AS day,
-    EXTRACT(ISODOW FROM date_id) AS day_of_week,
+    ISODOW(date_id) AS day_of_week,
     STRFTIME(date_id, '%A') AS day_name,
     STRFTIME(date_id, '%B') AS month_name,
     EXTRACT(QUARTER FROM date_id) AS quarter

@@ -2,9 +2,9 @@
 SELECT
     sales_order_id,
     CAST(created_at AS DATE) AS created_date,
-    STRFTIME(created_at, '%H:%M:%S.%g') AS created_time,
+    SUBSTR(STRFTIME(created_at, '%H:%M:%S.%f'), 1, 12) AS created_time,
     CAST(last_updated AS DATE) AS last_updated_date,
-    STRFTIME(last_updated, '%H:%M:%S.%g') AS last_updated_time,
+    SUBSTR(STRFTIME(last_updated, '%H:%M:%S.%f'), 1, 12) AS last_updated_time,
     staff_id AS sales_staff_id,
     counterparty_id,
     units_sold,

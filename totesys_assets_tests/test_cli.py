@@ -1,0 +1,296 @@
+"""The command line as a newcomer uses it: embedded databases, progress, summaries, errors, one Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.cli import main
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets_tests.conftest import Platform, PostgresServer
+
+TOTESYS = str(Path(sys.executable).with_name("totesys"))
+
+
+class Home:
+    """A newcomer's folder, and the command run in it as they would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "TOTESYS_"))}
+        self.env = {**clean, "TOTESYS_HOME": str(folder)}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([TOTESYS, *arguments], env=self.env, capture_output=True, text=True, check=False)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [TOTESYS, *arguments],
+            env={**self.env, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def servers(self) -> list[EmbeddedServer]:
+        return [EmbeddedServer(self.folder / "postgres" / name) for name in ("totesys", "warehouse")]
+
+    def processes(self) -> list[str]:
+        """Command lines of all processes on the machine that mention the home."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                command = " ".join(process.cmdline())
+                if str(self.folder) in command:
+                    found.append(command)
+        return found
+
+
+@pytest.fixture(scope="module")
+def home(scratch: Path) -> Iterator[Home]:
+    """A home whose first refresh was made, at a fiftieth of the real size."""
+    folder = scratch / "home"
+    folder.mkdir()
+    made = Home(folder)
+    first = made.run("refresh", "--scale", "0.02")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Up to date in" in first.stdout
+    assert re.search(r"fact_sales_order\s+│\s+224 │\s+224 │", first.stdout)
+    assert str(folder / "lake") in first.stdout
+    assert "Next: totesys up" in first.stdout
+    yield made
+    for server in made.servers():
+        if server.running():
+            server.stop()
+
+
+def test_the_second_refresh_says_that_nothing_changed(home: Home) -> None:
+    again = home.run("refresh")
+    assert again.returncode == 0
+    assert "Nothing changed" in again.stdout
+
+
+def test_no_process_is_left_when_a_command_ends(home: Home) -> None:
+    home.run("status")
+    assert home.processes() == []
+
+
+def test_what_the_simulator_does_arrives_with_the_next_refresh(home: Home) -> None:
+    simulated = home.run("simulate", "--events", "8", "--seed", "4")
+    assert len(simulated.stdout.splitlines()) == 8
+    before = json.loads(home.run("status", "--json").stdout)
+    assert before["stale"]
+    refreshed = home.run("refresh", "--json")
+    document = json.loads(refreshed.stdout)
+    assert document["changed"]
+    assert document["success"]
+    assert document["problems"] == []
+    after = json.loads(home.run("status", "--json").stdout)
+    assert after["stale"] == {}
+    assert after["dead_letters"] == []
+    assert sum(table["versions"] for table in after["tables"]) > sum(table["versions"] for table in before["tables"])
+
+
+def test_a_backfill_of_a_range_can_be_asked_for(home: Home) -> None:
+    day = (home.folder / "first_day").read_text().strip()
+    document = json.loads(home.run("refresh", "--from", day, "--to", day, "--json").stdout)
+    (run,) = document["runs"]
+    assert (run["from"], run["to"], run["success"]) == (day, day, True)
+    assert len(run["assets"]) == 12
+
+
+def test_passwords_appear_in_no_output_no_log_and_no_run(home: Home) -> None:
+    passwords = [server.url("x").split(":")[2].split("@")[0] for server in _started(home)]
+    assert all(len(password) > 20 for password in passwords)
+    outputs = [home.run("refresh"), home.run("status"), home.run("status", "--json")]
+    texts = [result.stdout + result.stderr for result in outputs]
+    texts += [path.read_text(errors="replace") for path in (home.folder / "dagster").rglob("*") if path.is_file()]
+    with _dagster_database(home) as connection:
+        for table in ("runs", "run_tags", "event_logs", "asset_keys", "kvs"):
+            texts += [str(row) for row in connection.execute(f"SELECT * FROM {table}".encode())]
+    assert not [text for text in texts for password in passwords if password in text]
+
+
+def _started(home: Home) -> list[EmbeddedServer]:
+    servers = home.servers()
+    for server in servers:
+        if not server.running():
+            server.start()
+    return servers
+
+
+def _dagster_database(home: Home) -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(_started(home)[1].url("dagster"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_until(process: subprocess.Popen[str], pattern: str, seconds: float) -> str:
+    """What the process prints until ``pattern`` appears."""
+    assert process.stdout is not None
+    deadline, text = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        line = process.stdout.readline()
+        text += line
+        if re.search(pattern, line):
+            return text
+        if not line and process.poll() is not None:
+            break
+    pytest.fail(f"{pattern!r} was not printed in {seconds} s:\n{text}")
+
+
+def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> None:
+    port = free_port()
+    process = home.start("up", "--port", str(port), "--rate", "1")
+    try:
+        text = read_until(process, "Ctrl-C stops everything", 120)
+        assert "PGPASSFILE=" in text
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=10) as answer:
+            assert json.load(answer)["dagster_version"]
+        second = home.run("up", "--port", str(free_port()))
+        assert second.returncode == 1
+        assert "totesys up is already running on" in second.stderr.replace("\n", " ")
+        text += read_until(process, "warehouse loaded .*fact_", 180)
+        assert "totesys " in text  # what the simulator did is told too
+        secrets = [server.url("x").split(":")[2].split("@")[0] for server in home.servers()]
+        assert not [command for command in home.processes() for secret in secrets if secret in command]
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert home.processes() == []
+    assert not any(server.running() for server in home.servers())
+
+
+def test_a_port_in_use_is_said_before_anything_is_started(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = home.run("up", "--port", str(port))
+    assert result.returncode == 1
+    assert f"Port {port} is in use by another program" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["refresh", "status", "simulate", "up"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert command in CliRunner().invoke(main, ["--help"]).output
+
+
+def sentence(result: object) -> str:
+    """All that was said, on one line."""
+    return " ".join(str(getattr(result, "output", "")).split())
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, sentence(result)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TOTESYS_URL", "not a url", "TOTESYS_URL is not a PostgreSQL URL"),
+        ("TOTESYS_URL", "postgresql://u:hush@127.0.0.1:1/x", "TOTESYS_URL cannot be reached"),
+        ("WAREHOUSE_URL", "postgresql://u:hush@127.0.0.1:1/x", "WAREHOUSE_URL cannot be reached"),
+        ("TOTESYS_FIRST_DAY", "yesterday", "TOTESYS_FIRST_DAY is 'yesterday'"),
+        ("LAKE_URI", "gs://bucket", "LAKE_URI is 'gs://bucket'"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_one_sentence_and_no_password(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, text = invoke("refresh")
+    assert code == 1
+    assert said in text
+    assert "hush" not in text
+    assert "Traceback" not in text
+
+
+def test_another_database_is_recognised(
+    platform: Platform, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_server.database()
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE customers (id int)")
+    monkeypatch.setenv("TOTESYS_URL", url)
+    code, text = invoke("refresh")
+    assert code == 1
+    assert 'which has no table "address" (found: "customers"). Set TOTESYS_URL to the ToteSys database.' in text
+
+
+def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_is_1(platform: Platform) -> None:
+    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    code, text = invoke("refresh")
+    assert code == 1
+    assert '"colour" (text) is new' in text
+    assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+
+
+def test_the_loss_of_most_rows_must_be_confirmed(platform: Platform) -> None:
+    platform.sql(
+        "INSERT INTO design SELECT n, '2024-08-19', 'Cotton', '/lib', 'x.json', '2024-08-19' "
+        "FROM generate_series(2, 60) AS n"
+    )
+    platform.refresh()
+    platform.sql("DELETE FROM design WHERE design_id > 1")
+    code, text = invoke("refresh")
+    assert code == 1
+    assert '"design" had 60 rows and now has 1' in text
+    assert platform.query("SELECT count(*) FROM dim_design WHERE _is_deleted") == [(0,)]
+    code, text = invoke("refresh", "--accept-deletions")
+    assert code == 0, text
+    assert platform.query("SELECT count(*) FROM dim_design WHERE _is_deleted") == [(59,)]
+
+
+def test_the_simulator_does_not_write_into_a_totesys_that_is_someone_elses(platform: Platform) -> None:
+    code, text = invoke("simulate")
+    assert code == 1
+    assert "the simulator would write into that database" in text
+
+
+def test_the_simulator_fills_an_empty_database_that_is_meant_for_it(
+    platform: Platform, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTESYS_URL", postgres_server.database())
+    options = ["--into-totesys-url", "--create", "--scale", "0.01", "--events", "2", "--seed", "1"]
+    code, text = invoke("simulate", *options)
+    assert code == 0, text
+    assert "made 11 tables" in text
+    code, text = invoke("simulate", *options)
+    assert code == 1
+    assert "already" in text
+
+
+def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
+    code, _ = invoke("refresh")
+    assert code == 0
+    code, text = invoke("status")
+    assert "1 dead letters" in text
+    assert "sales_order 1: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text
