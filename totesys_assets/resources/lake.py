@@ -17,7 +17,7 @@ from typing import Literal
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, catalogue, lake_schema
@@ -103,7 +103,7 @@ class Lake:
     def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
         found = self.find(zone, table.name)
         if found is not None:
-            return found
+            return _with_new_columns(found, schema)
         folders = [MONTH] if table.day_column else []
         return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
 
@@ -122,6 +122,15 @@ class Lake:
             )
         except OSError as error:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
+
+
+def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
+    """Add the columns that the catalogue has and the table has not; what lies there already has NULL in them."""
+    held = {field.name for field in table.schema().fields}
+    new = [field.with_nullable(True) for field in schema if field.name not in held]
+    if new:
+        table.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
+    return table
 
 
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: DayRange | None = None) -> str:
