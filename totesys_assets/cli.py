@@ -1,11 +1,14 @@
-"""The command line: ``totesys up``, ``refresh``, ``status`` and ``simulate``.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``sql`` and ``simulate``.
 
 Belongs here: options, progress and what is printed. Does not belong here: the work itself.
 """
 
 import json
 import logging
+import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -237,7 +240,8 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
     console.print(f"warehouse  {_where(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
     if settings.warehouse_url is None:
-        console.print("\nNext: [bold]totesys up[/bold] runs everything live, with the Dagster UI and SQL access.")
+        console.print("\nNext: [bold]make up[/bold] (totesys up) runs everything live, with the Dagster UI;")
+        console.print("      [bold]totesys sql[/bold] opens the warehouse, [bold]totesys --help[/bold] lists the rest.")
 
 
 def _stages(summary: Summary) -> str:
@@ -309,6 +313,36 @@ def _print_status(
                 markup=False,
             )
     out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
+
+
+@main.command()
+@click.argument("statement", required=False)
+def sql(statement: str | None) -> None:
+    """Open psql on the warehouse, or run one STATEMENT there.
+
+    Example: totesys sql "SELECT * FROM current_sales_order LIMIT 5"
+    """
+    import psycopg.conninfo
+
+    from totesys_assets.local.postgres import binaries
+
+    settings = Settings.from_env()
+    with databases(settings, report=_reporter(err)) as urls:
+        parts = psycopg.conninfo.conninfo_to_dict(urls.warehouse)
+        # Through the environment: a command line can be seen by everybody on the machine.
+        secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
+        schema = {"PGOPTIONS": f"-c search_path={settings.warehouse_schema}"}
+        command = [shutil.which("psql") or str(binaries() / "psql"), psycopg.conninfo.make_conninfo("", **parts)]
+        ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql, which cancels its statement
+        try:
+            ended = subprocess.run(
+                [*command, *(["-c", statement] if statement else [])],
+                env={**os.environ, **schema, **secret},
+                check=False,
+            )
+        finally:
+            signal.signal(signal.SIGINT, ignored)
+    sys.exit(ended.returncode)
 
 
 @main.command()

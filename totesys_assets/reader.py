@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from totesys_assets.catalogue.catalogue import OPERATION, catalogue
+from totesys_assets.catalogue.catalogue import OPERATION, catalogue, lake_schema
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
@@ -61,6 +61,7 @@ def read_arrow(
         )
     sources = star_query(table).sources if star is not None else (table,)
     found = {name: versions.open_existing(tables.source[name]) for name in sources}
+    held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
     connection = engine.connect()
     try:
         create_schemas(connection, tables, found, None, as_of=as_of)
@@ -69,7 +70,8 @@ def read_arrow(
         if key is not None and not history:
             rows = f"SELECT * FROM ({rows}) QUALIFY {newest_first([key])}"
             rows = f"SELECT * EXCLUDE (_operation) FROM ({rows}) WHERE {OPERATION} <> 'delete'"
-        result: pa.Table = connection.execute(rows).to_arrow_table()
-        return result
+        with engine.readable_errors(f'Reading "{table}" in the lake at {versions.uri} failed'):
+            result: pa.Table = connection.execute(rows).to_arrow_table()
+        return result.cast(pa.schema([held.field(name) for name in result.column_names]))
     finally:
         connection.close()

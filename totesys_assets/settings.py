@@ -74,18 +74,24 @@ def _lake_uri(value: str | None, home: Path) -> str:
     scheme, separator, rest = value.partition("://")
     if not separator:
         return str(Path(value).expanduser().resolve())
-    if scheme not in ("s3", "file") or not rest:
-        raise SettingsError(f"LAKE_URI is {value!r}: set it to a folder or to s3://bucket/prefix.")
-    return rest if scheme == "file" else value.rstrip("/")
+    if scheme == "file" and rest.startswith("/"):
+        return rest
+    bucket = rest.partition("/")[0]
+    if scheme == "s3" and bucket and "@" not in bucket:
+        return value.rstrip("/")
+    # The rest is not quoted: it may be a database's URL, or hold a key.
+    shown = "a URL with a login" if "@" in bucket else repr(f"{scheme}://{bucket}")
+    raise SettingsError(f"LAKE_URI is {shown}: set it to a folder or to s3://bucket/prefix.")
 
 
 def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
-    noted = home / FIRST_DAY_FILE
+    noted, said_by = home / FIRST_DAY_FILE, "TOTESYS_FIRST_DAY"
     if not value and embedded and noted.exists():
+        said_by = str(noted)
         value = noted.read_text(encoding="ascii").strip()
     if not value:
         return FIRST_DAY
     try:
         return date.fromisoformat(value)
     except ValueError:
-        raise SettingsError(f"TOTESYS_FIRST_DAY is {value!r}: set it to a date such as {FIRST_DAY}.") from None
+        raise SettingsError(f"{said_by} is {value!r}: set it to a date such as {FIRST_DAY}.") from None

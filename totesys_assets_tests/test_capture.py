@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -29,9 +30,11 @@ from totesys_assets.errors import (
     MassDeletion,
     PlatformError,
     SchemaDrift,
+    StaleSnapshot,
     WrongDatabase,
 )
 from totesys_assets.resources.lake import INGESTION, Lake, append
+from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets_tests.conftest import Platform
 
@@ -446,8 +449,10 @@ def test_of_two_captures_at_once_only_one_adds_the_versions(
     add_orders(platform, 3)
     platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
     others: list[Captured] = []
-    overtaken(lambda: others.append(refresh(platform)), 1)
-    assert (refresh(platform).versions, others[0].versions) == (0, 4)
+    with platform.totesys.snapshot() as snapshot:
+        overtaken(lambda: others.append(capture_from(snapshot, platform)), 1)
+        assert capture_from(snapshot, platform).versions == 0
+    assert [other.versions for other in others] == [4]
     assert story(platform, "sales_order_id") == [
         ("insert", 1),
         ("update", 1),
@@ -459,7 +464,16 @@ def test_of_two_captures_at_once_only_one_adds_the_versions(
 
 def test_two_first_captures_at_once_add_each_row_once(platform: Platform) -> None:
     add_orders(platform, 500)
-    threads = [Thread(target=refresh, args=(platform,)) for _ in range(3)]
+    work = partial(
+        capture,
+        lake=platform.lake,
+        table=SOURCE["sales_order"],
+        all_days=platform.days,
+        days=platform.days,
+        run_id="test",
+    )
+    sessions = [Session(platform.totesys) for _ in range(3)]
+    threads = [Thread(target=session.read, args=("sales_order", work), kwargs={"of": 1}) for session in sessions]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -474,7 +488,7 @@ def test_a_capture_from_an_older_snapshot_than_the_last_undoes_nothing(platform:
         add_orders(platform, 1)
         platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
         refresh(platform)
-        with pytest.raises(ConcurrentWriters, match=r"later snapshot.*Nothing is lost; refresh again"):
+        with pytest.raises(StaleSnapshot, match=r"later snapshot.*Nothing is lost; refresh again"):
             capture_from(old, platform)
     assert refresh(platform).versions == 0
     assert story(platform, "sales_order_id", "units_sold") == [
@@ -482,6 +496,23 @@ def test_a_capture_from_an_older_snapshot_than_the_last_undoes_nothing(platform:
         ("update", 1, 7),
         ("insert", 2, 1001),
     ]
+
+
+def test_a_session_whose_snapshot_proves_too_old_takes_a_new_one(platform: Platform) -> None:
+    session = Session(platform.totesys)
+    seen = []
+
+    def work(snapshot: Snapshot) -> Captured:
+        seen.append(snapshot.order)
+        return capture_from(snapshot, platform)
+
+    with session.snapshot("address", of=2) as snapshot:
+        capture_from(snapshot, platform, "address")
+    add_orders(platform, 1)
+    refresh(platform)
+    assert session.read("sales_order", work, of=2).versions == 0
+    assert len(seen) == 2
+    assert story(platform, "sales_order_id") == [("insert", 1), ("insert", 2)]
 
 
 def test_snapshots_are_ordered_by_what_they_see(platform: Platform) -> None:
@@ -497,7 +528,7 @@ def test_snapshots_are_ordered_by_what_they_see(platform: Platform) -> None:
     add_orders(platform, 1, first=3)
     with platform.totesys.snapshot() as snapshot:
         orders.append(snapshot.order)
-    assert orders[0] < orders[1] == orders[2] < orders[3]
+    assert orders[0] < orders[1] <= orders[2] < orders[3]
 
 
 def test_a_capture_that_always_loses_says_so(
@@ -521,21 +552,26 @@ def test_a_capture_that_always_loses_says_so(
 # Guards
 
 
-@pytest.mark.parametrize(
-    ("change", "finding"),
-    [
-        ("ADD COLUMN discount numeric(4,1)", '"discount" (numeric(4,1)) is new'),
-        ("DROP COLUMN unit_price", '"unit_price" is missing'),
-        ("ALTER COLUMN units_sold TYPE bigint", '"units_sold" is bigint instead of integer'),
-        ("RENAME COLUMN units_sold TO units", '"units_sold" is missing; "units" (integer) is new'),
-        ("ALTER COLUMN unit_price TYPE numeric(12,4)", '"unit_price" is numeric(12,4) instead of numeric(10,2)'),
-    ],
-)
-def test_a_changed_structure_is_named_and_nothing_is_written(platform: Platform, change: str, finding: str) -> None:
-    platform.sql(f"ALTER TABLE sales_order {change}")
-    with pytest.raises(SchemaDrift) as raised:
-        refresh(platform)
-    assert f'Table "sales_order" of ToteSys has changed: {finding}. Nothing of it was captured.' in str(raised.value)
+# table: (what was done to it, how it is put)
+DRIFT = {
+    "sales_order": ("ADD COLUMN discount numeric(4,1)", '"discount" (numeric(4,1)) is new'),
+    "payment": ("DROP COLUMN paid", '"paid" is missing'),
+    "design": ("ALTER COLUMN design_name TYPE varchar(80)", '"design_name" is character varying(80) instead of text'),
+    "staff": ("RENAME COLUMN first_name TO name", '"first_name" is missing; "name" (text) is new'),
+    "purchase_order": (
+        "ALTER COLUMN item_unit_price TYPE numeric(12,4)",
+        '"item_unit_price" is numeric(12,4) instead of numeric(10,2)',
+    ),
+}
+
+
+def test_a_changed_structure_is_named_and_nothing_of_the_table_is_written(platform: Platform) -> None:
+    for table, (change, finding) in DRIFT.items():
+        platform.sql(f"ALTER TABLE {table} {change}")
+        with pytest.raises(SchemaDrift) as raised:
+            refresh(platform, table)
+        expected = f'Table "{table}" of ToteSys has changed: {finding}. Nothing of it was captured.'
+        assert str(raised.value).startswith(expected)
     assert not Path(platform.lake.uri).exists()
     assert refresh(platform, "address").versions == 2  # the others go on
 
@@ -618,34 +654,28 @@ def test_half_of_the_rows_may_go_unasked(platform: Platform) -> None:
 # Failures
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"port": "1"},
-        {"host": "127.0.0.1", "port": "2"},
-        {"password": "hunter2"},
-        {"user": "nobody", "password": "hunter2"},
-        {"dbname": "hunter2"},
-        {"host": "no.such.host.invalid", "password": "hunter2"},
-    ],
-    ids=["port", "host", "password", "user", "database", "name"],
-)
-def test_a_source_that_cannot_be_reached_is_said_so_without_the_password(
-    platform: Platform, wrong: dict[str, str]
-) -> None:
-    right = psycopg.conninfo.conninfo_to_dict(platform.totesys_url)
-    url = psycopg.conninfo.make_conninfo(platform.totesys_url, **wrong)
-    with (
-        pytest.raises(ConnectionFailed, match=r"TOTESYS_URL cannot be reached: .* Check the URL") as raised,
-        Totesys(url).snapshot(),
+def test_a_source_that_cannot_be_reached_is_said_so_without_the_password(platform: Platform) -> None:
+    password = str(psycopg.conninfo.conninfo_to_dict(platform.totesys_url)["password"])
+    for wrong, finding in (
+        ({"port": "1"}, "Connection refused"),
+        ({"host": "127.0.0.2"}, "Connection refused"),
+        ({"password": "hunter2"}, "password authentication failed"),
+        ({"user": "nobody", "password": "hunter2"}, "password authentication failed"),
+        ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
     ):
-        pass
-    error: BaseException | None = raised.value
-    while error is not None:
-        assert str(right["password"]) not in repr(error)
-        if "password" in wrong:
-            assert wrong["password"] not in repr(error)
-        error = error.__cause__
+        url = psycopg.conninfo.make_conninfo(platform.totesys_url, **wrong)
+        with (
+            pytest.raises(
+                ConnectionFailed, match=rf"TOTESYS_URL cannot be reached: .*{finding}.* Check the URL"
+            ) as raised,
+            Totesys(url).snapshot(),
+        ):
+            pass
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert password not in repr(error)
+            assert "hunter2" not in repr(error)
+            error = error.__cause__
 
 
 KILL = """

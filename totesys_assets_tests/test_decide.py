@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totesys_assets.automation import decide
 from totesys_assets.automation.decide import (
     BRIDGED_DAYS,
     MOST_RANGES,
@@ -460,10 +459,6 @@ def test_assets_are_partitioned_or_not_as_their_tables_are() -> None:
         ),
     }
     assert len(unpartitioned(TABLES)) == 33 - 12
-
-
-def test_the_first_days_of_a_platform_are_not_bridged_by_accident() -> None:
-    assert (decide.BRIDGED_DAYS, decide.MOST_RANGES) == (14, 3)
 
 
 # Days

@@ -58,7 +58,7 @@ def stale_partitions(
         inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())
         to_build = inherited | _differing(expected_states(table, ledger), built)
         _add(stale, f"{STAR}/{name}", to_build)
-        # What only the warehouse knows (its lake was lost, and the rows are gone) no load can change: not for ever asked.
+        # What only the warehouse knows of (a lake was lost, and the rows are gone) no load can ever bring up to date.
         held = {key: state for key, state in loaded.get(name, {}).items() if key in built}
         _add(stale, f"{WAREHOUSE}/{name}", to_build | _differing(built, held))
     return stale

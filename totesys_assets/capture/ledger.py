@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import LEDGER, Lake, register, unwritable
+from totesys_assets.resources.lake import LEDGER, Lake, register, tidy, unwritable
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("asset", pa.string()),
@@ -77,7 +77,9 @@ class Ledger:
             source = register(connection, "entries", table)
             rows = connection.execute(
                 f"SELECT {columns} FROM {source} WHERE $assets IS NULL OR list_contains($assets, asset) "
-                "QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY sequence DESC) = 1",
+                # Entries appended at the same moment bear the same number.
+                "QUALIFY row_number() OVER "
+                "(PARTITION BY asset, partition ORDER BY sequence DESC, recorded_at DESC) = 1",
                 {"assets": list(assets) if assets is not None else None},
             ).fetchall()
         finally:
@@ -99,6 +101,7 @@ class Ledger:
             write_deltalake(table, data, mode="append")
         except (OSError, DeltaError) as error:
             raise unwritable(table, error) from error
+        tidy(table)
 
     def _open(self) -> DeltaTable:
         return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)

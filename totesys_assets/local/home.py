@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 
 import psycopg
-import psycopg.conninfo
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.settings import FIRST_DAY_FILE, Settings
@@ -97,20 +96,6 @@ def _alone(lock: Path) -> Iterator[None]:
 def refreshed(settings: Settings) -> Settings:
     """The settings with the first day that the home has noted by now."""
     return replace(settings, first_day=Settings.from_env().first_day) if not settings.totesys_url else settings
-
-
-def password_file(settings: Settings, url: str) -> Path:
-    """Write the login of ``url`` into the home as a libpq password file, readable by its owner only.
-
-    So psql can be started without a password in its command line, which others on the machine could see.
-    """
-    parts = psycopg.conninfo.conninfo_to_dict(url)
-    fields = [str(parts.get(name) or "*") for name in ("host", "port", "dbname", "user", "password")]
-    escaped = [field.replace("\\", "\\\\").replace(":", "\\:") for field in fields]
-    path = settings.home / "pgpass"
-    path.touch(mode=0o600)
-    path.write_text(":".join(escaped) + "\n", encoding="utf-8")
-    return path
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Belongs here: starting and ending those, and telling what happens. Does not belo
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +22,7 @@ import psycopg
 
 import totesys_assets
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import Databases, password_file
-from totesys_assets.local.postgres import binaries
+from totesys_assets.local.home import Databases
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -53,8 +51,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     with _dagster(port, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
-        if settings.warehouse_url is None:
-            say("warehouse", _psql(settings, urls.warehouse))
+        say("warehouse", "totesys sql opens it")
         say("dagster", "Ctrl-C stops everything")
         threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
         if rate:
@@ -71,14 +68,6 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
             stop.set()
             for thread in threads:
                 thread.join(timeout=5)
-
-
-def _psql(settings: Settings, url: str) -> str:
-    """A command that opens the embedded warehouse."""
-    parts = psycopg.conninfo.conninfo_to_dict(url)
-    where = f"-h {parts['host']} -p {parts['port']} -U {parts['user']} {parts['dbname']}"
-    psql = "psql" if shutil.which("psql") else str(binaries() / "psql")
-    return f"PGPASSFILE={password_file(settings, url)} {psql} {where}"
 
 
 @contextmanager

@@ -29,6 +29,10 @@ INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER = "ledger", "dead_letter"
 
 
+# Files in one folder of a table before they are merged: reading 64 small ones takes about as long as merging them.
+MOST_FILES = 64
+
+
 class LostRace(Exception):
     """Another writer committed to the table after it was opened: what was computed from it must be thrown away."""
 
@@ -51,7 +55,7 @@ class Lake:
             return DeltaTable(self.location(*parts), storage_options=self._options)
         except TableNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
 
     def open_versions(self, table: Table) -> DeltaTable:
@@ -120,7 +124,7 @@ class Lake:
                 configuration={"delta.appendOnly": "true"} if append_only else None,
                 storage_options=self._options,
             )
-        except OSError as error:
+        except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
 
 
@@ -199,6 +203,24 @@ def _commit(
             if isinstance(error, (OSError, DeltaError)):
                 raise unwritable(table, error) from error
             raise
+    tidy(table)
+
+
+def tidy(table: DeltaTable) -> None:
+    """Merge the files of a folder that has gathered too many: every refresh leaves one, and every read opens all.
+
+    No row changes. If somebody else is merging or replacing at the moment, it is theirs to do.
+    """
+    folders = table.metadata().partition_columns
+    files = pa.table(table.get_add_actions(flatten=True))
+    counts = files.group_by([f"partition.{folder}" for folder in folders]).aggregate([([], "count_all")]).to_pylist()
+    for row in counts:
+        if row["count_all"] > MOST_FILES:
+            only = [(folder, "=", row[f"partition.{folder}"]) for folder in folders]
+            try:
+                table.optimize.compact(partition_filters=only or None)
+            except CommitFailedError:
+                return
 
 
 def unwritable(table: DeltaTable, error: Exception) -> PlatformError:

@@ -1,0 +1,197 @@
+"""Settings: what each variable does, what holds without it, and what is said of a value that cannot be used."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, SettingsError
+
+TOTESYS = "postgresql://reader:s3cret@db.example:5432/totesys"
+WAREHOUSE = "postgresql://writer:s3cret@db.example:5432/warehouse"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def read(home: Path, **variables: str) -> Settings:
+    return Settings.from_env({"TOTESYS_HOME": str(home), **variables})
+
+
+def noted(home: Path, first_day: str) -> None:
+    home.mkdir()
+    (home / FIRST_DAY_FILE).write_text(first_day, encoding="ascii")
+
+
+def test_without_any_variable_everything_is_embedded_in_a_folder_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.from_env({}) == Settings(
+        home=tmp_path / ".totesys",
+        lake_uri=str(tmp_path / ".totesys" / "lake"),
+        warehouse_schema="public",
+        totesys_url=None,
+        warehouse_url=None,
+        first_day=date(2022, 11, 3),
+    )
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = (
+        "TOTESYS_URL",
+        "WAREHOUSE_URL",
+        "LAKE_URI",
+        "TOTESYS_HOME",
+        "WAREHOUSE_SCHEMA",
+        "TOTESYS_FIRST_DAY",
+    )
+    assert Settings.from_env(dict.fromkeys(names, "")) == Settings.from_env({})
+
+
+def test_every_variable_is_read(home: Path) -> None:
+    settings = read(
+        home,
+        TOTESYS_URL=TOTESYS,
+        WAREHOUSE_URL=WAREHOUSE,
+        LAKE_URI="s3://bucket/prefix",
+        WAREHOUSE_SCHEMA="analytics",
+        TOTESYS_FIRST_DAY="2024-08-19",
+    )
+    assert settings == Settings(home, "s3://bucket/prefix", "analytics", TOTESYS, WAREHOUSE, date(2024, 8, 19))
+
+
+def test_the_environment_is_read_when_it_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOTESYS_HOME", str(home))
+    monkeypatch.setenv("WAREHOUSE_SCHEMA", "first")
+    assert Settings.from_env().warehouse_schema == "first"
+    monkeypatch.setenv("WAREHOUSE_SCHEMA", "second")
+    assert Settings.from_env().warehouse_schema == "second"
+
+
+def test_the_passwords_are_not_shown_with_the_settings(home: Path) -> None:
+    settings = read(home, TOTESYS_URL=TOTESYS, WAREHOUSE_URL=WAREHOUSE)
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings)
+
+
+def test_the_home_may_begin_with_a_tilde_and_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings.from_env({"TOTESYS_HOME": "~/state"})
+    assert settings.home == tmp_path / "state"
+    assert settings.lake_uri == str(tmp_path / "state" / "lake")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        TOTESYS,
+        "postgres://reader@db.example/totesys",
+        "postgresql://db.example/totesys?sslmode=require",
+        "postgresql:///totesys?host=/var/run/postgresql",
+        "host=db.example dbname=totesys user=reader password=s3cret",
+    ],
+)
+def test_a_database_is_given_in_any_form_that_libpq_reads_and_passed_on_as_it_is(home: Path, url: str) -> None:
+    settings = read(home, TOTESYS_URL=url, WAREHOUSE_URL=url)
+    assert (settings.totesys_url, settings.warehouse_url) == (url, url)
+
+
+@pytest.mark.parametrize("variable", ["TOTESYS_URL", "WAREHOUSE_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3cret",
+        "mysql://reader:s3cret@db.example/totesys",
+        "postgresql:/reader:s3cret@db.example/totesys",
+        "postgresql://reader:s3cret@[db.example/totesys",
+        "postgresql://reader:s3cret%zz@db.example/totesys",
+        "postgresql://",
+        "host=db.example pasword=s3cret",
+    ],
+)
+def test_what_is_no_database_url_is_refused_in_a_sentence_that_names_the_variable_and_not_the_password(
+    home: Path, variable: str, url: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, **{variable: url})
+    assert str(caught.value) == (
+        f"{variable} is not a PostgreSQL URL. Set it in the form postgresql://user:password@host:port/database."
+    )
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None  # libpq quotes parts of what it cannot read
+
+
+def test_a_lake_in_a_folder_is_made_absolute(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "somebody"))
+    assert read(home, LAKE_URI="lake").lake_uri == str(tmp_path / "lake")
+    assert read(home, LAKE_URI="/data/lake/").lake_uri == "/data/lake"
+    assert read(home, LAKE_URI="~/lake").lake_uri == str(tmp_path / "somebody" / "lake")
+    assert read(home, LAKE_URI="file:///data/lake").lake_uri == "/data/lake"
+
+
+def test_a_lake_in_a_bucket_is_used_as_it_is_but_for_a_closing_slash(home: Path) -> None:
+    assert read(home, LAKE_URI="s3://bucket").lake_uri == "s3://bucket"
+    assert read(home, LAKE_URI="s3://bucket/some/prefix/").lake_uri == "s3://bucket/some/prefix"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://",
+        "s3:///prefix",
+        "s3://AKIAEXAMPLE:s3cret@bucket/prefix",
+        "gs://bucket/prefix",
+        "https://bucket.s3.amazonaws.com",
+        "file://",
+        "file://data/lake",
+        "postgresql://writer:s3cret@db.example/warehouse",
+        "postgresql://db.example/warehouse?password=s3cret",
+    ],
+)
+def test_what_is_no_place_for_a_lake_is_refused_in_a_sentence_without_the_password(home: Path, uri: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"^LAKE_URI is .*: set it to a folder or to s3://bucket/prefix\.$"
+    ) as caught:
+        read(home, LAKE_URI=uri)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_first_day_is_that_of_the_real_totesys(home: Path) -> None:
+    assert read(home).first_day == FIRST_DAY == date(2022, 11, 3)
+    assert read(home, TOTESYS_URL=TOTESYS).first_day == FIRST_DAY
+
+
+def test_an_embedded_totesys_notes_its_first_day_in_a_file(home: Path) -> None:
+    noted(home, "2024-08-19\n")
+    assert read(home).first_day == date(2024, 8, 19)
+
+
+def test_the_variable_counts_more_than_the_file(home: Path) -> None:
+    noted(home, "2024-08-19")
+    assert read(home, TOTESYS_FIRST_DAY="2023-01-02").first_day == date(2023, 1, 2)
+
+
+def test_the_file_of_an_embedded_totesys_says_nothing_of_another(home: Path) -> None:
+    noted(home, "2024-08-19")
+    assert read(home, TOTESYS_URL=TOTESYS).first_day == FIRST_DAY
+
+
+@pytest.mark.parametrize("value", ["yesterday", "19/08/2024", "2024-02-30", "2024-08-19T00:00:00"])
+def test_a_first_day_that_is_no_date_is_refused_with_an_example(home: Path, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_FIRST_DAY=value)
+    assert str(caught.value) == f"TOTESYS_FIRST_DAY is '{value}': set it to a date such as 2022-11-03."
+
+
+def test_a_file_that_holds_no_date_is_named(home: Path) -> None:
+    noted(home, "rubbish")
+    with pytest.raises(SettingsError) as caught:
+        read(home)
+    assert str(caught.value) == f"{home / FIRST_DAY_FILE} is 'rubbish': set it to a date such as 2022-11-03."
