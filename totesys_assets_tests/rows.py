@@ -98,7 +98,7 @@ _ROWS: dict[str, Row] = {
 }
 
 
-def version(table: str, operation: str = "insert", seen: datetime = SEEN, **values: Any) -> Row:
+def version(table: str, operation: str = "insert", seen: datetime = SEEN, /, **values: Any) -> Row:
     """One version of row 1 of ``table``, with some ``values`` of its own."""
     row = {**_ROWS[table], CREATED_AT: CREATED, "last_updated": CREATED, **values}
     unknown = row.keys() - catalogue().source[table].by_name.keys()

@@ -658,7 +658,6 @@ def test_a_source_that_cannot_be_reached_is_said_so_without_the_password(platfor
     password = str(psycopg.conninfo.conninfo_to_dict(platform.totesys_url)["password"])
     for wrong, finding in (
         ({"port": "1"}, "Connection refused"),
-        ({"host": "127.0.0.2"}, "Connection refused"),
         ({"password": "hunter2"}, "password authentication failed"),
         ({"user": "nobody", "password": "hunter2"}, "password authentication failed"),
         ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),

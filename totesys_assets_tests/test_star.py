@@ -375,7 +375,7 @@ def test_a_dimension_outlives_the_row_that_it_joins(lake: Lake) -> None:
 
 def test_a_counterparty_that_moves_gets_the_other_address_and_the_time_of_the_move(lake: Lake) -> None:
     hold_sources(lake, "dim_counterparty")
-    hold(lake, "address", version("address", address_id=2, city="Leeds", seen=SEEN - timedelta(days=9)))
+    hold(lake, "address", version("address", "insert", SEEN - timedelta(days=9), address_id=2, city="Leeds"))
     hold(lake, "counterparty", version("counterparty", "update", LATER, legal_address_id=2))
     row = only(built(lake, "dim_counterparty"))
     assert (row["counterparty_legal_city"], row["_recorded_at"]) == ("Leeds", LATER)

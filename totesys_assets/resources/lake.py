@@ -118,12 +118,14 @@ class Lake:
             return DeltaTable.create(
                 self.location(*parts),
                 schema=schema,
-                mode="ignore",  # two first writers may both come here
+                mode="ignore",
                 partition_by=folders,
                 description=description,
                 configuration={"delta.appendOnly": "true"} if append_only else None,
                 storage_options=self._options,
             )
+        except CommitFailedError:  # "ignore" looks before it writes: of two first writers the slower comes here
+            return DeltaTable(self.location(*parts), storage_options=self._options)
         except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
 
