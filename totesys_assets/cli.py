@@ -229,7 +229,7 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     if not summary.changed and not summary.problems:
         console.print(f"[green]✓[/green] Nothing changed ({summary.seconds:.1f} s).")
     elif summary.success:
-        console.print(f"[green]✓[/green] Up to date in {summary.seconds:.1f} s: {_stages(summary)}.")
+        console.print(f"[green]✓[/green] Up to date in {summary.seconds:.1f} s: {_stages(summary)}.", soft_wrap=True)
     grid = Grid(title="Warehouse", title_justify="left", header_style="bold")
     grid.add_column("table")
     grid.add_column("rows", justify="right")

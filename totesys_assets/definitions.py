@@ -1,6 +1,7 @@
 """Where everything meets: the assets, what automates them, and the resources they use."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import dagster as dg
@@ -62,10 +63,10 @@ def make_resources(settings: Settings) -> dict[str, Any]:
     @dg.resource(required_resource_keys={"databases"})
     def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
         warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
-        if context.run is None:  # a sensor's tick
-            yield warehouse
-            return
-        with warehouse.alive(context.run.run_id):
+        with ExitStack() as stack:
+            stack.callback(warehouse.close)
+            if context.run is not None:  # it is None for a sensor's tick
+                stack.enter_context(warehouse.alive(context.run.run_id))
             yield warehouse
 
     return {

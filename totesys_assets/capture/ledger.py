@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -31,6 +31,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("sequence", pa.int64()),
 ]
 _SCHEMA = pa.schema(_COLUMNS)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DESCRIPTION = "One row per partition that a stage brought up to date"
 
 
@@ -71,21 +72,28 @@ class Ledger:
         result: dict[str, dict[str, Entry]] = {}
         if table is None:
             return result
-        columns = ", ".join(engine.quoted(field.name) for field in fields(Entry))
+        names = [field.name for field in fields(Entry)]
+        # Moments as integers: DuckDB's way to Python's datetimes costs more than all the rest.
+        columns = ", ".join(
+            f"epoch_us({name}) AS {name}" if name == "recorded_at" else engine.quoted(name) for name in names
+        )
+        # As a literal, which is compared with each file's statistics; a parameter would not be.
+        named = f"asset IN ({', '.join(map(engine.literal, assets))})" if assets is not None else "true"
         connection = engine.connect()
         try:
             source = register(connection, "entries", table)
             rows = connection.execute(
-                f"SELECT {columns} FROM {source} WHERE $assets IS NULL OR list_contains($assets, asset) "
+                f"SELECT {columns} FROM {source} WHERE {named} "
                 # Entries appended at the same moment bear the same number.
                 "QUALIFY row_number() OVER "
-                "(PARTITION BY asset, partition ORDER BY sequence DESC, recorded_at DESC) = 1",
-                {"assets": list(assets) if assets is not None else None},
+                f"(PARTITION BY asset, partition ORDER BY sequence DESC, {source}.recorded_at DESC) = 1"
             ).fetchall()
         finally:
             connection.close()
         for row in rows:
-            entry = Entry(*row)
+            values = dict(zip(names, row, strict=True))
+            values["recorded_at"] = _EPOCH + timedelta(microseconds=values["recorded_at"])
+            entry = Entry(**values)
             result.setdefault(entry.asset, {})[entry.partition] = entry
         return result
 

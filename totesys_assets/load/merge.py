@@ -20,7 +20,6 @@ from totesys_assets.resources.lake import PROCESSED, Lake, register
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
 from totesys_assets.transform.build import asset_name
 
-_STAGING = "_staging"
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded.
 _INSERT_FACTS = """
@@ -88,7 +87,7 @@ def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Tab
         else quoted(column.name)
         for column in table.lake_columns
     )
-    connection.execute(f"CREATE TEMP VIEW star_rows AS SELECT {columns} FROM {source} {within}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {columns} FROM {source} {within}")
 
 
 def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> int:
@@ -99,8 +98,8 @@ def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: T
         _fill(connection, warehouse, table, columns)
     else:
         types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
-        run(connection, f"CREATE TEMP TABLE {_STAGING} ({types}) ON COMMIT DROP")
-        connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{_STAGING} ({columns}) SELECT {columns} FROM star_rows")
+        run(connection, f"CREATE TEMP TABLE {_staging(table)} ({types}) ON COMMIT DROP")
+        connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{_staging(table)} ({columns}) SELECT {columns} FROM star_rows")
         run(
             connection,
             _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name, columns),
@@ -119,11 +118,16 @@ def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
         run(connection, constraint.add(warehouse.schema).as_string())
 
 
+def _staging(table: Table) -> str:
+    """Name of the temporary table: DuckDB remembers columns by name, so each table has its own."""
+    return quoted(f"_staging_{table.name}")
+
+
 def _insert_facts(table: Table, name: str, columns: str) -> str:
     return _INSERT_FACTS.format(
         table=name,
         columns=columns,
-        staging=_STAGING,
+        staging=_staging(table),
         key=quoted(table.version_key[0]),
         same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
     )
@@ -137,7 +141,7 @@ def _upsert_dimension(table: Table, name: str, columns: str) -> str:
     return _UPSERT_DIMENSION.format(
         table=name,
         columns=columns,
-        staging=_STAGING,
+        staging=_staging(table),
         key=key,
         order=f"ORDER BY {key}, _recorded_at DESC, _is_deleted" if by_day else f"ORDER BY {key}",
         assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),

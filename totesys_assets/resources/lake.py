@@ -29,8 +29,8 @@ INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER = "ledger", "dead_letter"
 
 
-# Files in one folder of a table before they are merged: reading 64 small ones takes about as long as merging them.
-MOST_FILES = 64
+# Files in one folder of a table before they are merged: reading 32 small ones takes about as long as merging them.
+MOST_FILES = 32
 
 
 class LostRace(Exception):

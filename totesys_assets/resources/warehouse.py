@@ -71,6 +71,7 @@ class Warehouse:
         self.schema = schema
         self.catalogue = tables or catalogue()
         self._migrated = False
+        self._engine: duckdb.DuckDBPyConnection | None = None
 
     def __repr__(self) -> str:
         return f"Warehouse(schema={self.schema!r})"  # never the URL: it holds a password
@@ -93,28 +94,39 @@ class Warehouse:
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB session whose ``warehouse`` is one transaction of PostgreSQL, begun by taking the lock of ``lock``.
 
-        READ COMMITTED, so that what is read after the lock was granted is what its last holder left. Rolled back when
+        One at a time, from one thread. READ COMMITTED, so that what is read after the lock was granted is what its last holder left. Rolled back when
         the context ends with an error. Raises ConnectionFailed.
         """
-        connection = engine.connect()
+        key = engine.literal(f"{self.schema}.{lock}")
         try:
+            connection = self._attached()
+            connection.execute("BEGIN")
+            run(connection, f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({key}))")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            self.close()  # which rolls back
+            raise
+
+    def _attached(self) -> duckdb.DuckDBPyConnection:
+        """One DuckDB for all transactions of this object: loading its extension takes as long as a small load."""
+        if self._engine is None:
+            self._engine = engine.connect()
             engine.attach(
-                connection,
+                self._engine,
                 ALIAS,
                 self._url,
                 variable="WAREHOUSE_URL",
                 options=_SESSION,
                 attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
             )
-            connection.execute("BEGIN")
-            run(
-                connection,
-                f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({engine.literal(f'{self.schema}.{lock}')}))",
-            )
-            yield connection
-            connection.execute("COMMIT")
-        finally:
-            engine.close(connection)
+        return self._engine
+
+    def close(self) -> None:
+        """Give up what ``transaction`` opened; the next one opens it again."""
+        if self._engine is not None:
+            engine.close(self._engine)
+            self._engine = None
 
     def loaded(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded: table -> partition -> state. Empty before the first load."""
