@@ -104,7 +104,7 @@ def test_the_second_records_are_updates_that_a_watermark_would_have_missed(repla
     unmoved = """
         SELECT count(*) FROM history_sales_order AS later JOIN history_sales_order AS earlier
             ON earlier.sales_order_id = later.sales_order_id AND earlier.valid_to = later.valid_from
-        WHERE later.last_updated_date = earlier.last_updated_date AND later.last_updated_time = earlier.last_updated_time
+        WHERE later.last_updated_date + later.last_updated_time = earlier.last_updated_date + earlier.last_updated_time
             AND later._operation = 'update'"""
     assert replayed.query(unmoved) == [(24,)]
 

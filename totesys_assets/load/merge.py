@@ -20,7 +20,6 @@ from totesys_assets.resources.lake import PROCESSED, Lake, register
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
 from totesys_assets.transform.build import asset_name
 
-
 # Numbers are drawn only for rows that are new, in the order in which they were recorded.
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})

@@ -94,8 +94,8 @@ class Warehouse:
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB session whose ``warehouse`` is one transaction of PostgreSQL, begun by taking the lock of ``lock``.
 
-        One at a time, from one thread. READ COMMITTED, so that what is read after the lock was granted is what its last holder left. Rolled back when
-        the context ends with an error. Raises ConnectionFailed.
+        One at a time, from one thread. READ COMMITTED, so that what is read after the lock was granted is what its
+        last holder left. Rolled back when the context ends with an error. Raises ConnectionFailed.
         """
         key = engine.literal(f"{self.schema}.{lock}")
         try:
