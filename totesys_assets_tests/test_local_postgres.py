@@ -295,3 +295,21 @@ def test_a_forked_child_does_not_keep_the_server_from_being_started_anew(server:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
+def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = folder / "closed"
+    package = postgres.binaries().parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, closed / part.name, symlinks=True)
+    closed.chmod(0o700)
+    monkeypatch.setattr(postgres, "binaries", lambda: closed / package.name / "pginstall" / "bin")
+    server = EmbeddedServer(folder / "server", {"fsync": "off"})
+    server.start()
+    try:
+        assert list((folder / "server" / "programs").glob("*/pginstall/bin/postgres"))
+        with psycopg.connect(server.url("postgres")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        server.stop()

