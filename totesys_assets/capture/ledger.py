@@ -78,12 +78,12 @@ class Ledger:
             f"epoch_us({name}) AS {name}" if name == "recorded_at" else engine.quoted(name) for name in names
         )
         # As a literal, which is compared with each file's statistics; a parameter would not be.
-        named = f"asset IN ({', '.join(map(engine.literal, assets))})" if assets is not None else "true"
+        named = "true" if assets is None else " OR ".join(["false", *(f"asset = {engine.literal(a)}" for a in assets)])
         connection = engine.connect()
         try:
             source = register(connection, "entries", table)
             rows = connection.execute(
-                f"SELECT {columns} FROM {source} WHERE {named} "
+                f"SELECT {columns} FROM {source} WHERE ({named}) "
                 # Entries appended at the same moment bear the same number.
                 "QUALIFY row_number() OVER "
                 f"(PARTITION BY asset, partition ORDER BY sequence DESC, {source}.recorded_at DESC) = 1"

@@ -10,6 +10,7 @@ Does not belong here: what the rows mean.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from queue import Full, Queue
 from threading import Event, Thread
@@ -24,6 +25,8 @@ from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Ta
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.engine import one_line, quoted
+
+log = logging.getLogger(__name__)
 
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER = "ledger", "dead_letter"
@@ -221,7 +224,9 @@ def tidy(table: DeltaTable) -> None:
             only = [(folder, "=", row[f"partition.{folder}"]) for folder in folders]
             try:
                 table.optimize.compact(partition_filters=only or None)
-            except CommitFailedError:
+            except (CommitFailedError, DeltaError, OSError) as error:
+                # Somebody else's to do, or for the next time: what was to be written is written.
+                log.warning("%s: files were not merged: %s", table.table_uri, one_line(error))
                 return
 
 

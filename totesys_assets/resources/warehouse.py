@@ -120,6 +120,8 @@ class Warehouse:
                 options=_SESSION,
                 attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
             )
+        # What DuckDB remembers of the catalogue was true in the last transaction; temporary tables have come and gone.
+        self._engine.execute("CALL pg_clear_cache()")
         return self._engine
 
     def close(self) -> None:
