@@ -37,7 +37,7 @@ def read(table: str, *, as_of: datetime | None = None, history: bool = False, la
 
     Raises PlatformError for an unknown table or a dimension's ``history`` (read its source tables' instead).
     """
-    import pandas as pd  # here: half a second that the pipeline need not wait for
+    import pandas as pd  # here: slow to import, and Arrow does without
 
     return read_arrow(table, as_of=as_of, history=history, lake=lake).to_pandas(types_mapper=pd.ArrowDtype)
 

@@ -55,7 +55,7 @@ def _database_url(variable: str, url: str | None) -> str | None:
     """The URL when libpq can read it; the message never quotes it, for it may hold a password."""
     if url is None:
         return None
-    import psycopg.conninfo  # here: 0.1 s that commands with embedded databases need not wait for
+    import psycopg.conninfo  # here: embedded databases need no URL
 
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)

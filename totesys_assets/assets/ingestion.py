@@ -20,9 +20,9 @@ from totesys_assets.assets.describe import (
     run_days,
 )
 from totesys_assets.automation.decide import TOTESYS
-from totesys_assets.automation.partitions import partition_range
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.days import partition_range
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.settings import Settings

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dagster as dg
 
-from totesys_assets.days import partition_range
 from totesys_assets.settings import Settings
-
-__all__ = ["daily_partitions", "partition_range"]
 
 
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
     """One definition for all partitioned assets: they go through one run together only if they share it.
 
-    The offset of two takes in today and tomorrow, the same days as ``partition_range``.
+    The offset of two takes in today and tomorrow, the same days as ``days.partition_range``.
     """
     return dg.DailyPartitionsDefinition(start_date=settings.first_day.isoformat(), timezone="UTC", end_offset=2)

@@ -31,7 +31,7 @@ class StarQuery:
 
         ``source_columns`` names the columns of each source table, so that unqualified names find theirs.
         """
-        from sqlglot.lineage import lineage  # here: 0.2 s that a run need not wait for
+        from sqlglot.lineage import lineage  # here: loading the definitions does not need it
         from sqlglot.optimizer import build_scope, qualify
 
         schema: dict[str, object] = {

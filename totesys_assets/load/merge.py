@@ -107,7 +107,7 @@ def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: T
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, columns: str) -> None:
-    """First load of an empty table: rows first, keys built behind them, three times as fast as a merge."""
+    """First load of an empty table: rows first, keys built behind them, which spares the staging and the merge."""
     for constraint in constraints(table):
         run(connection, constraint.drop(warehouse.schema).as_string())
     target = f"{ALIAS}.{quoted(warehouse.schema)}.{quoted(table.name)}"

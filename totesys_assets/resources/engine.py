@@ -20,7 +20,7 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 
 # Rows per Arrow batch: large enough to be fast, small enough that a batch is a few MB.
 BATCH_ROWS = 100_000
-# Rows compared or transformed in one piece; a piece of the widest table takes about 100 MB in DuckDB.
+# Rows compared or transformed in one piece.
 CHUNK_ROWS = 500_000
 _MEMORY_LIMIT = "1GB"
 _CONNECT_TIMEOUT_SECONDS = "10"

@@ -32,7 +32,7 @@ INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER = "ledger", "dead_letter"
 
 
-# Files in one folder of a table before they are merged: reading 32 small ones takes about as long as merging them.
+# Files in one folder of a table before they are merged: every read of the folder opens them all.
 MOST_FILES = 32
 
 
