@@ -21,6 +21,11 @@ class DayRange:
     first: date
     last: date
 
+    @classmethod
+    def of(cls, key: str) -> DayRange:
+        """The one day of a partition key."""
+        return cls(date.fromisoformat(key), date.fromisoformat(key))
+
     def __contains__(self, day: date) -> bool:
         return self.first <= day <= self.last
 

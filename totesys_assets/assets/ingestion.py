@@ -95,6 +95,7 @@ def _report(context: dg.AssetExecutionContext, table: Table, captured: Captured)
         entry.partition: {
             **row_count(entry.rows, of_partition=table.day_column is not None),
             "versions_added": entry.inserted + entry.updated + entry.deleted,
+            **({"missed_by_fingerprint": entry.missed} if entry.missed else {}),
         }
         for entry in captured.entries
     }

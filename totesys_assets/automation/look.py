@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
+from totesys_assets.capture.generation import settle
 from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.registry import drift_noted
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
@@ -43,11 +45,15 @@ def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, 
         mark = _mark(snapshot, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True)
+        snapshot = settle(Ledger(lake), snapshot)
         found: dict[str, dict[str, Fingerprint]] = {}
         problems: list[PlatformError] = []
         for table in totesys.catalogue.source.values():
             try:
-                with engine.readable_errors(f'"{table.name}" could not be examined'):
+                with (
+                    engine.readable_errors(f'"{table.name}" could not be examined'),
+                    drift_noted(lake, snapshot, table),
+                ):
                     found[table.name] = fingerprints(snapshot, table, days)
             except PlatformError as problem:
                 problems.append(problem)
@@ -62,7 +68,7 @@ def _mark(snapshot: Snapshot, lake: Lake, warehouse: Warehouse, days: DayRange) 
     """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between."""
     return json.dumps(
         {
-            "source": f"{snapshot.server} {snapshot.text}",
+            "source": f"{snapshot.lifetime} {snapshot.text}",
             "lake": f"{lake.uri} {Ledger(lake).version()}",
             "warehouse": warehouse.mark(),
             "days": f"{days.first} {days.last}",

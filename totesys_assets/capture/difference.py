@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import chain
@@ -18,8 +18,10 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets.capture import dead_letters
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
+from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure, partition_sql
+from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.registry import CAPTURED, drift_noted, note
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
@@ -109,10 +111,13 @@ def capture(
     times in a row.
     """
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
-    with engine.readable_errors(failed):
-        found = fingerprints(snapshot, table, all_days)
     ledger = Ledger(lake)
+    snapshot = settle(ledger, snapshot)
+    with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
+        found = fingerprints(snapshot, table, all_days)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
+    if not any(is_structure(snapshot, table, entry.state) for entry in known.values()):
+        note(lake, snapshot, table, CAPTURED)
     if not accept_deletions:
         _refuse_mass_deletion(table, found, known)
     wanted = days if table.day_column else None
@@ -124,18 +129,20 @@ def capture(
             except LostRace:
                 log.info("%s: another refresh committed first; comparing again", table.name)
                 continue
-        captured = Captured(comparison.entries(run_id))
+        captured = Captured(comparison.entries(run_id, known))
         # Nothing new to say about a partition is not said again.
-        ledger.append(
-            entry
-            for entry in captured.entries
-            if entry.state != (known[entry.partition].state if entry.partition in known else "")
-        )
+        new = [entry for entry in captured.entries if entry.missed or entry.state != _state(known, entry.partition)]
+        if new:
+            ledger.append([*new, reached(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {_ATTEMPTS} times while this one compared it. '
         "Nothing is lost; refresh again."
     )
+
+
+def _state(known: Mapping[str, Entry], partition: str) -> str:
+    return known[partition].state if partition in known else ""
 
 
 def _refuse_mass_deletion(table: Table, found: dict[str, Fingerprint], known: dict[str, Entry]) -> None:
@@ -273,21 +280,24 @@ class _Comparison:
         for day, operation, count in connection.execute(counts).fetchall():
             self._counts[day, operation] += count
 
-    def entries(self, run_id: str) -> list[Entry]:
-        """What to write in the ledger, for every partition that was compared."""
-        return [
-            Entry(
-                asset=asset_name(self._table),
-                partition=partition,
-                state=fingerprint.state,
-                rows=fingerprint.rows,
-                recorded_at=self._snapshot.taken_at.replace(tzinfo=UTC),
-                run_id=run_id,
-                inserted=self._counts[partition, "insert"],
-                updated=self._counts[partition, "update"],
-                deleted=self._counts[partition, "delete"],
-                rejected=self._counts[partition, "rejected"],
-            )
-            for partition in self._partitions()
-            for fingerprint in [self._found.get(partition, Fingerprint(0, ""))]
-        ]
+    def entries(self, run_id: str, known: Mapping[str, Entry]) -> list[Entry]:
+        """What to write in the ledger, for every partition that was compared; ``known`` is what it says so far."""
+        return [self._entry(partition, run_id, known) for partition in self._partitions()]
+
+    def _entry(self, partition: str, run_id: str, known: Mapping[str, Entry]) -> Entry:
+        fingerprint = self._found.get(partition, Fingerprint(0, ""))
+        inserted, updated, deleted = (self._counts[partition, each] for each in ("insert", "update", "delete"))
+        return Entry(
+            asset=asset_name(self._table),
+            partition=partition,
+            state=fingerprint.state,
+            rows=fingerprint.rows,
+            recorded_at=self._snapshot.taken_at.replace(tzinfo=UTC),
+            run_id=run_id,
+            inserted=inserted,
+            updated=updated,
+            deleted=deleted,
+            rejected=self._counts[partition, "rejected"],
+            # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
+            missed=inserted + updated + deleted if fingerprint.state == _state(known, partition) else 0,
+        )

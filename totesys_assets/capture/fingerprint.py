@@ -5,6 +5,7 @@ Belongs here: the fingerprint's SQL. Does not belong here: what to do about a di
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from totesys_assets.catalogue.catalogue import Table
@@ -50,8 +51,21 @@ def fingerprints(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, 
     One sequential scan in the source. Raises what ``Snapshot.require`` raises.
     """
     snapshot.require(table)
+    origin = f"{snapshot.server}#{snapshot.generation}|{structure(snapshot, table)}"
     sql = _FINGERPRINT.format(partition=partition_sql(table, days), key=quoted(table.key), table=quoted(table.name))
-    return {
-        partition: Fingerprint(rows, f"{snapshot.server}|{rows}|{hash_}")
-        for partition, rows, hash_ in snapshot.rows(sql)
-    }
+    return {partition: Fingerprint(rows, f"{origin}|{rows}|{hash_}") for partition, rows, hash_ in snapshot.rows(sql)}
+
+
+def structure(snapshot: Snapshot, table: Table) -> str:
+    """Digest of what ``table`` is in the source and of what the catalogue says of it, types and rules.
+
+    Either may change what every row reads as, or whether it is a dead letter, without a row being written.
+    """
+    found = snapshot.tables[table.name]
+    declared = [(each.name, each.type, each.nullable, each.labels, each.is_date_text) for each in table.columns]
+    return hashlib.sha256(repr([declared, found.columns, found.origins]).encode()).hexdigest()[:12]
+
+
+def is_structure(snapshot: Snapshot, table: Table, state: str) -> bool:
+    """True when ``state``, of a fingerprint, was taken of a table of the structure that ``table`` has now."""
+    return state.split("|")[1:2] == [structure(snapshot, table)]

@@ -26,6 +26,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("updated", pa.int64()),
     ("deleted", pa.int64()),
     ("rejected", pa.int64()),
+    ("missed", pa.int64()),
     ("recorded_at", pa.timestamp("us", tz="UTC")),
     ("run_id", pa.string()),
     ("sequence", pa.int64()),
@@ -40,7 +41,8 @@ class Entry:
     """One partition of one asset, as a stage left it.
 
     ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; empty for a
-    partition without rows. ``rows`` are its current rows; the other counts are versions added by this capture.
+    partition without rows. ``rows`` are its current rows; the other counts are versions added by this capture, and of
+    these, the ones ``missed`` by the fingerprint: it had not changed.
     """
 
     asset: str
@@ -53,6 +55,20 @@ class Entry:
     updated: int = 0
     deleted: int = 0
     rejected: int = 0
+    missed: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What follows from this partition: its state, and when rows changed though the state did not."""
+        return f"{self.state} {self.recorded_at.isoformat()}" if self.missed else self.state
+
+
+@dataclass(frozen=True)
+class Total:
+    """All that the ledger ever noted of one partition: versions added, and of these, missed by the fingerprint."""
+
+    versions: int
+    missed: int
 
 
 class Ledger:
@@ -72,7 +88,8 @@ class Ledger:
         result: dict[str, dict[str, Entry]] = {}
         if table is None:
             return result
-        names = [field.name for field in fields(Entry)]
+        held = {field.name for field in table.schema().fields}
+        names = [field.name for field in fields(Entry) if field.name in held]
         # Moments as integers: DuckDB's way to Python's datetimes costs more than all the rest.
         columns = ", ".join(
             f"epoch_us({name}) AS {name}" if name == "recorded_at" else engine.quoted(name) for name in names
@@ -93,8 +110,28 @@ class Ledger:
         for row in rows:
             values = dict(zip(names, row, strict=True))
             values["recorded_at"] = _EPOCH + timedelta(microseconds=values["recorded_at"])
+            values["missed"] = values.get("missed") or 0  # a ledger begun before it was counted
             entry = Entry(**values)
             result.setdefault(entry.asset, {})[entry.partition] = entry
+        return result
+
+    def totals(self) -> dict[str, dict[str, Total]]:
+        """Sums over everything that was noted: asset -> partition -> total."""
+        table = self._lake.find(LEDGER)
+        result: dict[str, dict[str, Total]] = {}
+        if table is None:
+            return result
+        missed = "missed" if "missed" in {field.name for field in table.schema().fields} else "0"
+        connection = engine.connect()
+        try:
+            source = register(connection, "entries", table)
+            rows = connection.execute(
+                f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} GROUP BY ALL"
+            ).fetchall()
+        finally:
+            connection.close()
+        for asset, partition, versions, missing in rows:
+            result.setdefault(asset, {})[partition] = Total(int(versions), int(missing or 0))
         return result
 
     def append(self, entries: Iterable[Entry]) -> None:

@@ -63,15 +63,16 @@ def load(warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | Non
     ):
         # After the lock: what is read now is at least as new as what its last holder loaded.
         states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
-        _register_star(connection, lake, table, wanted)
+        rows = _register_star(connection, lake, table, wanted)
         keys = wanted.keys if wanted is not None else [WHOLE]
         entries = [states[key] for key in keys if key in states]
-        written = _merge(connection, warehouse, table)
+        written = merge(connection, warehouse, table, rows)
         _note(connection, warehouse, table, entries, run_id)
     return Loaded({entry.partition: entry.rows for entry in entries}, written)
 
 
-def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, days: DayRange | None) -> None:
+def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, days: DayRange | None) -> str:
+    """The star's rows of ``days``, as what an SQL FROM takes."""
     star = lake.find(PROCESSED, table.name)
     if star is None:
         raise PlatformError(
@@ -80,17 +81,21 @@ def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Tab
         )
     source = register(connection, "star_files", star, days)
     within = f"WHERE {table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else ""
-    columns = ", ".join(
+    return f"(SELECT * FROM {source} {within})"
+
+
+def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, rows: str) -> int:
+    """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
+
+    Returns the number of rows written: inserted or, in a dimension, changed.
+    """
+    in_warehouse = ", ".join(
         f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
         if column.type.startswith("time ")
         else quoted(column.name)
         for column in table.lake_columns
     )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {columns} FROM {source} {within}")
-
-
-def _merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> int:
-    """Rows written: inserted or, in a dimension, changed."""
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
     columns = ", ".join(quoted(column.name) for column in table.lake_columns)
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if table.is_fact and _number(connection, f"SELECT count(*) FROM (SELECT FROM {name} LIMIT 1) AS any_row") == 0:

@@ -6,6 +6,7 @@ Does not belong here: what the rows mean.
     <lake>/ingestion/<source table>    every version of every row, append-only
     <lake>/processed/<star table>      the star tables
     <lake>/ledger, <lake>/dead_letter  what was done, and what could not be typed
+    <lake>/schema_registry             how the source's tables were seen to be
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from totesys_assets.resources.engine import one_line, quoted
 log = logging.getLogger(__name__)
 
 INGESTION, PROCESSED = "ingestion", "processed"
-LEDGER, DEAD_LETTER = "ledger", "dead_letter"
+LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
 
 
 # Files in one folder of a table before they are merged: every read of the folder opens them all.
@@ -77,8 +78,11 @@ class Lake:
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
     def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
-        """The ledger or the dead letters, created when missing."""
-        return self.find(name) or self._create([name], schema, [], description, append_only=True)
+        """The ledger, the dead letters or the schema registry, created when missing."""
+        found = self.find(name)
+        if found is not None:
+            return _with_new_columns(found, schema)
+        return self._create([name], schema, [], description, append_only=True)
 
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.
@@ -105,7 +109,7 @@ class Lake:
         tables = catalogue()
         yield from ((INGESTION, name) for name in tables.source)
         yield from ((PROCESSED, name) for name in tables.star)
-        yield from ((LEDGER,), (DEAD_LETTER,))
+        yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,))
 
     def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
         found = self.find(zone, table.name)

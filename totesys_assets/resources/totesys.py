@@ -31,19 +31,28 @@ _SESSION = (
 
 # xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in
 # the name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
+# Statistics outlive a clean restart and nothing else: their age tells of a crash, which may have taken commits back,
+# and of a restored backup. After each of these, transaction ids may be given out a second time.
 _IDENTITY = """
 SELECT pg_current_snapshot()::text AS snapshot,
     (SELECT system_identifier FROM pg_control_system()) || '/'
         || CASE WHEN pg_is_in_recovery() THEN 'standby'
                 ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END || '/'
-        || (SELECT oid FROM pg_database WHERE datname = current_database()) AS server,
+        || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/'
+        || (SELECT coalesce(extract(epoch FROM stats_reset)::bigint, 0) FROM pg_stat_bgwriter) AS server,
     current_database() AS database, extract(epoch FROM pg_postmaster_start_time())::text AS started,
     to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at
 """
 
 _STRUCTURE = """
 SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
-    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable
+    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable,
+    -- a column dropped and added anew has another number; a label may be renamed: rows then read as something else,
+    -- though not one of them was written
+    concat_ws(' ', a.attnum, (
+        SELECT string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder)
+        FROM pg_enum WHERE enumtypid = a.atttypid
+    )) AS origin
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
@@ -53,9 +62,13 @@ WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_sch
 
 @dataclass
 class SourceTable:
-    """What the source says of one of its tables: column name -> type, in ``format_type`` spelling."""
+    """What the source says of one of its tables: column name -> type, in ``format_type`` spelling.
+
+    ``origins`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
+    """
 
     columns: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     kind: str = "r"
     readable: bool = True
 
@@ -64,8 +77,9 @@ class SourceTable:
 class Snapshot:
     """One REPEATABLE READ transaction of ToteSys: every read through ``connection`` sees the same instant.
 
-    ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another,
-    ``lifetime`` also one start of it from the next; ``taken_at`` (naive UTC) is when it was taken, by its clock.
+    ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another, and what it
+    was before a crash or a restore from what it is after; ``lifetime`` also one start of it from the next;
+    ``generation``: see capture/generation.py; ``taken_at`` (naive UTC) is when it was taken, by the source's clock.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -75,12 +89,18 @@ class Snapshot:
     database: str
     taken_at: datetime
     tables: dict[str, SourceTable]
+    generation: int = 0
+
+    @property
+    def xmax(self) -> int:
+        """The first transaction id that was not yet given out."""
+        return int(self.text.split(":")[1])
 
     @property
     def order(self) -> int:
         """Greater than that of every snapshot of the same ``lifetime`` that saw less, whatever the clock says."""
-        _, xmax, running = self.text.split(":")
-        return int(xmax) * 1_000_000 - len(running.split(",")) * bool(running)
+        running = self.text.split(":")[2]
+        return self.xmax * 1_000_000 - len(running.split(",")) * bool(running)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one small SELECT, run by the source in the snapshot."""
@@ -157,9 +177,10 @@ class Totesys:
             rows = connection.execute(READ, [_STRUCTURE]).fetchall()
         assert identity is not None  # noqa: S101 - a SELECT without FROM has one row
         tables: dict[str, SourceTable] = {}
-        for table, column, type_, kind, readable in rows:
+        for table, column, type_, kind, readable, origin in rows:
             found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
             found.columns[column] = type_
+            found.origins[column] = origin
         text, server, database, started, taken_at = identity
         lifetime = f"{server}/{started}"
         return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)

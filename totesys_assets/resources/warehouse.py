@@ -133,12 +133,24 @@ class Warehouse:
     def loaded(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded: table -> partition -> state. Empty before the first load."""
         with self.connect() as connection:
-            result: dict[str, dict[str, str]] = {}
-            if self._exists(connection, "_ledger"):
-                query = sql.SQL("SELECT table_name, partition, state FROM {}._ledger")
-                for table, partition, state in connection.execute(query.format(sql.Identifier(self.schema))):
-                    result.setdefault(str(table), {})[str(partition)] = str(state)
-            return result
+            return self.states(connection)
+
+    def states(self, connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, dict[str, str]]:
+        """``loaded``, as the transaction of ``connection`` sees it."""
+        result: dict[str, dict[str, str]] = {}
+        if self._exists(connection, "_ledger"):
+            query = sql.SQL("SELECT table_name, partition, state FROM {}._ledger")
+            for table, partition, state in connection.execute(query.format(sql.Identifier(self.schema))):
+                result.setdefault(str(table), {})[str(partition)] = str(state)
+        return result
+
+    def relations(self) -> list[str]:
+        """Names of the tables and views in the schema; none when there is no such schema."""
+        query = (
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p', 'v', 'm')"
+        )
+        with self.connect() as connection:
+            return sorted(str(row[0]) for row in connection.execute(query, [engine.quoted(self.schema)]))
 
     def mark(self) -> str:
         """Differs whenever something was loaded, or the database is another or an older one."""

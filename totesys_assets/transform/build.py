@@ -65,11 +65,11 @@ def expected_states(table: Table, states: States) -> dict[str, str]:
     if table.day_column:
         keys = {key for entries in inputs.values() for key, entry in entries.items() if entry.state}
         return {
-            key: _digest(query.sql, *(entries[key].state if key in entries else "" for entries in inputs.values()))
+            key: _digest(query.sql, *(entries[key].origin if key in entries else "" for entries in inputs.values()))
             for key in keys
         }
     listed = [
-        f"{source} {key} {entry.state}"
+        f"{source} {key} {entry.origin}"
         for source, entries in inputs.items()
         for key, entry in sorted(entries.items())
         if entry.state
@@ -164,6 +164,18 @@ def _rows(
         connection.execute(f"CREATE OR REPLACE TEMP TABLE built AS {star_query(table.name).sql}")
         counts.update(connection.execute(f"SELECT {partition}, count(*) FROM built GROUP BY 1").fetchall())
         yield from connection.execute(f"SELECT *{month} FROM built").to_arrow_reader(BATCH_ROWS)
+
+
+def warehouse_rows(table: Table) -> str:
+    """The SELECT of what the warehouse holds of star ``table`` when all of it was loaded, over ``create_schemas``.
+
+    A fact: every version. A dimension: one row for each key, wherever it has been: where it is, or was last.
+    """
+    rows = star_query(table.name).sql
+    if table.is_fact or table.day_column is None:
+        return rows
+    order = f"ORDER BY _is_deleted, {RECORDED_AT} DESC"
+    return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY {quoted(table.key)} {order}) = 1"
 
 
 def create_schemas(

@@ -1,0 +1,36 @@
+"""Generations of the source: a server set back to an earlier state gives its transaction ids out a second time.
+
+Belongs here: noticing it, and numbering what comes after, so that every fingerprint taken before differs from every
+one taken since. Does not belong here: the fingerprint itself. A crash or a restored backup shows in the identity of
+the server; what this adds is the cold copy of a data directory, put back without a trace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC
+
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.resources.totesys import Snapshot
+
+SOURCE = "source"
+
+
+def settle(ledger: Ledger, snapshot: Snapshot) -> Snapshot:
+    """The snapshot with its generation; a new one is noted as it begins."""
+    noted = ledger.newest([SOURCE]).get(SOURCE, {}).get(snapshot.server)
+    if noted is None:
+        return snapshot
+    generation, xmax = map(int, noted.state.split())
+    if snapshot.xmax >= xmax:
+        return replace(snapshot, generation=generation)
+    settled = replace(snapshot, generation=generation + 1)
+    # At once: when the server has given out as many ids as before, there is nothing left to notice it by.
+    ledger.append([reached(settled, run_id="")])
+    return settled
+
+
+def reached(snapshot: Snapshot, run_id: str) -> Entry:
+    """How far the source has come: to be noted in one commit with the fingerprints taken from ``snapshot``."""
+    state = f"{snapshot.generation} {snapshot.xmax}"
+    return Entry(SOURCE, snapshot.server, state, 0, snapshot.taken_at.replace(tzinfo=UTC), run_id)

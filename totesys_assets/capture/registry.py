@@ -1,0 +1,108 @@
+"""The schema registry: the columns and types that each source table was ever seen with, numbered.
+
+Belongs here: noting a structure when it is first seen, captured or refused, and listing them. Does not belong here:
+judging a structure, which is ``Snapshot.require``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.errors import SchemaDrift
+from totesys_assets.resources.lake import REGISTRY, Lake, LostRace, append, register
+from totesys_assets.resources.totesys import Snapshot
+
+CAPTURED, REFUSED = "captured", "refused"
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("table_name", pa.string()),
+    ("version", pa.int64()),
+    ("status", pa.string()),
+    ("columns", pa.string()),
+    ("first_seen_at", pa.timestamp("us", tz="UTC")),
+]
+_SCHEMA = pa.schema(_COLUMNS)
+_DESCRIPTION = "Columns and types that the source's tables were seen with"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One version of a table's structure: column name -> type, and since when it is seen."""
+
+    table: str
+    version: int
+    status: str
+    columns: dict[str, str]
+    first_seen_at: datetime
+
+    def changes(self, before: Structure | None) -> list[str]:
+        """What is different from the version ``before``, column by column."""
+        if before is None:
+            return [f"first seen, {len(self.columns)} columns"]
+        old, new = before.columns, self.columns
+        found = [f'"{name}" is gone' for name in old if name not in new]
+        found += [f'"{name}" ({type_}) is new' for name, type_ in new.items() if name not in old]
+        found += [
+            f'"{name}" is {new[name]}, was {type_}' for name, type_ in old.items() if name in new and new[name] != type_
+        ]
+        return found or [f"columns as before, now {self.status}"]
+
+
+def structures(lake: Lake, table: str | None = None) -> list[Structure]:
+    """All versions, of one table or of all, oldest first."""
+    held = lake.find(REGISTRY)
+    if held is None:
+        return []
+    with duckdb.connect() as connection:
+        rows = (
+            connection.execute(
+                f"SELECT table_name, version, status, columns, first_seen_at FROM {register(connection, 'held', held)} "
+                "WHERE coalesce(table_name = $table, true) ORDER BY table_name, version",
+                {"table": table},
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+    return [
+        Structure(row["table_name"], row["version"], row["status"], json.loads(row["columns"]), row["first_seen_at"])
+        for row in rows
+    ]
+
+
+def note(lake: Lake, snapshot: Snapshot, table: Table, status: str) -> None:
+    """Append the structure that ``table`` has in ``snapshot``, unless it is the newest one noted, with this status."""
+    found = snapshot.tables[table.name].columns
+    while True:
+        held = lake.open_plain(REGISTRY, _SCHEMA, _DESCRIPTION)
+        known = structures(lake, table.name)
+        if known and (known[-1].columns, known[-1].status) == (found, status):
+            return
+        row = {
+            "table_name": table.name,
+            "version": len(known) + 1,
+            "status": status,
+            "columns": json.dumps(found),
+            "first_seen_at": snapshot.taken_at.replace(tzinfo=UTC),
+        }
+        try:
+            append(held, pa.Table.from_pylist([row], schema=_SCHEMA).to_batches(), _SCHEMA, f"registry:{table.name}")
+        except LostRace:
+            continue  # somebody else noted this table's structure: look again
+        return
+
+
+@contextmanager
+def drift_noted(lake: Lake, snapshot: Snapshot, table: Table) -> Iterator[None]:
+    """Note the structure that makes the block raise SchemaDrift."""
+    try:
+        yield
+    except SchemaDrift:
+        note(lake, snapshot, table, REFUSED)
+        raise
