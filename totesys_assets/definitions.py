@@ -6,12 +6,13 @@ from typing import Any
 
 import dagster as dg
 
+from totesys_assets.assets.checks import audit_checks
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.warehouse import warehouse_assets
 from totesys_assets.automation.jobs import asset_jobs, compact_job
 from totesys_assets.automation.partitions import daily_partitions
-from totesys_assets.automation.schedules import compaction_schedule, nightly_schedule
+from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
 from totesys_assets.automation.sensors import changes_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.local.home import Databases, databases
@@ -35,8 +36,9 @@ def build_definitions(
             *processed_assets(tables, partitions),
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
+        asset_checks=[audit_checks(tables, settings)],
         jobs=[*asset_jobs(tables), compact],
-        schedules=[nightly_schedule(settings), compaction_schedule(compact)],
+        schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
         sensors=[changes_sensor(settings)],
         resources={**make_resources(settings), **(resources or {})},
         # A process per step would cost seconds for each of up to 33 steps; the work is in DuckDB and PostgreSQL anyway.

@@ -5,7 +5,7 @@ Belongs here: metadata made of the catalogue. Does not belong here: what an asse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 
 OWNERS = ["team:data-platform"]
+DEAD_LETTERS = "no_dead_letters"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
 # What the lake adds to a source table, as users see it.
 _VERSION_COLUMNS = [
@@ -107,6 +108,15 @@ def failures() -> Iterator[None]:
         yield
     except PlatformError as error:
         raise dg.Failure(str(error)) from error
+
+
+def own_checks(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
+    """The checks that go with the materialisation of ``assets``; those of the audit go by themselves."""
+    return [
+        dg.AssetCheckKey(dg.AssetKey(asset.split("/")), DEAD_LETTERS)
+        for asset in assets
+        if asset.startswith(f"{TOTESYS}/")
+    ]
 
 
 GROUPS = {TOTESYS: "ingestion", STAR: "processed", WAREHOUSE: "warehouse"}

@@ -11,6 +11,7 @@ import dagster as dg
 
 from totesys_assets.assets.describe import (
     ACCEPT_DELETIONS_TAG,
+    DEAD_LETTERS,
     GROUPS,
     OWNERS,
     definition_metadata,
@@ -30,7 +31,6 @@ from totesys_assets.settings import Settings
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
 PRIORITY = 30
-DEAD_LETTERS = "no_dead_letters"
 
 
 def ingestion_assets(
@@ -69,8 +69,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         context: dg.AssetExecutionContext, session: dg.ResourceParam[Session], lake: dg.ResourceParam[Lake]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
-        selected = context.run.asset_selection
-        tables = sum(key.path[0] == TOTESYS for key in selected) if selected else len(session.totesys.catalogue.source)
+        tables = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
         comparison = partial(
             capture,
             lake=lake,

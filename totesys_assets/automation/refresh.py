@@ -33,11 +33,13 @@ def execute(
     """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done."""
     started = time.monotonic()
     wanted = run_request(request)
-    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+        asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
+    )
+    result = job.execute_in_process(
         run_config=_QUIET,
         instance=instance,
         raise_on_error=False,
-        asset_selection=list(wanted.asset_selection or []),
         tags={**wanted.tags, **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {})},
     )
     failures = [_sentence(event) for event in result.all_events if event.is_step_failure]

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from totesys_assets.automation.jobs import EVERYTHING
+from totesys_assets.automation.jobs import AUDIT, EVERYTHING
 from totesys_assets.days import partition_range
 from totesys_assets.settings import Settings
 
@@ -28,6 +28,18 @@ def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
         return dg.RunRequest(tags=range_tags(days.first.isoformat(), days.last.isoformat()))
 
     return _nightly
+
+
+def audit_schedule() -> dg.ScheduleDefinition:
+    """Every night, before the comparison mends what it finds, the audit looks whether anything was missed."""
+    return dg.ScheduleDefinition(
+        name="nightly_audit",
+        job_name=AUDIT,
+        cron_schedule="0 2 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Runs the audit, all checks of it, at 02:00 UTC.",
+    )
 
 
 def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:

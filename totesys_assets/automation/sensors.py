@@ -10,6 +10,7 @@ from itertools import takewhile
 
 import dagster as dg
 
+from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import look
@@ -46,6 +47,7 @@ def run_request(request: Request) -> dg.RunRequest:
     days = request.days
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
+        asset_check_keys=own_checks(request.assets),
         tags=REFRESH_TAG | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {}),
     )
 

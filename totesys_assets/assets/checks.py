@@ -1,0 +1,66 @@
+"""The audit as asset checks: what the platform promises of its tables, and what the business promises of its data.
+
+Belongs here: the check of each finding. Does not belong here: what an audit looks at, which is audit/.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+
+from totesys_assets.assets.describe import failures
+from totesys_assets.audit import rules
+from totesys_assets.audit.audit import audit, checks
+from totesys_assets.audit.findings import CLAIMS, Finding
+from totesys_assets.automation.decide import TOTESYS
+from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.days import partition_range
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+
+
+def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
+    """All checks of the audit, in one step: they look at one instant, and any of them may be run alone."""
+
+    @dg.multi_asset_check(
+        name="audit_checks",
+        specs=list(_specs(catalogue)),
+        can_subset=True,
+        description="Compares ToteSys, the lake and the warehouse by digests that each computes itself.",
+    )
+    def _audit(
+        context: dg.AssetCheckExecutionContext,
+        session: dg.ResourceParam[Session],
+        lake: dg.ResourceParam[Lake],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> Iterable[dg.AssetCheckResult]:
+        chosen = [("/".join(key.asset_key.path), key.name) for key in context.selected_asset_check_keys]
+        with failures():
+            found = audit(session.totesys, lake, warehouse, partition_range(settings.first_day), sorted(chosen))
+        for finding in found:
+            yield _result(finding)
+
+    return _audit
+
+
+def _specs(catalogue: Catalogue) -> Iterator[dg.AssetCheckSpec]:
+    for asset, check in checks(catalogue):
+        yield dg.AssetCheckSpec(check, asset=_key(asset), description=CLAIMS[check])
+    for rule in rules.RULES:
+        yield dg.AssetCheckSpec(rule.name, asset=_key(f"{TOTESYS}/{rule.table}"), description=rule.claim)
+
+
+def _result(finding: Finding) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=_key(finding.asset),
+        check_name=finding.check,
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.WARN if finding.warning else dg.AssetCheckSeverity.ERROR,
+        description=finding.detail,
+        metadata={"partitions_pending": finding.pending, **finding.numbers},
+    )
+
+
+def _key(asset: str) -> dg.AssetKey:
+    return dg.AssetKey(asset.split("/"))
