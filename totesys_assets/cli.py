@@ -1,4 +1,4 @@
-"""The command line: ``totesys up``, ``refresh``, ``status``, ``sql`` and ``simulate``.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``sql`` and ``simulate``; the rest is in cli_audit.py.
 
 Belongs here: options, progress and what is printed. Does not belong here: the work itself.
 """
@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 
+from totesys_assets import cli_audit
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, databases, only_one, refreshed
 from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.terminal import address, err, out, reporter
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 GROUPS = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
 
 
@@ -91,16 +91,12 @@ def refresh(
     days = (first.date(), last.date()) if first and last else None
     console = err if as_json else out
     settings = Settings.from_env()
-    with databases(settings, scale=scale, report=_reporter(console)) as urls:
+    with databases(settings, scale=scale, report=reporter(console)) as urls:
         summary = _refresh(refreshed(settings), urls, console, days, full=full, accept_deletions=accept_deletions)
     if as_json:
         click.echo(json.dumps(asdict(summary), default=str, indent=2))
     if not summary.success:
         sys.exit(1)
-
-
-def _reporter(console: Console) -> Any:
-    return lambda text: console.print(f"[dim]·[/dim] {text}", soft_wrap=True)
 
 
 def _refresh(
@@ -238,7 +234,7 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
         grid.add_row(row["table"], f"{row['rows']:,}", f"{row['versions']:,}")
     console.print(grid)
     console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
-    console.print(f"warehouse  {_where(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
+    console.print(f"warehouse  {address(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
     if settings.warehouse_url is None:
         console.print("\nNext: [bold]make up[/bold] (totesys up) runs everything live, with the Dagster UI;")
         console.print("      [bold]totesys sql[/bold] opens the warehouse, [bold]totesys --help[/bold] lists the rest.")
@@ -248,22 +244,12 @@ def _stages(summary: Summary) -> str:
     return ", ".join(f"{GROUPS[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in GROUPS)
 
 
-def _where(url: str) -> str:
-    """A database's address without its password."""
-    import psycopg.conninfo
-
-    parts = psycopg.conninfo.conninfo_to_dict(url)
-    user = f"{parts['user']}@" if parts.get("user") else ""
-    port = f":{parts['port']}" if parts.get("port") else ""
-    return f"postgresql://{user}{parts.get('host') or 'localhost'}{port}/{parts.get('dbname') or ''}"
-
-
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
 def status(as_json: bool) -> None:
     """Show what the warehouse holds, what is stale, and which rows wait in the dead letters. Changes nothing."""
     settings = Settings.from_env()
-    with databases(settings, report=_reporter(err)) as urls:
+    with databases(settings, report=reporter(err)) as urls:
         settings = refreshed(settings)
         from totesys_assets.automation.look import look
         from totesys_assets.capture.dead_letters import open_dead_letters
@@ -277,9 +263,9 @@ def status(as_json: bool) -> None:
         letters = open_dead_letters(lake).to_pylist()
         contents = _contents(warehouse)
         where = {
-            "totesys": _where(urls.totesys),
+            "totesys": address(urls.totesys),
             "lake": settings.lake_uri,
-            "warehouse": _where(urls.warehouse),
+            "warehouse": address(urls.warehouse),
             "schema": settings.warehouse_schema,
         }
     stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
@@ -306,12 +292,7 @@ def _print_status(
     for problem in problems:
         err.print(f"✗ {problem}", markup=False)
     if letters:
-        out.print(f"{len(letters)} dead letters, kept until they are mended in ToteSys:")
-        for letter in letters[:20]:
-            out.print(
-                f"  {letter['table_name']} {letter['row_key']}: {letter['column_name']} {letter['reason']}",
-                markup=False,
-            )
+        out.print(f"{len(letters)} dead letters, kept until they are mended in ToteSys: totesys dead-letters")
     out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
 
 
@@ -327,7 +308,7 @@ def sql(statement: str | None) -> None:
     from totesys_assets.local.postgres import binaries
 
     settings = Settings.from_env()
-    with databases(settings, report=_reporter(err)) as urls:
+    with databases(settings, report=reporter(err)) as urls:
         parts = psycopg.conninfo.conninfo_to_dict(urls.warehouse)
         # Through the environment: a command line can be seen by everybody on the machine.
         secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
@@ -367,10 +348,10 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
     from totesys_assets.local import simulator
     from totesys_assets.resources.engine import one_line
 
-    with databases(settings, scale=scale, report=_reporter(err)) as urls:
+    with databases(settings, scale=scale, report=reporter(err)) as urls:
         try:
             if create and settings.totesys_url:
-                simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=_reporter(err))
+                simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=reporter(err))
             with simulator.Traffic(urls.totesys, seed=seed, on_event=_tell) as traffic:
                 traffic.run(rate, threading.Event(), limit=events)
         except (ValueError, LookupError, psycopg.Error) as error:  # the database is not one that it can use
@@ -392,7 +373,7 @@ def up(port: int, rate: float, scale: float) -> None:
     settings = Settings.from_env()
     with only_one(settings.home / "up.lock", "totesys up"):
         live.require_free_port(port)
-        with databases(settings, scale=scale, report=_reporter(out)) as urls:
+        with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             _refresh(settings, urls, out)
             live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
@@ -403,6 +384,9 @@ def _say(who: str, what: str) -> None:
     out.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", end="")
     out.print(what, markup=False, soft_wrap=True)
 
+
+for command in cli_audit.COMMANDS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -27,7 +27,7 @@ from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, literal, quoted
-from totesys_assets.resources.lake import INGESTION, Lake, LostRace, append, conform, register
+from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, append, conform, register
 from totesys_assets.resources.totesys import READ, Snapshot
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def capture(
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
         found = fingerprints(snapshot, table, all_days)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
-    if not any(is_structure(snapshot, table, entry.state) for entry in known.values()):
+    if lake.find(REGISTRY) is None or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
     if not accept_deletions:
         _refuse_mass_deletion(table, found, known)
