@@ -140,7 +140,11 @@ def _restore(schema: str, moment: datetime | None) -> None:
     for table, rows, versions in contents:
         grid.add_row(table, f"{rows:,}", f"{versions:,}")
     out.print(grid)
-    out.print(f"{sum(written.values()):,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} totesys sql", markup=False)
+    out.print(
+        f"{sum(written.values()):,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} totesys sql",
+        markup=False,
+        soft_wrap=True,
+    )
     if unequal:
         err.print(f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: totesys audit")
         sys.exit(1)

@@ -56,15 +56,6 @@ RULES = (
         "OR (transaction_type = 'PURCHASE') IS DISTINCT FROM (purchase_order_id IS NOT NULL)",
     ),
     Rule(
-        "transaction",
-        "one_per_order",
-        "Every order has one transaction. Known exceptions: none in the real data.",
-        "transaction_id",
-        "orders > 1",
-        'SELECT max(transaction_id) AS transaction_id, count(*) AS orders FROM "transaction" '
-        "WHERE coalesce(sales_order_id, purchase_order_id) IS NOT NULL GROUP BY sales_order_id, purchase_order_id",
-    ),
-    Rule(
         "sales_order",
         "has_transaction",
         "Every sales order has a transaction, made with it. Known exceptions: none in the real data.",

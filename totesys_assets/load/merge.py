@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import duckdb
 
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
@@ -20,12 +20,13 @@ from totesys_assets.resources.lake import PROCESSED, Lake, register
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
 from totesys_assets.transform.build import asset_name
 
-# Numbers are drawn only for rows that are new, in the order in which they were recorded.
+# Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
+# from a day comes before the arrival at another.
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})
 SELECT {columns} FROM {staging} AS staged
 WHERE NOT EXISTS (SELECT 1 FROM {table} AS held WHERE {same_version})
-ORDER BY _recorded_at, {key}
+ORDER BY _recorded_at, {key}, _operation
 ON CONFLICT DO NOTHING
 """
 
@@ -116,7 +117,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
     for constraint in constraints(table):
         run(connection, constraint.drop(warehouse.schema).as_string())
     target = f"{ALIAS}.{quoted(warehouse.schema)}.{quoted(table.name)}"
-    order = f"ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}"
+    order = f"ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}, {OPERATION}"
     connection.execute(f"INSERT INTO {target} ({columns}) SELECT {columns} FROM star_rows {order}")
     for constraint in constraints(table):
         run(connection, constraint.add(warehouse.schema).as_string())

@@ -1,0 +1,287 @@
+"""The audit: what it looks at is equal after a refresh, and whatever is made to differ, it names."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from deltalake import DeltaTable
+
+from totesys_assets.audit import rules
+from totesys_assets.audit.audit import audit, checks
+from totesys_assets.audit.findings import CONTENT, LEDGER, MONEY, RECORDS, REFERENCES, ROWS, Finding
+from totesys_assets.capture.fingerprint import fingerprints
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.cli import main
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets_tests.conftest import Platform, PostgresServer
+
+
+def look_back(platform: Platform) -> list[Finding]:
+    return audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+
+
+def differing(findings: list[Finding]) -> dict[tuple[str, str], Finding]:
+    return {(finding.asset, finding.check): finding for finding in findings if not finding.passed}
+
+
+def in_warehouse(platform: Platform, statement: str) -> None:
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def forge_ledger(platform: Platform, name: str) -> None:
+    """Note the source's present fingerprints as if they had been captured: a change that no fingerprint shows."""
+    table, ledger = catalogue().source[name], Ledger(platform.lake)
+    with platform.totesys.snapshot() as snapshot:
+        found = fingerprints(snapshot, table, platform.days)
+    known = ledger.newest()[f"ingestion/{name}"]
+    ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
+
+
+def test_after_a_refresh_everything_is_equal_and_nothing_is_pending(platform: Platform) -> None:
+    platform.refresh()
+    found = look_back(platform)
+    assert {(each.asset, each.check) for each in found} == {*checks(catalogue()), *rules.checks()}
+    assert differing(found) == {}
+    assert {each.pending for each in found} == {0}
+    details = {(each.asset, each.check): each.detail for each in found}
+    assert details["totesys/payment", CONTENT] == "2 rows, equal in every column"
+    assert details["warehouse/fact_payment", MONEY] == "USD 134,075.69, EUR 2,432.43"
+    assert details["warehouse/fact_payment", ROWS] == "2 rows in ToteSys, 2 current in the warehouse"
+
+
+def test_after_updates_deletions_and_moves_everything_is_equal(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = 2000")
+    platform.sql("UPDATE payment SET paid = true, last_updated = '2024-08-23 07:55' WHERE payment_id = 2")
+    platform.sql("UPDATE address SET district = '', city = 'Ünïcode 🧵' WHERE address_id = 2")
+    platform.sql("DELETE FROM payment WHERE payment_id = 1")
+    platform.sql("DELETE FROM transaction WHERE transaction_id = 2")
+    platform.sql("UPDATE purchase_order SET created_at = '2024-08-22 10:00'")
+    platform.refresh()
+    assert {key for key, each in differing(look_back(platform)).items() if not each.warning} == set()
+
+
+def test_what_waits_for_a_refresh_is_pending_and_no_difference(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = 2000, unit_price = 3")
+    found = look_back(platform)
+    assert [key for key in differing(found) if key[1] in (CONTENT, ROWS, RECORDS, MONEY)] == []
+    pending = {(each.asset, each.check): each.pending for each in found}
+    assert pending["totesys/sales_order", CONTENT] == 1
+    assert pending["warehouse/fact_sales_order", MONEY] == 1
+    assert pending["totesys/payment", CONTENT] == 0
+
+
+def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_mended(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = 2000")
+    forge_ledger(platform, "sales_order")
+    assert not any("totesys/sales_order" in request.assets for request in platform.look().requests)
+    missed = differing(look_back(platform))["totesys/sales_order", CONTENT]
+    assert missed.numbers["rows_missed"] == 1
+    assert "1 rows differ in 2024-08-20" in missed.detail
+    job = platform.definitions().resolve_job_def("refresh_everything")
+    days = {"dagster/asset_partition_range_start": "2024-08-19", "dagster/asset_partition_range_end": "2024-08-22"}
+    assert job.execute_in_process(instance=platform.instance, tags=days).success
+    found = look_back(platform)
+    assert [key for key in differing(found) if key[1] == CONTENT] == []
+    [content] = [each for each in found if (each.asset, each.check) == ("totesys/sales_order", CONTENT)]
+    assert content.numbers["rows_missed_before"] == 1
+    assert platform.look().requests == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "asset", "check", "finding"),
+    [
+        (
+            "UPDATE fact_sales_order SET units_sold = 7",
+            "warehouse/fact_sales_order",
+            RECORDS,
+            "the records differ from what follows from the lake, in 2024-08-20",
+        ),
+        (
+            "UPDATE fact_sales_order SET unit_price = 7",
+            "warehouse/fact_sales_order",
+            MONEY,
+            "EUR 7,007.00 in the warehouse, but EUR 2,432.43 in ToteSys",
+        ),
+        (
+            "DELETE FROM fact_payment WHERE payment_id = 1",
+            "warehouse/fact_payment",
+            ROWS,
+            "2 rows in ToteSys, 1 current",
+        ),
+        (
+            "INSERT INTO fact_sales_order OVERRIDING SYSTEM VALUE SELECT 99, sales_order_id, created_date, "
+            "created_time, last_updated_date, last_updated_time, sales_staff_id, counterparty_id, units_sold, "
+            "unit_price, currency_id, design_id, agreed_payment_date, agreed_delivery_date, "
+            "agreed_delivery_location_id, _operation, _recorded_at + interval '1 s' FROM fact_sales_order",
+            "warehouse/fact_sales_order",
+            RECORDS,
+            "the records differ",
+        ),
+        ("UPDATE dim_staff SET last_name = 'OKeefe'", "warehouse/dim_staff", RECORDS, "in the whole table"),
+        (
+            "DELETE FROM dim_design",
+            "warehouse/fact_sales_order",
+            REFERENCES,
+            "design_id 1 has no row in its dimension",
+        ),
+        ("DELETE FROM dim_design", "warehouse/dim_design", ROWS, "1 rows in ToteSys, 0 current"),
+    ],
+)
+def test_whatever_the_warehouse_does_not_hold_as_it_should_is_named(
+    platform: Platform, damage: str, asset: str, check: str, finding: str
+) -> None:
+    platform.refresh()
+    in_warehouse(platform, damage)
+    assert finding in differing(look_back(platform))[asset, check].detail
+
+
+def test_versions_that_the_lake_has_lost_are_named(platform: Platform) -> None:
+    platform.refresh()
+    before = platform.lake.open_existing(catalogue().source["sales_order"]).version()
+    platform.sql("UPDATE sales_order SET units_sold = 2000")
+    platform.refresh()
+    DeltaTable(platform.lake.location("ingestion", "sales_order")).restore(before)
+    lost = differing(look_back(platform))
+    assert "1 versions were noted and are not in the lake, in 2024-08-20" in lost["totesys/sales_order", LEDGER].detail
+    assert "rows differ in 2024-08-20" in lost["totesys/sales_order", CONTENT].detail
+
+
+def test_a_dead_letter_is_no_difference(platform: Platform) -> None:
+    platform.sql("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id = 1")
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET unit_price = 'NaN'")  # one that had a good version before
+    platform.refresh()
+    assert [key for key, each in differing(look_back(platform)).items() if not each.warning] == []
+
+
+def test_a_dimension_row_among_the_dead_letters_leaves_its_facts_without_a_row(platform: Platform) -> None:
+    platform.sql("UPDATE design SET last_updated = 'infinity'")
+    platform.refresh()
+    assert "design_id 1 has no row" in differing(look_back(platform))["warehouse/fact_sales_order", REFERENCES].detail
+
+
+def test_a_table_that_drifted_fails_its_own_checks_and_no_others(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    lost = differing(look_back(platform))
+    assert {asset for asset, _ in lost} == {"totesys/design", "warehouse/dim_design"}
+    assert '"colour" (text) is new' in lost["totesys/design", CONTENT].detail
+
+
+def test_before_the_first_refresh_there_is_nothing_to_audit(platform: Platform) -> None:
+    with pytest.raises(PlatformError, match=r"Nothing was loaded into this warehouse yet\. Run: totesys refresh"):
+        look_back(platform)
+
+
+def test_an_audit_beside_traffic_and_refreshes_raises_no_false_alarm(platform: Platform) -> None:
+    platform.refresh()
+
+    def trade() -> None:
+        for number in range(2, 5):
+            platform.sql(
+                "INSERT INTO sales_order SELECT %s, created_at + interval '1 day', last_updated, design_id, staff_id, "
+                "counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date, agreed_payment_date, "
+                "agreed_delivery_location_id FROM sales_order WHERE sales_order_id = 1",
+                [number],
+            )
+            platform.sql("UPDATE sales_order SET units_sold = units_sold + 1, unit_price = unit_price + 0.01")
+            platform.refresh()
+
+    with ThreadPoolExecutor(1) as beside:
+        trading = beside.submit(trade)
+        rounds = 0
+        while not trading.done() or rounds < 3:
+            found = audit(platform.totesys, platform.lake, platform.warehouse, platform.days, checks(catalogue()))
+            assert differing(found) == {}
+            rounds += 1
+        trading.result()
+
+
+BREAKING = {
+    ("transaction", "type_matches_order"): (
+        "UPDATE transaction SET sales_order_id = NULL WHERE transaction_id = 1",
+        "1",
+    ),
+    ("sales_order", "has_transaction"): ("UPDATE transaction SET sales_order_id = NULL", "1"),
+    ("purchase_order", "has_transaction"): ("UPDATE transaction SET purchase_order_id = NULL", "1"),
+    ("sales_order", "nothing_negative"): ("UPDATE sales_order SET units_sold = -1", "1"),
+    ("purchase_order", "nothing_negative"): ("UPDATE purchase_order SET item_unit_price = 0", "1"),
+    ("payment", "one_per_transaction"): ("DELETE FROM payment WHERE payment_id = 2", "1"),
+    ("payment", "amount_is_quantity_times_price"): (
+        "UPDATE payment SET payment_amount = payment_amount + 0.01 WHERE payment_id = 2",
+        "2",
+    ),
+    ("payment", "agrees_with_order"): ("UPDATE payment SET payment_date = '2024-08-24' WHERE payment_id = 2", "2"),
+    ("payment", "type_matches_transaction"): ("UPDATE payment SET payment_type_id = 3 WHERE payment_id = 2", "2"),
+    ("payment", "account_numbers_have_8_digits"): (
+        "UPDATE payment SET company_ac_number = 1234567 WHERE payment_id = 1",
+        "1",
+    ),
+    ("payment", "nothing_negative"): ("UPDATE payment SET payment_amount = -1 WHERE payment_id = 1", "1"),
+}
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: f"{rule.table}.{rule.name}")
+def test_every_rule_of_the_business_warns_of_the_row_that_breaks_it(
+    rule: rules.Rule, postgres_server: PostgresServer, trade_template: str
+) -> None:
+    statement, key = BREAKING[rule.table, rule.name]
+    url = postgres_server.template(f"rule_{rule.table}_{rule.name}", trade_template)
+    table = catalogue().source[rule.table]
+    with Totesys(url).snapshot() as snapshot:
+        assert rules.examine(snapshot, table, rule.name).passed
+    with psycopg.connect(url) as connection:
+        connection.execute(statement)
+    with Totesys(url).snapshot() as snapshot:
+        found = rules.examine(snapshot, table, rule.name)
+    assert found.warning
+    assert not found.passed
+    assert found.detail == f"1 break it: {rule.key} {key}"
+
+
+def test_the_nightly_audit_is_recorded_by_dagster_and_a_refresh_does_not_wait_for_one(platform: Platform) -> None:
+    [outcome] = platform.refresh()
+    steps = {stats.step_key for stats in platform.instance.get_run_step_stats(outcome.run_id)}
+    assert "audit_checks" not in steps
+    in_warehouse(platform, "UPDATE fact_sales_order SET units_sold = 7")
+    result = platform.definitions().resolve_job_def("audit").execute_in_process(instance=platform.instance)
+    assert result.success
+    evaluations = {
+        ("/".join(each.asset_key.path), each.check_name): each for each in result.get_asset_check_evaluations()
+    }
+    assert evaluations.keys() == {*checks(catalogue()), *rules.checks()}
+    assert {key for key, each in evaluations.items() if not each.passed} == {
+        ("warehouse/fact_sales_order", RECORDS),
+        ("warehouse/fact_sales_order", MONEY),
+    }
+
+
+def test_the_command_prints_what_differs_and_fails_only_then(platform: Platform) -> None:
+    platform.refresh()
+    equal = CliRunner().invoke(main, ["audit"])
+    assert (equal.exit_code, "none differ, no warnings." in equal.output) == (0, True)
+    platform.sql("UPDATE payment SET payment_amount = -1 WHERE payment_id = 1")
+    platform.refresh()
+    warned = CliRunner().invoke(main, ["audit"])
+    assert (warned.exit_code, "none differ, 2 warnings." in warned.output) == (0, True)
+    in_warehouse(platform, "DELETE FROM fact_payment")
+    different = CliRunner().invoke(main, ["audit", "--json"])
+    assert different.exit_code == 1
+    document = json.loads(different.stdout)
+    assert not document["equal"]
+    assert {each["check"] for each in document["findings"] if not each["passed"] and not each["warning"]} == {
+        ROWS,
+        RECORDS,
+        MONEY,
+    }
