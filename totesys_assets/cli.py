@@ -140,7 +140,8 @@ def _refresh(
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
-            seen = look(Totesys(urls.totesys), lake, warehouse, all_days, unless=recall(instance))
+            totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
+            seen = look(totesys, lake, warehouse, all_days, unless=recall(instance))
             wanted, problems = seen.requests, [str(problem) for problem in seen.problems]
             if seen.mark is not None and not seen.probed_only:
                 remember(instance, seen.mark)
@@ -273,7 +274,8 @@ def status(as_json: bool) -> None:
         from totesys_assets.resources.warehouse import Warehouse
 
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        seen = look(Totesys(urls.totesys), lake, warehouse, partition_range(settings.first_day))
+        totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
+        seen = look(totesys, lake, warehouse, partition_range(settings.first_day))
         letters = open_dead_letters(lake).to_pylist()
         contents = _contents(warehouse)
         where = {

@@ -584,7 +584,7 @@ def test_a_missing_table_is_named_with_those_found_instead(platform: Platform) -
 
 def test_an_empty_database_is_not_taken_for_totesys(platform: Platform) -> None:
     with (
-        Totesys(platform.warehouse_url).snapshot() as snapshot,
+        Totesys(platform.warehouse_url, allow_superuser=True).snapshot() as snapshot,
         pytest.raises(WrongDatabase, match=r"found: no tables at all"),
     ):
         capture_from(snapshot, platform)
@@ -724,7 +724,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.resources.totesys import Totesys
 
 try:
-    with Totesys(sys.argv[1]).snapshot() as snapshot:
+    with Totesys(sys.argv[1], allow_superuser=True).snapshot() as snapshot:
         stream = snapshot.connection.execute("SELECT * FROM totesys.sales_order").to_arrow_reader(1)
         with psycopg.connect(sys.argv[1], autocommit=True) as connection:
             connection.execute({KILL!r})

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
-from totesys_assets.errors import SchemaDrift, WrongDatabase
+from totesys_assets.errors import SchemaDrift, UnsafeLogin, WrongDatabase
 from totesys_assets.resources import engine
 
 ALIAS = "totesys"
@@ -31,6 +31,7 @@ _SESSION = (
 
 # xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in
 # the name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
+# The login is a superuser's also when it is only a member of such a role: SET ROLE is all that it takes.
 _IDENTITY = """
 SELECT pg_current_snapshot()::text AS snapshot,
     (SELECT system_identifier FROM pg_control_system()) || '/'
@@ -38,7 +39,8 @@ SELECT pg_current_snapshot()::text AS snapshot,
                 ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END || '/'
         || (SELECT oid FROM pg_database WHERE datname = current_database()) AS server,
     current_database() AS database, extract(epoch FROM pg_postmaster_start_time())::text AS started,
-    to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at
+    to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at,
+    EXISTS (SELECT FROM pg_roles WHERE rolsuper AND pg_has_role(session_user, oid, 'MEMBER')) AS superuser
 """
 
 _STRUCTURE = """
@@ -125,10 +127,11 @@ class Snapshot:
 
 
 class Totesys:
-    """The source database behind a libpq URL."""
+    """The source database behind a libpq URL. ``allow_superuser``: take a login that could do anything there."""
 
-    def __init__(self, url: str, tables: Catalogue | None = None) -> None:
+    def __init__(self, url: str, tables: Catalogue | None = None, *, allow_superuser: bool = False) -> None:
         self._url = url
+        self._allow_superuser = allow_superuser
         self.catalogue = tables or catalogue()
 
     def __repr__(self) -> str:
@@ -138,7 +141,7 @@ class Totesys:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one snapshot; it ends, and its connection with it, when the context does.
 
-        Raises ConnectionFailed.
+        Raises ConnectionFailed, and UnsafeLogin for a superuser unless that is allowed.
         """
         connection = engine.connect()
         try:
@@ -150,16 +153,21 @@ class Totesys:
         finally:
             engine.close(connection)
 
-    @staticmethod
-    def _take(connection: duckdb.DuckDBPyConnection) -> Snapshot:
+    def _take(self, connection: duckdb.DuckDBPyConnection) -> Snapshot:
         with engine.readable_errors("The snapshot of ToteSys could not be taken"):
             identity = connection.execute(READ, [_IDENTITY]).fetchone()
             rows = connection.execute(READ, [_STRUCTURE]).fetchall()
         assert identity is not None  # noqa: S101 - a SELECT without FROM has one row
+        text, server, database, started, taken_at, superuser = identity
+        if superuser and not self._allow_superuser:
+            raise UnsafeLogin(
+                "The login of TOTESYS_URL is a superuser or may become one, and the platform needs no more than to "
+                "read 11 tables. Make a role for it with deploy/sql/source_reader.sql and log in as that, or set "
+                "TOTESYS_ALLOW_SUPERUSER=1."
+            )
         tables: dict[str, SourceTable] = {}
         for table, column, type_, kind, readable in rows:
             found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
             found.columns[column] = type_
-        text, server, database, started, taken_at = identity
         lifetime = f"{server}/{started}"
         return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)
