@@ -1,4 +1,4 @@
-"""The command line: ``totesys up``, ``refresh``, ``status``, ``sql`` and ``simulate``.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``sql`` and ``simulate``.
 
 Belongs here: options, progress and what is printed. Does not belong here: the work itself.
 """
@@ -315,6 +315,22 @@ def _print_status(
                 markup=False,
             )
     out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
+
+
+@main.command()
+def migrate() -> None:
+    """Create the warehouse's tables and views, or bring them up to date, with the login of WAREHOUSE_URL.
+
+    A refresh does so itself when its login may. Where it may not, run this with the owner's, before the first refresh
+    and after every upgrade, and deploy/sql/warehouse_grants.sql after it.
+    """
+    from totesys_assets.resources.warehouse import Warehouse
+
+    settings = Settings.from_env()
+    with databases(settings, report=_reporter(err)) as urls:
+        done = Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
+    what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
+    out.print(f"[green]✓[/green] {what} ({_where(urls.warehouse)}, schema {settings.warehouse_schema}).")
 
 
 @main.command()

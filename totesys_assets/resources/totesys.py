@@ -45,7 +45,7 @@ SELECT pg_current_snapshot()::text AS snapshot,
 
 _STRUCTURE = """
 SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
-    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable
+    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable, row_security_active(c.oid) AS filtered
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
@@ -60,6 +60,7 @@ class SourceTable:
     columns: dict[str, str] = field(default_factory=dict)
     kind: str = "r"
     readable: bool = True
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ class Snapshot:
             raise WrongDatabase(
                 f'The login of TOTESYS_URL may not read table "{table.name}". '
                 f'Grant it: GRANT SELECT ON "{table.name}" TO that role.'
+            )
+        # Said before PostgreSQL says it: its error would end the transaction, and with it the other tables' turn.
+        if found.filtered:
+            raise WrongDatabase(
+                f'Row-level security of table "{table.name}" may hide rows from the login of TOTESYS_URL, and hidden '
+                "rows look like deleted ones. Let it see them all: ALTER ROLE that role BYPASSRLS."
             )
         if found.kind not in ("r", "p"):
             raise WrongDatabase(
@@ -166,8 +173,8 @@ class Totesys:
                 "TOTESYS_ALLOW_SUPERUSER=1."
             )
         tables: dict[str, SourceTable] = {}
-        for table, column, type_, kind, readable in rows:
-            found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
+        for table, column, type_, kind, readable, filtered in rows:
+            found = tables.setdefault(table, SourceTable(kind=kind, readable=readable, filtered=filtered))
             found.columns[column] = type_
         lifetime = f"{server}/{started}"
         return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)
