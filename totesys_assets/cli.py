@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -327,10 +327,12 @@ def migrate() -> None:
     from totesys_assets.resources.warehouse import Warehouse
 
     settings = Settings.from_env()
-    with databases(settings, report=_reporter(err)) as urls:
-        done = Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
+    with ExitStack() as stack:
+        # A warehouse of one's own needs nothing embedded beside it.
+        url = settings.warehouse_url or stack.enter_context(databases(settings, report=_reporter(err))).warehouse
+        done = Warehouse(url, settings.warehouse_schema).migrate()
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
-    out.print(f"[green]✓[/green] {what} ({_where(urls.warehouse)}, schema {settings.warehouse_schema}).")
+    out.print(f"[green]✓[/green] {what} ({_where(url)}, schema {settings.warehouse_schema}).", soft_wrap=True)
 
 
 @main.command()

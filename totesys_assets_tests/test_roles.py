@@ -468,6 +468,8 @@ def test_a_table_made_later_can_be_read_at_once_and_written_after_the_grants(rol
     execute(owner, "CREATE TABLE dim_new (id int); CREATE TABLE fact_new (id int)")
     for role in ("loader", "reader"):
         assert rights(roles.warehouse, roles.names[role])["fact_new"] == {"SELECT"}
+    by_hand = sql.SQL("GRANT ALL ON fact_new TO {}").format(sql.Identifier(roles.names["loader"]))
+    execute(owner, by_hand)  # taken back by the file, which says all that is to be
     roles.apply("warehouse_grants.sql", owner)
     held = rights(roles.warehouse, roles.names["loader"])
     assert (held["dim_new"], held["fact_new"]) == ({"SELECT", "INSERT", "UPDATE"}, {"SELECT", "INSERT"})
@@ -505,6 +507,16 @@ def test_the_owner_migrates_and_the_loader_is_told_to_let_it(roles: Roles, monke
     execute(roles.warehouse, "DELETE FROM _migration")  # as after an upgrade of the platform
     code, text = migrate(roles["loader"], monkeypatch)
     assert (code, "Run `totesys migrate`" in text) == (1, True)
+
+
+def test_migrating_a_warehouse_of_ones_own_starts_nothing_embedded(
+    roles: Roles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("TOTESYS_URL", "DAGSTER_HOME"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("TOTESYS_HOME", str(tmp_path / "none"))
+    assert migrate(roles.warehouse, monkeypatch)[0] == 0
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_loader_without_its_grants_is_told_which_file_to_run(roles: Roles) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import duckdb
 import psycopg
+import psycopg.conninfo
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table, catalogue
@@ -82,9 +83,11 @@ class Warehouse:
 
         Raises ConnectionFailed, and PlatformError when the login lacks a right that a statement needs.
         """
+        # Beside the URL's own, a role to take on for example, and not in their place.
+        options = f"{psycopg.conninfo.conninfo_to_dict(self._url).get('options', '')} {_SESSION}"
         try:
             connection = psycopg.connect(
-                self._url, options=_SESSION, application_name="totesys_assets", connect_timeout=10
+                self._url, options=options, application_name="totesys_assets", connect_timeout=10
             )
         except psycopg.OperationalError as error:
             raise ConnectionFailed(
