@@ -24,9 +24,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 test: install lint types ## Lint, types, and all tests with coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-lint: install ## ruff: rules and format
+lint: install ## ruff: rules and format; bandit: security
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive totesys_assets
 
 types: install ## mypy, strict
 	@$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""The command line: ``totesys up``, ``refresh``, ``status``, ``sql`` and ``simulate``; the rest is in cli_audit.py.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``sql``, ``simulate``; more in cli_audit.py.
 
 Belongs here: options, progress and what is printed. Does not belong here: the work itself.
 """
@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -136,7 +136,8 @@ def _refresh(
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
-            seen = look(Totesys(urls.totesys), lake, warehouse, all_days, unless=recall(instance))
+            totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
+            seen = look(totesys, lake, warehouse, all_days, unless=recall(instance))
             wanted, problems = seen.requests, [str(problem) for problem in seen.problems]
             if seen.mark is not None and not seen.probed_only:
                 remember(instance, seen.mark)
@@ -259,7 +260,8 @@ def status(as_json: bool) -> None:
         from totesys_assets.resources.warehouse import Warehouse
 
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        seen = look(Totesys(urls.totesys), lake, warehouse, partition_range(settings.first_day))
+        totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
+        seen = look(totesys, lake, warehouse, partition_range(settings.first_day))
         letters = open_dead_letters(lake).to_pylist()
         contents = _contents(warehouse)
         where = {
@@ -294,6 +296,24 @@ def _print_status(
     if letters:
         out.print(f"{len(letters)} dead letters, kept until they are mended in ToteSys: totesys dead-letters")
     out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
+
+
+@main.command()
+def migrate() -> None:
+    """Create the warehouse's tables and views, or bring them up to date, with the login of WAREHOUSE_URL.
+
+    A refresh does so itself when its login may. Where it may not, run this with the owner's, before the first refresh
+    and after every upgrade, and deploy/sql/warehouse_grants.sql after it.
+    """
+    from totesys_assets.resources.warehouse import Warehouse
+
+    settings = Settings.from_env()
+    with ExitStack() as stack:
+        # A warehouse of one's own needs nothing embedded beside it.
+        url = settings.warehouse_url or stack.enter_context(databases(settings, report=reporter(err))).warehouse
+        done = Warehouse(url, settings.warehouse_schema).migrate()
+    what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
+    out.print(f"[green]✓[/green] {what} ({address(url)}, schema {settings.warehouse_schema}).", soft_wrap=True)
 
 
 @main.command()

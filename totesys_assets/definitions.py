@@ -56,7 +56,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     @dg.resource(required_resource_keys={"databases"})
     def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
-        session = Session(Totesys(context.resources.databases.totesys))
+        session = Session(Totesys(context.resources.databases.totesys, allow_superuser=settings.superuser_allowed))
         try:
             yield session
         finally:

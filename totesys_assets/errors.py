@@ -18,6 +18,10 @@ class WrongDatabase(PlatformError):
     """The URL leads to a database that is not the one expected, or to one whose rights are missing."""
 
 
+class UnsafeLogin(PlatformError):
+    """A login may do so much more than it needs to that the platform does not want it."""
+
+
 class SchemaDrift(PlatformError):
     """A table's columns differ from the catalogue."""
 

@@ -31,10 +31,16 @@ class Settings:
     totesys_url: str | None = field(default=None, repr=False)
     warehouse_url: str | None = field(default=None, repr=False)
     first_day: date = FIRST_DAY
+    allow_superuser: bool = False
+
+    @property
+    def superuser_allowed(self) -> bool:
+        """Whether the login on ToteSys may be a superuser: so set, or that of the embedded one, which is ours."""
+        return self.allow_superuser or self.totesys_url is None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME, WAREHOUSE_SCHEMA and TOTESYS_FIRST_DAY.
+        """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME and the other variables that the README lists.
 
         Raises SettingsError for a value that cannot be one of its kind.
         """
@@ -48,6 +54,7 @@ class Settings:
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
+            allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
         )
 
 
@@ -66,6 +73,13 @@ def _database_url(variable: str, url: str | None) -> str | None:
             f"{variable} is not a PostgreSQL URL. Set it in the form postgresql://user:password@host:port/database."
         )
     return url
+
+
+def _switch(variable: str, value: str | None) -> bool:
+    """Whether the variable is 1. Whoever writes "true" or "no" must not be left to guess what it did."""
+    if value not in (None, "", "0", "1"):
+        raise SettingsError(f"{variable} is {value!r}: set it to 1, or unset it.")
+    return value == "1"
 
 
 def _lake_uri(value: str | None, home: Path) -> str:

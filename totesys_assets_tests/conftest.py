@@ -111,7 +111,7 @@ class Platform:
 
     @property
     def totesys(self) -> Totesys:
-        return Totesys(self.totesys_url)
+        return Totesys(self.totesys_url, allow_superuser=self.settings.superuser_allowed)
 
     @property
     def days(self) -> DayRange:
@@ -159,17 +159,26 @@ def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Pat
 
 @contextmanager
 def make_platform(
-    source: str, warehouse: str, folder: Path, first_day: date = FIRST_DAY, *, dagster: str | None = None
+    source: str,
+    warehouse: str,
+    folder: Path,
+    first_day: date = FIRST_DAY,
+    *,
+    dagster: str | None = None,
+    **variables: str,
 ) -> Iterator[Platform]:
     """A platform over two databases. ``dagster`` is a database for Dagster's instance, configured as it is shipped.
 
-    Without it the instance is ephemeral, which is quicker for little, and slow for years of partitions.
+    Without it the instance is ephemeral, which is quicker for little, and slow for years of partitions. ``variables``
+    are more of the environment, or other values of what is set here.
     """
     env = {
         "TOTESYS_URL": source,
         "WAREHOUSE_URL": warehouse,
         "TOTESYS_HOME": str(folder / "home"),
         "TOTESYS_FIRST_DAY": first_day.isoformat(),
+        "TOTESYS_ALLOW_SUPERUSER": "1",  # the tests' server has no other login unless a test makes one
+        **variables,
     }
     settings = Settings.from_env(env)
     with pytest.MonkeyPatch.context() as patch:

@@ -198,7 +198,7 @@ def test_a_port_in_use_is_said_before_anything_is_started(home: Home) -> None:
     assert f"Port {port} is in use by another program" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["refresh", "status", "simulate", "sql", "up"])
+@pytest.mark.parametrize("command", ["refresh", "status", "migrate", "simulate", "sql", "up"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0

@@ -759,6 +759,17 @@ def test_a_warehouse_that_cannot_be_reached_is_said_so_without_the_password(plat
             assert "hunter2" not in str(raised.value)
 
 
+def test_settings_of_the_server_in_the_url_hold_for_every_session(platform: Platform) -> None:
+    warehouse = Warehouse(psycopg.conninfo.make_conninfo(platform.warehouse_url, options="-c work_mem=7MB"))
+    with warehouse.connect() as connection:
+        assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
+        assert connection.execute("SHOW TimeZone").fetchone() == ("UTC",)
+    query = "SELECT * FROM postgres_query('warehouse', 'SELECT current_setting(''work_mem'')')"
+    with warehouse.transaction("any") as session:
+        assert session.execute(query).fetchone() == ("7MB",)
+    warehouse.close()
+
+
 # What the warehouse says of itself
 
 

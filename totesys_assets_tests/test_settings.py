@@ -50,6 +50,7 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path, monkeypatch: pytes
         "TOTESYS_HOME",
         "WAREHOUSE_SCHEMA",
         "TOTESYS_FIRST_DAY",
+        "TOTESYS_ALLOW_SUPERUSER",
     )
     assert Settings.from_env(dict.fromkeys(names, "")) == Settings.from_env({})
 
@@ -62,8 +63,9 @@ def test_every_variable_is_read(home: Path) -> None:
         LAKE_URI="s3://bucket/prefix",
         WAREHOUSE_SCHEMA="analytics",
         TOTESYS_FIRST_DAY="2024-08-19",
+        TOTESYS_ALLOW_SUPERUSER="1",
     )
-    assert settings == Settings(home, "s3://bucket/prefix", "analytics", TOTESYS, WAREHOUSE, date(2024, 8, 19))
+    assert settings == Settings(home, "s3://bucket/prefix", "analytics", TOTESYS, WAREHOUSE, date(2024, 8, 19), True)
 
 
 def test_the_environment_is_read_when_it_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,3 +197,17 @@ def test_a_file_that_holds_no_date_is_named(home: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         read(home)
     assert str(caught.value) == f"{home / FIRST_DAY_FILE} is 'rubbish': set it to a date such as 2022-11-03."
+
+
+def test_a_superuser_may_log_in_on_the_embedded_totesys_and_elsewhere_only_when_that_is_allowed(home: Path) -> None:
+    assert read(home).superuser_allowed
+    assert not read(home, TOTESYS_URL=TOTESYS).superuser_allowed
+    assert not read(home, TOTESYS_URL=TOTESYS, TOTESYS_ALLOW_SUPERUSER="0").superuser_allowed
+    assert read(home, TOTESYS_URL=TOTESYS, TOTESYS_ALLOW_SUPERUSER="1").superuser_allowed
+
+
+@pytest.mark.parametrize("value", ["true", "no", "2", " "])
+def test_a_switch_that_is_neither_on_nor_off_is_refused(home: Path, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_ALLOW_SUPERUSER=value)
+    assert str(caught.value) == f"TOTESYS_ALLOW_SUPERUSER is {value!r}: set it to 1, or unset it."

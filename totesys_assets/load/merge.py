@@ -39,6 +39,12 @@ ON CONFLICT ({key}) DO UPDATE SET {assignments}
 WHERE {not_older} ({held}) IS DISTINCT FROM ({excluded})
 """
 
+# An empty table that the login owns, or may act for the owner of: only then may it drop and add the table's keys.
+_MAY_FILL = """
+SELECT (pg_has_role(relowner, 'USAGE') AND NOT EXISTS (SELECT FROM {table}))::int FROM pg_class
+WHERE oid = {literal}::regclass
+"""
+
 # What this transaction did to the table, as PostgreSQL itself counts it.
 _WRITTEN = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
 
@@ -99,7 +105,7 @@ def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
     connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
     columns = ", ".join(quoted(column.name) for column in table.lake_columns)
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
-    if table.is_fact and _number(connection, f"SELECT count(*) FROM (SELECT FROM {name} LIMIT 1) AS any_row") == 0:
+    if table.is_fact and _number(connection, _MAY_FILL.format(table=name, literal=literal(name))):
         _fill(connection, warehouse, table, columns)
     else:
         types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)

@@ -123,7 +123,7 @@ def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             break
         with (
             suppress(urllib.error.URLError, OSError, json.JSONDecodeError),
-            urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer,  # nosec B310
+            urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer,  # always http  # nosec B310
         ):
             if json.load(answer).get("dagster_webserver_version"):
                 return

@@ -658,7 +658,7 @@ class Traffic:
 
     def __init__(self, url: str, *, seed: int | None = None, on_event: Report | None = None) -> None:
         self._url = url
-        self._random = random.Random(seed)  # noqa: S311  # nosec B311: invents trade, guards nothing
+        self._random = random.Random(seed)  # noqa: S311 - invents trade, guards nothing  # nosec B311
         self._on_event = on_event or (lambda _: None)
         self._connection: psycopg.Connection | None = None
 

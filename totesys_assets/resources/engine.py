@@ -25,7 +25,7 @@ CHUNK_ROWS = 500_000
 _MEMORY_LIMIT = "1GB"
 _CONNECT_TIMEOUT_SECONDS = "10"
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
-_SECRET_KEYS = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
+_SECRET_KEYS = ("host", "port", "user", "password", "dbname")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -77,7 +77,7 @@ def attach(
     parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
     parts.setdefault("application_name", "totesys_assets")
     parts["options"] = f"{parts.get('options', '')} {options}".strip()
-    secret = [f"{name} {literal(parts.pop(key))}" for key, name in _SECRET_KEYS.items() if key in parts]
+    secret = [f"{key} {literal(parts.pop(key))}" for key in _SECRET_KEYS if key in parts]
     connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")
     target = literal(psycopg.conninfo.make_conninfo("", **parts))
     try:
@@ -98,9 +98,9 @@ def reason(error: Exception) -> str:
 
 
 def one_line(error: Exception | str) -> str:
-    """The first lines of a message as one, without its closing full stop and without colours."""
+    """The first lines of a message as one, without statement, closing full stop and colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("LINE ")]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
     return " ".join(lines[:2]).rstrip(".")[:500]
 
 

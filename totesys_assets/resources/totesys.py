@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
-from totesys_assets.errors import SchemaDrift, WrongDatabase
+from totesys_assets.errors import SchemaDrift, UnsafeLogin, WrongDatabase
 from totesys_assets.resources import engine
 
 ALIAS = "totesys"
@@ -33,6 +33,7 @@ _SESSION = (
 # the name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
 # Statistics outlive a clean restart and nothing else: their age tells of a crash, which may have taken commits back,
 # and of a restored backup. After each of these, transaction ids may be given out a second time.
+# The login is a superuser's also when it is only a member of such a role: SET ROLE is all that it takes.
 _IDENTITY = """
 SELECT pg_current_snapshot()::text AS snapshot,
     (SELECT system_identifier FROM pg_control_system()) || '/'
@@ -41,12 +42,13 @@ SELECT pg_current_snapshot()::text AS snapshot,
         || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/'
         || (SELECT coalesce(extract(epoch FROM stats_reset)::bigint, 0) FROM pg_stat_bgwriter) AS server,
     current_database() AS database, extract(epoch FROM pg_postmaster_start_time())::text AS started,
-    to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at
+    to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS.US') AS taken_at,
+    EXISTS (SELECT FROM pg_roles WHERE rolsuper AND pg_has_role(session_user, oid, 'MEMBER')) AS superuser
 """
 
 _STRUCTURE = """
 SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, a.atttypmod) AS type,
-    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable,
+    c.relkind::text AS kind, has_table_privilege(c.oid, 'SELECT') AS readable, row_security_active(c.oid) AS filtered,
     -- a column dropped and added anew has another number; a label may be renamed: rows then read as something else,
     -- though not one of them was written
     concat_ws(' ', a.attnum, (
@@ -71,6 +73,7 @@ class SourceTable:
     origins: dict[str, str] = field(default_factory=dict)
     kind: str = "r"
     readable: bool = True
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,12 @@ class Snapshot:
                 f'The login of TOTESYS_URL may not read table "{table.name}". '
                 f'Grant it: GRANT SELECT ON "{table.name}" TO that role.'
             )
+        # Said before PostgreSQL says it: its error would end the transaction, and with it the other tables' turn.
+        if found.filtered:
+            raise WrongDatabase(
+                f'Row-level security of table "{table.name}" may hide rows from the login of TOTESYS_URL, and hidden '
+                "rows look like deleted ones. Let it see them all: ALTER ROLE that role BYPASSRLS."
+            )
         if found.kind not in ("r", "p"):
             raise WrongDatabase(
                 f'"{table.name}" in database "{self.database}" is a view, and views hide changes. '
@@ -145,10 +154,11 @@ class Snapshot:
 
 
 class Totesys:
-    """The source database behind a libpq URL."""
+    """The source database behind a libpq URL. ``allow_superuser``: take a login that could do anything there."""
 
-    def __init__(self, url: str, tables: Catalogue | None = None) -> None:
+    def __init__(self, url: str, tables: Catalogue | None = None, *, allow_superuser: bool = False) -> None:
         self._url = url
+        self._allow_superuser = allow_superuser
         self.catalogue = tables or catalogue()
 
     def __repr__(self) -> str:
@@ -158,7 +168,7 @@ class Totesys:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one snapshot; it ends, and its connection with it, when the context does.
 
-        Raises ConnectionFailed.
+        Raises ConnectionFailed, and UnsafeLogin for a superuser unless that is allowed.
         """
         connection = engine.connect()
         try:
@@ -170,17 +180,22 @@ class Totesys:
         finally:
             engine.close(connection)
 
-    @staticmethod
-    def _take(connection: duckdb.DuckDBPyConnection) -> Snapshot:
+    def _take(self, connection: duckdb.DuckDBPyConnection) -> Snapshot:
         with engine.readable_errors("The snapshot of ToteSys could not be taken"):
             identity = connection.execute(READ, [_IDENTITY]).fetchone()
             rows = connection.execute(READ, [_STRUCTURE]).fetchall()
         assert identity is not None  # noqa: S101 - a SELECT without FROM has one row
+        text, server, database, started, taken_at, superuser = identity
+        if superuser and not self._allow_superuser:
+            raise UnsafeLogin(
+                "The login of TOTESYS_URL is a superuser or may become one, and the platform needs no more than to "
+                "read 11 tables. Make a role for it with deploy/sql/source_reader.sql and log in as that, or set "
+                "TOTESYS_ALLOW_SUPERUSER=1."
+            )
         tables: dict[str, SourceTable] = {}
-        for table, column, type_, kind, readable, origin in rows:
-            found = tables.setdefault(table, SourceTable(kind=kind, readable=readable))
+        for table, column, type_, kind, readable, filtered, origin in rows:
+            found = tables.setdefault(table, SourceTable(kind=kind, readable=readable, filtered=filtered))
             found.columns[column] = type_
             found.origins[column] = origin
-        text, server, database, started, taken_at = identity
         lifetime = f"{server}/{started}"
         return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)

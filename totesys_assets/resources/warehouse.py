@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import duckdb
 import psycopg
+import psycopg.conninfo
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table, catalogue
@@ -78,17 +79,28 @@ class Warehouse:
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-        """A session for small statements, in one transaction that commits when the context ends well."""
+        """A session for small statements, in one transaction that commits when the context ends well.
+
+        Raises ConnectionFailed, and PlatformError when the login lacks a right that a statement needs.
+        """
+        # Beside the URL's own, a role to take on for example, and not in their place.
+        options = f"{psycopg.conninfo.conninfo_to_dict(self._url).get('options', '')} {_SESSION}"
         try:
             connection = psycopg.connect(
-                self._url, options=_SESSION, application_name="totesys_assets", connect_timeout=10
+                self._url, options=options, application_name="totesys_assets", connect_timeout=10
             )
         except psycopg.OperationalError as error:
             raise ConnectionFailed(
                 f"WAREHOUSE_URL cannot be reached: {engine.one_line(error)}. Check the URL and the server."
             ) from None
-        with connection:
-            yield connection
+        try:
+            with connection:
+                yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise PlatformError(
+                f'The login of WAREHOUSE_URL lacks a right in schema "{self.schema}": {engine.one_line(error)}. '
+                "Run deploy/sql/warehouse_grants.sql as the owner."
+            ) from None
 
     @contextmanager
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -216,33 +228,39 @@ class Warehouse:
         )
         return connection.execute(query).fetchone() == (True,)
 
-    def migrate(self) -> None:
-        """Create what is missing, add columns that are new, refuse what differs. Does nothing the second time.
+    def migrate(self) -> bool:
+        """Create what is missing, add columns that are new, refuse what differs. False when nothing was to be done.
 
-        Raises SchemaDrift when a table has columns of another type than the catalogue says, PlatformError when the
-        login may not create.
+        Raises SchemaDrift when a table has columns of another type than the catalogue says, PlatformError when
+        something is to be done and the login may not do it.
         """
         if self._migrated:
-            return
+            return False
         statements = "\n".join(str(part) for part in self._definition())
         digest = hashlib.sha256(statements.encode()).hexdigest()
-        try:
-            with self.connect() as connection:
-                connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_SPACE, self.schema])
-                if not self._is_applied(connection, digest):
-                    self._apply(connection, digest)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise PlatformError(
-                f'The login of WAREHOUSE_URL may not create the warehouse in schema "{self.schema}": '
-                f"{engine.one_line(error)}. Grant it CREATE on the schema, or set WAREHOUSE_SCHEMA."
-            ) from None
+        with self.connect() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK_SPACE, self.schema])
+            needed = not self._is_applied(connection, digest)
+            if needed:
+                self._apply_as_owner(connection, digest)
         self._migrated = True
+        return needed
 
     def _is_applied(self, connection: psycopg.Connection[tuple[object, ...]], digest: str) -> bool:
         if not self._exists(connection, "_migration"):
             return False
         query = sql.SQL("SELECT digest FROM {}._migration ORDER BY applied_at DESC LIMIT 1")
         return connection.execute(query.format(sql.Identifier(self.schema))).fetchone() == (digest,)
+
+    def _apply_as_owner(self, connection: psycopg.Connection[tuple[object, ...]], digest: str) -> None:
+        try:
+            self._apply(connection, digest)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise PlatformError(
+                f'The login of WAREHOUSE_URL may not create or change the warehouse in schema "{self.schema}": '
+                f"{engine.one_line(error)}. Run `totesys migrate` with the owner's login in WAREHOUSE_URL (see "
+                "deploy/sql/warehouse_roles.sql), grant this one CREATE on the schema, or set WAREHOUSE_SCHEMA."
+            ) from None
 
     def _apply(self, connection: psycopg.Connection[tuple[object, ...]], digest: str) -> None:
         schema = sql.Identifier(self.schema)
