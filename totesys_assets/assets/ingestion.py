@@ -108,5 +108,5 @@ def _check(captured: Captured) -> dg.AssetCheckResult:
         passed=rejected == 0,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"dead_letters": rejected},
-        description=f"{rejected} rows are in the dead letters: see totesys status" if rejected else None,
+        description=f"{rejected} rows are in the dead letters: see totesys dead-letters" if rejected else None,
     )
