@@ -29,8 +29,17 @@ _who = st.integers(0, WRITERS - 1)
 _statement = st.tuples(st.sampled_from(sorted(KINDS)), _small, _small, _small)
 _several = st.lists(_statement, min_size=1, max_size=4)
 _offset = st.sampled_from(OFFSETS)
+_TRANSACTION = (
+    *("BEGIN READ COMMITTED", "BEGIN READ COMMITTED", "BEGIN REPEATABLE READ", "BEGIN SERIALIZABLE"),
+    *("COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT", "ROLLBACK TO", "RELEASE"),
+    *("PREPARE", "COMMIT PREPARED", "ROLLBACK PREPARED"),
+)
 # Through Dagster a refresh takes several times as long, and does the same.
-_way = st.sampled_from(["directly"] * 11 + ["through Dagster"])
+_WAYS = (*["directly"] * 8, "full", "accepting deletions", "through Dagster")
+_MISHAPS = (
+    *("lose the ledger", "lose Dagster", "compact the lake", "change a structure", "a crowd comes", "a crowd goes"),
+    *("TRUNCATE", "VACUUM FREEZE", "VACUUM FULL"),
+)
 # More rows than the guard against mass deletions needs to take notice.
 _CROWD = 24
 
@@ -70,110 +79,91 @@ class Interleavings(RuleBasedStateMachine):
             self._scribe.write(self._writers[who], *statement)
         self._writers[who].end("COMMIT")
 
-    @rule(who=_who, isolation=st.sampled_from(["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]))
-    def begin(self, who: int, isolation: str) -> None:
-        self._writers[who].begin(isolation)
-
-    @rule(who=_who, how=st.sampled_from(["SAVEPOINT", "RELEASE", "ROLLBACK TO"]))
-    def savepoint(self, who: int, how: str) -> None:
-        self._writers[who].savepoint(how)
-
-    @rule(who=_who, how=st.sampled_from(["COMMIT", "COMMIT", "ROLLBACK", "PREPARE"]))
-    def end(self, who: int, how: str) -> None:
-        if how != "PREPARE":
-            self._writers[who].end(how)
-            return
-        name = f"prepared_{len(self._prepared)}"
-        self._prepared.append(name)
-        self._writers[who].end(f"PREPARE TRANSACTION '{name}'")
-
-    @rule(number=_small, how=st.sampled_from(["COMMIT", "ROLLBACK"]))
-    def resolve(self, number: int, how: str) -> None:
-        if self._prepared:
-            self._admin(f"{how} PREPARED '{self._prepared[number % len(self._prepared)]}'")
+    @rule(who=_who, what=st.sampled_from(_TRANSACTION), number=_small)
+    def transaction(self, who: int, what: str, number: int) -> None:
+        """Transactions stay open over whatever comes, refreshes included, until somebody ends them."""
+        if what.startswith("BEGIN "):
+            self._writers[who].begin(what.removeprefix("BEGIN "))
+        elif what in ("COMMIT", "ROLLBACK"):
+            self._writers[who].end(what)
+        elif what == "PREPARE":
+            name = f"prepared_{len(self._prepared)}"
+            self._prepared.append(name)
+            self._writers[who].end(f"PREPARE TRANSACTION '{name}'")
+        elif not what.endswith("PREPARED"):
+            self._writers[who].savepoint(what)
+        elif self._prepared:
+            self._admin(f"{what} '{self._prepared[number % len(self._prepared)]}'")
 
     # Refreshes
 
-    @rule(way=_way)
+    @rule(way=st.sampled_from(_WAYS))
     def refresh(self, way: str) -> None:
-        # A failed table fails Dagster's whole run, which a refresh in this process tells table by table.
-        usable = not self.world.drifted and not self._crowds
-        self.world.refresh(through_dagster=usable and way == "through Dagster")
+        if way == "full":
+            self.world.full()
+        else:
+            # A failed table fails Dagster's whole run, which a refresh in this process tells table by table.
+            usable = way == "through Dagster" and not self.world.drifted and not self._crowds
+            self.world.refresh(through_dagster=usable, accept_deletions=way == "accepting deletions")
 
-    @rule(after=_small, who=_who, several=_several)
-    def refresh_while_others_commit(self, after: int, who: int, several: list[Statement]) -> None:
-        def commit() -> None:
+    @rule(after=_small, who=_who, several=_several, how=st.sampled_from(["commit", "overtake"]))
+    def refresh_and_meanwhile(self, after: int, who: int, several: list[Statement], how: str) -> None:
+        """While tables are being captured others commit, or a whole refresh that began later is done first."""
+
+        def meanwhile() -> None:
             for statement in several:
                 self._scribe.write(self._writers[who], *statement)
             self._writers[who].end("COMMIT")
+            if how == "overtake":
+                self.world.refresh()
 
         self.laboratory.tally.faults += 1
-        self.world.refresh(_once(after, commit))
-
-    @rule(after=_small, who=_who, statement=_statement)
-    def two_refreshes_at_once(self, after: int, who: int, statement: Statement) -> None:
-        def overtake() -> None:
-            self._scribe.write(self._writers[who], *statement)
-            self._writers[who].end("COMMIT")
-            self.world.refresh()
-
-        self.laboratory.tally.faults += 1
-        self.world.refresh(_once(after, overtake))
+        self.world.refresh(_once(after, meanwhile))
 
     @rule(one=_offset, other=_offset)
     def backfill(self, one: int, other: int) -> None:
         first = self.world.days.first
-        self.world.backfill(DayRange(first + timedelta(days=min(one, other)), first + timedelta(days=max(one, other))))
-
-    @rule(how=st.sampled_from(["full", "accept deletions"]))
-    def refresh_otherwise(self, how: str) -> None:
-        if how == "full":
-            self.world.full()
-        else:
-            self.world.refresh(accept_deletions=True)
+        days = DayRange(first + timedelta(days=min(one, other)), first + timedelta(days=max(one, other)))
+        self.world.backfill(days)
 
     # Mishaps and upkeep
 
-    @rule(
-        what=st.sampled_from(
-            ["lose ledger", "compact", "lose Dagster", "VACUUM FREEZE", "VACUUM FULL", "ANALYZE", "CHECKPOINT"]
-        )
-    )
-    def mishap(self, what: str) -> None:
+    @rule(what=st.sampled_from(_MISHAPS), number=_small)
+    def mishap(self, what: str, number: int) -> None:
         self.laboratory.tally.faults += 1
-        if what == "lose ledger":
+        if what == "lose the ledger":
             self.world.lose_ledger()
-        elif what == "compact":
-            self.world.lake.compact()
         elif what == "lose Dagster":
             self.world.lose_dagster()
+        elif what == "compact the lake":
+            self.world.lake.compact()
+        elif what == "change a structure":
+            self._change_structure(list(COLUMNS)[number % len(COLUMNS)])
+        elif what.startswith("a crowd"):
+            self._crowd(what)
+        elif what == "TRUNCATE":
+            self._admin(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
         else:
             self._admin(what)
 
-    @rule(number=_small)
-    def change_structure(self, number: int) -> None:
+    def _change_structure(self, table: str) -> None:
         """A column comes, or goes again: a table that is not as the catalogue says stops, the others go on."""
-        table = list(COLUMNS)[number % len(COLUMNS)]
-        self.laboratory.tally.faults += 1
         if table in self.world.drifted:
             self._mend_structure(table)
         elif self._admin(f"ALTER TABLE {table} ADD COLUMN surprise int DEFAULT 1"):
             self.world.drifted.add(table)
 
-    @rule(what=st.sampled_from(["come", "go", "truncate"]), number=_small)
-    def crowd(self, what: str, number: int) -> None:
-        """Many rows come at once, and go at once, which is taken for an accident."""
+    def _crowd(self, what: str) -> None:
+        """Many rows come at once, or go at once, which is taken for an accident."""
         self._crowds += 1
-        if what == "come":
-            first = 10_000 + 100 * self._crowds
+        first = 10_000 + 100 * self._crowds
+        if what == "a crowd comes":
             self._admin(
                 f"INSERT INTO payment_type SELECT n, 'SALES_REFUND', now(), now() "
                 f"FROM generate_series({first}, {first + _CROWD}) AS n"
             )
-        elif what == "go":
-            self._admin("DELETE FROM payment_type WHERE payment_type_id >= 10000")
         else:
-            self._admin(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
+            self._admin("DELETE FROM payment_type WHERE payment_type_id >= 10000")
 
     def _admin(self, statement: str) -> bool:
         """A statement of a session of its own; False when something held it up."""
