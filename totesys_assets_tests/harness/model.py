@@ -114,9 +114,9 @@ class Model:
         return before >= MASS_DELETION_ROWS and len(state[table]) < before / 2
 
     def forget_counts(self) -> None:
-        """The ledger is lost, and with it the number of rows that there were."""
+        """The ledger is lost: how many rows there were is then what the lake holds of them."""
         for model in self.tables.values():
-            model.known_rows.clear()
+            model.known_rows = dict(Counter(day for _, day in model.present()))
 
     def current(self, table: str) -> dict[str, Row]:
         """By key, the row as it is now: of one that moved, the day on which it was last seen to arrive or change."""
