@@ -179,7 +179,8 @@ def create_schemas(
     ``as_of`` (naive is UTC) leaves out what was recorded after it.
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
-    (facts still refer to it); ``reference.iso_4217`` the names of currencies.
+    (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
+    rows are the same whichever days are built with it; ``reference.iso_4217`` the names of currencies.
     """
     for schema in (HISTORY, LATEST, REFERENCE):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -198,7 +199,7 @@ def create_schemas(
         connection.execute(f"CREATE OR REPLACE VIEW {HISTORY}.{quoted(name)} AS SELECT {columns} FROM {held} {within}")
         connection.execute(
             f"CREATE OR REPLACE VIEW {LATEST}.{quoted(name)} AS "
-            f"SELECT * FROM {HISTORY}.{quoted(name)} QUALIFY {newest_first([table.key])}"
+            f"SELECT * FROM {HISTORY}.{quoted(name)} QUALIFY {newest_first([table.key], table.day_column)}"
         )
     _create_currency_names(connection)
 

@@ -121,13 +121,13 @@ class Model:
     def current(self, table: str) -> dict[str, Row]:
         """By key, the row as it is now: of one that moved, the day on which it was last seen to arrive or change."""
         model = self.tables[table]
-        present = sorted(model.present().items(), key=lambda item: model.moments[item[0]])
+        present = sorted(model.present().items(), key=lambda item: (model.moments[item[0]], item[0][1]))
         return {key: row for (key, _), row in present}
 
     def last_known(self, table: str) -> dict[str, Row]:
         """By key, also the rows that are gone, as they last were."""
         model = self.tables[table]
-        ever = sorted(model.versions.items(), key=lambda item: model.moments[item[0]])
+        ever = sorted(model.versions.items(), key=lambda item: (model.moments[item[0]], item[0][1]))
         return {key: each[-1].row for (key, _), each in ever} | self.current(table)
 
     def dimension(self, name: str) -> dict[str, tuple[Mapped, bool]]:
