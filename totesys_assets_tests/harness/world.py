@@ -73,9 +73,16 @@ class Tally:
     lost: int = 0
     doubled: int = 0
 
-    def lines(self) -> list[str]:
-        """One line per count."""
-        return [f"{name}: {count:,}" for name, count in asdict(self).items()]
+    def counts(self) -> dict[str, int]:
+        """Every count by its name in words."""
+        named = {
+            "runs": "runs of the platform",
+            "dagster_runs": "of these through Dagster",
+            "faults": "faults injected",
+        }
+        named |= {"refused": "statements refused", "versions": "versions captured"}
+        named |= {"lost": "rows lost", "doubled": "rows doubled"}
+        return {named.get(name, name): count for name, count in asdict(self).items()}
 
 
 class Laboratory:
