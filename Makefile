@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+MINUTES ?= 10
 
-.PHONY: run up install test lint types lock clean help
+.PHONY: run up install test soak lint types lock clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -23,6 +24,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 test: install lint types ## Lint, types, and all tests with coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+soak: install ## Random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
+	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install ## ruff: rules and format; bandit: security
 	@$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.lake import Lake, newest_first
+from totesys_assets.resources.lake import Lake, newest_first, present_first
 from totesys_assets.settings import Settings
 from totesys_assets.transform.build import create_schemas
 
@@ -66,12 +66,21 @@ def read_arrow(
     try:
         create_schemas(connection, tables, found, None, as_of=as_of)
         rows = star_query(table).sql if star is not None else f"SELECT * FROM history.{quoted(table)}"
-        key = tables.source[table].key if star is None else (star.version_key[0] if star.is_fact else None)
-        if key is not None and not history:
-            rows = f"SELECT * FROM ({rows}) QUALIFY {newest_first([key])}"
-            rows = f"SELECT * EXCLUDE (_operation) FROM ({rows}) WHERE {OPERATION} <> 'delete'"
+        if star is not None and not star.is_fact:
+            if star.day_column:
+                rows = f"SELECT * FROM ({rows}) QUALIFY {present_first(star.key, '_is_deleted', star.day_column)}"
+        elif not history:
+            held_table = star or tables.source[table]
+            rows = _present(rows, held_table.version_key[0] if star else held_table.key, held_table.day_column)
         with engine.readable_errors(f'Reading "{table}" in the lake at {versions.uri} failed'):
             result: pa.Table = connection.execute(rows).to_arrow_table()
         return result.cast(pa.schema([held.field(name) for name in result.column_names]))
     finally:
         connection.close()
+
+
+def _present(versions: str, key: str, day: str | None) -> str:
+    """SELECT of the rows that are not gone, as they are now, out of all their versions."""
+    newest = f"SELECT * FROM ({versions}) QUALIFY {newest_first([key], day)}"
+    present = f"SELECT * EXCLUDE ({OPERATION}) FROM ({newest}) WHERE {OPERATION} <> 'delete'"
+    return f"SELECT * FROM ({present}) QUALIFY {present_first(key, 'false', day)}" if day else present

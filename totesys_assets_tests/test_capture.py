@@ -36,7 +36,7 @@ from totesys_assets.errors import (
 from totesys_assets.resources.lake import INGESTION, LEDGER, Lake, append
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
-from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source
 # The order of TRADE was placed on this day.
@@ -350,6 +350,23 @@ def test_the_same_snapshot_captured_twice_adds_nothing(platform: Platform) -> No
     with platform.totesys.snapshot() as snapshot:
         capture_from(snapshot, platform)
         assert capture_from(snapshot, platform).versions == 0
+
+
+@pytest.mark.parametrize("noted", [False, True], ids=["at once", "after another day was captured"])
+def test_rows_that_went_while_the_ledger_was_lost_are_asked_for(platform: Platform, noted: bool) -> None:
+    platform.refresh()
+    add_orders(platform, 1, day=ORDER_DAY - timedelta(days=1))
+    platform.refresh()
+    platform.sql("DELETE FROM sales_order WHERE sales_order_id = 2; TRUNCATE payment")
+    shutil.rmtree(platform.lake.location("ledger"))
+    if noted:
+        refresh(platform, days=DayRange(ORDER_DAY, ORDER_DAY))
+        refresh(platform, "payment", days=DayRange(FIRST_DAY, FIRST_DAY))
+    platform.refresh()
+    assert story(platform, "sales_order_id")[-1] == ("delete", 2)
+    counts = "SELECT (SELECT count(*) FROM current_sales_order), (SELECT count(*) FROM current_payment)"
+    assert platform.query(counts) == [(1, 0)]
+    assert platform.look().requests == []
 
 
 def test_a_lost_ledger_costs_a_comparison_and_no_version(platform: Platform) -> None:

@@ -26,6 +26,7 @@ from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift
 from totesys_assets.load.merge import Loaded, load
+from totesys_assets.reader import read_arrow
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
@@ -644,6 +645,52 @@ def test_a_connection_lost_before_the_commit_is_an_error(platform: Platform) -> 
         )
         with pytest.raises(duckdb.Error):
             stack.close()
+
+
+# A transaction that moves to another day
+
+
+DAY = {number: DayRange(date(2024, 8, number), date(2024, 8, number)) for number in (19, 20, 21)}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([(19, (19, 20))], id="earlier, both days at once"),
+        pytest.param([(19, (19,)), (19, (20,))], id="earlier, that day first"),
+        pytest.param([(19, (20,)), (19, (19,))], id="earlier, the old day first"),
+        pytest.param([(21, (20,)), (21, (21,))], id="later, the old day first"),
+        pytest.param([(21, (21,)), (21, (20,))], id="later, that day first"),
+        pytest.param([(21, (21,)), (20, (21,))], id="there and back, only seen there"),
+        pytest.param([(19, (19,)), (20, (19,)), (20, (20,))], id="there and back, seen first where it was not"),
+        pytest.param([(21, (21,)), (20, (20, 21))], id="there and back, both days at once"),
+    ],
+)
+def test_a_transaction_that_moved_is_there_whichever_day_is_loaded_first(
+    platform: Platform, steps: list[tuple[int, tuple[int, ...]]]
+) -> None:
+    refresh(platform, "dim_transaction")
+    for day, loaded in steps:
+        platform.sql(f"UPDATE transaction SET created_at = '2024-08-{day} 10:00' WHERE transaction_id = 1")
+        refresh(platform, "dim_transaction", days=DayRange(DAY[loaded[0]].first, DAY[loaded[-1]].last))
+    present = "SELECT transaction_id, _created_date, _is_deleted FROM dim_transaction WHERE transaction_id = 1"
+    assert platform.query(present) == [(1, date(2024, 8, steps[-1][0]), False)]
+    rows = read_arrow("dim_transaction", lake=platform.settings.lake_uri).to_pylist()
+    shown = [(row["_created_date"], row["_is_deleted"]) for row in rows if row["transaction_id"] == 1]
+    assert shown == [(date(2024, 8, steps[-1][0]), False)]
+    versions = read_arrow("transaction", lake=platform.settings.lake_uri).to_pylist()
+    assert [row["transaction_id"] for row in versions].count(1) == 1
+
+
+def test_a_transaction_that_left_all_its_days_is_gone(platform: Platform) -> None:
+    refresh(platform, "dim_transaction")
+    platform.sql("UPDATE transaction SET created_at = '2024-08-19 10:00' WHERE transaction_id = 1")
+    refresh(platform, "dim_transaction", days=DAY[19])
+    platform.sql("DELETE FROM payment; DELETE FROM transaction WHERE transaction_id = 1")
+    gone = "SELECT _is_deleted FROM dim_transaction WHERE transaction_id = 1"
+    for day, expected in ((19, False), (20, True)):
+        refresh(platform, "dim_transaction", days=DAY[day])
+        assert platform.query(gone) == [(expected,)]
 
 
 # Migration

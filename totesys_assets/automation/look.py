@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
+from totesys_assets.capture.difference import asset_name, forgotten
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import settle
 from totesys_assets.capture.ledger import Ledger
@@ -59,7 +60,12 @@ def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, 
                 problems.append(problem)
     if not found:
         raise problems[0]
-    stale = stale_partitions(totesys.catalogue, found, Ledger(lake).newest(), warehouse.loaded())
+    ledger = Ledger(lake).newest()
+    for name in found:
+        table = totesys.catalogue.source[name]
+        if asset_name(table) not in ledger:
+            ledger[asset_name(table)] = forgotten(lake, table)
+    stale = stale_partitions(totesys.catalogue, found, ledger, warehouse.loaded())
     clean = not stale and not problems
     return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None)
 

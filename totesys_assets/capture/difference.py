@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from itertools import chain
 
 import duckdb
@@ -27,12 +27,14 @@ from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, literal, quoted
-from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, append, conform, register
+from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, append, conform, newest_first, register
 from totesys_assets.resources.totesys import READ, Snapshot
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+# No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
+_UNKNOWN = "unknown"
 # A table of fewer rows than this may lose most of them without anybody being asked.
 _MASS_DELETION_ROWS = 20
 
@@ -94,6 +96,28 @@ def asset_name(table: Table) -> str:
     return f"{INGESTION}/{table.name}"
 
 
+def forgotten(lake: Lake, table: Table) -> dict[str, Entry]:
+    """What the ledger would know of ``table``, had it not been lost: the partitions that hold rows, in unknown states.
+
+    Without them, a day whose rows went while the ledger was lost would have neither a fingerprint nor an entry, and
+    nobody would ask for it.
+    """
+    held = lake.find(INGESTION, table.name)
+    if held is None:
+        return {}
+    day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
+    connection = engine.connect()
+    try:
+        rows = connection.execute(
+            f"SELECT partition, count(*) FROM (SELECT *, {day} AS partition FROM {register(connection, 'held', held)} "
+            f"QUALIFY {newest_first([table.key, 'partition'])}) WHERE {OPERATION} <> 'delete' GROUP BY 1"
+        ).fetchall()
+    finally:
+        connection.close()
+    now = datetime.now(UTC)
+    return {key: Entry(asset_name(table), key, _UNKNOWN, count, now, "") for key, count in rows}
+
+
 def capture(
     snapshot: Snapshot,
     lake: Lake,
@@ -118,6 +142,8 @@ def capture(
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
     if lake.find(REGISTRY) is None or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
+    lost = {} if known else forgotten(lake, table)
+    known = known or lost
     if not accept_deletions:
         _refuse_mass_deletion(table, found, known)
     wanted = days if table.day_column else None
@@ -131,9 +157,13 @@ def capture(
                 continue
         captured = Captured(comparison.entries(run_id, known))
         # Nothing new to say about a partition is not said again.
-        new = [entry for entry in captured.entries if entry.missed or entry.state != _state(known, entry.partition)]
-        if new:
-            ledger.append([*new, reached(snapshot, run_id)])
+        new = {
+            entry.partition: entry
+            for entry in captured.entries
+            if entry.missed or entry.state != _state(known, entry.partition)
+        }
+        if lost or new:
+            ledger.append([*(lost | new).values(), reached(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {_ATTEMPTS} times while this one compared it. '

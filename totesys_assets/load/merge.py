@@ -30,13 +30,29 @@ ORDER BY _recorded_at, {key}, _operation
 ON CONFLICT DO NOTHING
 """
 
-# Of a row that moved to another day two states may be staged or come one by one: the later wins, an arrival over a
-# departure. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
+# Of a row that moved to another day several states may be staged: a presence comes before a departure, the newer before
+# the older. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
 _UPSERT_DIMENSION = """
 INSERT INTO {table} AS held ({columns})
 SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
 ON CONFLICT ({key}) DO UPDATE SET {assignments}
-WHERE {not_older} ({held}) IS DISTINCT FROM ({excluded})
+WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
+"""
+
+# What comes from one day overrides what is held from another unless that is newer, and present, and still there. All
+# days of a row that left one of those staged are staged too (_ROWS_AND_WHEREABOUTS): gone then, it is gone from all.
+_OVERRIDES = """
+(held._is_deleted OR excluded._is_deleted OR held.{day} = excluded.{day} OR held._recorded_at <= excluded._recorded_at
+    OR EXISTS (SELECT 1 FROM {staging} AS gone
+        WHERE gone.{key} = held.{key} AND gone.{day} = held.{day} AND gone._is_deleted)) AND
+"""
+
+# The rows of some days, and of those that left one of these days what other days know of them.
+_ROWS_AND_WHEREABOUTS = """
+(SELECT * FROM star_files WHERE {within}
+UNION ALL
+SELECT * FROM star_files_of_all_days WHERE NOT ({within})
+    AND {key} IN (SELECT {key} FROM star_files WHERE {within} AND _is_deleted))
 """
 
 # An empty table that the login owns, or may act for the owner of: only then may it drop and add the table's keys.
@@ -87,8 +103,13 @@ def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Tab
             f"Materialise star/{table.name} first, or run: totesys refresh."
         )
     source = register(connection, "star_files", star, days)
-    within = f"WHERE {table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else ""
-    return f"(SELECT * FROM {source} {within})"
+    within = f"{table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else "true"
+    if days is not None and not table.is_fact:
+        gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()
+        if gone != (0,):
+            register(connection, "star_files_of_all_days", star)
+            return _ROWS_AND_WHEREABOUTS.format(within=within, key=quoted(table.key))
+    return f"(SELECT * FROM {source} WHERE {within})"
 
 
 def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, rows: str) -> int:
@@ -146,17 +167,20 @@ def _insert_facts(table: Table, name: str, columns: str) -> str:
 
 def _upsert_dimension(table: Table, name: str, columns: str) -> str:
     names = [quoted(column.name) for column in table.lake_columns]
-    by_day = table.day_column is not None
-    key = quoted(table.key)
-    newer = "(held._recorded_at, NOT held._is_deleted) <= (excluded._recorded_at, NOT excluded._is_deleted) AND"
+    key, staging = quoted(table.key), _staging(table)
+    order, overrides = f"ORDER BY {key}", ""
+    if table.day_column:
+        day = quoted(table.day_column)
+        order = f"ORDER BY {key}, _is_deleted, _recorded_at DESC, {day} DESC"
+        overrides = _OVERRIDES.format(key=key, day=day, staging=staging)
     return _UPSERT_DIMENSION.format(
         table=name,
         columns=columns,
-        staging=_staging(table),
+        staging=staging,
         key=key,
-        order=f"ORDER BY {key}, _recorded_at DESC, _is_deleted" if by_day else f"ORDER BY {key}",
+        order=order,
         assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
-        not_older=newer if by_day else "",
+        overrides=overrides,
         held=", ".join(f"held.{column}" for column in names),
         excluded=", ".join(f"excluded.{column}" for column in names),
     )

@@ -30,6 +30,7 @@ from totesys_assets.resources.lake import (
     LostRace,
     conform,
     newest_first,
+    present_first,
     register,
     replace,
 )
@@ -174,8 +175,7 @@ def warehouse_rows(table: Table) -> str:
     rows = star_query(table.name).sql
     if table.is_fact or table.day_column is None:
         return rows
-    order = f"ORDER BY _is_deleted, {RECORDED_AT} DESC"
-    return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY {quoted(table.key)} {order}) = 1"
+    return f"SELECT * FROM ({rows}) QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
 
 
 def create_schemas(
@@ -191,7 +191,8 @@ def create_schemas(
     ``as_of`` (naive is UTC) leaves out what was recorded after it.
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
-    (facts still refer to it); ``reference.iso_4217`` the names of currencies.
+    (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
+    rows are the same whichever days are built with it; ``reference.iso_4217`` the names of currencies.
     """
     for schema in (HISTORY, LATEST, REFERENCE):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
@@ -210,7 +211,7 @@ def create_schemas(
         connection.execute(f"CREATE OR REPLACE VIEW {HISTORY}.{quoted(name)} AS SELECT {columns} FROM {held} {within}")
         connection.execute(
             f"CREATE OR REPLACE VIEW {LATEST}.{quoted(name)} AS "
-            f"SELECT * FROM {HISTORY}.{quoted(name)} QUALIFY {newest_first([table.key])}"
+            f"SELECT * FROM {HISTORY}.{quoted(name)} QUALIFY {newest_first([table.key], table.day_column)}"
         )
     _create_currency_names(connection)
 

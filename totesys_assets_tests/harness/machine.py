@@ -1,0 +1,211 @@
+"""The state machine: hypothesis chooses who does what when, and makes what fails as short as it can.
+
+Belongs here: rules and their order. No rule depends on what the server did, only on what was drawn: so the same draws
+are the same series, and a shorter series is tried faithfully.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from totesys_assets.days import DayRange
+from totesys_assets_tests.harness.source import COLUMNS
+from totesys_assets_tests.harness.world import Laboratory
+from totesys_assets_tests.harness.writers import KINDS, OFFSETS, Scribe, Writer
+
+WRITERS = 3
+# One statement: its kind and what it is made of.
+Statement = tuple[str, int, int, int]
+
+_small = st.integers(0, 11)
+_who = st.integers(0, WRITERS - 1)
+_statement = st.tuples(st.sampled_from(sorted(KINDS)), _small, _small, _small)
+_several = st.lists(_statement, min_size=1, max_size=4)
+_offset = st.sampled_from(OFFSETS)
+_TRANSACTION = (
+    *("BEGIN READ COMMITTED", "BEGIN READ COMMITTED", "BEGIN REPEATABLE READ", "BEGIN SERIALIZABLE"),
+    *("COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT", "ROLLBACK TO", "RELEASE"),
+    *("PREPARE", "COMMIT PREPARED", "ROLLBACK PREPARED"),
+)
+# Through Dagster a refresh takes several times as long, and does the same.
+_WAYS = (*["directly"] * 8, "full", "accepting deletions", "through Dagster")
+_MISHAPS = (
+    *("lose the ledger", "lose Dagster", "compact the lake", "change a structure", "a crowd comes", "a crowd goes"),
+    *("TRUNCATE", "VACUUM FREEZE", "VACUUM FULL"),
+)
+# More rows than the guard against mass deletions needs to take notice.
+_CROWD = 24
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Writers, refreshes and mishaps in a random order; subclassed with the laboratory to work in."""
+
+    laboratory: Laboratory
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stack = ExitStack()
+        self._writers: list[Writer] = []
+        self._prepared: list[str] = []
+        self._crowds = 0
+
+    @initialize()
+    def open_world(self) -> None:
+        self.laboratory.tally.interleavings += 1
+        self.world = self._stack.enter_context(self.laboratory.world())
+        self._scribe = Scribe(self.world.days.first)
+        # The last one is careless: whatever is refused it, it loses its whole transaction.
+        self._writers = [Writer(self.world, careful=number < WRITERS - 1) for number in range(WRITERS)]
+
+    # Writers
+
+    @rule(who=_who, several=_several)
+    def write(self, who: int, several: list[Statement]) -> None:
+        """In the transaction that is open, or each in one of its own."""
+        for statement in several:
+            self._scribe.write(self._writers[who], *statement)
+
+    @rule(who=_who, several=_several)
+    def write_together(self, who: int, several: list[Statement]) -> None:
+        self._writers[who].begin("READ COMMITTED")
+        for statement in several:
+            self._scribe.write(self._writers[who], *statement)
+        self._writers[who].end("COMMIT")
+
+    @rule(who=_who, what=st.sampled_from(_TRANSACTION), number=_small)
+    def transaction(self, who: int, what: str, number: int) -> None:
+        """Transactions stay open over whatever comes, refreshes included, until somebody ends them."""
+        if what.startswith("BEGIN "):
+            self._writers[who].begin(what.removeprefix("BEGIN "))
+        elif what in ("COMMIT", "ROLLBACK"):
+            self._writers[who].end(what)
+        elif what == "PREPARE":
+            name = f"prepared_{len(self._prepared)}"
+            self._prepared.append(name)
+            self._writers[who].end(f"PREPARE TRANSACTION '{name}'")
+        elif not what.endswith("PREPARED"):
+            self._writers[who].savepoint(what)
+        elif self._prepared:
+            self._admin(f"{what} '{self._prepared[number % len(self._prepared)]}'")
+
+    # Refreshes
+
+    @rule(way=st.sampled_from(_WAYS))
+    def refresh(self, way: str) -> None:
+        if way == "full":
+            self.world.full()
+        else:
+            # A failed table fails Dagster's whole run, which a refresh in this process tells table by table.
+            usable = way == "through Dagster" and not self.world.drifted and not self._crowds
+            self.world.refresh(through_dagster=usable, accept_deletions=way == "accepting deletions")
+
+    @rule(after=_small, who=_who, several=_several, how=st.sampled_from(["commit", "overtake"]))
+    def refresh_and_meanwhile(self, after: int, who: int, several: list[Statement], how: str) -> None:
+        """While tables are being captured others commit, or a whole refresh that began later is done first."""
+
+        def meanwhile() -> None:
+            for statement in several:
+                self._scribe.write(self._writers[who], *statement)
+            self._writers[who].end("COMMIT")
+            if how == "overtake":
+                self.world.refresh()
+
+        self.laboratory.tally.faults += 1
+        self.world.refresh(_once(after, meanwhile))
+
+    @rule(one=_offset, other=_offset)
+    def backfill(self, one: int, other: int) -> None:
+        first = self.world.days.first
+        days = DayRange(first + timedelta(days=min(one, other)), first + timedelta(days=max(one, other)))
+        self.world.backfill(days)
+
+    # Mishaps and upkeep
+
+    @rule(what=st.sampled_from(_MISHAPS), number=_small)
+    def mishap(self, what: str, number: int) -> None:
+        self.laboratory.tally.faults += 1
+        if what == "lose the ledger":
+            self.world.lose_ledger()
+        elif what == "lose Dagster":
+            self.world.lose_dagster()
+        elif what == "compact the lake":
+            self.world.lake.compact()
+        elif what == "change a structure":
+            self._change_structure(list(COLUMNS)[number % len(COLUMNS)])
+        elif what.startswith("a crowd"):
+            self._crowd(what)
+        elif what == "TRUNCATE":
+            self._admin(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
+        else:
+            self._admin(what)
+
+    def _change_structure(self, table: str) -> None:
+        """A column comes, or goes again: a table that is not as the catalogue says stops, the others go on."""
+        if table in self.world.drifted:
+            self._mend_structure(table)
+        elif self._admin(f"ALTER TABLE {table} ADD COLUMN surprise int DEFAULT 1"):
+            self.world.drifted.add(table)
+
+    def _crowd(self, what: str) -> None:
+        """Many rows come at once, or go at once, which is taken for an accident."""
+        self._crowds += 1
+        first = 10_000 + 100 * self._crowds
+        if what == "a crowd comes":
+            self._admin(
+                f"INSERT INTO payment_type SELECT n, 'SALES_REFUND', now(), now() "
+                f"FROM generate_series({first}, {first + _CROWD}) AS n"
+            )
+        else:
+            self._admin("DELETE FROM payment_type WHERE payment_type_id >= 10000")
+
+    def _admin(self, statement: str) -> bool:
+        """A statement of a session of its own; False when something held it up."""
+        try:
+            with psycopg.connect(self.world.source_url, autocommit=True, options="-c lock_timeout=60") as connection:
+                connection.execute(statement.encode())
+        except psycopg.Error:
+            return False
+        return True
+
+    def _mend_structure(self, table: str) -> None:
+        if self._admin(f"ALTER TABLE {table} DROP COLUMN surprise"):
+            self.world.drifted.remove(table)
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None and self._writers:
+                self._quiesce()
+        finally:
+            for writer in self._writers:
+                writer.close()
+            self._stack.close()
+
+    def _quiesce(self) -> None:
+        """Everybody comes to an end; then the warehouse is what the source is."""
+        for number, writer in enumerate(self._writers):
+            writer.end("ROLLBACK" if number == 0 else "COMMIT")
+        for number, name in enumerate(self._prepared):
+            self._admin(f"{'ROLLBACK' if number % 2 else 'COMMIT'} PREPARED '{name}'")
+        for table in list(self.world.drifted):
+            self._mend_structure(table)
+        self.world.refresh(accept_deletions=True)
+        self.world.check_everything()
+
+
+def _once(after: int, action: Callable[[], None]) -> Callable[[int], None]:
+    """Something that happens after so many tables of a refresh were captured, once."""
+    done: list[bool] = []
+
+    def between(captured: int) -> None:
+        if not done and captured > after:
+            done.append(True)
+            action()
+
+    return between

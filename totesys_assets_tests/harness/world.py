@@ -1,0 +1,612 @@
+"""A world per example: ToteSys, lake and warehouse, refreshed as the platform does it, with the model beside them.
+
+Belongs here: making worlds cheaply, refreshing them, and comparing what came out with the model. Does not belong here:
+what writers do (writers.py), and in which order things happen (machine.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+
+from totesys_assets.automation.decide import Request, everything, partitioned
+from totesys_assets.automation.look import Look, look
+from totesys_assets.automation.refresh import execute
+from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.difference import capture
+from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import DayRange, partition_range
+from totesys_assets.definitions import build_definitions
+from totesys_assets.errors import MassDeletion, PlatformError, SchemaDrift
+from totesys_assets.load.merge import load
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import quoted
+from totesys_assets.resources.lake import INGESTION, Lake, register
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+from totesys_assets.transform.build import build
+from totesys_assets_tests.harness.model import Model, Place
+from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, DIMENSIONS, FACTS, REFERENCES, State, is_dead, read
+
+TRADE = Path(__file__).parents[1] / "trade.sql"
+# Days enough for ranges far apart, which become runs of their own, and few enough for Dagster's bookkeeping.
+DAYS = 40
+# The same database number every time: it is part of the source's identity, and to a lake copied from the template
+# every world must look like the one in which the template was made.
+_SOURCE_NUMBER = 60_000
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_prepared_transactions": "5",
+    "autovacuum": "off",  # it takes locks when it likes, and the same seed must replay
+}
+# What a run captures, in the order in which Dagster does it: the small tables first.
+_ORDER = [*(table for table in COLUMNS if table not in BY_DAY), *BY_DAY]
+
+
+@dataclass
+class Tally:
+    """What was done, and what went wrong."""
+
+    interleavings: int = 0
+    refreshes: int = 0
+    runs: int = 0
+    dagster_runs: int = 0
+    statements: int = 0
+    refused: int = 0
+    faults: int = 0
+    versions: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Every count by its name in words."""
+        named = {
+            "runs": "runs of the platform",
+            "dagster_runs": "of these through Dagster",
+            "faults": "faults injected",
+        }
+        named |= {"refused": "statements refused", "versions": "versions captured"}
+        named |= {"lost": "rows lost", "doubled": "rows doubled"}
+        return {named.get(name, name): count for name, count in asdict(self).items()}
+
+
+class Laboratory:
+    """A server, and the templates of which worlds are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tally = Tally()
+        self._server = EmbeddedServer(folder / "server", _SETTINGS)
+
+    @contextmanager
+    def open(self) -> Iterator[Laboratory]:
+        """The laboratory with its server up and its templates made."""
+        self._server.start()
+        try:
+            self._make_templates()
+            yield self
+        finally:
+            self._server.stop()
+
+    def admin(self, statement: str) -> None:
+        """Run a statement outside of the worlds' databases."""
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _make_templates(self) -> None:
+        self._first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
+        self.admin(f"CREATE DATABASE source OID {_SOURCE_NUMBER}")
+        self.admin("CREATE DATABASE warehouse")
+        # The hand-made trade, brought to the days that the worlds have.
+        trade = TRADE.read_text(encoding="utf-8")
+        for offset, day in enumerate(("2024-08-19", "2024-08-20", "2024-08-21")):
+            trade = trade.replace(f"{day} ", f"{self._first_day + timedelta(days=offset)} ")
+        with psycopg.connect(self._server.url("source")) as connection:
+            connection.execute(ddl("totesys.sql").encode())
+            connection.execute(trade.encode())
+        world = self._world()
+        world.refresh()
+        world.close()
+        self._first_model = world.model
+        shutil.copytree(self.folder / "lake", self.folder / "lake_template")
+        for name in ("source", "warehouse"):
+            self.admin(f"CREATE DATABASE {name}_template TEMPLATE {name}")
+
+    def _world(self) -> World:
+        urls = self._server.url("source"), self._server.url("warehouse")
+        return World(self.folder / "lake", *urls, partition_range(self._first_day), self.tally)
+
+    @contextmanager
+    def world(self) -> Iterator[World]:
+        """A world in which the first trade was refreshed, and nothing else happened."""
+        self._clean()
+        self.admin(f"CREATE DATABASE source TEMPLATE source_template OID {_SOURCE_NUMBER}")
+        self.admin("CREATE DATABASE warehouse TEMPLATE warehouse_template")
+        shutil.copytree(self.folder / "lake_template", self.folder / "lake")
+        world = self._world()
+        world.start_from(self._first_model)
+        try:
+            yield world
+        finally:
+            world.close()
+
+    def _clean(self) -> None:
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            left = connection.execute("SELECT gid, database FROM pg_prepared_xacts").fetchall()
+        for gid, database in left:
+            with psycopg.connect(self._server.url(str(database)), autocommit=True) as connection:
+                connection.execute(f"ROLLBACK PREPARED '{gid}'".encode())
+        for name in ("source", "warehouse", "other_source"):
+            self.admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        shutil.rmtree(self.folder / "lake", ignore_errors=True)
+
+
+@dataclass
+class Run:
+    """One run of the platform: the state that its shared snapshot must show, and what happens in between."""
+
+    between: Callable[[int], None]
+    state: State | None = None
+    number: int = 0
+    broken: bool = False
+    captured: int = 0
+    failed: set[str] = field(default_factory=set)
+
+
+class WatchedTotesys(Totesys):
+    """ToteSys, with a look at what is committed whenever a snapshot is taken."""
+
+    def __init__(self, url: str, taken: Callable[[], None]) -> None:
+        super().__init__(url, allow_superuser=True)
+        self._taken = taken
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """The snapshot; nobody writes between its beginning and the look."""
+        with super().snapshot() as snapshot:
+            self._taken()
+            yield snapshot
+
+
+Record = tuple[str | None, ...]
+# place -> (operation, row) in order
+Histories = dict[Place, list[tuple[str | None, Record]]]
+
+
+class World:
+    """Source, lake and warehouse with everything that is known of them."""
+
+    def __init__(self, lake: Path, source_url: str, warehouse_url: str, days: DayRange, tally: Tally) -> None:
+        self.source_url, self.warehouse_url = source_url, warehouse_url
+        self.folder, self.days, self.tally = lake, days, tally
+        self.lake = Lake(str(lake))
+        self.warehouse = Warehouse(warehouse_url)
+        self.model = Model(days)
+        self.drifted: set[str] = set()
+        # After a crash the model cannot tell whether the data was committed; what is there in the end, it can.
+        self.counts_versions = True
+        self._numbers = itertools.count(1)
+        self._newest_state: dict[str, int] = {}
+        self._seen: dict[str, dict[str, Record]] = {}
+        self._instance: dg.DagsterInstance | None = None
+        self._reader: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def start_from(self, model: Model) -> None:
+        """Take over what is known of the template."""
+        for table, known in model.tables.items():
+            mine = self.model.tables[table]
+            for place, versions in known.versions.items():
+                mine.versions[place] = list(versions)
+            mine.moments = dict(known.moments)
+            mine.known_rows = dict(known.known_rows)
+        self._seen = {name: {str(row[0]): row for row in self._records(name)} for name in FACTS}
+
+    def close(self) -> None:
+        """Give up connections."""
+        self.warehouse.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self.lose_dagster()
+
+    def sql(self, statement: str) -> None:
+        """Run a statement in ToteSys, in a transaction of its own."""
+        with psycopg.connect(self.source_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    # Refreshing
+
+    def look(self) -> tuple[Look, State]:
+        """What there is to do, and what was committed at that moment."""
+        seen: list[State] = []
+        totesys = WatchedTotesys(self.source_url, lambda: seen.append(read(self.source_url)))
+        return look(totesys, self.lake, self.warehouse, self.days), seen[0]
+
+    def refresh(
+        self,
+        between: Callable[[int], None] = lambda _: None,
+        *,
+        accept_deletions: bool = False,
+        through_dagster: bool = False,
+    ) -> None:
+        """One pass: look, and run what is asked for. Nothing that was committed before it may be left out."""
+        self.tally.refreshes += 1
+        self.warehouse.migrate()
+        found, state = self.look()
+        problems = {str(problem) for problem in found.problems}
+        assert len(problems) == len(self.drifted), f"could not be examined: {problems}"
+        self._require_complete(found.requests, state)
+        for request in found.requests:
+            self.run(request, between, accept_deletions=accept_deletions, through_dagster=through_dagster)
+        self.check()
+
+    def backfill(self, days: DayRange) -> None:
+        """A run of everything that is partitioned, for some days."""
+        self.run(Request(tuple(partitioned(catalogue())), days))
+        self.check()
+
+    def full(self, *, accept_deletions: bool = False) -> int:
+        """A comparison of all content; the number of versions that it added."""
+        before = self.tally.versions
+        self.run(everything(catalogue(), self.days), accept_deletions=accept_deletions)
+        self.check()
+        return self.tally.versions - before
+
+    def _require_complete(self, requests: list[Request], state: State) -> None:
+        """What differs from what is held must be asked for."""
+        asked: dict[str, set[str]] = {}
+        for request in requests:
+            for asset in request.assets:
+                group, _, table = asset.partition("/")
+                if group == "totesys":
+                    asked.setdefault(table, set()).update(
+                        request.days.keys if request.days and table in BY_DAY else {"*"}
+                    )
+        for table in COLUMNS.keys() - self.drifted:
+            missed = [
+                each for each in self.model.pending(table, None, state) if each[0][1] not in asked.get(table, set())
+            ]
+            self.tally.lost += len(missed)
+            assert not missed, f"changes of {table} that no refresh asks for: {missed}"
+
+    def run(
+        self,
+        request: Request,
+        between: Callable[[int], None] = lambda _: None,
+        *,
+        accept_deletions: bool = False,
+        through_dagster: bool = False,
+    ) -> None:
+        """One run: capture in one snapshot, build, load; what follows a table that failed is left out."""
+        self.tally.runs += 1
+        run = Run(between)
+        session = Session(WatchedTotesys(self.source_url, lambda: self._taken(run)))
+        tables = [table for table in _ORDER if f"totesys/{table}" in request.assets]
+        if through_dagster:
+            self._run_in_dagster(request, session, accept_deletions)
+            for table in tables:
+                assert run.state is not None
+                self.tally.versions += self.model.capture(table, request.days, run.state).total()
+            return
+        try:
+            for table in tables:
+                self._capture(run, session, table, len(tables), request.days, accept_deletions)
+        finally:
+            session.close()
+        self._build_and_load(run, request)
+
+    def _taken(self, run: Run) -> None:
+        """All tables of a run share one snapshot; only an error may lead to another."""
+        if run.state is None or run.broken:
+            run.state, run.broken, run.number = read(self.source_url), False, next(self._numbers)
+
+    def _capture(
+        self, run: Run, session: Session, table: str, of: int, days: DayRange | None, accept_deletions: bool
+    ) -> None:
+        def work(snapshot: Snapshot) -> Counter[str]:
+            try:
+                captured = capture(
+                    snapshot,
+                    self.lake,
+                    catalogue().source[table],
+                    all_days=self.days,
+                    days=days,
+                    run_id="harness",
+                    accept_deletions=accept_deletions,
+                )
+            except PlatformError:
+                run.broken = True
+                raise
+            counts = {
+                "insert": captured.total("inserted"),
+                "update": captured.total("updated"),
+                "delete": captured.total("deleted"),
+            }
+            return Counter({name: count for name, count in counts.items() if count})
+
+        try:
+            added = session.read(table, work, of=of)
+        except SchemaDrift:
+            assert table in self.drifted
+            run.failed.add(table)
+            return
+        except MassDeletion:
+            assert run.state is not None
+            assert self.model.guarded(table, run.state)
+            assert not accept_deletions
+            run.failed.add(table)
+            return
+        except PlatformError as error:
+            raise AssertionError(f"the capture of {table} failed: {error}") from error
+        assert run.state is not None
+        assert table not in self.drifted
+        assert accept_deletions or not self.model.guarded(table, run.state), f"{table} lost its rows without a word"
+        expected = self.model.capture(table, days, run.state)
+        overtaken = run.number < self._newest_state.get(table, 0)
+        assert not (overtaken and expected), f"{table} was brought back to an earlier state: {dict(expected)}"
+        if expected:
+            self._newest_state[table] = run.number
+        self.tally.versions += expected.total()
+        if self.counts_versions:
+            self.tally.lost += (expected - added).total()
+            self.tally.doubled += (added - expected).total()
+            assert added == expected, f"versions of {table} added: {dict(added)}, expected: {dict(expected)}"
+        run.captured += 1
+        run.between(run.captured)
+
+    def _build_and_load(self, run: Run, request: Request) -> None:
+        stars = [name for name in (*DIMENSIONS, "dim_date", *FACTS) if not run.failed & set(star_query(name).sources)]
+        tables = catalogue()
+        try:
+            for name in stars:
+                if f"star/{name}" in request.assets:
+                    build(self.lake, tables, tables.star[name], days=request.days, run_id="harness")
+            for name in stars:
+                if f"warehouse/{name}" in request.assets:
+                    load(self.warehouse, self.lake, tables.star[name], days=request.days, run_id="harness")
+        except PlatformError as error:
+            raise AssertionError(f"a build or load failed: {error}") from error
+
+    def _run_in_dagster(self, request: Request, session: Session, accept_deletions: bool) -> None:
+        self.tally.dagster_runs += 1
+        env = {
+            "TOTESYS_URL": self.source_url,
+            "WAREHOUSE_URL": self.warehouse_url,
+            "LAKE_URI": self.lake.uri,
+            "TOTESYS_HOME": str(self.folder.parent / "home"),
+            "TOTESYS_FIRST_DAY": str(self.days.first),
+            "TOTESYS_ALLOW_SUPERUSER": "1",
+        }
+        if self._instance is None:
+            self._instance = dg.DagsterInstance.ephemeral()
+        definitions = build_definitions(Settings.from_env(env), {"session": session})
+        try:
+            outcome = execute(definitions, self._instance, request, accept_deletions=accept_deletions)
+        finally:
+            session.close()
+        assert outcome.success, outcome.failures
+
+    # Mishaps
+
+    def lose_dagster(self) -> None:
+        """Throw away everything that Dagster remembers."""
+        if self._instance is not None:
+            self._instance.dispose()
+            self._instance = None
+
+    def lose_ledger(self) -> None:
+        """Throw away the notes of what was done."""
+        shutil.rmtree(self.folder / "ledger", ignore_errors=True)
+        self.model.forget_counts()
+
+    # Comparing with the model
+
+    def _query(self, statement: str) -> list[Record]:
+        if self._reader is None:
+            options = "-c TimeZone=UTC -c DateStyle=ISO,YMD"
+            self._reader = psycopg.connect(self.warehouse_url, autocommit=True, options=options)
+        rows = self._reader.execute(statement.encode()).fetchall()
+        return [tuple(None if value is None else str(value) for value in row) for row in rows]
+
+    def _texts(self, columns: str, relation: str) -> list[Record]:
+        listed = ", ".join(f"({column.strip()})::text" for column in columns.split(","))
+        return self._query(f"SELECT {listed} FROM {relation}")
+
+    def _records(self, fact: str) -> list[Record]:
+        """(record id, operation, recorded at, columns …) of every record, in the order of their numbers."""
+        return sorted(self._texts(FACTS[fact].query, fact), key=lambda row: int(str(row[0])))
+
+    def check(self) -> None:
+        """Facts hold exactly the versions expected, and what was ever seen there is still as it was."""
+        for fact, mapping in FACTS.items():
+            records = self._records(fact)
+            by_id = {str(row[0]): row for row in records}
+            assert len(by_id) == len(records), f"a record number of {fact} was given twice"
+            changed = {number: row for number, row in self._seen.get(fact, {}).items() if by_id.get(number) != row}
+            assert not changed, f"records of {fact} that are gone or not as they were: {changed}"
+            self._seen[fact] = by_id
+            if mapping.source in self.drifted:
+                continue
+            found: Histories = {}
+            for _, operation, _, *values in records:
+                found.setdefault((str(values[0]), str(values[1])), []).append((operation, tuple(values)))
+            expected: Histories = {
+                place: [(version.operation, mapping.expected(version.row)) for version in versions]
+                for place, versions in self.model.tables[mapping.source].versions.items()
+            }
+            self._compare(fact, found, expected)
+
+    def _compare(
+        self,
+        what: str,
+        found: Histories,
+        expected: Histories,
+    ) -> None:
+        for place in found.keys() | expected.keys():
+            have, want = found.get(place, []), expected.get(place, [])
+            if have != want:
+                self.tally.lost += (Counter(want) - Counter(have)).total()
+                self.tally.doubled += (Counter(have) - Counter(want)).total()
+                raise AssertionError(f"versions of {place} in {what}:\n{have}\nexpected:\n{want}")
+
+    def check_everything(self, *, again: bool = True) -> None:
+        """After the writers' end: nothing is left to do, and everything is as the source has it, in every column.
+
+        ``again``: a comparison of all content then adds nothing, and writes nothing.
+        """
+        found, state = self.look()
+        assert found.requests == [], f"still to do after a refresh: {found.stale}"
+        assert found.problems == []
+        self._check_lake()
+        self._check_star()
+        self._check_facts(state)
+        self.check_dimensions(state)
+        self._check_dead_letters(state)
+        if not again:
+            return
+        before = self._marks()
+        assert self.full() == 0
+        assert self._marks() == before, "a comparison of everything wrote to the warehouse, though nothing had changed"
+
+    def _marks(self) -> list[Record]:
+        return self._query(
+            " UNION ALL ".join(
+                f"SELECT '{name}', ctid::text, xmin::text FROM {name}" for name in ("dim_date", *DIMENSIONS, *FACTS)
+            )
+        )
+
+    def _check_lake(self) -> None:
+        """The lake's versions are those of the model, in time."""
+        for table, columns in COLUMNS.items():
+            connection = engine.connect()
+            try:
+                held = register(connection, "held", self.lake.open_existing(catalogue().source[table]))
+                texts = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
+                rows = connection.execute(
+                    f"SELECT _operation, _recorded_at::VARCHAR, {texts} FROM {held} ORDER BY _recorded_at"
+                ).fetchall()
+            finally:
+                connection.close()
+            found: Histories = {}
+            moments: set[tuple[str, str, str]] = set()
+            for operation, recorded_at, *values in rows:
+                row = dict(zip(columns, values, strict=True))
+                place = self.model.place(table, str(values[0]), row)
+                assert (*place, recorded_at) not in moments, f"two versions of {place} of {table} at one moment"
+                moments.add((*place, recorded_at))
+                found.setdefault(place, []).append((operation, tuple(values)))
+            expected: Histories = {
+                place: [(version.operation, tuple(version.row.values())) for version in versions]
+                for place, versions in self.model.tables[table].versions.items()
+            }
+            self._compare(f"{INGESTION}/{table}", found, expected)
+
+    def _check_star(self) -> None:
+        """The star's facts in the lake, from which a warehouse can be filled anew."""
+        for fact, mapping in FACTS.items():
+            columns = ["_operation", *mapping.query.split(", ")[3:]]
+            connection = engine.connect()
+            try:
+                held = register(connection, "held", self.lake.open_star(catalogue().star[fact]))
+                texts = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
+                rows = connection.execute(f"SELECT {texts} FROM {held}").fetchall()
+            finally:
+                connection.close()
+            times = [number for number, column in enumerate(columns) if column.endswith("_time")]
+            found = Counter(
+                tuple(_as_postgres(value) if number in times else value for number, value in enumerate(row))
+                for row in rows
+            )
+            expected: Counter[Record] = Counter(
+                (version.operation, *mapping.expected(version.row))
+                for versions in self.model.tables[mapping.source].versions.values()
+                for version in versions
+            )
+            assert found == expected, f"{fact} in the lake"
+
+    def _check_facts(self, state: State) -> None:
+        for fact, mapping in FACTS.items():
+            subject = fact.removeprefix("fact_")
+            columns = mapping.query.split(", ", 3)[3]
+            rows = self._texts(columns, f"current_{subject}")
+            current = {str(row[0]): row for row in rows}
+            assert len(current) == len(rows), f"a row twice in current_{subject}"
+            expected = {key: mapping.expected(row) for key, row in self.model.current(mapping.source).items()}
+            assert current == expected, f"current_{subject}"
+            good = {
+                key: mapping.expected(row)
+                for key, row in state[mapping.source].items()
+                if not is_dead(mapping.source, row, self.days)
+            }
+            assert good.items() <= current.items(), f"current_{subject} is not what the source has"
+            assert current.keys() <= state[mapping.source].keys(), f"rows in current_{subject} that are gone"
+            self._check_history(subject)
+            self._check_references(mapping.source, state)
+
+    def _check_history(self, subject: str) -> None:
+        key, links = f"{subject}_id", "valid_from, valid_to, is_current, is_deleted, _operation, _recorded_at"
+        by_key: dict[str | None, list[Record]] = {}
+        for number, *rest in self._texts(f"{key}, {links}", f"history_{subject}"):
+            by_key.setdefault(number, []).append(tuple(rest))
+        for number, versions in by_key.items():
+            ordered = sorted(versions, key=lambda row: (str(row[0]), row[2] == "true", row[3] != "true"))
+            ends = [row[1] for row in ordered]
+            assert ends == [*(row[0] for row in ordered[1:]), None], f"validity of {subject} {number}: {ordered}"
+            assert [row[2] for row in ordered] == ["false"] * (len(ordered) - 1) + ["true"]
+            assert all((row[3] == "true") == (row[4] == "delete") and row[0] == row[5] for row in ordered)
+
+    def _check_references(self, source: str, state: State) -> None:
+        """What a present row refers to is there, unless it is, or hangs on, a dead letter."""
+        held = {
+            dimension.source: {str(row[0]) for row in self._texts(dimension.query.split(", ")[0], name)}
+            for name, dimension in DIMENSIONS.items()
+        }
+        for row in state[source].values():
+            if is_dead(source, row, self.days):
+                continue
+            for column, table in REFERENCES[source].items():
+                key = str(row[column])
+                excused = key not in self.model.current(table) or table in ("staff", "counterparty")
+                assert key in held[table] or excused, f"{source} refers to {table} {key}, which no dimension has"
+
+    def check_dimensions(self, state: State) -> None:
+        """Dimensions are as the model has them, in every column; what is gone is flagged."""
+        for name, dimension in DIMENSIONS.items():
+            rows = self._texts(f"{dimension.query}, _is_deleted", name)
+            found = {str(row[0]): (row[:-1], row[-1] == "true") for row in rows}
+            assert found == self.model.dimension(name), name
+            there = {key for key, (_, is_deleted) in found.items() if not is_deleted}
+            assert there <= state[dimension.source].keys(), f"rows in {name} that are gone are not flagged"
+        days = {str(row[0]) for row in self._texts("date_id", "dim_date")}
+        for fact, mapping in FACTS.items():
+            for column in mapping.query.split(", "):
+                if column.endswith("_date"):
+                    named = {str(row[0]) for row in self._texts(column, fact)}
+                    assert named <= days, f"days that {fact} names and dim_date has not"
+
+    def _check_dead_letters(self, state: State) -> None:
+        found = {(str(row["table_name"]), str(row["row_key"])) for row in open_dead_letters(self.lake).to_pylist()}
+        expected = {
+            (table, key) for table, rows in state.items() for key, row in rows.items() if is_dead(table, row, self.days)
+        }
+        assert found == expected, "the dead letters"
+
+
+def _as_postgres(time: str) -> str:
+    """A time of day of the lake, which has always three decimals, as PostgreSQL writes it."""
+    return time.removesuffix(".000") if time.endswith(".000") else time.rstrip("0")

@@ -1,0 +1,384 @@
+"""Every guarantee has a mutant: code broken on purpose, which the harness must notice.
+
+A scenario is a few fixed steps in a world of its own. With the code as it is it passes; with the mutant the harness
+itself must say what is wrong, by an assertion: a crash would only show that the mutant is no good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+from deltalake import DeltaTable, Transaction, write_deltalake
+
+from totesys_assets.automation import look as look_module
+from totesys_assets.automation.decide import Request
+from totesys_assets.capture import difference
+from totesys_assets.capture import ledger as ledger_module
+from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.load import merge
+from totesys_assets.resources import lake as lake_module
+from totesys_assets.resources import warehouse as warehouse_module
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.transform import build as build_module
+from totesys_assets_tests.harness import world as world_module
+from totesys_assets_tests.harness.source import read
+from totesys_assets_tests.harness.world import Laboratory, World
+
+Patch = pytest.MonkeyPatch
+merge_rows = merge.merge
+SILENT = "UPDATE sales_order SET units_sold = units_sold + 1"
+
+
+@pytest.fixture(scope="module")
+def laboratory(scratch: Path) -> Iterator[Laboratory]:
+    folder = scratch / "mutants"
+    folder.mkdir()
+    with Laboratory(folder).open() as opened:
+        yield opened
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+# Scenarios
+
+
+def silent_update(world: World) -> None:
+    world.refresh()
+    world.sql(SILENT)
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def comparison_of_everything(world: World) -> None:
+    world.sql(SILENT)
+    world.refresh()
+    world.check_everything()
+
+
+def deletion(world: World) -> None:
+    world.sql("DELETE FROM payment WHERE payment_id = 1")
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def one_day_after_another(world: World) -> None:
+    world.sql(
+        "INSERT INTO sales_order SELECT 7, created_at + interval '1 day', last_updated, design_id, staff_id, "
+        "counterparty_id, 5, unit_price, currency_id, agreed_delivery_date, agreed_payment_date, "
+        "agreed_delivery_location_id FROM sales_order WHERE sales_order_id = 1"
+    )
+    world.refresh()
+    world.sql(SILENT + " WHERE sales_order_id = 1")
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def commit_between_two_tables(world: World) -> None:
+    world.sql("UPDATE sales_order SET units_sold = 5; UPDATE payment SET payment_amount = 5")
+
+    def change_the_other(captured: int) -> None:
+        if captured == 1:
+            world.sql("UPDATE payment SET payment_amount = 6")
+
+    world.refresh(change_the_other)
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def overtaken_by_a_later_refresh(world: World) -> None:
+    world.sql("UPDATE sales_order SET units_sold = 5; UPDATE payment SET payment_amount = 5")
+
+    def overtake(captured: int) -> None:
+        if captured == 1:
+            world.sql("UPDATE payment SET payment_amount = 6")
+            world.refresh()
+
+    world.refresh(overtake)
+    world.check_everything(again=False)
+
+
+def two_captures_at_once(world: World) -> None:
+    world.sql(SILENT)
+    open_versions, opened = Lake.open_versions, count()
+
+    def open_and_wait(lake: Lake, table: Table) -> DeltaTable:
+        handle = open_versions(lake, table)
+        if next(opened) == 0:
+            world.run(Request(("totesys/sales_order",), world.days))
+        return handle
+
+    with Patch.context() as patch:
+        patch.setattr(Lake, "open_versions", open_and_wait)
+        world.run(Request(("totesys/sales_order",), world.days))
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def killed_between_two_commits_of_a_capture(world: World) -> None:
+    world.sql(SILENT)
+    world.counts_versions = False
+    with Patch.context() as patch:
+        writes = count(1)
+
+        def second_is_too_late(*arguments: Any, **named: Any) -> None:
+            if next(writes) == 2:
+                raise Killed
+            write_deltalake(*arguments, **named)
+
+        for module in (lake_module, ledger_module):
+            patch.setattr(module, "write_deltalake", second_is_too_late)
+        with pytest.raises(Killed):
+            world.run(Request(("totesys/sales_order",), world.days))
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def killed_at_facts(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, rows: str) -> int:
+    if table.is_fact:
+        raise Killed
+    return merge_rows(connection, warehouse, table, rows)
+
+
+def killed_in_the_middle_of_a_load(world: World) -> None:
+    world.sql(SILENT)
+    with Patch.context() as patch:
+        patch.setattr(merge, "merge", killed_at_facts)
+        with pytest.raises(Killed):
+            world.refresh()
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def two_loads_at_once(world: World) -> None:
+    """The second brings a later state, and must wait until the first is done."""
+    world.sql("UPDATE design SET design_name = 'first'")
+    register, threads = merge._register_star, list[Thread]()
+
+    def register_and_wait(*arguments: Any) -> str:
+        rows: str = register(*arguments)
+        if not threads:
+            world.sql("UPDATE design SET design_name = 'second'")
+            second = World(world.folder, world.source_url, world.warehouse_url, world.days, world.tally)
+            second.model = world.model
+            request = Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None)
+
+            def load_too() -> None:
+                second.run(request)
+                second.close()
+
+            threads.append(Thread(target=load_too, daemon=True))
+            threads[0].start()
+            while threads[0].is_alive() and not waits_for_lock(world):
+                sleep(0.01)
+        return rows
+
+    with Patch.context() as patch:
+        patch.setattr(merge, "_register_star", register_and_wait)
+        world.run(Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None))
+        threads[0].join()
+    world.check_dimensions(read(world.source_url))
+
+
+def waits_for_lock(world: World) -> bool:
+    with psycopg.connect(world.warehouse_url) as connection:
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return connection.execute(query).fetchone() != (0,)
+
+
+def restored_from_another_server(world: World) -> None:
+    """A copy with the same rows of the same transactions, in which other values stand: names of an enum were swapped.
+
+    Nothing but the identity of the database tells the two apart.
+    """
+    world.refresh()
+    with psycopg.connect(world.warehouse_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE other_source TEMPLATE source")
+    world.source_url = psycopg.conninfo.make_conninfo(world.source_url, dbname="other_source")
+    for old, new in (("SALES_RECEIPT", "x"), ("SALES_REFUND", "SALES_RECEIPT"), ("x", "SALES_REFUND")):
+        world.sql(f"""ALTER TYPE "PaymentTypeName" RENAME VALUE '{old}' TO '{new}'""")
+    world.refresh()
+    world.check_everything(again=False)
+
+
+# Mutants
+
+
+def use_fingerprints(patch: Patch, mutant: Callable[[Snapshot, Table, DayRange], dict[str, Fingerprint]]) -> None:
+    for module in (look_module, difference):
+        patch.setattr(module, "fingerprints", mutant)
+
+
+def aggregated(aggregate: str) -> Callable[[Snapshot, Table, DayRange], dict[str, Fingerprint]]:
+    """Fingerprints made of an aggregate."""
+
+    def mutant(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, Fingerprint]:
+        snapshot.require(table)
+        query = f"SELECT {partition_sql(table, days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
+        query += f"FROM {table.name} GROUP BY 1"
+        return {partition: Fingerprint(rows, state) for partition, rows, state in snapshot.rows(query)}
+
+    return mutant
+
+
+def watermark(patch: Patch) -> None:
+    use_fingerprints(patch, aggregated("max(last_updated)"))
+
+
+def count_only(patch: Patch) -> None:
+    use_fingerprints(patch, aggregated("count(*)"))
+
+
+def without_the_server(patch: Patch) -> None:
+    use_fingerprints(patch, lambda snapshot, table, days: fingerprints(replace(snapshot, server="any"), table, days))
+
+
+def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None:
+    """Another text in one of the module's statements."""
+    text = getattr(module, name)
+    assert old in text
+    patch.setattr(module, name, text.replace(old, new))
+
+
+def difference_by_last_updated(patch: Patch) -> None:
+    newer = "incoming.last_updated > held.last_updated"
+    rewrite(patch, difference, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
+
+
+def no_deletes(patch: Patch) -> None:
+    rewrite(patch, difference, "_DIFFERENCE", "WHERE held._operation <> 'delete'", "WHERE false")
+
+
+def ledger_first(patch: Patch) -> None:
+    commit = difference._Comparison.commit
+
+    def noted_first(comparison: difference._Comparison) -> None:
+        Ledger(comparison._lake).append(entry for entry in comparison.entries("mutant", {}) if entry.state)
+        commit(comparison)
+
+    patch.setattr(difference._Comparison, "commit", noted_first)
+
+
+def no_lock(patch: Patch) -> None:
+    run = warehouse_module.run
+
+    def run_without(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+        if "pg_advisory_xact_lock" not in statement:
+            run(connection, statement)
+
+    patch.setattr(warehouse_module, "run", run_without)
+
+
+def facts_updated(patch: Patch) -> None:
+    def statement(table: Table, name: str, columns: str) -> str:
+        key = ", ".join(table.version_key)
+        return (
+            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {merge._staging(table)} "
+            f"ON CONFLICT ({key}) DO UPDATE SET _operation = excluded._operation"
+        )
+
+    patch.setattr(merge, "_insert_facts", statement)
+
+
+def snapshot_for_each_table(patch: Patch) -> None:
+    @contextmanager
+    def snapshot(session: Session, table: str, *, of: int) -> Iterator[Snapshot]:
+        with session.totesys.snapshot() as own:
+            yield own
+
+    patch.setattr(Session, "snapshot", snapshot)
+
+
+def no_fence(patch: Patch) -> None:
+    numbers = count()
+
+    def unfenced(name: str, version: int) -> Transaction:
+        return Transaction(f"{name} {next(numbers)}", version)
+
+    patch.setattr(lake_module, "Transaction", unfenced)
+
+
+def no_order(patch: Patch) -> None:
+    patch.setattr(difference._Comparison, "_require_newest", lambda *_: None)
+
+
+def whole_month_replaced(patch: Patch) -> None:
+    predicate = build_module._predicate
+
+    def by_month(table: Table, days: DayRange | None) -> str | None:
+        text = predicate(table, days)
+        return text and text[text.index("_month") :]
+
+    patch.setattr(build_module, "_predicate", by_month)
+
+
+def noted_outside_the_transaction(patch: Patch) -> None:
+    load = merge.load
+
+    def note_and_load(
+        warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str
+    ) -> merge.Loaded:
+        states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
+        keys = days.keys if days is not None and table.day_column else [WHOLE]
+        with warehouse.transaction("notes") as connection:
+            merge._note(connection, warehouse, table, [states[key] for key in keys if key in states], run_id)
+        return load(warehouse, lake, table, days=days, run_id=run_id)
+
+    patch.setattr(world_module, "load", note_and_load)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mutant and the scenario that shows it, with what the harness says then."""
+
+    mutate: Callable[[Patch], None]
+    scenario: Callable[[World], None]
+    finding: str
+
+
+CASES = {
+    "a watermark instead of transaction ids": Case(watermark, silent_update, "no refresh asks for"),
+    "a fingerprint that only counts": Case(count_only, silent_update, "no refresh asks for"),
+    "a fingerprint without the server": Case(without_the_server, restored_from_another_server, "no refresh asks for"),
+    "rows compared by last_updated": Case(difference_by_last_updated, silent_update, "versions of sales_order added"),
+    "deletes not captured": Case(no_deletes, deletion, "versions of payment added"),
+    "the ledger written before the data": Case(
+        ledger_first, killed_between_two_commits_of_a_capture, "no refresh asks for"
+    ),
+    "no fence around the lake's commits": Case(no_fence, two_captures_at_once, "versions of sales_order added"),
+    "no order among snapshots": Case(no_order, overtaken_by_a_later_refresh, "brought back to an earlier state"),
+    "a snapshot for each table": Case(snapshot_for_each_table, commit_between_two_tables, "fact_payment"),
+    "a whole month replaced": Case(whole_month_replaced, one_day_after_another, "fact_sales_order"),
+    "no lock around a load": Case(no_lock, two_loads_at_once, "dim_design"),
+    "facts updated in place": Case(facts_updated, comparison_of_everything, "wrote to the warehouse"),
+    "a load noted outside of its transaction": Case(
+        noted_outside_the_transaction, killed_in_the_middle_of_a_load, "fact_sales_order"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_mutant_is_noticed_and_the_code_as_it_is_passes(laboratory: Laboratory, case: Case) -> None:
+    with laboratory.world() as world:
+        case.scenario(world)
+    with laboratory.world() as world, Patch.context() as patch:
+        case.mutate(patch)
+        with pytest.raises(AssertionError, match=case.finding):
+            case.scenario(world)
