@@ -1,5 +1,5 @@
--- The role that reads ToteSys for the platform, and can do nothing else. Run it with psql, in the ToteSys database, as a
--- superuser or as a role that may create roles and grant on the tables; run it again at will: it states what is to be.
+-- The role that reads ToteSys for the platform, and can do nothing else. Run it with psql, in the ToteSys database, as
+-- a superuser or as a role that may create roles and grant on the tables; run it again at will: it states what is to be.
 --
 --   psql "$ADMIN_URL" -f deploy/sql/source_reader.sql
 --   psql "$ADMIN_URL" -c '\password totesys_reader'

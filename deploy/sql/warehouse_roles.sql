@@ -1,14 +1,14 @@
 -- The three roles of the warehouse:
 --
 --   owner   creates and migrates the tables and views (totesys migrate), and owns them
---   loader  the login of the pipeline: adds to facts and never changes them, keeps dimensions up to date, deletes nothing
+--   loader  the login of the pipeline: adds to facts, keeps dimensions up to date, deletes nothing
 --   reader  for BI: reads tables and views
 --
 -- Run it with psql, in the warehouse's database, as a superuser or as the database's owner with CREATEROLE; run it
 -- again at will. Then give out passwords, migrate as the owner, and grant on what that made:
 --
 --   psql "$ADMIN_URL" -f deploy/sql/warehouse_roles.sql
---   psql "$ADMIN_URL" -c '\password warehouse_owner' -c '\password warehouse_loader' -c '\password warehouse_reader'
+--   psql "$ADMIN_URL" -c '\password warehouse_owner'    (and so for warehouse_loader and warehouse_reader)
 --   WAREHOUSE_URL="$OWNER_URL" totesys migrate
 --   psql "$OWNER_URL" -f deploy/sql/warehouse_grants.sql
 --
@@ -53,13 +53,15 @@ WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = :'schema') \gexec
 -- for a moment.
 SELECT format(statement, current_database(), :'schema', :'owner')
 FROM pg_namespace, unnest(ARRAY[
-    'GRANT CREATE ON DATABASE %1$I TO %3$I', 'ALTER SCHEMA %2$I OWNER TO %3$I', 'REVOKE CREATE ON DATABASE %1$I FROM %3$I'
+    'GRANT CREATE ON DATABASE %1$I TO %3$I',
+    'ALTER SCHEMA %2$I OWNER TO %3$I',
+    'REVOKE CREATE ON DATABASE %1$I FROM %3$I'
 ]) AS statement
 WHERE nspname = :'schema' AND nspowner <> quote_ident(:'owner')::regrole \gexec
 
 SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_class
-WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v') AND relowner <> quote_ident(:'owner')::regrole
-    AND relname ~ '^(dim_|fact_|current_|history_|_ledger$|_migration$)' \gexec
+WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
+    AND relowner <> quote_ident(:'owner')::regrole AND relname ~ '^(dim_|fact_|current_|history_|_ledger$|_migration$)' \gexec
 
 -- PostgreSQL before 15 lets everybody create in schema public.
 REVOKE CREATE ON SCHEMA :"schema" FROM PUBLIC;
