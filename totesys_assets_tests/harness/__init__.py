@@ -1,0 +1,1 @@
+"""The harness: what kills, disturbs and checks whole platforms."""
