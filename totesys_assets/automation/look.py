@@ -7,7 +7,10 @@ not belong here: the decision itself, which is decide.py.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+
+import duckdb
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
@@ -35,11 +38,14 @@ class Look:
 
 
 def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, unless: str | None = None) -> Look:
-    """Compare source, lake and warehouse. One source transaction; no table is read when all is as ``unless`` says.
+    """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
+
+    One source transaction, and another after each table that PostgreSQL could not read.
 
     Raises ConnectionFailed, and the problem itself when no table at all could be examined.
     """
-    with totesys.snapshot() as snapshot:
+    with ExitStack() as stack:
+        snapshot = stack.enter_context(totesys.snapshot())
         mark = _mark(snapshot, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True)
@@ -51,6 +57,9 @@ def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, 
                     found[table.name] = fingerprints(snapshot, table, days)
             except PlatformError as problem:
                 problems.append(problem)
+                if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
+                    stack.close()
+                    snapshot = stack.enter_context(totesys.snapshot())
     if not found:
         raise problems[0]
     stale = stale_partitions(totesys.catalogue, found, Ledger(lake).newest(), warehouse.loaded())
