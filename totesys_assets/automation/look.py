@@ -18,7 +18,7 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.lake import PROCESSED, Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 
@@ -62,7 +62,11 @@ def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, 
                     snapshot = stack.enter_context(totesys.snapshot())
     if not found:
         raise problems[0]
-    stale = stale_partitions(totesys.catalogue, found, Ledger(lake).newest(), warehouse.loaded())
+    ledger = Ledger(lake).newest()
+    for name in totesys.catalogue.star:
+        if lake.find(PROCESSED, name) is None:  # what the ledger says of it was true of a table that is lost
+            ledger.pop(f"{PROCESSED}/{name}", None)
+    stale = stale_partitions(totesys.catalogue, found, ledger, warehouse.loaded())
     clean = not stale and not problems
     return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None)
 

@@ -102,8 +102,10 @@ def build(lake: Lake, catalogue: Catalogue, table: Table, *, days: DayRange | No
 def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange | None, run_id: str) -> Built:
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
-    target = lake.open_star(table)
     ledger = Ledger(lake)
+    if lake.find(PROCESSED, table.name) is None:
+        _forget(ledger, table, run_id)
+    target = lake.open_star(table)
     known = ledger.newest()
     expected = expected_states(table, known)
     query = star_query(table.name)
@@ -129,6 +131,17 @@ def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange |
         if entry.state != (before[entry.partition].state if entry.partition in before else "")
     )
     return Built(entries)
+
+
+def _forget(ledger: Ledger, table: Table, run_id: str) -> None:
+    """Note that no partition is built any more: the table was lost, and this build may make only some of its days."""
+    now = datetime.now(UTC)
+    name = asset_name(table)
+    ledger.append(
+        Entry(name, entry.partition, "", 0, now, run_id)
+        for entry in ledger.newest([name]).get(name, {}).values()
+        if entry.state
+    )
 
 
 def _schema(table: Table) -> pa.Schema:
