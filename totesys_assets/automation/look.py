@@ -7,18 +7,22 @@ not belong here: the decision itself, which is decide.py.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+
+import duckdb
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
 from totesys_assets.capture.difference import asset_name, forgotten
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import settle
-from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
+from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 
@@ -38,36 +42,59 @@ class Look:
 
 
 def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, unless: str | None = None) -> Look:
-    """Compare source, lake and warehouse. One source transaction; no table is read when all is as ``unless`` says.
+    """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
+
+    One source transaction, and another after each table that PostgreSQL could not read.
 
     Raises ConnectionFailed, and the problem itself when no table at all could be examined.
     """
-    with totesys.snapshot() as snapshot:
+    with ExitStack() as stack:
+        snapshot = stack.enter_context(totesys.snapshot())
         mark = _mark(snapshot, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True)
-        snapshot = settle(Ledger(lake), snapshot)
-        found: dict[str, dict[str, Fingerprint]] = {}
-        problems: list[PlatformError] = []
-        for table in totesys.catalogue.source.values():
-            try:
-                with (
-                    engine.readable_errors(f'"{table.name}" could not be examined'),
-                    drift_noted(lake, snapshot, table),
-                ):
-                    found[table.name] = fingerprints(snapshot, table, days)
-            except PlatformError as problem:
-                problems.append(problem)
+        found, problems = _examine(totesys, lake, snapshot, days, stack)
     if not found:
         raise problems[0]
-    ledger = Ledger(lake).newest()
-    for name in found:
-        table = totesys.catalogue.source[name]
-        if asset_name(table) not in ledger:
-            ledger[asset_name(table)] = forgotten(lake, table)
-    stale = stale_partitions(totesys.catalogue, found, ledger, warehouse.loaded())
+    stale = stale_partitions(totesys.catalogue, found, _noted(totesys.catalogue, lake), warehouse.loaded())
     clean = not stale and not problems
     return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None)
+
+
+def _examine(
+    totesys: Totesys, lake: Lake, snapshot: Snapshot, days: DayRange, stack: ExitStack
+) -> tuple[dict[str, dict[str, Fingerprint]], list[PlatformError]]:
+    """Fingerprints of the tables that can be examined, and what is wrong with the others."""
+    ledger = Ledger(lake)
+    snapshot = settle(ledger, snapshot)
+    found: dict[str, dict[str, Fingerprint]] = {}
+    problems: list[PlatformError] = []
+    for table in totesys.catalogue.source.values():
+        try:
+            with (
+                engine.readable_errors(f'"{table.name}" could not be examined'),
+                drift_noted(lake, snapshot, table),
+            ):
+                found[table.name] = fingerprints(snapshot, table, days)
+        except PlatformError as problem:
+            problems.append(problem)
+            if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
+                stack.close()
+                snapshot = settle(ledger, stack.enter_context(totesys.snapshot()))
+    return found, problems
+
+
+def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
+    """What the ledger says, as far as it is true of a lake, or a ledger, of which something was lost."""
+    noted = Ledger(lake).newest()
+    for zone, tables in ((INGESTION, catalogue.source), (PROCESSED, catalogue.star)):
+        for name in tables:
+            if lake.find(zone, name) is None:
+                noted.pop(f"{zone}/{name}", None)
+    for table in catalogue.source.values():
+        if asset_name(table) not in noted:
+            noted[asset_name(table)] = forgotten(lake, table)
+    return noted
 
 
 def _mark(snapshot: Snapshot, lake: Lake, warehouse: Warehouse, days: DayRange) -> str:

@@ -139,6 +139,8 @@ def capture(
     snapshot = settle(ledger, snapshot)
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
         found = fingerprints(snapshot, table, all_days)
+    if lake.find(INGESTION, table.name) is None:
+        ledger.forget(asset_name(table), run_id)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
     if lake.find(REGISTRY) is None or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)

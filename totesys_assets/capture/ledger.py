@@ -134,6 +134,12 @@ class Ledger:
             result.setdefault(asset, {})[partition] = Total(int(versions), int(missing or 0))
         return result
 
+    def forget(self, asset: str, run_id: str) -> None:
+        """Note that no partition of ``asset`` has rows: its table was lost, and may be made anew for some days only."""
+        now = datetime.now(UTC)
+        known = self.newest([asset]).get(asset, {}).values()
+        self.append(Entry(asset, entry.partition, "", 0, now, run_id) for entry in known if entry.state)
+
     def append(self, entries: Iterable[Entry]) -> None:
         """Append entries in one commit; does nothing for none."""
         listed = [asdict(entry) for entry in entries]

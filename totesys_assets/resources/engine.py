@@ -100,6 +100,7 @@ def reason(error: Exception) -> str:
 def one_line(error: Exception | str) -> str:
     """The first lines of a message as one, without statement, closing full stop and colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    # PostgreSQL shows the place in the statement: the line, and below it a mark.
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
     return " ".join(lines[:2]).rstrip(".")[:500]
 

@@ -103,8 +103,10 @@ def build(lake: Lake, catalogue: Catalogue, table: Table, *, days: DayRange | No
 def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange | None, run_id: str) -> Built:
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
-    target = lake.open_star(table)
     ledger = Ledger(lake)
+    if lake.find(PROCESSED, table.name) is None:
+        ledger.forget(asset_name(table), run_id)
+    target = lake.open_star(table)
     known = ledger.newest()
     expected = expected_states(table, known)
     query = star_query(table.name)

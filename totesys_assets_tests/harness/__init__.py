@@ -1,1 +1,1 @@
-"""Random interleavings of writers, refreshes and mishaps against a model of what must come out of them."""
+"""The harness: what interleaves, kills, disturbs and checks whole platforms."""

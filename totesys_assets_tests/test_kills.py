@@ -1,0 +1,122 @@
+"""Killed at any instant: a refresh in a process of its own, SIGKILL at a chosen point, and the next refresh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.harness.complete import look_at, require_complete, require_old_or_new
+from totesys_assets_tests.harness.kills import Kill, kill
+from totesys_assets_tests.harness.shop import Street, opened
+
+LOOK = "totesys_assets.automation.look"
+INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in ("ingestion", "processed", "warehouse"))
+SOURCE = "totesys_assets.resources.totesys"
+DIFFERENCE = "totesys_assets.capture.difference"
+LEDGER = "totesys_assets.capture.ledger"
+BUILD = "totesys_assets.transform.build"
+LAKE = "totesys_assets.resources.lake"
+SERVER = "totesys_assets.resources.warehouse"
+MERGE = "totesys_assets.load.merge"
+ONE_ROW = ((f"{DIFFERENCE}:BATCH_ROWS", 1), (f"{BUILD}:BATCH_ROWS", 1))
+TIDY = ((f"{LAKE}:MOST_FILES", 1),)
+
+FIRST = [
+    Kill("after", f"{SOURCE}:Totesys._take", 2),
+    Kill("before", f"{INGESTION}:capture", 7),
+    Kill("inside", f"{LAKE}:_Background.__iter__", settings=ONE_ROW),
+    Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/payment"),
+    Kill("after", f"{DIFFERENCE}:append", having="capture:payment"),
+    Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/dim_staff"),
+    Kill("after", f"{BUILD}:replace", 8),
+    Kill("before", f"{SERVER}:Warehouse._migrate_table", 5),
+    Kill("after", f"{SERVER}:Warehouse._apply"),
+    Kill("after", f"{SERVER}:Warehouse.migrate"),
+    Kill("before", f"{MERGE}:run", having="DROP CONSTRAINT"),
+    Kill("before", f"{MERGE}:run", having="ADD CONSTRAINT"),
+    Kill("after", f"{MERGE}:_note", having="fact_sales_order"),
+    Kill("after", f"{WAREHOUSE}:load", having="fact_sales_order"),
+]
+
+LATER = [
+    Kill("after", f"{SOURCE}:Totesys._take", 2),
+    Kill("before", f"{INGESTION}:capture", 3),
+    Kill("before", f"{DIFFERENCE}:append", having="capture:sales_order"),
+    Kill("inside", f"{LAKE}:_Background.__iter__", 2, settings=ONE_ROW),
+    Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/sales_order"),
+    Kill("before", f"{DIFFERENCE}:dead_letters.keep", having="sales_order"),
+    Kill("after", f"{DIFFERENCE}:dead_letters.keep", having="sales_order"),
+    Kill("before", f"{LEDGER}:Ledger.append", 2),
+    Kill("uncommitted", f"{LEDGER}:write_deltalake", 3),
+    Kill("after", f"{LEDGER}:Ledger.append", 3),
+    Kill("before", f"{LAKE}:tidy", settings=TIDY),
+    Kill("uncommitted", "deltalake.table:TableOptimizer.compact", settings=TIDY),
+    Kill("after", "deltalake.table:TableOptimizer.compact", 2, settings=TIDY),
+    Kill("before", f"{BUILD}:replace", having="dim_transaction"),
+    Kill("inside", f"{BUILD}:_rows", settings=ONE_ROW),
+    Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/fact_sales_order"),
+    Kill("after", f"{BUILD}:replace", having="fact_sales_order"),
+    Kill("after", f"{PROCESSED}:build", 7),
+    Kill("before", f"{WAREHOUSE}:load"),
+    Kill("after", f"{SERVER}:Warehouse._attached"),
+    Kill("before", f"{MERGE}:_upsert_dimension", having="dim_counterparty"),
+    Kill("before", f"{MERGE}:_insert_facts", having="fact_sales_order"),
+    Kill("before", f"{MERGE}:_note", having="dim_location"),
+    Kill("before", f"{MERGE}:_note", having="fact_purchase_order"),
+    Kill("after", f"{MERGE}:_note", having="fact_sales_order"),
+    Kill("after", f"{WAREHOUSE}:load", having="dim_location"),
+    Kill("after", f"{WAREHOUSE}:load", having="fact_payment"),
+    Kill("before", f"{WAREHOUSE}:load", 6),
+]
+
+
+@pytest.mark.parametrize("at", FIRST, ids=str)
+def test_a_first_refresh_killed_at_any_instant_is_completed_by_the_next(platform: Platform, at: Kill) -> None:
+    before = look_at(platform)
+    kill(platform, at)
+    seen = look_at(platform)
+    platform.refresh()
+    require_old_or_new(seen, before, require_complete(platform, before))
+
+
+@pytest.fixture(scope="module")
+def street(
+    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Street]:
+    with opened(postgres_server, trade_template, tmp_path_factory.mktemp("shops")) as street:
+        yield street
+
+
+@pytest.mark.parametrize("at", LATER, ids=str)
+def test_a_later_refresh_killed_at_any_instant_is_completed_by_the_next(street: Street, at: Kill) -> None:
+    with street.shop() as shop:
+        old = shop.state
+        shop.trade()
+        kill(shop.platform, at)
+        seen = look_at(shop.platform)
+        require_old_or_new(seen, old, shop.complete())
+
+
+def test_a_refresh_killed_after_every_step_gets_one_step_further_each_time(street: Street) -> None:
+    at = Kill("before", "dagster._core.events:DagsterEvent.step_success_event")
+    seen = []
+    with street.shop() as shop:
+        old = shop.state
+        shop.platform.sql("UPDATE purchase_order SET item_quantity = 7 WHERE purchase_order_id = 1")
+        shop.platform.sql("UPDATE address SET phone = 'moved' WHERE address_id = 2")
+        steps = shop.platform.look().stale
+        assert set(steps) == {
+            *("totesys/purchase_order", "star/fact_purchase_order", "warehouse/fact_purchase_order"),
+            *("totesys/address", "star/dim_location", "warehouse/dim_location"),
+            *("star/dim_counterparty", "warehouse/dim_counterparty", "star/dim_date", "warehouse/dim_date"),
+        }
+        for _ in steps:
+            kill(shop.platform, at)
+            seen.append(look_at(shop.platform))
+        assert shop.platform.look().requests == []
+        new = shop.complete()
+    for state in seen:
+        require_old_or_new(state, old, new)
+    assert seen[-1] == new
