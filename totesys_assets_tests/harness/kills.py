@@ -43,7 +43,7 @@ from totesys_assets.settings import Settings
 from totesys_assets_tests.conftest import Platform
 
 PATIENCE_SECONDS = 120
-_MEETING_SECONDS = 10
+_MEETING_SECONDS = 4
 
 # Where the platform is killed: "module:function" as it is called there, or "module:Class.method".
 When = Literal["before", "after", "inside", "uncommitted"]
@@ -320,7 +320,8 @@ def _look(settings: Settings) -> Look:
     assert settings.totesys_url is not None
     assert settings.warehouse_url is not None
     warehouse = Warehouse(settings.warehouse_url, settings.warehouse_schema)
-    return look(Totesys(settings.totesys_url), Lake(settings.lake_uri), warehouse, partition_range(settings.first_day))
+    totesys = Totesys(settings.totesys_url, allow_superuser=settings.superuser_allowed)
+    return look(totesys, Lake(settings.lake_uri), warehouse, partition_range(settings.first_day))
 
 
 def kill(platform: Platform, at: Kill) -> None:
