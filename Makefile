@@ -25,7 +25,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 test: install lint types ## Lint, types, and all tests with coverage
 	@$(BIN)/python -m pytest -n logical --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-soak: install ## Random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
+soak: install ## Every kill and fault, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
+	@$(BIN)/python -m pytest -q -n logical -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install ## ruff: rules and format; bandit: security

@@ -812,3 +812,21 @@ def test_a_disk_that_fills_up_before_the_ledger_is_written_costs_a_comparison(
     assert "totesys/sales_order" in platform.look().stale
     assert refresh(platform).versions == 0
     assert "totesys/sales_order" not in platform.look().stale
+
+
+def test_a_lost_table_of_the_lake_is_captured_anew_although_a_backfill_of_one_day_comes_first(
+    platform: Platform,
+) -> None:
+    add_orders(platform, 300)
+    refresh(platform)
+    before = len(versions(platform))
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_order"))
+    refresh(platform, days=DayRange(ORDER_DAY, ORDER_DAY))
+    assert len(versions(platform)) < before
+    stale = platform.look().stale["totesys/sales_order"]
+    assert len(stale) == 2
+    assert str(ORDER_DAY) not in stale
+    refresh(platform)
+    assert len(versions(platform)) == before
+    assert "totesys/sales_order" not in platform.look().stale
+    assert {total.missed for total in Ledger(platform.lake).totals()[f"{INGESTION}/sales_order"].values()} == {0}

@@ -299,4 +299,6 @@ def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     assert code == 0
     code, text = invoke("status")
     assert "1 dead letters" in text
-    assert "sales_order 1: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text
+    assert "totesys dead-letters" in text
+    code, text = invoke("dead-letters")
+    assert "sales_order 1 of 2024-08-20: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Ledger
@@ -11,8 +12,8 @@ from totesys_assets.resources.totesys import Snapshot
 from totesys_assets_tests.conftest import Platform
 
 
-def at(snapshot: Snapshot, xmax: int) -> Snapshot:
-    return replace(snapshot, text=f"{xmax}:{xmax}:")
+def at(snapshot: Snapshot, xmax: int, seconds: int = 0) -> Snapshot:
+    return replace(snapshot, text=f"{xmax}:{xmax}:", taken_at=snapshot.taken_at + timedelta(seconds=seconds))
 
 
 def test_a_source_that_goes_on_stays_of_its_generation(platform: Platform) -> None:
@@ -30,6 +31,14 @@ def test_a_source_set_back_begins_a_generation_and_stays_of_it_when_it_has_caugh
         assert settle(ledger, at(snapshot, 90)).generation == 1
         assert [settle(ledger, at(snapshot, xmax)).generation for xmax in (90, 100, 101, 5000)] == [1, 1, 1, 1]
         assert settle(ledger, at(snapshot, 80)).generation == 2
+
+
+def test_a_snapshot_overtaken_by_a_later_one_is_of_the_same_generation(platform: Platform) -> None:
+    ledger = Ledger(platform.lake)
+    with platform.totesys.snapshot() as snapshot:
+        ledger.append([reached(at(snapshot, 100, seconds=1), "run")])
+        assert settle(ledger, at(snapshot, 90)).generation == 0
+        assert settle(ledger, at(snapshot, 90, seconds=2)).generation == 1
 
 
 def test_another_server_has_generations_of_its_own(platform: Platform) -> None:

@@ -14,7 +14,7 @@ from totesys_assets_tests.harness.machine import Interleavings
 from totesys_assets_tests.harness.world import Laboratory
 
 QUICK = settings(
-    max_examples=5,
+    max_examples=3,
     stateful_step_count=25,
     derandomize=True,  # the same series everywhere; other ones are for `make soak`
     deadline=None,

@@ -22,7 +22,8 @@ def settle(ledger: Ledger, snapshot: Snapshot) -> Snapshot:
     if noted is None:
         return snapshot
     generation, xmax = map(int, noted.state.split())
-    if snapshot.xmax >= xmax:
+    # A snapshot that is older than the one noted was merely overtaken, by a refresh that began later.
+    if snapshot.xmax >= xmax or snapshot.taken_at.replace(tzinfo=UTC) < noted.recorded_at:
         return replace(snapshot, generation=generation)
     settled = replace(snapshot, generation=generation + 1)
     # At once: when the server has given out as many ids as before, there is nothing left to notice it by.
