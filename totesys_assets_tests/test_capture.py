@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
+import duckdb
 import psycopg
 import psycopg.conninfo
 import pytest
@@ -33,6 +34,7 @@ from totesys_assets.errors import (
     StaleSnapshot,
     WrongDatabase,
 )
+from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, LEDGER, Lake, append
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
@@ -62,6 +64,7 @@ def capture_from(
     *,
     days: DayRange | None = None,
     accept_deletions: bool = False,
+    changes_only: bool = True,
 ) -> Captured:
     return capture(
         snapshot,
@@ -71,6 +74,7 @@ def capture_from(
         days=days or platform.days,
         run_id="test",
         accept_deletions=accept_deletions,
+        changes_only=changes_only,
     )
 
 
@@ -830,3 +834,10 @@ def test_a_lost_table_of_the_lake_is_captured_anew_although_a_backfill_of_one_da
     assert len(versions(platform)) == before
     assert "totesys/sales_order" not in platform.look().stale
     assert {total.missed for total in Ledger(platform.lake).totals()[f"{INGESTION}/sales_order"].values()} == {0}
+
+
+def test_a_result_that_fails_midway_fails_as_the_engine_does() -> None:
+    failing = "SELECT CASE WHEN i = 1999999 THEN error('too late') ELSE i::text END FROM range(2000000) AS r(i)"
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error, match="too late"):
+        for _ in engine.batches(connection.execute(failing)):
+            pass

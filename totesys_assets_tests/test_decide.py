@@ -29,6 +29,12 @@ from totesys_assets.catalogue.star import StarQuery, star_query
 from totesys_assets.days import WHOLE, DayRange, chunks, contiguous, partition_range
 from totesys_assets.transform import build
 
+
+def refresh(assets: tuple[str, ...], days: DayRange | None) -> Request:
+    """A run that a look asks for."""
+    return Request(assets, days, changes_only=True)
+
+
 TABLES = catalogue()
 MONDAY, TUESDAY, TODAY = "2024-08-19", "2024-08-20", "2024-08-21"
 SOME_TIME = datetime(2024, 8, 21, tzinfo=UTC)
@@ -200,7 +206,7 @@ def test_a_changed_reference_table_concerns_its_own_dimension(world: World, tabl
 def test_a_table_that_is_built_but_not_loaded_is_loaded_and_no_more(world: World) -> None:
     change(world, "payment", TODAY)
     world.run(
-        Request(
+        refresh(
             ("totesys/payment", "star/fact_payment", "star/dim_date"), DayRange(date(2024, 8, 21), date(2024, 8, 21))
         )
     )
@@ -209,7 +215,7 @@ def test_a_table_that_is_built_but_not_loaded_is_loaded_and_no_more(world: World
 
 def test_a_table_that_is_captured_but_not_built_is_built_and_loaded_and_no_more(world: World) -> None:
     change(world, "design")
-    world.run(Request(("totesys/design",), None))
+    world.run(refresh(("totesys/design",), None))
     assert world.stale() == {"star/dim_design": {WHOLE}, "warehouse/dim_design": {WHOLE}}
 
 
@@ -384,8 +390,8 @@ def test_more_ranges_than_pay_off_become_one_from_the_first_to_the_last() -> Non
 def test_a_run_holds_only_the_assets_that_are_stale_in_its_days() -> None:
     stale = {"totesys/payment": {"2024-01-01"}, "totesys/sales_order": {"2024-06-01"}}
     assert requests(TABLES, stale) == [
-        Request(("totesys/payment",), DayRange(date(2024, 1, 1), date(2024, 1, 1))),
-        Request(("totesys/sales_order",), DayRange(date(2024, 6, 1), date(2024, 6, 1))),
+        refresh(("totesys/payment",), DayRange(date(2024, 1, 1), date(2024, 1, 1))),
+        refresh(("totesys/sales_order",), DayRange(date(2024, 6, 1), date(2024, 6, 1))),
     ]
 
 
@@ -400,7 +406,7 @@ def test_what_is_one_set_goes_with_the_first_run_and_the_calendar_with_the_last(
 
 def test_without_any_stale_day_there_is_one_run_without_days() -> None:
     stale: Stale = {"totesys/address": {WHOLE}, "star/dim_date": {WHOLE}}
-    assert requests(TABLES, stale) == [Request(("totesys/address", "star/dim_date"), None)]
+    assert requests(TABLES, stale) == [refresh(("totesys/address", "star/dim_date"), None)]
     assert requests(TABLES, {}) == []
 
 

@@ -21,7 +21,7 @@ BUILD = "totesys_assets.transform.build"
 LAKE = "totesys_assets.resources.lake"
 SERVER = "totesys_assets.resources.warehouse"
 MERGE = "totesys_assets.load.merge"
-ONE_ROW = ((f"{DIFFERENCE}:BATCH_ROWS", 1), (f"{BUILD}:BATCH_ROWS", 1))
+ONE_ROW = (("totesys_assets.resources.engine:BATCH_ROWS", 1),)
 TIDY = ((f"{LAKE}:MOST_FILES", 1),)
 
 FIRST = [

@@ -19,6 +19,7 @@ from totesys_assets.errors import PlatformError
 
 OWNERS = ["team:data-platform"]
 DEAD_LETTERS = "no_dead_letters"
+CHANGES_ONLY_TAG = "totesys/changes-only"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
 # What the lake adds to a source table, as users see it.
 _VERSION_COLUMNS = [

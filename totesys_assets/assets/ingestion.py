@@ -11,6 +11,7 @@ import dagster as dg
 
 from totesys_assets.assets.describe import (
     ACCEPT_DELETIONS_TAG,
+    CHANGES_ONLY_TAG,
     DEAD_LETTERS,
     GROUPS,
     OWNERS,
@@ -77,6 +78,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             all_days=partition_range(settings.first_day),
             days=days,
             run_id=context.run.run_id,
+            changes_only=context.run.tags.get(CHANGES_ONLY_TAG) == "true",
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():

@@ -31,10 +31,14 @@ Stale = dict[str, set[str]]
 
 @dataclass(frozen=True)
 class Request:
-    """One run: assets by key (``totesys/sales_order``), and the days for those that are partitioned."""
+    """One run: assets by key (``totesys/sales_order``), and the days for those that are partitioned.
+
+    ``changes_only``: it is enough to read what was written since the last capture; else every row is compared.
+    """
 
     assets: tuple[str, ...]
     days: DayRange | None
+    changes_only: bool = False
 
 
 def stale_partitions(
@@ -87,7 +91,7 @@ def requests(catalogue: Catalogue, stale: Stale) -> list[Request]:
         ranges = [DayRange(ranges[0].first, ranges[-1].last)]
     whole = [asset for asset, partitions in stale.items() if WHOLE in partitions]
     if not ranges:
-        return [Request(tuple(whole), None)] if whole else []
+        return [Request(tuple(whole), None, changes_only=True)] if whole else []
     last = [asset for asset in whole if _follows_partitions(catalogue, asset)]
     result = []
     for position, days_range in enumerate(ranges):
@@ -96,7 +100,7 @@ def requests(catalogue: Catalogue, stale: Stale) -> list[Request]:
             assets += [asset for asset in whole if asset not in last]
         if position == len(ranges) - 1:
             assets += last
-        result.append(Request(tuple(assets), days_range))
+        result.append(Request(tuple(assets), days_range, changes_only=True))
     return result
 
 

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 import dagster as dg
 
-from totesys_assets.assets.describe import own_checks
+from totesys_assets.assets.describe import CHANGES_ONLY_TAG, own_checks
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import look
@@ -48,7 +48,9 @@ def run_request(request: Request) -> dg.RunRequest:
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
         asset_check_keys=own_checks(request.assets),
-        tags=REFRESH_TAG | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {}),
+        tags=REFRESH_TAG
+        | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {})
+        | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {}),
     )
 
 

@@ -118,6 +118,12 @@ def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partit
         append(held, changes.to_batches(), SCHEMA, f"capture:{table.name}")
 
 
+def open_keys(lake: Lake, table: Table) -> list[str]:
+    """Keys of the rows of ``table`` that are among the dead letters."""
+    letters = open_dead_letters(lake).select(["table_name", "row_key"])
+    return sorted({row["row_key"] for row in letters.to_pylist() if row["table_name"] == table.name})
+
+
 def open_dead_letters(lake: Lake) -> pa.Table:
     """Dead letters that are not mended yet: table, key, partition, column, reason, raw text, since when."""
     held = lake.find(DEAD_LETTER)

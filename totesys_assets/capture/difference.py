@@ -18,17 +18,18 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets.capture import dead_letters
+from totesys_assets.capture.changes import Changes, changes, ranges
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure, partition_sql
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, note
-from totesys_assets.catalogue.catalogue import MONTH, OPERATION, Table, lake_schema
+from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
 from totesys_assets.resources import engine
-from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, literal, quoted
+from totesys_assets.resources.engine import CHUNK_ROWS, literal, quoted
 from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, append, conform, newest_first, register
-from totesys_assets.resources.totesys import READ, Snapshot
+from totesys_assets.resources.totesys import ALIAS, READ, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ _ATTEMPTS = 5
 _UNKNOWN = "unknown"
 # A table of fewer rows than this may lose most of them without anybody being asked.
 _MASS_DELETION_ROWS = 20
+# Keys that may stand in a statement, one by one.
+_FEW_KEYS = 1000
 
 # The source's rows of some days, each with the first rule that it breaks, if any.
 _INCOMING = f"""
@@ -50,6 +53,55 @@ INSERT INTO rejected
 SELECT source.row_key, source.partition, incoming._broken, source.raw
 FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} AS VARCHAR)
 WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
+"""
+
+# Where not all rows were read: what the lake holds on the stale days, by key and day alone.
+_PRESENT = """
+CREATE OR REPLACE TEMP TABLE present AS
+SELECT {key} AS row_key, _day FROM (
+    SELECT {key}, _operation, {day} AS _day FROM versions_held
+    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+)
+WHERE _operation <> 'delete' AND {partition} IN (SELECT unnest(CAST(? AS VARCHAR[])))
+"""
+
+# Every row that the source has on a stale day is among those held and those read. Where these are as many as the source
+# has, none is gone; elsewhere the keys tell.
+_UNCERTAIN = """
+SELECT {partition} AS partition, count(*) FROM (
+    SELECT row_key, _day FROM present
+    UNION
+    SELECT {key}, _day FROM incoming WHERE {partition} IN (SELECT unnest(CAST(? AS VARCHAR[])))
+)
+GROUP BY 1
+"""
+
+_CHANGES = """
+CREATE OR REPLACE TEMP TABLE difference AS
+WITH held AS (
+    SELECT *, {day} AS _day FROM versions_held WHERE {key} IN (SELECT {key} FROM incoming)
+    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+),
+gone AS (
+    SELECT row_key, _day FROM present WHERE {partition} IN (SELECT unnest(CAST($uncertain AS VARCHAR[])))
+    EXCEPT
+    SELECT row_key, _day FROM source_keys
+),
+leaving AS (
+    SELECT versions.*, gone._day FROM versions_held AS versions
+    JOIN gone ON gone.row_key = versions.{key} AND gone._day = {versions_day}
+    QUALIFY row_number() OVER (PARTITION BY versions.{key}, gone._day ORDER BY versions._recorded_at DESC) = 1
+)
+SELECT {incoming_columns},
+    CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
+    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at, incoming._day AS _day
+FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
+WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
+UNION ALL
+SELECT {leaving_columns}, 'delete', greatest(taken_at, leaving._recorded_at + INTERVAL 1 MICROSECOND), leaving._day
+FROM leaving CROSS JOIN capture_time
+-- a row that turned bad is still there: its last good version stands
+WHERE NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = leaving.{key} AND incoming._broken IS NOT NULL)
 """
 
 # A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
@@ -127,9 +179,12 @@ def capture(
     days: DayRange | None,
     run_id: str,
     accept_deletions: bool = False,
+    changes_only: bool = False,
 ) -> Captured:
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
+    ``changes_only`` reads no more than may have been written since the last capture (changes.py); else every row of the
+    days is compared.
     Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion,
     StaleSnapshot when another writer captured from a later snapshot, and ConcurrentWriters when other writers win five
     times in a row.
@@ -149,8 +204,10 @@ def capture(
     if not accept_deletions:
         _refuse_mass_deletion(table, found, known)
     wanted = days if table.day_column else None
+    partitions = wanted.keys if wanted is not None else [WHOLE]
+    written = changes(snapshot, table, partitions, found, known) if changes_only else None
     for _ in range(_ATTEMPTS):
-        comparison = _Comparison(snapshot, lake, table, all_days, wanted, found)
+        comparison = _Comparison(snapshot, lake, table, all_days, wanted, found, written)
         with engine.readable_errors(failed):
             try:
                 comparison.commit()
@@ -198,9 +255,13 @@ class _Comparison:
         all_days: DayRange,
         days: DayRange | None,
         found: dict[str, Fingerprint],
+        changes: Changes | None,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
         self._all_days, self._days, self._found = all_days, days, found
+        # Dead letters are looked at again even if nobody touched them: a rule or the calendar may have moved on.
+        self._dead = dead_letters.open_keys(lake, table) if changes is not None else []
+        self._changes = changes if len(self._dead) <= _FEW_KEYS else None
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def commit(self) -> None:
@@ -246,13 +307,49 @@ class _Comparison:
         return self._days.keys if self._days is not None else [WHOLE]
 
     def _versions(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> Iterator[pa.RecordBatch]:
-        """Batches of versions to append, piece by piece, so that no whole table is ever in memory."""
-        rows = {partition: fingerprint.rows for partition, fingerprint in self._found.items()}
-        pieces = chunks(self._days, rows, CHUNK_ROWS) if self._days is not None else [None]
-        for piece in pieces:
-            self._read_source(connection, piece)
-            self._compare(connection, held, piece)
-            yield from connection.execute(f"SELECT {self._lake_columns()} FROM difference").to_arrow_reader(BATCH_ROWS)
+        """Batches of versions to append, so that no whole table is ever in memory."""
+        if not held.file_uris():
+            yield from self._all_as_new(connection)
+        elif self._changes is not None:
+            self._read_source(connection, self._where_changed(self._changes), self._partitions())
+            self._compare_changes(connection, held, self._changes)
+            yield from self._difference(connection)
+        else:
+            rows = {partition: fingerprint.rows for partition, fingerprint in self._found.items()}
+            for piece in chunks(self._days, rows, CHUNK_ROWS) if self._days is not None else [None]:
+                self._read_source(connection, self._where(piece), piece.keys if piece else [WHOLE])
+                self._compare(connection, held, piece)
+                yield from self._difference(connection)
+
+    def _difference(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        counts = f"SELECT {self._partition()}, {OPERATION}, count(*) FROM difference GROUP BY ALL"
+        for partition, operation, count in connection.execute(counts).fetchall():
+            self._counts[partition, operation] += count
+        yield from engine.batches(connection.execute(f"SELECT {self._lake_columns()} FROM difference"))
+
+    def _all_as_new(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        """The first capture: there is nothing to compare with, and every good row is passed on as it comes."""
+        query, rule = self._source_query(self._where(self._days))
+        stream = (
+            f"SELECT {self._lake_columns()} FROM (SELECT * REPLACE (coalesce(_broken, {rule}) AS _broken), "
+            f"'insert' AS {OPERATION}, (SELECT taken_at FROM capture_time) AS {RECORDED_AT}, {self._day()} AS _day "
+            f"FROM ({READ}))"
+        )
+        bad = []
+        for batch in engine.batches(connection.execute(stream, [query])):
+            broken = batch.column("_broken")
+            if broken.null_count < len(broken):
+                bad.append(batch.filter(broken.is_valid()).select([self._table.key, "_broken"]))
+                batch = batch.filter(broken.is_null())
+            yield batch
+        if bad:
+            connection.register("bad", pa.Table.from_batches(bad))
+            connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT * FROM bad")
+            self._note_rejected(connection, self._where(self._days), self._partitions())
+        rejected = dict(connection.execute("SELECT partition, count(*) FROM rejected GROUP BY 1").fetchall())
+        for partition in self._partitions():
+            rows = self._found.get(partition, Fingerprint(0, "")).rows
+            self._counts[partition, "insert"] = rows - rejected.get(partition, 0)
 
     def _day(self) -> str:
         """DuckDB expression of a row's day; one and the same for all rows of a table that is one set."""
@@ -262,23 +359,77 @@ class _Comparison:
     def _lake_columns(self) -> str:
         return f"*, strftime(_day, '%Y-%m') AS {MONTH}" if self._table.day_column else "*"
 
-    def _read_source(self, connection: duckdb.DuckDBPyConnection, piece: DayRange | None) -> None:
-        table, where = self._table, self._where(piece)
+    def _partition(self) -> str:
+        """DuckDB expression of a row's partition, of its ``_day``."""
+        return "strftime(_day, '%Y-%m-%d')" if self._table.day_column else literal(WHOLE)
+
+    def _source_query(self, where: str) -> tuple[str, str]:
+        """What to ask of the source, and the rule that the engine adds: a broken row is named, the others are not."""
         columns = ", ".join(
             quoted(column.name) + (f"::text AS {quoted(column.name)}" if column.labels else "")
-            for column in table.columns
+            for column in self._table.columns
         )
-        broken = dead_letters.first_broken(dead_letters.source_rules(table, self._all_days))
-        rule = dead_letters.first_broken(dead_letters.engine_rules(table))
-        rows = f"SELECT {columns}, {broken} AS _broken FROM {quoted(table.name)} {where}"
-        connection.execute(_INCOMING.format(rule=rule, day=self._day()), [rows])
+        broken = dead_letters.first_broken(dead_letters.source_rules(self._table, self._all_days))
+        rule = dead_letters.first_broken(dead_letters.engine_rules(self._table))
+        return f"SELECT {columns}, {broken} AS _broken FROM {quoted(self._table.name)} {where}", rule
+
+    def _read_source(self, connection: duckdb.DuckDBPyConnection, where: str, partitions: list[str]) -> None:
+        query, rule = self._source_query(where)
+        connection.execute(_INCOMING.format(rule=rule, day=self._day()), [query])
         if connection.execute("SELECT count(_broken) FROM incoming").fetchone() != (0,):
-            partition, key = partition_sql(table, self._all_days), quoted(table.key)
-            raw = (
-                f"SELECT {key}::text AS row_key, {partition} AS partition, row_to_json(t)::text AS raw "
-                f"FROM {quoted(table.name)} AS t {where}"
-            )
-            connection.execute(_REJECTED.format(key=key), [raw, piece.keys if piece else [WHOLE]])
+            self._note_rejected(connection, where, partitions)
+
+    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, where: str, partitions: list[str]) -> None:
+        """Add the broken rows of ``incoming`` to the rejected, with their raw text."""
+        key = quoted(self._table.key)
+        keys = connection.execute(f"SELECT {key} FROM incoming WHERE _broken IS NOT NULL").fetchall()
+        if len(keys) <= _FEW_KEYS:
+            where = f"WHERE {key} IN ({', '.join(str(row[0]) for row in keys)})"
+        raw = (
+            f"SELECT {key}::text AS row_key, {partition_sql(self._table, self._all_days)} AS partition, "
+            f"row_to_json(t)::text AS raw FROM {quoted(self._table.name)} AS t {where}"
+        )
+        connection.execute(_REJECTED.format(key=key), [raw, partitions])
+
+    def _where_changed(self, changes: Changes) -> str:
+        dead = ", ".join(self._dead)
+        written = f"({changes.written} OR {quoted(self._table.key)} IN ({dead}))" if dead else f"({changes.written})"
+        if self._days is None:
+            return f"WHERE {written}" if not changes.whole else ""
+        whole = "".join(f" OR {self._between(each)}" for each in ranges(changes.whole))
+        nowhere = f"{self._between(self._all_days)} IS NOT TRUE"
+        return f"WHERE ({written} AND {self._between(self._days)}){whole} OR {nowhere}"
+
+    def _compare_changes(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, changes: Changes) -> None:
+        register(connection, "versions_held", held, self._days)
+        key, partition, stale = quoted(self._table.key), self._partition(), sorted(changes.stale)
+        connection.execute(_PRESENT.format(key=key, day=self._day(), partition=partition), [stale])
+        counts = dict(connection.execute(_UNCERTAIN.format(key=key, partition=partition), [stale]).fetchall())
+        uncertain = [each for each in stale if counts.get(each, 0) != self._found.get(each, Fingerprint(0, "")).rows]
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE source_keys AS {self._source_keys(uncertain)}")
+        columns = [quoted(column.name) for column in self._table.columns]
+        connection.execute(
+            _CHANGES.format(
+                key=key,
+                day=self._day(),
+                versions_day=self._day().replace("CAST(", "CAST(versions."),
+                partition=partition,
+                incoming_columns=", ".join(f"incoming.{name}" for name in columns),
+                leaving_columns=", ".join(f"leaving.{name}" for name in columns),
+                changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
+            ),
+            {"uncertain": uncertain},
+        )
+
+    def _source_keys(self, partitions: list[str]) -> str:
+        """DuckDB query of the keys that the source has on some partitions."""
+        if not partitions:
+            return "SELECT NULL::INT AS row_key, NULL::DATE AS _day WHERE false"
+        where = " OR ".join(self._between(each) for each in ranges(frozenset(partitions))) or "true"
+        day = quoted(self._table.day_column) if self._table.day_column else "NULL"
+        keys = f"SELECT {quoted(self._table.key)} AS row_key, {day}::date AS _day FROM {quoted(self._table.name)}"
+        own = "_day" if self._table.day_column else self._day()
+        return f"SELECT row_key, {own} AS _day FROM postgres_query('{ALIAS}', {literal(f'{keys} WHERE {where}')})"
 
     def _where(self, piece: DayRange | None) -> str:
         """PostgreSQL condition of the rows created in ``piece``, and of those that belong to no day at all.
@@ -307,10 +458,6 @@ class _Comparison:
                 changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
             )
         )
-        partition = "strftime(_day, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
-        counts = f"SELECT {partition}, {OPERATION}, count(*) FROM difference GROUP BY ALL"
-        for day, operation, count in connection.execute(counts).fetchall():
-            self._counts[day, operation] += count
 
     def entries(self, run_id: str, known: Mapping[str, Entry]) -> list[Entry]:
         """What to write in the ledger, for every partition that was compared; ``known`` is what it says so far."""
@@ -332,4 +479,5 @@ class _Comparison:
             rejected=self._counts[partition, "rejected"],
             # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
             missed=inserted + updated + deleted if fingerprint.state == _state(known, partition) else 0,
+            anchor=self._snapshot.xmin,
         )

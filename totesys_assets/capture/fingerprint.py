@@ -51,9 +51,14 @@ def fingerprints(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, 
     One sequential scan in the source. Raises what ``Snapshot.require`` raises.
     """
     snapshot.require(table)
-    origin = f"{snapshot.server}#{snapshot.generation}|{structure(snapshot, table)}"
+    prefix = origin(snapshot, table)
     sql = _FINGERPRINT.format(partition=partition_sql(table, days), key=quoted(table.key), table=quoted(table.name))
-    return {partition: Fingerprint(rows, f"{origin}|{rows}|{hash_}") for partition, rows, hash_ in snapshot.rows(sql)}
+    return {partition: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for partition, rows, hash_ in snapshot.rows(sql)}
+
+
+def origin(snapshot: Snapshot, table: Table) -> str:
+    """What all states of ``table`` begin with that may be compared with each other by transaction ids."""
+    return f"{snapshot.server}#{snapshot.generation}|{structure(snapshot, table)}"
 
 
 def structure(snapshot: Snapshot, table: Table) -> str:

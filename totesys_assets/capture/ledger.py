@@ -27,6 +27,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("deleted", pa.int64()),
     ("rejected", pa.int64()),
     ("missed", pa.int64()),
+    ("anchor", pa.int64()),
     ("recorded_at", pa.timestamp("us", tz="UTC")),
     ("run_id", pa.string()),
     ("sequence", pa.int64()),
@@ -42,7 +43,8 @@ class Entry:
 
     ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; empty for a
     partition without rows. ``rows`` are its current rows; the other counts are versions added by this capture, and of
-    these, the ones ``missed`` by the fingerprint: it had not changed.
+    these, the ones ``missed`` by the fingerprint: it had not changed. What was written after the capture bears a
+    transaction id of ``anchor`` or later; 0 where that is not known.
     """
 
     asset: str
@@ -56,6 +58,7 @@ class Entry:
     deleted: int = 0
     rejected: int = 0
     missed: int = 0
+    anchor: int = 0
 
     @property
     def origin(self) -> str:
@@ -110,7 +113,8 @@ class Ledger:
         for row in rows:
             values = dict(zip(names, row, strict=True))
             values["recorded_at"] = _EPOCH + timedelta(microseconds=values["recorded_at"])
-            values["missed"] = values.get("missed") or 0  # a ledger begun before it was counted
+            for name in ("missed", "anchor"):  # a ledger begun before these were noted
+                values[name] = values.get(name) or 0
             entry = Entry(**values)
             result.setdefault(entry.asset, {})[entry.partition] = entry
         return result

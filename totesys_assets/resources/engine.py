@@ -15,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 import psycopg.conninfo
+import pyarrow as pa
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
 
@@ -103,6 +104,14 @@ def one_line(error: Exception | str) -> str:
     # PostgreSQL shows the place in the statement: the line, and below it a mark.
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
     return " ".join(lines[:2]).rstrip(".")[:500]
+
+
+def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+    """Arrow batches of a result, as they come. What fails on the way is a duckdb.Error, as if it had failed at once."""
+    try:
+        yield from result.to_arrow_reader(BATCH_ROWS)
+    except (pa.ArrowException, OSError) as error:
+        raise duckdb.Error(str(error)) from error
 
 
 @contextmanager

@@ -95,6 +95,11 @@ class Snapshot:
     generation: int = 0
 
     @property
+    def xmin(self) -> int:
+        """The first transaction id that was not finished yet: what this snapshot does not show has it, or a later."""
+        return int(self.text.split(":")[0])
+
+    @property
     def xmax(self) -> int:
         """The first transaction id that was not yet given out."""
         return int(self.text.split(":")[1])

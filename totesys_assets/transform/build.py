@@ -22,7 +22,7 @@ from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
 from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.resources import engine
-from totesys_assets.resources.engine import BATCH_ROWS, CHUNK_ROWS, quoted
+from totesys_assets.resources.engine import CHUNK_ROWS, quoted
 from totesys_assets.resources.lake import (
     INGESTION,
     PROCESSED,
@@ -166,7 +166,7 @@ def _rows(
         create_schemas(connection, catalogue, sources, piece)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE built AS {star_query(table.name).sql}")
         counts.update(connection.execute(f"SELECT {partition}, count(*) FROM built GROUP BY 1").fetchall())
-        yield from connection.execute(f"SELECT *{month} FROM built").to_arrow_reader(BATCH_ROWS)
+        yield from engine.batches(connection.execute(f"SELECT *{month} FROM built"))
 
 
 def warehouse_rows(table: Table) -> str:

@@ -305,7 +305,7 @@ class World:
             return
         try:
             for table in tables:
-                self._capture(run, session, table, len(tables), request.days, accept_deletions)
+                self._capture(run, session, table, len(tables), request, accept_deletions)
         finally:
             session.close()
         self._build_and_load(run, request)
@@ -316,7 +316,7 @@ class World:
             run.state, run.broken, run.number = read(self.source_url), False, next(self._numbers)
 
     def _capture(
-        self, run: Run, session: Session, table: str, of: int, days: DayRange | None, accept_deletions: bool
+        self, run: Run, session: Session, table: str, of: int, request: Request, accept_deletions: bool
     ) -> None:
         def work(snapshot: Snapshot) -> Counter[str]:
             try:
@@ -325,8 +325,9 @@ class World:
                     self.lake,
                     catalogue().source[table],
                     all_days=self.days,
-                    days=days,
+                    days=request.days,
                     run_id="harness",
+                    changes_only=request.changes_only,
                     accept_deletions=accept_deletions,
                 )
             except PlatformError:
@@ -356,7 +357,7 @@ class World:
         assert run.state is not None
         assert table not in self.drifted
         assert accept_deletions or not self.model.guarded(table, run.state), f"{table} lost its rows without a word"
-        expected = self.model.capture(table, days, run.state)
+        expected = self.model.capture(table, request.days, run.state)
         overtaken = run.number < self._newest_state.get(table, 0)
         assert not (overtaken and expected), f"{table} was brought back to an earlier state: {dict(expected)}"
         if expected:
