@@ -78,8 +78,8 @@ class Rounds:
             try:
                 self._rival(peer, FULL.name, number, yardstick)
             except PlatformError as error:
-                self.absent[peer.name] = str(error)
-                self.report(f"{peer.name} is left out: {error}")
+                self.absent[peer.name] = f"at scale {self.ground.scale.name}: {error}"
+                self.report(f"{peer.name} is left out from here on: {error}")
 
     def _ours(self, scenario: Scenario, number: int, yardstick: float) -> None:
         ground = self.ground
