@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_bench_notes_what_every_run_cost_and_all_its_stages(
     assert nothing["dagster_events"] == nothing["lake_bytes"] == 0
     for run in (full, changed):
         assert sum(run["stages"].values()) <= run["in_the_run"] < run["seconds"]
-        assert run["dagster_events"] > 100
+        assert run["dagster_events"] > 20
         assert run["lake_bytes"] > 10_000
     for run in (full, nothing, changed):
         assert run["client_cpu_seconds"] > 0.5
@@ -196,9 +196,10 @@ def test_scales_have_names_or_are_numbers() -> None:
     assert [round(Scale.named(name).sales_orders, -5) for name in ("M", "L")] == [1_000_000, 10_000_000]
 
 
-def test_what_was_measured_is_kept_when_a_refresh_fails(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Rounds], None]], None]:
+    """Benches without databases: sets what measuring does instead."""
+
     class Stub:
         def postgres(self) -> str:
             return "18.6"
@@ -210,17 +211,54 @@ def test_what_was_measured_is_kept_when_a_refresh_fails(
     def ground(*_: object) -> Iterator[Stub]:
         yield Stub()
 
-    def measure(self: Rounds, *_: object) -> None:
-        self.runs.append(a_run())
-        raise PlatformError("the lake is on fire")
+    def latency_of(*_: object) -> Latency:
+        return Latency("S", [3.0, 4.0], 1)
 
     monkeypatch.setattr("totesys_assets.bench.ground.ground", ground)
-    monkeypatch.setattr(Rounds, "measure", measure)
+    monkeypatch.setattr(latency, "measure", latency_of)
+    return lambda instead: monkeypatch.setattr(Rounds, "measure", lambda self, *_: instead(self))
+
+
+def test_what_was_measured_is_kept_when_a_refresh_fails(
+    stubbed: Callable[[Callable[[Rounds], None]], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measure(turns: Rounds) -> None:
+        turns.runs.append(a_run())
+        raise PlatformError("the lake is on fire")
+
+    stubbed(measure)
     file = tmp_path / "kept.json"
     result = CliRunner().invoke(main, ["bench", "--json", str(file), "--home", str(tmp_path)])
     assert result.exit_code == 1
     assert [run["seconds"] for run in json.loads(file.read_text())["runs"]] == [10.0]
     assert "Scale S: the lake is on fire" in capfd.readouterr().out + result.output
+
+
+@pytest.mark.parametrize(("seconds", "code", "said"), [(12.5, 0, "No ratio is worse"), (20.0, 1, "full at S: 10.00")])
+def test_a_guarded_bench_fails_when_a_ratio_is_worse(
+    stubbed: Callable[[Callable[[Rounds], None]], None],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    seconds: float,
+    code: int,
+    said: str,
+) -> None:
+    stubbed(lambda turns: turns.runs.extend(rounds_of("totesys", seconds)))
+    stored = tmp_path / "stored.json"
+    stored.write_text(json.dumps(a_document(*rounds_of("totesys", 10.0))))
+    result = CliRunner().invoke(main, ["bench", "--guard", str(stored), "--home", str(tmp_path)])
+    printed = capfd.readouterr().out + result.output
+    assert result.exit_code == code
+    assert said in printed
+    assert "Commit to warehouse" not in printed
+
+
+def test_the_latency_is_printed_with_its_samples(
+    stubbed: Callable[[Callable[[Rounds], None]], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stubbed(lambda _: None)
+    result = CliRunner().invoke(main, ["bench", "--home", str(tmp_path)])
+    assert "median 3.00 s, 95 % within 4.00 s (2 orders" in capfd.readouterr().out + result.output
 
 
 # --- Figures, guard, chart -------------------------------------------------------------------------------------------
