@@ -23,7 +23,7 @@ from totesys_assets.bench.chart import svg
 from totesys_assets.bench.ground import Ground, Scale
 from totesys_assets.bench.latency import Latency
 from totesys_assets.bench.meter import Meter, Program, ProgramFailed
-from totesys_assets.bench.report import document, figures, percentile, worse
+from totesys_assets.bench.report import document, figures, machine, percentile, worse
 from totesys_assets.bench.rounds import Rounds, Run
 from totesys_assets.bench.scenarios import SCENARIOS
 from totesys_assets.cli import main
@@ -56,7 +56,7 @@ def rounds_of(tool: str, *seconds: float, scenario: str = "full", yardstick: flo
 
 
 def a_document(*runs: Run, latencies: tuple[Latency, ...] = ()) -> dict[str, Any]:
-    return document(runs, latencies, {}, [], {"S": 11_180}, "18.6")
+    return document(runs, latencies, {}, [], machine(), {"S": 11_180}, "18.6")
 
 
 # --- A whole bench, as a user starts it ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.local.home import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 
@@ -70,7 +71,7 @@ def bench(
     _check_names(names)
     if stored is not None and not names:
         names = tuple(_titles())  # all that has a ratio: not the latency
-    with _home(home) as folder:
+    with _home(home) as folder, only_one(folder / "bench.lock", "totesys bench"):
         measured = _measured(folder, wanted, names, rounds, samples, peers)
     _print(measured)
     if json_file is not None:
@@ -134,12 +135,12 @@ def _measured(
 ) -> dict[str, Any]:
     from totesys_assets.bench import latency
     from totesys_assets.bench.ground import ground as prepared
-    from totesys_assets.bench.report import document
+    from totesys_assets.bench.report import document, machine
     from totesys_assets.bench.rivals import peers as found_in
     from totesys_assets.bench.rounds import Rounds, Run
     from totesys_assets.bench.scenarios import LATENCY, SCENARIOS
 
-    say = reporter(err)
+    say, where = reporter(err), machine()
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     runs: list[Run] = []
     latencies: list[latency.Latency] = []
@@ -157,7 +158,7 @@ def _measured(
                     latencies.append(latency.measure(ground, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping
                 failed.append(f"Scale {scale.name}: {error}")
-    return document(runs, latencies, absent, failed, orders, postgres)
+    return document(runs, latencies, absent, failed, where, orders, postgres)
 
 
 def _titles() -> dict[str, str]:
@@ -188,9 +189,7 @@ def _print(measured: dict[str, Any]) -> None:
         out.print(failure, markup=False, soft_wrap=True)
     load = measured["machine"]["load_average"][0]
     if load > measured["machine"]["cores"]:
-        out.print(
-            f"[yellow]![/yellow] The machine was busy with other work (load {load}): measure again when it is not."
-        )
+        out.print(f"[yellow]![/yellow] The machine was busy at the start (load {load}): measure again when it is not.")
 
 
 def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> Grid:

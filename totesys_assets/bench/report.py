@@ -114,13 +114,14 @@ def document(
     latencies: Sequence[Latency],
     absent: dict[str, str],
     failed: Sequence[str],
+    where: Document,
     sales_orders: dict[str, int],
     postgres: str,
 ) -> Document:
     """Everything that was measured, and on what: what ``--json`` writes and ``--guard`` reads."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": where,
         "versions": versions(postgres),
         "memory_is": memory_kind(),
         "sales_orders": sales_orders,
@@ -152,7 +153,7 @@ def percentile(ordered: Sequence[float], share: int) -> float:
 
 
 def machine() -> Document:
-    """What the bench ran on, and how busy that was: a load above the number of cores spoils it."""
+    """What the bench runs on, and how busy that is now: a load above the number of cores spoils what follows."""
     return {
         "cores": os.cpu_count(),
         "cpu": _cpu_model(),
