@@ -215,7 +215,7 @@ def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> 
 
 
 def _stages(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
-    grid = _grid("seconds of ours", "start-up", *GROUPS.values(), "look", "in the run", "events")
+    grid = _grid("seconds of ours", "start-up", *GROUPS.values(), "rest", "in the run", "events")
     for each in ours:
         inside = each["in_the_run"]
         grid.add_row(
