@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MINUTES ?= 10
+SCALES ?= S M
+PEERS ?= .venv-bench
 
-.PHONY: run up install test soak lint types lock clean help
+.PHONY: run up install test soak bench guard lint types lock clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -29,6 +31,19 @@ soak: install ## Every kill and fault, then random interleavings until MINUTES (
 	@$(BIN)/python -m pytest -q -n logical -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+bench: install $(PEERS)/installed ## How fast it is, beside COPY, dlt and sling, at SCALES (S M); writes docs/bench.json and .svg
+	@$(BIN)/totesys bench $(foreach scale,$(SCALES),--scale $(scale)) --samples 100 --peers $(PEERS) \
+		--json docs/bench.json --svg docs/bench.svg
+
+guard: install ## Measure at the real size; fails if a ratio is over a quarter worse than in docs/bench.json
+	@$(BIN)/totesys bench --guard docs/bench.json
+
+$(PEERS)/installed: bench-requirements.txt
+	@echo "Creating $(PEERS), the environment of the tools to compare with"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
+	@touch $@
+
 lint: install ## ruff: rules and format; bandit: security
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,12 +52,14 @@ lint: install ## ruff: rules and format; bandit: security
 types: install ## mypy, strict
 	@$(BIN)/mypy
 
-lock: ## Rewrite requirements.lock from pyproject.toml (needs uv)
+lock: ## Rewrite requirements.lock and bench-requirements.txt (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 --generate-hashes \
 		--no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile bench-requirements.in --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o bench-requirements.txt
 
 clean: ## Remove the environment and the local state
-	rm -rf $(VENV) .totesys
+	rm -rf $(VENV) $(PEERS) .totesys
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12

@@ -1,6 +1,7 @@
-"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``sql``, ``simulate``; more in cli_audit.py.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``sql``, ``simulate``.
 
-Belongs here: options, progress and what is printed. Does not belong here: the work itself.
+More of them are in cli_audit.py and in bench/. Belongs here: options, progress and what is printed. Does not belong
+here: the work itself.
 """
 
 import json
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table as Grid
 
 from totesys_assets import cli_audit
+from totesys_assets.bench.command import bench
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, databases, only_one, refreshed
 from totesys_assets.settings import Settings, SettingsError
@@ -405,7 +407,7 @@ def _say(who: str, what: str) -> None:
     out.print(what, markup=False, soft_wrap=True)
 
 
-for command in cli_audit.COMMANDS:
+for command in (*cli_audit.COMMANDS, bench):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,249 @@
+"""The command ``totesys bench``.
+
+Belongs here: options, the tables that are printed. Does not belong here: measuring and drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as Grid
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.local.home import only_one
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import err, out, reporter
+
+if TYPE_CHECKING:
+    from totesys_assets.bench.ground import Scale
+
+MB = 1_000_000
+GROUPS = {"totesys": "capture", "star": "build", "warehouse": "load", "dagster": "dagster"}
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--scale", "scales", multiple=True, default=["S"], show_default=True, help="S, M, L or a number.")
+@click.option("--scenario", "names", multiple=True, help="One of them only; may be given several times.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often each is measured.")
+@click.option("--samples", type=click.IntRange(min=1), default=20, show_default=True, help="Orders for the latency.")
+@click.option("--json", "json_file", type=_FILE, help="Write everything that was measured into this file.")
+@click.option("--svg", "svg_file", type=_FILE, help="Draw a chart into this file.")
+@click.option(
+    "--peers", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Environment of dlt, sling."
+)
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Keep data there, and use them again.")
+@click.option("--guard", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="Compare with this bench.")
+def bench(
+    scales: tuple[str, ...],
+    names: tuple[str, ...],
+    rounds: int,
+    samples: int,
+    json_file: Path | None,
+    svg_file: Path | None,
+    peers: Path | None,
+    home: Path | None,
+    guard: Path | None,
+) -> None:
+    """Measure how fast it is, on databases of its own, each scenario as the whole process that a user starts.
+
+    Scale S is the real size, M has a million sales orders, L ten million. Scenarios: full, nothing, one-order,
+    one-percent, backfill-day, backfill-month, backfill-all, and, up to scale S, latency. Beside them runs the
+    yardstick: the same tables through COPY and a pipe, without any history.
+
+    --guard FILE compares the ratios to the yardstick, and to --peers, with those in FILE, which --json has written;
+    exit code 1 if one is worse by more than a quarter. The latency, which has no ratio, is then left out.
+    """
+    for file in (json_file, svg_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"There is no folder {file.parent} to write {file.name} into.")
+    stored = _stored(guard)
+    wanted = _scales(scales)
+    _check_names(names)
+    if stored is not None and not names:
+        names = tuple(_titles())  # all that has a ratio: not the latency
+    with _home(home) as folder, only_one(folder / "bench.lock", "totesys bench"):
+        measured = _measured(folder, wanted, names, rounds, samples, peers)
+    _print(measured)
+    if json_file is not None:
+        json_file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    if svg_file is not None:
+        from totesys_assets.bench.chart import svg
+
+        svg_file.write_text(svg(measured, _titles()), encoding="utf-8")
+    if stored is not None:
+        _guard(measured, stored)
+    if measured["failed"]:
+        sys.exit(1)
+
+
+def _stored(guard: Path | None) -> dict[str, Any] | None:
+    """The bench to compare with, read before hours are spent on measuring."""
+    if guard is None:
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(guard.read_text(encoding="utf-8"))
+        stored["figures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlatformError(f"{guard} is not a bench that totesys bench --json has written.") from error
+    return stored
+
+
+def _scales(names: tuple[str, ...]) -> list[Scale]:
+    from totesys_assets.bench.ground import Scale
+
+    try:
+        return [Scale.named(name) for name in dict.fromkeys(names)]
+    except ValueError:
+        raise click.UsageError("--scale is S, M, L or a number above 0.") from None
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    from totesys_assets.bench.scenarios import NAMES
+
+    if unknown := [name for name in names if name not in NAMES]:
+        raise click.UsageError(f"There is no scenario {unknown[0]}: choose from {', '.join(NAMES)}.")
+
+
+@contextmanager
+def _home(given: Path | None) -> Iterator[Path]:
+    """The folder for all data: the one given, which stays, or a new one beside the platform's own, which goes."""
+    if given is not None:
+        yield given.absolute()
+        return
+    parent = Settings.from_env().home
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+    folder.chmod(0o711)  # as root, the servers run as another user, who must pass through
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measured(
+    home: Path, scales: list[Scale], names: tuple[str, ...], rounds: int, samples: int, peers: Path | None
+) -> dict[str, Any]:
+    from totesys_assets.bench import latency
+    from totesys_assets.bench.ground import ground as prepared
+    from totesys_assets.bench.report import document, machine
+    from totesys_assets.bench.rivals import peers as found_in
+    from totesys_assets.bench.rounds import Rounds, Run
+    from totesys_assets.bench.scenarios import LATENCY, SCENARIOS
+
+    say, where = reporter(err), machine()
+    chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
+    runs: list[Run] = []
+    latencies: list[latency.Latency] = []
+    absent: dict[str, str] = {}
+    failed: list[str] = []
+    orders: dict[str, int] = {}
+    postgres = ""
+    for scale in scales:
+        with prepared(home / scale.name, scale, say) as ground:
+            postgres, orders[scale.name] = ground.postgres(), ground.rows()["sales_order"]
+            turns = Rounds(ground, say, found_in(peers) if peers else (), runs, absent)
+            try:
+                turns.measure(chosen, rounds)
+                if scale.factor <= 1 and (not names or LATENCY in names):
+                    latencies.append(latency.measure(ground, samples, say))
+            except PlatformError as error:  # what was measured until then is worth keeping
+                failed.append(f"Scale {scale.name}: {error}")
+    return document(runs, latencies, absent, failed, where, orders, postgres)
+
+
+def _titles() -> dict[str, str]:
+    from totesys_assets.bench.scenarios import SCENARIOS
+
+    return {scenario.name: scenario.title for scenario in SCENARIOS}
+
+
+def _print(measured: dict[str, Any]) -> None:
+    titles = _titles()
+    for scale, orders in measured["sales_orders"].items():
+        found = [each for each in measured["figures"] if each["scale"] == scale]
+        if found:
+            out.print(f"\n[bold]Scale {scale}[/bold]: {orders:,} sales orders")
+            out.print(_costs(found, titles, measured["memory_is"]))
+            out.print(_stages([each for each in found if each["tool"] == "totesys"], titles))
+    for each in measured["latency"]:
+        out.print(
+            f"Commit to warehouse under totesys up, scale {each['scale']}: median {each['p50']:.2f} s, "
+            f"95 % within {each['p95']:.2f} s ({each['samples']} orders, {each['least']:.2f} to {each['most']:.2f} s).",
+            soft_wrap=True,
+        )
+    for tool, reason in measured["absent"].items():
+        out.print(f"[yellow]![/yellow] {tool} was not measured: ", end="")
+        out.print(reason, markup=False, soft_wrap=True)
+    for failure in measured["failed"]:
+        out.print("[red]✗[/red] ", end="")
+        out.print(failure, markup=False, soft_wrap=True)
+    load = measured["machine"]["load_average"][0]
+    if load > measured["machine"]["cores"]:
+        out.print(f"[yellow]![/yellow] The machine was busy at the start (load {load}): measure again when it is not.")
+
+
+def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> Grid:
+    heads = ("", "median s", "least–most", "CPU s", "servers", f"MB {memory}", "disk MB", "rows/s", "× COPY")
+    grid = _grid(*heads)
+    first = found[0]["scenario"]
+    for each in sorted(found, key=lambda each: ([*titles].index(each["scenario"]), each["tool"] != "totesys")):
+        if each["tool"] != "totesys" and each["scenario"] != first:
+            continue  # the yardstick once; what it took beside the others is in the JSON
+        title = titles[each["scenario"]]
+        grid.add_row(
+            title if each["tool"] == "totesys" else f"  {each['tool']}",
+            f"{each['seconds']:,.2f}",
+            f"{each['least_seconds']:,.1f}–{each['most_seconds']:,.1f}",
+            f"{each['client_cpu_seconds']:,.1f}",
+            f"{each['server_cpu_seconds']:,.1f}",
+            f"{each['peak_memory_bytes'] / MB:,.0f}",
+            f"{(each['lake_bytes'] + each['database_bytes']) / MB:,.1f}",
+            f"{each['rows_per_second']:,.{0 if each['rows_per_second'] >= 10 else 1}f}" if each["rows"] else "",
+            f"{each['ratios']['copy']:.2f}" if "copy" in each["ratios"] else "",
+        )
+    return grid
+
+
+def _stages(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
+    grid = _grid("seconds of ours", "start-up", *GROUPS.values(), "rest", "in the run", "events")
+    for each in ours:
+        inside = each["in_the_run"]
+        grid.add_row(
+            titles[each["scenario"]],
+            f"{each['seconds'] - inside:.2f}",
+            *(f"{each['stages'].get(group, 0.0):.2f}" for group in GROUPS),
+            f"{inside - sum(each['stages'].values()):.2f}",
+            f"{inside:.2f}",
+            f"{each['dagster_events']:,}",
+        )
+    return grid
+
+
+def _grid(first: str, *heads: str) -> Grid:
+    grid = Grid(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    grid.add_column(first, no_wrap=True)
+    for head in heads:
+        grid.add_column(head, justify="right", no_wrap=True)
+    return grid
+
+
+def _guard(measured: dict[str, Any], stored: dict[str, Any]) -> None:
+    from totesys_assets.bench.report import GUARD_TOLERANCE, worse
+
+    complaints = worse(measured, stored)
+    for complaint in complaints:
+        out.print("[red]✗[/red] ", end="")
+        out.print(complaint, markup=False, soft_wrap=True)
+    if complaints:
+        sys.exit(1)
+    out.print(f"[green]✓[/green] No ratio is worse than the stored one by more than {GUARD_TOLERANCE:.0%}.")

@@ -1,0 +1,121 @@
+"""The latency: from a commit in ToteSys to the row in the warehouse, while ``totesys up`` runs.
+
+Belongs here: starting it, placing orders, watching the warehouse as any reader could. Does not belong here: refreshes
+that are started one by one (rounds.py).
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from totesys_assets.bench.ground import Ground
+from totesys_assets.bench.meter import descendants, memory_of_tree
+from totesys_assets.errors import PlatformError
+from totesys_assets.local.simulator import Traffic
+
+START_SECONDS = 300
+ARRIVAL_SECONDS = 180
+STOP_SECONDS = 60
+POLL_SECONDS = 0.005  # the resolution; without a pause, watching would take a processor from what it watches
+PAUSE_SECONDS = 3.0  # at most, drawn anew for each order, lest all of them meet the sensor at the same moment
+READY = "the UI is at"
+VISIBLE = "SELECT 1 FROM current_sales_order WHERE sales_order_id = %s"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from commit to visibility, one per order, in their order; and the memory of all processes at its end."""
+
+    scale: str
+    seconds: list[float]
+    memory_bytes: int
+
+
+def measure(ground: Ground, samples: int, report: Report) -> Latency:
+    """Place ``samples`` orders, one after the other, and see each arrive. One before them is not counted."""
+    draw = random.Random(samples)  # noqa: S311 - draws pauses, guards nothing  # nosec B311
+    seconds: list[float] = []
+    with (
+        _up(ground) as process,
+        Traffic(ground.urls.totesys, seed=samples) as traffic,
+        psycopg.connect(ground.urls.totesys, autocommit=True) as source,
+        psycopg.connect(ground.urls.warehouse, autocommit=True) as warehouse,
+    ):
+        for number in range(samples + 1):
+            time.sleep(draw.uniform(0, PAUSE_SECONDS))
+            traffic.new_sale()
+            committed = time.monotonic()
+            newest = source.execute("SELECT max(sales_order_id) FROM sales_order").fetchall()[0][0]
+            _await_visible(warehouse, newest, committed + ARRIVAL_SECONDS)
+            taken = time.monotonic() - committed
+            if number:
+                seconds.append(round(taken, 3))
+                report(f"{ground.scale.name} order {number} of {samples}: in the warehouse after {taken:.2f} s")
+        memory = memory_of_tree(process.pid)
+    return Latency(ground.scale.name, seconds, memory)
+
+
+def _await_visible(warehouse: psycopg.Connection, order: int, deadline: float) -> None:
+    while warehouse.execute(VISIBLE, [order]).fetchone() is None:
+        if time.monotonic() > deadline:
+            raise PlatformError(f"Order {order} was not in the warehouse after {ARRIVAL_SECONDS} s.")
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _up(ground: Ground) -> Iterator[subprocess.Popen[bytes]]:
+    """``totesys up`` without traffic of its own, from the moment when its UI answers."""
+    program = ground.command("up", "--port", str(_free_port()), "--rate", "0")
+    log = ground.home / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(program.argv),
+            env=dict(program.env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is for the bench, which then stops it in order
+        )
+    try:
+        _await_ready(process, log)
+        yield process
+    finally:
+        _stop(process)
+
+
+def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while READY not in (said := log.read_text(encoding="utf-8", errors="replace")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise PlatformError(f"totesys up did not start:\n{said[-1000:]}")
+        time.sleep(0.2)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    started = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    for left in started:
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.kill()
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

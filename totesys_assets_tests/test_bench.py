@@ -1,0 +1,419 @@
+"""The bench: what it measures, what it makes of it, and what it says when something is missing. Nothing is timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.bench import latency, rivals
+from totesys_assets.bench.chart import svg
+from totesys_assets.bench.ground import Ground, Scale
+from totesys_assets.bench.latency import Latency
+from totesys_assets.bench.meter import Meter, Program, ProgramFailed
+from totesys_assets.bench.report import document, figures, machine, percentile, worse
+from totesys_assets.bench.rounds import Rounds, Run
+from totesys_assets.bench.scenarios import SCENARIOS
+from totesys_assets.cli import main
+from totesys_assets.errors import PlatformError
+from totesys_assets.local import simulator
+from totesys_assets.local.home import TOTESYS, Databases
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets_tests.conftest import PostgresServer
+
+TITLES = {scenario.name: scenario.title for scenario in SCENARIOS}
+SALES, PURCHASES, DESIGNS, REFERENCE = 112, 46, 47, 85
+EVENTS = SALES + PURCHASES
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def python(code: str) -> Program:
+    return Program([sys.executable, "-c", code], dict(os.environ))
+
+
+def a_run(**changes: Any) -> Run:
+    run = Run("S", "full", "totesys", 0, 1000, 10.0, 8.0, 1.0, 200, 30, 40, 2.0, 500, 9.0, {"totesys": 4.0})
+    return replace(run, **changes)
+
+
+def rounds_of(tool: str, *seconds: float, scenario: str = "full", yardstick: float | None = 2.0) -> list[Run]:
+    return [
+        a_run(tool=tool, scenario=scenario, round=number, seconds=each, yardstick_seconds=yardstick)
+        for number, each in enumerate(seconds)
+    ]
+
+
+def a_document(*runs: Run, latencies: tuple[Latency, ...] = ()) -> dict[str, Any]:
+    return document(runs, latencies, {}, [], machine(), {"S": 11_180}, "18.6")
+
+
+# --- A whole bench, as a user starts it ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def benched(scratch: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A bench of three scenarios on a week of trade that --home holds from before, with one peer that fails."""
+    folder = scratch / "bench"
+    server = EmbeddedServer(folder / "0.01" / "postgres" / TOTESYS, {"fsync": "off"})
+    server.start()
+    server.create_database(TOTESYS)
+    simulator.create(server.url(TOTESYS), scale=0.01, days=7)
+    server.stop()
+    packages = folder / "peers" / "lib" / "python3.11" / "site-packages"
+    program = packages / "sling_somewhere" / "bin" / "sling-somewhere"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'no way in' >&2; exit 3\n")
+    program.chmod(0o755)
+    chosen = [part for name in ("full", "nothing", "one-percent") for part in ("--scenario", name)]
+    files = ["--json", str(folder / "bench.json"), "--svg", str(folder / "bench.svg")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "totesys_assets.cli", "bench", "--scale", "0.01", "--rounds", "1", *chosen, *files),
+            *("--home", str(folder), "--peers", str(folder / "peers")),
+        ],
+        env={**os.environ, "COLUMNS": "100", "TOTESYS_URL": "postgresql://not.used/x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done, folder
+
+
+def test_a_bench_prints_tables_that_fit_a_hundred_columns(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    printed = benched[0].stdout
+    assert "Scale 0.01: 112 sales orders" in printed
+    for text in ("full load", "nothing changed", "1 % of the rows changed", "copy", "× COPY", "capture", "start-up"):
+        assert text in printed
+    tables = [line for line in printed.splitlines() if "was not measured" not in line]
+    assert max(map(len, tables)) <= 100
+    assert "…" not in printed
+
+
+def test_a_bench_counts_the_rows_that_each_scenario_concerns(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    measured = json.loads((benched[1] / "bench.json").read_text())
+    rows = {(each["scenario"], each["tool"]): each["rows"] for each in measured["figures"]}
+    everything = 3 * EVENTS + DESIGNS + REFERENCE
+    every_hundredth = SALES // 100 + PURCHASES // 100 + EVENTS // 100
+    assert rows == {
+        ("full", "copy"): everything,
+        ("full", "totesys"): everything,
+        ("nothing", "copy"): everything,
+        ("nothing", "totesys"): 0,
+        ("one-percent", "copy"): everything,
+        ("one-percent", "totesys"): every_hundredth,
+    }
+
+
+def test_a_bench_notes_what_every_run_cost_and_all_its_stages(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    measured = json.loads((benched[1] / "bench.json").read_text())
+    full, nothing, changed = (run for run in measured["runs"] if run["tool"] == "totesys")
+    assert set(full["stages"]) == set(changed["stages"]) == {"totesys", "star", "warehouse", "dagster"}
+    assert nothing["stages"] == {}
+    assert nothing["dagster_events"] == nothing["lake_bytes"] == 0
+    for run in (full, changed):
+        assert sum(run["stages"].values()) <= run["in_the_run"] < run["seconds"]
+        assert run["dagster_events"] > 20
+        assert run["lake_bytes"] > 10_000
+    for run in (full, nothing, changed):
+        assert run["client_cpu_seconds"] > 0.5
+        assert run["server_cpu_seconds"] > 0
+        assert 50_000_000 < run["peak_memory_bytes"] < 5_000_000_000
+        assert run["yardstick_seconds"] > 0
+    assert measured["machine"]["cores"] == os.cpu_count()
+    assert set(measured["versions"]) >= {"python", "dagster", "duckdb", "deltalake", "postgresql"}
+    assert measured["failed"] == measured["latency"] == []
+
+
+def test_a_peer_that_is_missing_or_fails_is_named_and_stops_nothing(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    absent = json.loads((benched[1] / "bench.json").read_text())["absent"]
+    assert absent["dlt"].startswith("dlt, connectorx, adbc_driver_postgresql not found in ")
+    assert absent["sling"].endswith("sling-somewhere ended with code 3:\nno way in")
+    assert "sling was not measured: at scale 0.01" in benched[0].stdout
+
+
+def test_the_chart_of_a_bench_is_xml_with_a_bar_for_each_scenario(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    drawn = ElementTree.parse(benched[1] / "bench.svg").getroot()
+    assert drawn.tag == f"{SVG}svg"
+    kinds = [bar.get("class") for bar in drawn.iter(f"{SVG}rect")]
+    assert kinds == ["back", "copy", "totesys", "totesys", "totesys"]
+
+
+def test_a_bench_leaves_no_server_and_no_password_behind(
+    benched: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, folder = benched
+    servers = [EmbeddedServer(folder / "0.01" / "postgres" / name) for name in ("totesys", "warehouse")]
+    assert not any(server.running() for server in servers)
+    passwords = [(folder / "0.01" / "postgres" / name / "password").read_text() for name in ("totesys", "warehouse")]
+    texts = [done.stdout, done.stderr, (folder / "bench.json").read_text()]
+    assert not [text for text in texts for password in passwords if password in text]
+
+
+# --- What is wrong is said before anything is measured ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scale", "huge"], "--scale is S, M, L or a number above 0"),
+        (["--scale", "-1"], "--scale is S, M, L or a number above 0"),
+        (["--scenario", "nonsense"], "choose from full, nothing"),
+        (["--json", "no/such/folder/x.json"], "There is no folder no/such/folder"),
+        (["--guard", __file__], "is not a bench that totesys bench --json has written"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["bench", *arguments], env={"COLUMNS": "300"})
+    assert result.exit_code in (1, 2)
+    assert said in result.output
+
+
+def test_scales_have_names_or_are_numbers() -> None:
+    assert [Scale.named(name).sales_orders for name in ("s", "0.05")] == [11_180, 559]
+    assert [round(Scale.named(name).sales_orders, -5) for name in ("M", "L")] == [1_000_000, 10_000_000]
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Rounds], None]], None]:
+    """Benches without databases: sets what measuring does instead."""
+
+    class Stub:
+        def postgres(self) -> str:
+            return "18.6"
+
+        def rows(self) -> dict[str, int]:
+            return {"sales_order": 11_180}
+
+    @contextmanager
+    def ground(*_: object) -> Iterator[Stub]:
+        yield Stub()
+
+    def latency_of(*_: object) -> Latency:
+        return Latency("S", [3.0, 4.0], 1)
+
+    monkeypatch.setattr("totesys_assets.bench.ground.ground", ground)
+    monkeypatch.setattr(latency, "measure", latency_of)
+    return lambda instead: monkeypatch.setattr(Rounds, "measure", lambda self, *_: instead(self))
+
+
+def test_what_was_measured_is_kept_when_a_refresh_fails(
+    stubbed: Callable[[Callable[[Rounds], None]], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measure(turns: Rounds) -> None:
+        turns.runs.append(a_run())
+        raise PlatformError("the lake is on fire")
+
+    stubbed(measure)
+    file = tmp_path / "kept.json"
+    result = CliRunner().invoke(main, ["bench", "--json", str(file), "--home", str(tmp_path)])
+    assert result.exit_code == 1
+    assert [run["seconds"] for run in json.loads(file.read_text())["runs"]] == [10.0]
+    assert "Scale S: the lake is on fire" in capfd.readouterr().out + result.output
+
+
+@pytest.mark.parametrize(("seconds", "code", "said"), [(12.5, 0, "No ratio is worse"), (20.0, 1, "full at S: 10.00")])
+def test_a_guarded_bench_fails_when_a_ratio_is_worse(
+    stubbed: Callable[[Callable[[Rounds], None]], None],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    seconds: float,
+    code: int,
+    said: str,
+) -> None:
+    stubbed(lambda turns: turns.runs.extend(rounds_of("totesys", seconds)))
+    stored = tmp_path / "stored.json"
+    stored.write_text(json.dumps(a_document(*rounds_of("totesys", 10.0))))
+    result = CliRunner().invoke(main, ["bench", "--guard", str(stored), "--home", str(tmp_path)])
+    printed = capfd.readouterr().out + result.output
+    assert result.exit_code == code
+    assert said in printed
+    assert "Commit to warehouse" not in printed
+
+
+def test_the_latency_is_printed_with_its_samples(
+    stubbed: Callable[[Callable[[Rounds], None]], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stubbed(lambda _: None)
+    result = CliRunner().invoke(main, ["bench", "--home", str(tmp_path)])
+    assert "median 3.00 s, 95 % within 4.00 s (2 orders" in capfd.readouterr().out + result.output
+
+
+# --- Figures, guard, chart -------------------------------------------------------------------------------------------
+
+
+def test_figures_are_medians_and_ratios() -> None:
+    runs = [*rounds_of("copy", 2.0, 4.0, 9.0, yardstick=None), *rounds_of("totesys", 30.0, 10.0, 20.0)]
+    copy, ours, dlt = figures([*runs, *rounds_of("dlt", 5.0, 4.0, 3.0)])
+    assert (ours.seconds, ours.least_seconds, ours.most_seconds, ours.rounds) == (20.0, 10.0, 30.0, 3)
+    assert ours.rows_per_second == 50.0
+    assert ours.ratios == {"copy": 10.0, "dlt": 5.0}
+    assert (copy.ratios, dlt.ratios) == ({}, {"copy": 2.0})
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    hundred = [float(number) for number in range(1, 101)]
+    assert (percentile(hundred, 50), percentile(hundred, 95)) == (50.0, 95.0)
+    assert (percentile([7.0], 50), percentile([7.0], 95)) == (7.0, 7.0)
+
+
+def test_the_guard_lets_a_quarter_pass_and_no_more() -> None:
+    stored = a_document(*rounds_of("totesys", 10.0), *rounds_of("totesys", 8.0, scenario="nothing"))
+    assert worse(a_document(*rounds_of("totesys", 12.5)), stored) == []
+    assert worse(a_document(*rounds_of("totesys", 12.6)), stored) == ["full at S: 6.30 times as long as copy, was 5.00"]
+
+
+def test_the_guard_compares_ratios_and_not_seconds() -> None:
+    stored = a_document(*rounds_of("totesys", 10.0))
+    assert worse(a_document(*rounds_of("totesys", 100.0, yardstick=20.0)), stored) == []
+
+
+def test_a_guard_with_nothing_to_compare_complains() -> None:
+    stored = a_document(*rounds_of("totesys", 10.0))
+    (complaint,) = worse(a_document(*rounds_of("totesys", 1.0, scenario="nothing")), stored)
+    assert "nothing to compare" in complaint
+
+
+def test_the_chart_draws_the_longest_bar_longest_and_escapes_what_it_writes() -> None:
+    runs = [*rounds_of("copy", 2.0), *rounds_of("totesys", 1200.0), *rounds_of("dlt", 600.0)]
+    bench = a_document(*runs, latencies=(Latency("S", [3.0, 4.0, 9.0], 1),))
+    bench["machine"]["cpu"] = "<fast> & cheap"
+    drawn = ElementTree.fromstring(svg(bench, TITLES))
+    bars = [float(bar.get("width", 0)) for bar in drawn.iter(f"{SVG}rect")][1:]
+    assert bars == [1.0, 135.0, 270.0, 1.0]
+    texts = [text.text or "" for text in drawn.iter(f"{SVG}text")]
+    assert "1,200 s · 600 × COPY, 2 × dlt" in texts
+    assert "4 s · median; 95 % within 9 s" in texts
+    assert any("<fast> & cheap" in text for text in texts)
+
+
+def test_a_document_survives_json() -> None:
+    bench = a_document(a_run(), latencies=(Latency("S", [3.0], 1),))
+    assert json.loads(json.dumps(bench)) == bench
+    assert bench["runs"] == [asdict(a_run())]
+
+
+# --- The meter -------------------------------------------------------------------------------------------------------
+
+
+def test_the_meter_hands_output_on_and_counts_processes_and_memory_of_children_too() -> None:
+    child = "import time; held = bytearray(60_000_000); time.sleep(0.6)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('b\\na')"
+    with Meter([os.getpid()]) as meter:
+        assert meter.run(python(parent), python("import sys; print(*sorted(sys.stdin), sep='', end='')")) == "a\nb\n"
+    assert meter.cost.peak_memory_bytes > 60_000_000
+    assert meter.cost.seconds > 0.6
+    assert meter.cost.client_cpu_seconds > 0
+
+
+def test_the_meter_says_what_a_failed_program_said() -> None:
+    with Meter() as meter, pytest.raises(ProgramFailed, match=r"(?s)ended with code 7:.*the reason"):
+        meter.run(python("import sys; print('the reason', file=sys.stderr); sys.exit(7)"))
+
+
+def test_an_interrupted_meter_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def interrupted(_: Meter, process: subprocess.Popen[bytes]) -> None:
+        started.append(process.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Meter, "_await", interrupted)
+    with Meter() as meter, pytest.raises(KeyboardInterrupt):
+        meter.run(python("import time; time.sleep(60)"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
+# --- Yardstick and latency -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(postgres_server: PostgresServer, tmp_path: Path) -> Ground:
+    """A ground of which source and warehouse are one: what is committed is visible at once."""
+    url = postgres_server.database()
+    simulator.create(url, scale=0.002, days=10)
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE VIEW current_sales_order AS SELECT * FROM sales_order")
+    return Ground(Scale("0.002", 0.002), tmp_path, Databases(url, url))
+
+
+def test_the_yardstick_brings_all_rows_over_and_then_the_keys_with_no_password_on_a_command_line(
+    small: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    run = Meter.run
+
+    def noted(self: Meter, *pipeline: Program) -> str:
+        lines.extend(" ".join(program.argv) for program in pipeline)
+        return run(self, *pipeline)
+
+    monkeypatch.setattr(Meter, "run", noted)
+    target = small.target("bench_copy_test")
+    with Meter(small.postmasters) as meter:
+        rivals.CopyPipe().load(small, target, meter)
+    rivals.check(rivals.CopyPipe(), target, small.rows())
+    password = psycopg.conninfo.conninfo_to_dict(small.urls.totesys)["password"]
+    assert not [line for line in lines if str(password) in line]
+    with psycopg.connect(target) as connection:
+        keys = connection.execute("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'").fetchone()
+        assert keys == (11,)
+        connection.execute("DELETE FROM payment")
+    with pytest.raises(PlatformError, match="copy left 0 rows in payment"):
+        rivals.check(rivals.CopyPipe(), target, small.rows())
+    small.drop("bench_copy_test")
+
+
+def test_latency_is_measured_once_for_each_order_but_the_first(small: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def up(_: Ground) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+            yield process
+            latency._stop(process)
+
+    monkeypatch.setattr(latency, "_up", up)
+    monkeypatch.setattr(latency, "PAUSE_SECONDS", 0.0)
+    before = small.rows()["sales_order"]
+    told: list[str] = []
+    measured = latency.measure(small, 3, told.append)
+    assert len(measured.seconds) == len(told) == 3
+    assert measured.memory_bytes > 0
+    assert small.rows()["sales_order"] == before + 4
+
+
+def test_an_order_that_never_arrives_is_an_error(small: Ground) -> None:
+    with (
+        psycopg.connect(small.urls.warehouse) as connection,
+        pytest.raises(PlatformError, match="Order 0 was not in the warehouse"),
+    ):
+        latency._await_visible(connection, 0, time.monotonic())
+
+
+def test_a_platform_that_does_not_come_up_is_an_error_with_its_own_words(
+    small: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ground, "command", lambda *_: python("print('no room left')"))
+    with pytest.raises(PlatformError, match="no room left"), latency._up(small):
+        pass
