@@ -32,6 +32,8 @@ from totesys_assets.local.home import Databases, dagster_home, databases, only_o
 from totesys_assets.settings import Settings, SettingsError
 from totesys_assets.terminal import address, err, out, reporter
 
+# Which rows of a fact are current takes a sort of all its records: above so many, a refresh does not count them.
+_MOST_COUNTED = 500_000
 GROUPS = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
 
 
@@ -147,7 +149,7 @@ def _refresh(
     for request in wanted:
         _execute(settings, instance, request, console, summary, accept_deletions=accept_deletions)
     summary.seconds = time.monotonic() - started
-    summary.tables = _contents(warehouse)
+    summary.tables = _contents(warehouse, most=_MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
     return summary
 
@@ -217,8 +219,13 @@ def _progress(console: Console, what: str, total: int) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _contents(warehouse: Any) -> list[dict[str, Any]]:
-    return [{"table": name, "rows": rows, "versions": versions} for name, rows, versions in warehouse.contents()]
+def _contents(warehouse: Any, most: int | None = None) -> list[dict[str, Any]]:
+    counted = warehouse.contents(most)
+    return [{"table": name, "rows": rows, "versions": versions} for name, rows, versions in counted]
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
 
 
 def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
@@ -234,7 +241,7 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     grid.add_column("rows", justify="right")
     grid.add_column("versions", justify="right")
     for row in summary.tables:
-        grid.add_row(row["table"], f"{row['rows']:,}", f"{row['versions']:,}")
+        grid.add_row(row["table"], _count(row["rows"]), f"{row['versions']:,}")
     console.print(grid)
     console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
     console.print(f"warehouse  {address(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)

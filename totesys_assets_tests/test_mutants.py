@@ -79,6 +79,17 @@ def deletion(world: World) -> None:
     world.check_everything(again=False)
 
 
+def transaction_open_across_a_refresh(world: World) -> None:
+    """It writes first and commits last: its id is older than those of what the refresh in between has seen."""
+    with psycopg.connect(world.source_url) as late:
+        late.execute(SILENT)
+        world.sql("UPDATE payment SET payment_amount = 5")
+        world.refresh()
+        late.commit()
+    world.refresh()
+    world.check_everything(again=False)
+
+
 def one_day_after_another(world: World) -> None:
     world.sql(
         "INSERT INTO sales_order SELECT 7, created_at + interval '1 day', last_updated, design_id, staff_id, "
@@ -266,11 +277,27 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 
 def difference_by_last_updated(patch: Patch) -> None:
     newer = "incoming.last_updated > held.last_updated"
-    rewrite(patch, difference, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
+    for statement in ("_DIFFERENCE", "_CHANGES"):
+        rewrite(patch, difference, statement, "OR {changed}", f"OR ({newer} AND ({{changed}}))")
 
 
 def no_deletes(patch: Patch) -> None:
     rewrite(patch, difference, "_DIFFERENCE", "WHERE held._operation <> 'delete'", "WHERE false")
+    rewrite(
+        patch,
+        difference,
+        "_CHANGES",
+        "FROM leaving CROSS JOIN capture_time",
+        "FROM (FROM leaving WHERE false) AS leaving CROSS JOIN capture_time",
+    )
+
+
+def anchored_at_its_end(patch: Patch) -> None:
+    patch.setattr(Snapshot, "xmin", Snapshot.xmax)
+
+
+def numbers_not_compared(patch: Patch) -> None:
+    patch.setattr(difference._Comparison, "_uncertain", lambda *_: [])
 
 
 def ledger_first(patch: Patch) -> None:
@@ -366,6 +393,10 @@ CASES = {
     "a fingerprint without the server": Case(without_the_server, restored_from_another_server, "no refresh asks for"),
     "rows compared by last_updated": Case(difference_by_last_updated, silent_update, "versions of sales_order added"),
     "deletes not captured": Case(no_deletes, deletion, "versions of payment added"),
+    "changes looked for from a snapshot's end": Case(
+        anchored_at_its_end, transaction_open_across_a_refresh, "versions of sales_order added"
+    ),
+    "days not counted": Case(numbers_not_compared, deletion, "versions of payment added"),
     "the ledger written before the data": Case(
         ledger_first, killed_between_two_commits_of_a_capture, "no refresh asks for"
     ),

@@ -405,7 +405,7 @@ class _Comparison:
         key, partition, stale = quoted(self._table.key), self._partition(), sorted(changes.stale)
         connection.execute(_PRESENT.format(key=key, day=self._day(), partition=partition), [stale])
         counts = dict(connection.execute(_UNCERTAIN.format(key=key, partition=partition), [stale]).fetchall())
-        uncertain = [each for each in stale if counts.get(each, 0) != self._found.get(each, Fingerprint(0, "")).rows]
+        uncertain = self._uncertain(stale, counts)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE source_keys AS {self._source_keys(uncertain)}")
         columns = [quoted(column.name) for column in self._table.columns]
         connection.execute(
@@ -420,6 +420,10 @@ class _Comparison:
             ),
             {"uncertain": uncertain},
         )
+
+    def _uncertain(self, partitions: list[str], counts: Mapping[str, int]) -> list[str]:
+        """The partitions that have not as many rows in the source as are held or were read: something is gone."""
+        return [each for each in partitions if counts.get(each, 0) != self._found.get(each, Fingerprint(0, "")).rows]
 
     def _source_keys(self, partitions: list[str]) -> str:
         """DuckDB query of the keys that the source has on some partitions."""

@@ -16,7 +16,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import PROCESSED, Lake, register
+from totesys_assets.resources.lake import PROCESSED, Lake, present_first, register
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
 from totesys_assets.transform.build import asset_name
 
@@ -55,11 +55,9 @@ SELECT * FROM star_files_of_all_days WHERE NOT ({within})
     AND {key} IN (SELECT {key} FROM star_files WHERE {within} AND _is_deleted))
 """
 
-# An empty table that the login owns, or may act for the owner of: only then may it drop and add the table's keys.
-_MAY_FILL = """
-SELECT (pg_has_role(relowner, 'USAGE') AND NOT EXISTS (SELECT FROM {table}))::int FROM pg_class
-WHERE oid = {literal}::regclass
-"""
+_IS_EMPTY = "SELECT (NOT EXISTS (SELECT FROM {table}))::int"
+# Only who owns a table, or may act for its owner, may drop and add its keys.
+_IS_OWN = "SELECT pg_has_role(relowner, 'USAGE')::int FROM pg_class WHERE oid = {table}::regclass"
 
 # What this transaction did to the table, as PostgreSQL itself counts it.
 _WRITTEN = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
@@ -126,7 +124,7 @@ def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
     connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
     columns = ", ".join(quoted(column.name) for column in table.lake_columns)
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
-    if table.is_fact and _number(connection, _MAY_FILL.format(table=name, literal=literal(name))):
+    if _number(connection, _IS_EMPTY.format(table=name)):
         _fill(connection, warehouse, table, columns)
     else:
         types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
@@ -140,13 +138,25 @@ def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, columns: str) -> None:
-    """First load of an empty table: rows first, keys built behind them, which spares the staging and the merge."""
-    for constraint in constraints(table):
+    """First load of an empty table, which needs neither staging nor merge.
+
+    A fact's keys are built behind the rows, where the login may do that; a dimension's stay, for facts refer to them.
+    """
+    name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
+    rebuilt = []
+    if table.is_fact and _number(connection, _IS_OWN.format(table=literal(name))):
+        rebuilt = constraints(table)
+    for constraint in rebuilt:
         run(connection, constraint.drop(warehouse.schema).as_string())
-    target = f"{ALIAS}.{quoted(warehouse.schema)}.{quoted(table.name)}"
-    order = f"ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}, {OPERATION}"
-    connection.execute(f"INSERT INTO {target} ({columns}) SELECT {columns} FROM star_rows {order}")
-    for constraint in constraints(table):
+    if table.is_fact:
+        rows = f"SELECT {columns} FROM star_rows ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}, {OPERATION}"
+    elif table.day_column:
+        one_per_key = present_first(table.key, "_is_deleted", table.day_column)
+        rows = f"SELECT {columns} FROM star_rows QUALIFY {one_per_key}"
+    else:
+        rows = f"SELECT {columns} FROM star_rows"
+    connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
+    for constraint in rebuilt:
         run(connection, constraint.add(warehouse.schema).as_string())
 
 

@@ -23,7 +23,8 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 BATCH_ROWS = 100_000
 # Rows compared or transformed in one piece.
 CHUNK_ROWS = 500_000
-_MEMORY_LIMIT = "1GB"
+# Of DuckDB's buffers; what does not fit is spilled to disk.
+_MEMORY_LIMIT = "400MB"
 _CONNECT_TIMEOUT_SECONDS = "10"
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
 _SECRET_KEYS = ("host", "port", "user", "password", "dbname")

@@ -190,20 +190,28 @@ class Warehouse:
             query = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
             return connection.execute(query, [_RUN_SPACE, run_id]).fetchone() == (False,)
 
-    def contents(self) -> list[tuple[str, int, int]]:
-        """(table, rows, versions) of every table: of a fact, the rows that are current and all its records."""
-        result = []
+    def contents(self, most: int | None = None) -> list[tuple[str, int | None, int]]:
+        """(table, rows, versions) of every table: of a fact, the rows that are current and all its records.
+
+        The rows of a fact of more than ``most`` records are not counted, and None.
+        """
+        result: list[tuple[str, int | None, int]] = []
         with self.connect() as connection:
             for table in self.catalogue.star.values():
                 if not self._exists(connection, table.name):
                     continue
-                current = f"current_{table.name.removeprefix('fact_')}" if table.is_fact else table.name
-                query = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})").format(
-                    sql.Identifier(self.schema, current), sql.Identifier(self.schema, table.name)
-                )
-                rows, versions = connection.execute(query).fetchall()[0]
-                result.append((table.name, int(str(rows)), int(str(versions))))
+                versions = self._count(connection, table.name)
+                rows: int | None = versions
+                if table.is_fact:
+                    counted = most is None or versions <= most
+                    current = f"current_{table.name.removeprefix('fact_')}"
+                    rows = self._count(connection, current) if counted else None
+                result.append((table.name, rows, versions))
         return result
+
+    def _count(self, connection: psycopg.Connection[tuple[object, ...]], relation: str) -> int:
+        query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, relation))
+        return int(str(connection.execute(query).fetchall()[0][0]))
 
     def last_load(self) -> str:
         """When something was last loaded, as the server writes it."""
