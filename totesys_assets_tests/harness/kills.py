@@ -33,7 +33,7 @@ from totesys_assets.automation.decide import Request
 from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.difference import _Comparison
-from totesys_assets.days import DayRange, partition_range
+from totesys_assets.days import partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources.lake import Lake
@@ -139,13 +139,13 @@ class Set:
 
 def slow_reads() -> None:
     """Arm this process: the source takes a second for every row that is read to be compared."""
-    where = _Comparison._where
+    query = _Comparison._source_query
 
-    def slow(self: _Comparison, piece: DayRange | None) -> str:
-        condition = where(self, piece).removeprefix("WHERE ") or "true"
-        return f"WHERE pg_sleep(1) IS NOT NULL AND ({condition})"
+    def slow(self: _Comparison, where: str) -> tuple[str, str]:
+        condition = where.removeprefix("WHERE ") or "true"
+        return query(self, f"WHERE ({condition}) AND pg_sleep(1) IS NOT NULL")
 
-    _Comparison._where = slow  # type: ignore[method-assign]
+    _Comparison._source_query = slow  # type: ignore[method-assign]
 
 
 def meet(barrier: Barrier) -> None:
