@@ -188,7 +188,7 @@ def test_a_bench_leaves_no_server_and_no_password_behind(
 def test_what_cannot_be_measured_is_refused_at_once(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(main, ["bench", *arguments], env={"COLUMNS": "300"})
     assert result.exit_code in (1, 2)
-    assert said in result.output
+    assert said in " ".join(result.output.split())  # a long path may have wrapped it
 
 
 def test_scales_have_names_or_are_numbers() -> None:

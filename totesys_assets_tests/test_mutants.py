@@ -82,8 +82,12 @@ def deletion(world: World) -> None:
 def transaction_open_across_a_refresh(world: World) -> None:
     """It writes first and commits last: its id is older than those of what the refresh in between has seen."""
     with psycopg.connect(world.source_url) as late:
-        late.execute(SILENT)
-        world.sql("UPDATE payment SET payment_amount = 5")
+        late.execute(SILENT + " WHERE sales_order_id = 1")
+        world.sql(
+            "INSERT INTO sales_order SELECT 7, created_at, last_updated, design_id, staff_id, counterparty_id, 5, "
+            "unit_price, currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id "
+            "FROM sales_order WHERE sales_order_id = 1"
+        )
         world.refresh()
         late.commit()
     world.refresh()
