@@ -281,19 +281,11 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 
 def difference_by_last_updated(patch: Patch) -> None:
     newer = "incoming.last_updated > held.last_updated"
-    for statement in ("_DIFFERENCE", "_CHANGES"):
-        rewrite(patch, difference, statement, "OR {changed}", f"OR ({newer} AND ({{changed}}))")
+    rewrite(patch, difference, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
 
 
 def no_deletes(patch: Patch) -> None:
-    rewrite(patch, difference, "_DIFFERENCE", "WHERE held._operation <> 'delete'", "WHERE false")
-    rewrite(
-        patch,
-        difference,
-        "_CHANGES",
-        "FROM leaving CROSS JOIN capture_time",
-        "FROM (FROM leaving WHERE false) AS leaving CROSS JOIN capture_time",
-    )
+    rewrite(patch, difference, "_DIFFERENCE", "FROM leaving CROSS", "FROM (FROM leaving LIMIT 0) AS leaving CROSS")
 
 
 def anchored_at_its_end(patch: Patch) -> None:

@@ -76,22 +76,30 @@ SELECT {partition} AS partition, count(*) FROM (
 GROUP BY 1
 """
 
-_CHANGES = """
+# Which rows held are not there any more: where all rows of the days were read, and where some were.
+_NOT_READ = """
+SELECT * FROM held WHERE _operation <> 'delete'
+    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
+"""
+_NOT_AMONG_KEYS = """
+SELECT * FROM (SELECT *, {day} AS _day FROM versions_held) AS versions
+WHERE ({key}, _day) IN (
+    SELECT (row_key, _day) FROM present WHERE {partition} IN (SELECT unnest(CAST($uncertain AS VARCHAR[])))
+    EXCEPT
+    SELECT (row_key, _day) FROM source_keys
+)
+QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+"""
+
+# A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
+# A version is never dated before the one it follows, even if the source's clock was set back.
+_DIFFERENCE = """
 CREATE OR REPLACE TEMP TABLE difference AS
 WITH held AS (
-    SELECT *, {day} AS _day FROM versions_held WHERE {key} IN (SELECT {key} FROM incoming)
+    SELECT *, {day} AS _day FROM versions_held WHERE {within}
     QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
 ),
-gone AS (
-    SELECT row_key, _day FROM present WHERE {partition} IN (SELECT unnest(CAST($uncertain AS VARCHAR[])))
-    EXCEPT
-    SELECT row_key, _day FROM source_keys
-),
-leaving AS (
-    SELECT versions.*, gone._day FROM versions_held AS versions
-    JOIN gone ON gone.row_key = versions.{key} AND gone._day = {versions_day}
-    QUALIFY row_number() OVER (PARTITION BY versions.{key}, gone._day ORDER BY versions._recorded_at DESC) = 1
-)
+leaving AS ({leaving})
 SELECT {incoming_columns},
     CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
     greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at, incoming._day AS _day
@@ -102,28 +110,6 @@ SELECT {leaving_columns}, 'delete', greatest(taken_at, leaving._recorded_at + IN
 FROM leaving CROSS JOIN capture_time
 -- a row that turned bad is still there: its last good version stands
 WHERE NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = leaving.{key} AND incoming._broken IS NOT NULL)
-"""
-
-# A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
-# A version is never dated before the one it follows, even if the source's clock was set back.
-_DIFFERENCE = """
-CREATE OR REPLACE TEMP TABLE difference AS
-WITH held AS (
-    SELECT *, {day} AS _day FROM versions_held {within}
-    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
-)
-SELECT {incoming_columns},
-    CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
-    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at, incoming._day AS _day
-FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
-WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
-UNION ALL
-SELECT {held_columns}, 'delete', greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND), held._day
-FROM held CROSS JOIN capture_time
-WHERE held._operation <> 'delete'
-    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
-    -- a row that turned bad is still there: its last good version stands
-    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._broken IS NOT NULL)
 """
 
 
@@ -341,7 +327,8 @@ class _Comparison:
             if broken.null_count < len(broken):
                 bad.append(batch.filter(broken.is_valid()).select([self._table.key, "_broken"]))
                 batch = batch.filter(broken.is_null())
-            yield batch
+            if batch.num_rows:  # nothing but bad rows is nothing to commit
+                yield batch
         if bad:
             connection.register("bad", pa.Table.from_batches(bad))
             connection.execute("CREATE OR REPLACE TEMP TABLE incoming AS SELECT * FROM bad")
@@ -407,19 +394,9 @@ class _Comparison:
         counts = dict(connection.execute(_UNCERTAIN.format(key=key, partition=partition), [stale]).fetchall())
         uncertain = self._uncertain(stale, counts)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE source_keys AS {self._source_keys(uncertain)}")
-        columns = [quoted(column.name) for column in self._table.columns]
-        connection.execute(
-            _CHANGES.format(
-                key=key,
-                day=self._day(),
-                versions_day=self._day().replace("CAST(", "CAST(versions."),
-                partition=partition,
-                incoming_columns=", ".join(f"incoming.{name}" for name in columns),
-                leaving_columns=", ".join(f"leaving.{name}" for name in columns),
-                changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
-            ),
-            {"uncertain": uncertain},
-        )
+        leaving = _NOT_AMONG_KEYS.format(key=key, day=self._day(), partition=partition)
+        within = f"{key} IN (SELECT {key} FROM incoming)"
+        connection.execute(self._difference_sql(within, leaving), {"uncertain": uncertain})
 
     def _uncertain(self, partitions: list[str], counts: Mapping[str, int]) -> list[str]:
         """The partitions that have not as many rows in the source as are held or were read: something is gone."""
@@ -450,17 +427,20 @@ class _Comparison:
 
     def _compare(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, piece: DayRange | None) -> None:
         register(connection, "versions_held", held, piece)
-        table = self._table
-        columns = [quoted(column.name) for column in table.columns]
-        connection.execute(
-            _DIFFERENCE.format(
-                day=self._day(),
-                within=f"WHERE _day BETWEEN DATE '{piece.first}' AND DATE '{piece.last}'" if piece else "",
-                key=quoted(table.key),
-                incoming_columns=", ".join(f"incoming.{name}" for name in columns),
-                held_columns=", ".join(f"held.{name}" for name in columns),
-                changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
-            )
+        within = f"_day BETWEEN DATE '{piece.first}' AND DATE '{piece.last}'" if piece else "true"
+        leaving = _NOT_READ.format(key=quoted(self._table.key))
+        connection.execute(self._difference_sql(within, leaving))
+
+    def _difference_sql(self, within: str, leaving: str) -> str:
+        columns = [quoted(column.name) for column in self._table.columns]
+        return _DIFFERENCE.format(
+            day=self._day(),
+            within=within,
+            leaving=leaving,
+            key=quoted(self._table.key),
+            incoming_columns=", ".join(f"incoming.{name}" for name in columns),
+            leaving_columns=", ".join(f"leaving.{name}" for name in columns),
+            changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
         )
 
     def entries(self, run_id: str, known: Mapping[str, Entry]) -> list[Entry]:

@@ -68,7 +68,7 @@ def structure(snapshot: Snapshot, table: Table) -> str:
     """
     found = snapshot.tables[table.name]
     declared = [(each.name, each.type, each.nullable, each.labels, each.is_date_text) for each in table.columns]
-    return hashlib.sha256(repr([declared, found.columns, found.origins]).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr([declared, found.columns, found.identities]).encode()).hexdigest()[:12]
 
 
 def is_structure(snapshot: Snapshot, table: Table, state: str) -> bool:

@@ -61,8 +61,8 @@ class Entry:
     anchor: int = 0
 
     @property
-    def origin(self) -> str:
-        """What follows from this partition: its state, and when rows changed though the state did not."""
+    def content(self) -> str:
+        """Differs whenever the rows do: the state, and when rows changed though the state did not."""
         return f"{self.state} {self.recorded_at.isoformat()}" if self.missed else self.state
 
 

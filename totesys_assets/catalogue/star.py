@@ -13,7 +13,7 @@ from importlib import resources
 import sqlglot
 from sqlglot import exp
 
-# The schemas that a star SELECT may read from; see totesys_assets.resources.engine for what they hold.
+# The schemas that a star SELECT may read from; see transform/build.py for what they hold.
 HISTORY, LATEST, REFERENCE = "history", "latest", "reference"
 
 

@@ -54,7 +54,7 @@ SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid
     concat_ws(' ', a.attnum, (
         SELECT string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder)
         FROM pg_enum WHERE enumtypid = a.atttypid
-    )) AS origin
+    )) AS identity
 FROM pg_class AS c
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
@@ -66,11 +66,11 @@ WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_sch
 class SourceTable:
     """What the source says of one of its tables: column name -> type, in ``format_type`` spelling.
 
-    ``origins`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
+    ``identities`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
     kind: str = "r"
     readable: bool = True
     filtered: bool = False
@@ -198,9 +198,9 @@ class Totesys:
                 "TOTESYS_ALLOW_SUPERUSER=1."
             )
         tables: dict[str, SourceTable] = {}
-        for table, column, type_, kind, readable, filtered, origin in rows:
+        for table, column, type_, kind, readable, filtered, identity in rows:
             found = tables.setdefault(table, SourceTable(kind=kind, readable=readable, filtered=filtered))
             found.columns[column] = type_
-            found.origins[column] = origin
+            found.identities[column] = identity
         lifetime = f"{server}/{started}"
         return Snapshot(connection, text, server, lifetime, database, datetime.fromisoformat(taken_at), tables)

@@ -66,11 +66,11 @@ def expected_states(table: Table, states: States) -> dict[str, str]:
     if table.day_column:
         keys = {key for entries in inputs.values() for key, entry in entries.items() if entry.state}
         return {
-            key: _digest(query.sql, *(entries[key].origin if key in entries else "" for entries in inputs.values()))
+            key: _digest(query.sql, *(entries[key].content if key in entries else "" for entries in inputs.values()))
             for key in keys
         }
     listed = [
-        f"{source} {key} {entry.origin}"
+        f"{source} {key} {entry.content}"
         for source, entries in inputs.items()
         for key, entry in sorted(entries.items())
         if entry.state
