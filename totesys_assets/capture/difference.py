@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes, changes, ranges
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure, partition_sql
+from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure, partition_sql, within_sql
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, note
@@ -28,7 +28,20 @@ from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, StaleSnapshot
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS, literal, quoted
-from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, append, conform, newest_first, register
+from totesys_assets.resources.lake import (
+    INGESTION,
+    RECORDED,
+    REGISTRY,
+    Lake,
+    LostRace,
+    append,
+    conform,
+    microseconds,
+    moment_sql,
+    newest_first,
+    recorded_until,
+    register,
+)
 from totesys_assets.resources.totesys import ALIAS, READ, Snapshot
 
 log = logging.getLogger(__name__)
@@ -55,25 +68,24 @@ FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} 
 WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
 """
 
-# Where not all rows were read: what the lake holds on the stale days, by key and day alone.
-_PRESENT = """
-CREATE OR REPLACE TEMP TABLE present AS
-SELECT {key} AS row_key, _day FROM (
-    SELECT {key}, _operation, {day} AS _day FROM versions_held
-    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
-)
-WHERE _operation <> 'delete' AND {partition} IN (SELECT unnest(CAST(? AS VARCHAR[])))
-"""
-
 # Every row that the source has on a stale day is among those held and those read. Where these are as many as the source
-# has, none is gone; elsewhere the keys tell.
-_UNCERTAIN = """
-SELECT {partition} AS partition, count(*) FROM (
-    SELECT row_key, _day FROM present
-    UNION
-    SELECT {key}, _day FROM incoming WHERE {partition} IN (SELECT unnest(CAST(? AS VARCHAR[])))
+# has, none is gone; elsewhere the keys tell. A row held alternates between insert and delete, so these need only be
+# counted to know how many are there.
+_NUMBERS = """
+SELECT partition, sum(rows) FROM (
+    SELECT {partition} AS partition, CASE _operation WHEN 'insert' THEN 1 WHEN 'delete' THEN -1 ELSE 0 END AS rows
+    FROM (SELECT _operation, {day} AS _day FROM versions_held)
+    UNION ALL
+    SELECT {partition}, 1 FROM incoming ANTI JOIN (SELECT * FROM newest WHERE _operation <> 'delete') AS present
+    ON present.{key} = incoming.{key} AND present._day = incoming._day
 )
 GROUP BY 1
+"""
+
+# The newest versions held, of each row on each day.
+_NEWEST = """
+SELECT * FROM (SELECT *, {day} AS _day FROM versions_held) AS versions WHERE {within}
+QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
 """
 
 # Which rows held are not there any more: where all rows of the days were read, and where some were.
@@ -82,31 +94,22 @@ SELECT * FROM held WHERE _operation <> 'delete'
     AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
 """
 _NOT_AMONG_KEYS = """
-SELECT * FROM (SELECT *, {day} AS _day FROM versions_held) AS versions
-WHERE ({key}, _day) IN (
-    SELECT (row_key, _day) FROM present WHERE {partition} IN (SELECT unnest(CAST($uncertain AS VARCHAR[])))
-    EXCEPT
-    SELECT (row_key, _day) FROM source_keys
-)
-QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+SELECT * FROM ({newest}) AS newest WHERE _operation <> 'delete'
+    AND NOT EXISTS (SELECT 1 FROM source_keys WHERE row_key = newest.{key} AND source_keys._day = newest._day)
 """
 
 # A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another.
-# A version is never dated before the one it follows, even if the source's clock was set back.
 _DIFFERENCE = """
 CREATE OR REPLACE TEMP TABLE difference AS
-WITH held AS (
-    SELECT *, {day} AS _day FROM versions_held WHERE {within}
-    QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
-),
+WITH held AS ({held}),
 leaving AS ({leaving})
 SELECT {incoming_columns},
     CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
-    greatest(taken_at, held._recorded_at + INTERVAL 1 MICROSECOND) AS _recorded_at, incoming._day AS _day
+    taken_at AS _recorded_at, incoming._day AS _day
 FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
 WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
 UNION ALL
-SELECT {leaving_columns}, 'delete', greatest(taken_at, leaving._recorded_at + INTERVAL 1 MICROSECOND), leaving._day
+SELECT {leaving_columns}, 'delete', taken_at, leaving._day
 FROM leaving CROSS JOIN capture_time
 -- a row that turned bad is still there: its last good version stands
 WHERE NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = leaving.{key} AND incoming._broken IS NOT NULL)
@@ -178,8 +181,9 @@ def capture(
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
     ledger = Ledger(lake)
     snapshot = settle(ledger, snapshot)
+    wanted = days if table.day_column else None
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        found = fingerprints(snapshot, table, all_days)
+        found = fingerprints(snapshot, table, all_days, wanted if changes_only else None)
     if lake.find(INGESTION, table.name) is None:
         ledger.forget(asset_name(table), run_id)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
@@ -187,10 +191,12 @@ def capture(
         note(lake, snapshot, table, CAPTURED)
     lost = {} if known else forgotten(lake, table)
     known = known or lost
-    if not accept_deletions:
-        _refuse_mass_deletion(table, found, known)
-    wanted = days if table.day_column else None
     partitions = wanted.keys if wanted is not None else [WHOLE]
+    if not accept_deletions:
+        rows = {key: entry.rows for key, entry in known.items()}
+        looked_at = partitions if changes_only else rows.keys()
+        now = dict.fromkeys(looked_at, 0) | {key: each.rows for key, each in found.items()}
+        _refuse_mass_deletion(table, sum(rows.values()), sum((rows | now).values()))
     written = changes(snapshot, table, partitions, found, known) if changes_only else None
     for _ in range(_ATTEMPTS):
         comparison = _Comparison(snapshot, lake, table, all_days, wanted, found, written)
@@ -220,9 +226,7 @@ def _state(known: Mapping[str, Entry], partition: str) -> str:
     return known[partition].state if partition in known else ""
 
 
-def _refuse_mass_deletion(table: Table, found: dict[str, Fingerprint], known: dict[str, Entry]) -> None:
-    before = sum(entry.rows for entry in known.values())
-    now = sum(fingerprint.rows for fingerprint in found.values())
+def _refuse_mass_deletion(table: Table, before: int, now: int) -> None:
     if before >= _MASS_DELETION_ROWS and now < before / 2:
         raise MassDeletion(
             f'"{table.name}" had {before:,} rows and now has {now:,}: a wrong database, a truncated table or lost '
@@ -256,17 +260,17 @@ class _Comparison:
         held = self._lake.open_versions(self._table)
         self._require_newest(held)
         schema = lake_schema(self._table, versioned=True)
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE capture_time AS SELECT CAST(? AS TIMESTAMPTZ) AS taken_at",
-            [self._snapshot.taken_at.replace(tzinfo=UTC)],
-        )
+        # Later than all that the table holds, even if the source's clock was set back: versions follow one another, and
+        # what is made of them need only look at those recorded since.
+        recorded_at = max(microseconds(self._snapshot.taken_at), recorded_until(held) + 1)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE capture_time AS SELECT {moment_sql(recorded_at)} AS taken_at")
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE rejected (row_key VARCHAR, partition VARCHAR, broken VARCHAR, raw VARCHAR)"
         )
         batches = conform(self._versions(connection, held), schema)
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
-            marks = {self._snapshot.lifetime: self._snapshot.order}
+            marks = {self._snapshot.lifetime: self._snapshot.order, RECORDED: recorded_at}
             append(held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
         self._keep_dead_letters(connection)
 
@@ -390,13 +394,19 @@ class _Comparison:
     def _compare_changes(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, changes: Changes) -> None:
         register(connection, "versions_held", held, self._days)
         key, partition, stale = quoted(self._table.key), self._partition(), sorted(changes.stale)
-        connection.execute(_PRESENT.format(key=key, day=self._day(), partition=partition), [stale])
-        counts = dict(connection.execute(_UNCERTAIN.format(key=key, partition=partition), [stale]).fetchall())
-        uncertain = self._uncertain(stale, counts)
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE newest AS {self._newest(f'{key} IN (SELECT {key} FROM incoming)')}"
+        )
+        numbers = connection.execute(_NUMBERS.format(key=key, day=self._day(), partition=partition)).fetchall()
+        uncertain = self._uncertain(stale, dict(numbers))
         connection.execute(f"CREATE OR REPLACE TEMP TABLE source_keys AS {self._source_keys(uncertain)}")
-        leaving = _NOT_AMONG_KEYS.format(key=key, day=self._day(), partition=partition)
-        within = f"{key} IN (SELECT {key} FROM incoming)"
-        connection.execute(self._difference_sql(within, leaving), {"uncertain": uncertain})
+        within = f"{partition} IN (SELECT unnest(CAST($uncertain AS VARCHAR[])))" if uncertain else "false"
+        leaving = _NOT_AMONG_KEYS.format(key=key, newest=self._newest(within))
+        parameters = {"uncertain": uncertain} if uncertain else {}
+        connection.execute(self._difference_sql("SELECT * FROM newest", leaving), parameters)
+
+    def _newest(self, within: str) -> str:
+        return _NEWEST.format(day=self._day(), key=quoted(self._table.key), within=within)
 
     def _uncertain(self, partitions: list[str], counts: Mapping[str, int]) -> list[str]:
         """The partitions that have not as many rows in the source as are held or were read: something is gone."""
@@ -422,20 +432,18 @@ class _Comparison:
         return f"WHERE {self._between(piece)} OR {self._between(self._all_days)} IS NOT TRUE"
 
     def _between(self, days: DayRange) -> str:
-        column = quoted(str(self._table.day_column))
-        return f"({column} >= {literal(days.first.isoformat())} AND {column} < {literal(days.end.isoformat())})"
+        return within_sql(self._table, days)
 
     def _compare(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, piece: DayRange | None) -> None:
         register(connection, "versions_held", held, piece)
         within = f"_day BETWEEN DATE '{piece.first}' AND DATE '{piece.last}'" if piece else "true"
         leaving = _NOT_READ.format(key=quoted(self._table.key))
-        connection.execute(self._difference_sql(within, leaving))
+        connection.execute(self._difference_sql(self._newest(within), leaving))
 
-    def _difference_sql(self, within: str, leaving: str) -> str:
+    def _difference_sql(self, held: str, leaving: str) -> str:
         columns = [quoted(column.name) for column in self._table.columns]
         return _DIFFERENCE.format(
-            day=self._day(),
-            within=within,
+            held=held,
             leaving=leaving,
             key=quoted(self._table.key),
             incoming_columns=", ".join(f"incoming.{name}" for name in columns),

@@ -16,10 +16,14 @@ from totesys_assets.resources.totesys import Snapshot
 # xmin changes with every write to a row, whatever last_updated says. It is the hash's seed and must not be packed into
 # the value: hashint8 folds the two halves of a bigint into one, and a whole day rewritten by the next transaction would
 # keep its hash. XOR does not mind the order, but two equal hashes cancel out: hence the count beside it.
+# Rows are gathered by day first, days by partition then: to_char of every row took half of the scan's time.
 _FINGERPRINT = """
-SELECT {partition} AS partition, count(*) AS rows,
-    bit_xor(hashint8extended({key}::bigint, xmin::text::bigint))::text AS hash
-FROM {table}
+SELECT {partition} AS partition, sum(rows)::bigint AS rows, bit_xor(hash)::text AS hash
+FROM (
+    SELECT {day} AS day, count(*) AS rows, bit_xor(hashint8extended({key}::bigint, xmin::text::bigint)) AS hash
+    FROM {table} WHERE {within}
+    GROUP BY 1
+) AS days
 GROUP BY 1
 """
 
@@ -40,20 +44,52 @@ def partition_sql(table: Table, days: DayRange) -> str:
     """
     if table.day_column is None:
         return literal(WHOLE)
-    column = quoted(table.day_column)
+    return _partition_sql(quoted(table.day_column), days)
+
+
+def _partition_sql(moment: str, days: DayRange) -> str:
     first, end = literal(days.first.isoformat()), literal(days.end.isoformat())
-    return f"CASE WHEN {column} >= {first} AND {column} < {end} THEN to_char({column}, 'YYYY-MM-DD') ELSE {first} END"
+    return f"CASE WHEN {moment} >= {first} AND {moment} < {end} THEN to_char({moment}, 'YYYY-MM-DD') ELSE {first} END"
 
 
-def fingerprints(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, Fingerprint]:
+def within_sql(table: Table, days: DayRange) -> str:
+    """PostgreSQL condition of the rows created on ``days``."""
+    column = quoted(str(table.day_column))
+    return f"({column} >= {literal(days.first.isoformat())} AND {column} < {literal(days.end.isoformat())})"
+
+
+def fingerprints(
+    snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | None = None
+) -> dict[str, Fingerprint]:
     """Fingerprint of every partition that has rows, by partition key. ``days`` is the range of all partitions.
 
-    One sequential scan in the source. Raises what ``Snapshot.require`` raises.
+    ``only``: those of some days are enough. One sequential scan in the source, unless the snapshot was asked before.
+    Raises what ``Snapshot.require`` raises.
     """
     snapshot.require(table)
+    scanned = snapshot.scans.get((table.name, days))
+    if scanned is None:
+        scanned = _scan(snapshot, table, days, only)
+        if only is None:
+            snapshot.scans[table.name, days] = scanned
     prefix = origin(snapshot, table)
-    sql = _FINGERPRINT.format(partition=partition_sql(table, days), key=quoted(table.key), table=quoted(table.name))
-    return {partition: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for partition, rows, hash_ in snapshot.rows(sql)}
+    return {partition: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for partition, rows, hash_ in scanned}
+
+
+def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | None) -> list[tuple[str, int, str]]:
+    within = "true"
+    if only is not None and table.day_column:
+        within = within_sql(table, only)
+        if days.first in only:  # and with it what has no partition
+            within += f" OR {within_sql(table, days)} IS NOT TRUE"
+    sql = _FINGERPRINT.format(
+        partition=_partition_sql("day", days) if table.day_column else literal(WHOLE),
+        day=f"{quoted(table.day_column)}::date" if table.day_column else "NULL",
+        key=quoted(table.key),
+        table=quoted(table.name),
+        within=within,
+    )
+    return snapshot.rows(sql)
 
 
 def origin(snapshot: Snapshot, table: Table) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Literal
@@ -31,7 +32,9 @@ log = logging.getLogger(__name__)
 
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
-
+# Noted with the commits to an ingestion table: the newest _recorded_at in it, in microseconds since 1970. It grows with
+# every commit, so that what was recorded since some moment is what was committed since.
+RECORDED = "recorded_at"
 
 # Files in one folder of a table before they are merged: every read of the folder opens them all.
 MOST_FILES = 32
@@ -154,6 +157,29 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     months = [(MONTH, "in", days.months)] if days is not None else None
     connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=months))
     return quoted(name)
+
+
+def recorded_until(table: DeltaTable) -> int:
+    """The newest ``_recorded_at`` in an ingestion table, in microseconds since 1970; 0 for an empty one."""
+    noted = table.transaction_version(RECORDED)
+    if noted is not None or not table.file_uris():
+        return noted or 0
+    connection = duckdb.connect()  # a table of before this was noted
+    try:
+        row = connection.execute(f"SELECT epoch_us(max({RECORDED_AT})) FROM {register(connection, 'held', table)}")
+        return int(row.fetchall()[0][0] or 0)
+    finally:
+        connection.close()
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as microseconds since 1970; a naive one is UTC."""
+    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def moment_sql(moment: int) -> str:
+    """A moment in microseconds since 1970 as an SQL expression for DuckDB."""
+    return f"make_timestamptz({moment})"
 
 
 def append(

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
+from totesys_assets.days import DayRange
 from totesys_assets.errors import SchemaDrift, UnsafeLogin, WrongDatabase
 from totesys_assets.resources import engine
 
@@ -82,7 +83,8 @@ class Snapshot:
 
     ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another, and what it
     was before a crash or a restore from what it is after; ``lifetime`` also one start of it from the next;
-    ``generation``: see capture/generation.py; ``taken_at`` (naive UTC) is when it was taken, by the source's clock.
+    ``generation``: see capture/generation.py; ``taken_at`` (naive UTC) is when it was taken, by the source's clock;
+    ``scans`` are the scans made in it, which need not be made twice: see capture/fingerprint.py.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -93,6 +95,7 @@ class Snapshot:
     taken_at: datetime
     tables: dict[str, SourceTable]
     generation: int = 0
+    scans: dict[tuple[str, DayRange], list[tuple[Any, ...]]] = field(default_factory=dict)
 
     @property
     def xmin(self) -> int:
