@@ -129,9 +129,9 @@ def hold_sources(lake: Lake, star: str) -> None:
         hold(lake, table, version(table))
 
 
-def build_star(lake: Lake, table: str, days: DayRange | None = None) -> Built:
+def build_star(lake: Lake, table: str, days: DayRange | None = None, *, changes_only: bool = False) -> Built:
     """Build a star table; ``days`` are for a partitioned one."""
-    return build(lake, catalogue(), catalogue().star[table], days=days, run_id="build")
+    return build(lake, catalogue(), catalogue().star[table], days=days, run_id="build", changes_only=changes_only)
 
 
 def star_rows(lake: Lake, table: str) -> list[Row]:

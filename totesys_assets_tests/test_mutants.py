@@ -31,7 +31,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.load import merge
 from totesys_assets.resources import lake as lake_module
 from totesys_assets.resources import warehouse as warehouse_module
-from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.lake import Lake, recorded_until
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.resources.warehouse import Warehouse
@@ -101,8 +101,9 @@ def one_day_after_another(world: World) -> None:
         "agreed_delivery_location_id FROM sales_order WHERE sales_order_id = 1"
     )
     world.refresh()
-    world.sql(SILENT + " WHERE sales_order_id = 1")
-    world.refresh()
+    with psycopg.connect(world.source_url) as connection:
+        (day,) = connection.execute("SELECT created_at::date FROM sales_order WHERE sales_order_id = 1").fetchall()[0]
+    world.backfill(DayRange(day, day))
     world.check_everything(again=False)
 
 
@@ -182,10 +183,18 @@ def killed_in_the_middle_of_a_load(world: World) -> None:
     world.check_everything(again=False)
 
 
+def two_silent_updates(world: World) -> None:
+    """The second follows what was noted of the first."""
+    for _ in range(2):
+        world.sql(SILENT)
+        world.refresh()
+    world.check_everything(again=False)
+
+
 def two_loads_at_once(world: World) -> None:
     """The second brings a later state, and must wait until the first is done."""
     world.sql("UPDATE design SET design_name = 'first'")
-    register, threads = merge._register_star, list[Thread]()
+    register, threads = merge._rows_of_days, list[Thread]()
 
     def register_and_wait(*arguments: Any) -> str:
         rows: str = register(*arguments)
@@ -206,7 +215,7 @@ def two_loads_at_once(world: World) -> None:
         return rows
 
     with Patch.context() as patch:
-        patch.setattr(merge, "_register_star", register_and_wait)
+        patch.setattr(merge, "_rows_of_days", register_and_wait)
         world.run(Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None))
         threads[0].join()
     world.check_dimensions(read(world.source_url))
@@ -243,15 +252,15 @@ def restored_from_another_server(world: World) -> None:
 # Mutants
 
 
-def use_fingerprints(patch: Patch, mutant: Callable[[Snapshot, Table, DayRange], dict[str, Fingerprint]]) -> None:
+def use_fingerprints(patch: Patch, mutant: Callable[..., dict[str, Fingerprint]]) -> None:
     for module in (look_module, difference):
         patch.setattr(module, "fingerprints", mutant)
 
 
-def aggregated(aggregate: str) -> Callable[[Snapshot, Table, DayRange], dict[str, Fingerprint]]:
+def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
     """Fingerprints made of an aggregate."""
 
-    def mutant(snapshot: Snapshot, table: Table, days: DayRange) -> dict[str, Fingerprint]:
+    def mutant(snapshot: Snapshot, table: Table, days: DayRange, _only: object = None) -> dict[str, Fingerprint]:
         snapshot.require(table)
         query = f"SELECT {partition_sql(table, days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
         query += f"FROM {table.name} GROUP BY 1"
@@ -269,7 +278,7 @@ def count_only(patch: Patch) -> None:
 
 
 def without_the_server(patch: Patch) -> None:
-    use_fingerprints(patch, lambda snapshot, table, days: fingerprints(replace(snapshot, server="any"), table, days))
+    use_fingerprints(patch, lambda snapshot, *arguments: fingerprints(replace(snapshot, server="any"), *arguments))
 
 
 def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None:
@@ -363,15 +372,30 @@ def noted_outside_the_transaction(patch: Patch) -> None:
     load = merge.load
 
     def note_and_load(
-        warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str
+        warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str, changes_only: bool
     ) -> merge.Loaded:
         states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
-            merge._note(connection, warehouse, table, [states[key] for key in keys if key in states], run_id)
-        return load(warehouse, lake, table, days=days, run_id=run_id)
+            notes = {key: (states[key].state, states[key].rows) for key in keys if key in states}
+            merge._note(connection, warehouse, table, notes, {}, run_id)
+        return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only)
 
     patch.setattr(world_module, "load", note_and_load)
+
+
+def built_further_than_recorded(patch: Patch) -> None:
+    patch.setattr(build_module, "recorded_until", lambda versions: recorded_until(versions) + 3_600_000_000)
+
+
+def loaded_further_than_built(patch: Patch) -> None:
+    origin = merge._origin
+
+    def further(star: DeltaTable) -> tuple[str, int]:
+        table, until = origin(star)
+        return table, until + 3_600_000_000
+
+    patch.setattr(merge, "_origin", further)
 
 
 @dataclass(frozen=True)
@@ -402,6 +426,8 @@ CASES = {
     "a whole month replaced": Case(whole_month_replaced, one_day_after_another, "fact_sales_order"),
     "no lock around a load": Case(no_lock, two_loads_at_once, "dim_design"),
     "facts updated in place": Case(facts_updated, comparison_of_everything, "wrote to the warehouse"),
+    "a build noted as further than it came": Case(built_further_than_recorded, two_silent_updates, "fact_sales_order"),
+    "a load noted as further than it came": Case(loaded_further_than_built, two_silent_updates, "fact_sales_order"),
     "a load noted outside of its transaction": Case(
         noted_outside_the_transaction, killed_in_the_middle_of_a_load, "fact_sales_order"
     ),

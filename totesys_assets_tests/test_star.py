@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import sqlglot
 from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import MONTH, catalogue, lake_schema
-from totesys_assets.catalogue.star import StarQuery, star_query
+from totesys_assets.catalogue.star import StarQuery, is_row_by_row, star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.resources import lake as lake_module
 from totesys_assets.resources.lake import Lake, append
-from totesys_assets.resources.lake import replace as real_replace
 from totesys_assets.transform import build as module
 from totesys_assets.transform.build import expected_states
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
@@ -527,17 +531,106 @@ def ledger_rows(lake: Lake) -> int:
     return len(table_rows(table, ["sequence"])) if table else 0
 
 
-def test_a_build_replaces_only_the_days_asked_for(lake: Lake) -> None:
+def test_a_build_replaces_only_the_days_asked_for(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     hold_two_months(lake)
     built(lake, "fact_sales_order", BOTH_MONTHS)
-    for number, moment in enumerate((EARLY, CREATED, LATE)):
-        hold(
-            lake,
-            "sales_order",
-            version("sales_order", "update", LATER, sales_order_id=number, created_at=moment, units_sold=9),
-        )
+    change_select(monkeypatch, lambda sql: sql.replace("units_sold", "9 AS units_sold"))
     build_star(lake, "fact_sales_order", TODAY)
-    assert units(lake) == [(0, 1001), (1, 1001), (1, 9), (2, 1001)]
+    assert units(lake) == [(0, 1001), (1, 9), (2, 1001)]
+
+
+def change_units(lake: Lake, recorded_at: datetime, units_sold: int) -> None:
+    for number, moment in enumerate((EARLY, CREATED, LATE)):
+        row = version("sales_order", "update", recorded_at, sales_order_id=number, created_at=moment)
+        hold(lake, "sales_order", {**row, "units_sold": units_sold})
+
+
+def test_what_was_recorded_since_the_last_build_is_added_on_all_days_and_nothing_is_replaced(lake: Lake) -> None:
+    hold_two_months(lake)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS)
+    files = set(lake.open_star(STAR["fact_sales_order"]).file_uris())
+    change_units(lake, LATER, 9)
+    done = build_star(lake, "fact_sales_order", TODAY, changes_only=True)
+    assert units(lake) == [(0, 1001), (0, 9), (1, 1001), (1, 9), (2, 1001), (2, 9)]
+    assert files < set(lake.open_star(STAR["fact_sales_order"]).file_uris())
+    # Noted of all days, with all their rows.
+    assert {entry.partition: entry.rows for entry in done.entries} == dict.fromkeys(
+        ["2024-08-01", "2024-08-20", "2024-09-30"], 2
+    )
+    newest = Ledger(lake).newest()
+    states = {key: entry.state for key, entry in newest["processed/fact_sales_order"].items()}
+    assert states == expected_states(STAR["fact_sales_order"], newest)
+
+
+@pytest.mark.parametrize("changes_only", [True, False])
+def test_what_was_added_is_not_added_again(lake: Lake, changes_only: bool) -> None:
+    hold_two_months(lake)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS)
+    change_units(lake, LATER, 9)
+    build_star(lake, "fact_sales_order", TODAY)
+    rows = units(lake)
+    build_star(lake, "fact_sales_order", TODAY if changes_only else BOTH_MONTHS, changes_only=changes_only)
+    assert units(lake) == rows == [(0, 1001), (0, 9), (1, 1001), (1, 9), (2, 1001), (2, 9)]
+
+
+def test_a_table_of_which_only_some_days_were_ever_built_is_not_added_to(lake: Lake) -> None:
+    hold_two_months(lake)
+    build_star(lake, "fact_sales_order", TODAY)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS, changes_only=True)
+    assert units(lake) == [(0, 1001), (1, 1001), (2, 1001)]
+
+
+def test_a_select_that_comes_back_does_not_find_the_days_of_another_its_own(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_two_months(lake)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS)
+    with monkeypatch.context() as patch:
+        change_select(patch, lambda sql: sql.replace("units_sold", "9 AS units_sold"))
+        build_star(lake, "fact_sales_order", TODAY, changes_only=True)
+        assert units(lake) == [(0, 1001), (1, 9), (2, 1001)]
+    build_star(lake, "fact_sales_order", TODAY, changes_only=True)
+    assert units(lake) == [(0, 1001), (1, 1001), (2, 1001)]
+
+
+def test_versions_of_another_table_or_of_one_set_back_are_not_taken_for_additions(lake: Lake) -> None:
+    hold_two_months(lake)
+    change_units(lake, LATER, 9)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS)
+    shutil.rmtree(Path(lake.uri, "ingestion", "sales_order"))
+    hold_two_months(lake)  # recorded before what was lost
+    build_star(lake, "fact_sales_order", BOTH_MONTHS, changes_only=True)
+    assert units(lake) == [(0, 1001), (1, 1001), (2, 1001)]
+
+
+def test_the_time_of_a_version_may_be_of_any_fraction_of_a_millisecond(lake: Lake) -> None:
+    hold_two_months(lake)
+    change_units(lake, LATER.replace(microsecond=1_100), 8)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS)
+    change_units(lake, LATER.replace(microsecond=1_101), 9)
+    build_star(lake, "fact_sales_order", BOTH_MONTHS, changes_only=True)
+    assert units(lake) == [(number, each) for number in range(3) for each in (1001, 8, 9)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) AS n FROM history.payment",
+        "SELECT row_number() OVER () AS n FROM history.payment",
+        "SELECT payment_id FROM history.payment WHERE paid",
+        "SELECT DISTINCT payment_id FROM history.payment",
+        "SELECT payment_id FROM latest.payment",
+        "SELECT payment_id FROM history.payment LIMIT 1",
+        "SELECT payment_id FROM history.payment UNION ALL SELECT payment_id FROM history.payment",
+        "SELECT payment_id FROM history.payment JOIN history.transaction USING (transaction_id)",
+        "SELECT payment_id FROM history.payment, history.transaction",
+        "SELECT payment_id, (SELECT max(x) FROM history.transaction) AS m FROM history.payment",
+        "WITH p AS (SELECT * FROM history.payment) SELECT payment_id FROM p",
+    ],
+)
+def test_only_what_makes_a_row_of_each_version_is_added_to(query: str) -> None:
+    assert not is_row_by_row(sqlglot.parse_one(query, read="duckdb"))
+    assert star_query("fact_payment").is_row_by_row
 
 
 def test_a_build_of_days_without_rows_touches_nothing(lake: Lake) -> None:
@@ -570,12 +663,13 @@ def test_building_twice_leaves_the_same_rows_and_notes_nothing_the_second_time(l
 def test_a_build_in_many_pieces_gives_what_one_in_a_single_piece_gives(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold_two_months(lake)
-    whole = build_star(lake, "fact_sales_order", BOTH_MONTHS)
-    rows = star_rows(lake, "fact_sales_order")
+    for number, moment in enumerate((EARLY, CREATED, LATE)):
+        hold(lake, "transaction", version("transaction", transaction_id=number, created_at=moment))
+    whole = build_star(lake, "dim_transaction", BOTH_MONTHS)
+    rows = star_rows(lake, "dim_transaction")
     monkeypatch.setattr(module, "CHUNK_ROWS", 1)
-    pieces = build_star(lake, "fact_sales_order", BOTH_MONTHS)
-    assert star_rows(lake, "fact_sales_order") == rows
+    pieces = build_star(lake, "dim_transaction", BOTH_MONTHS)
+    assert star_rows(lake, "dim_transaction") == rows
     assert [entry.rows for entry in pieces.entries] == [entry.rows for entry in whole.entries]
     assert pieces.rows == 3
 
@@ -638,7 +732,7 @@ def test_a_changed_select_gives_every_partition_another_state(lake: Lake, monkey
 def change_select(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
     def changed(name: str) -> StarQuery:
         query = star_query(name)
-        return StarQuery(name, change(query.sql), query.description, query.sources)
+        return replace(query, sql=change(query.sql))
 
     monkeypatch.setattr(module, "star_query", changed)
 
@@ -660,15 +754,11 @@ class Rival:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
         self.commits, self._act, self._left = 0, act, times
-        monkeypatch.setattr(module, "replace", self._replace)
+        monkeypatch.setattr(module, "replace", partial(self._commit, lake_module.replace))
+        monkeypatch.setattr(module, "append", partial(self._commit, lake_module.append))
 
-    def _replace(
-        self,
-        table: DeltaTable,
-        batches: Iterable[pa.RecordBatch],
-        schema: pa.Schema,
-        writer: str,
-        predicate: str | None,
+    def _commit(
+        self, real: Callable[..., None], table: DeltaTable, batches: Iterable[pa.RecordBatch], *arguments: object
     ) -> None:
         self.commits += 1
         computed = list(batches)
@@ -677,7 +767,7 @@ class Rival:
             left, self._left = self._left, 0  # the rival itself is left alone
             self._act()
             self._left = left
-        real_replace(table, computed, schema, writer, predicate)
+        real(table, computed, *arguments)
 
 
 @pytest.mark.parametrize("name", ["fact_sales_order", "dim_design", "dim_transaction", "dim_date"])

@@ -77,6 +77,11 @@ def warehouse_lineage(table: Table) -> dg.TableColumnLineage:
     )
 
 
+def changes_only(context: dg.AssetExecutionContext) -> bool:
+    """True when the run need not look at what was not written since the last one."""
+    return context.run.tags.get(CHANGES_ONLY_TAG) == "true"
+
+
 def run_days(context: dg.AssetExecutionContext) -> DayRange | None:
     """The days that this run asks of a partitioned asset; None for an asset that is one set."""
     if not context.assets_def.partitions_def:

@@ -11,10 +11,10 @@ import dagster as dg
 
 from totesys_assets.assets.describe import (
     ACCEPT_DELETIONS_TAG,
-    CHANGES_ONLY_TAG,
     DEAD_LETTERS,
     GROUPS,
     OWNERS,
+    changes_only,
     definition_metadata,
     failures,
     record_partitions,
@@ -78,7 +78,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             all_days=partition_range(settings.first_day),
             days=days,
             run_id=context.run.run_id,
-            changes_only=context.run.tags.get(CHANGES_ONLY_TAG) == "true",
+            changes_only=changes_only(context),
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():

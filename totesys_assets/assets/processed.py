@@ -10,6 +10,7 @@ import dagster as dg
 from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
+    changes_only,
     definition_metadata,
     failures,
     record_partitions,
@@ -53,7 +54,9 @@ def _processed_asset(
     def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
         days = run_days(context)
         with failures():
-            built = build(lake, catalogue, table, days=days, run_id=context.run.run_id)
+            built = build(
+                lake, catalogue, table, days=days, run_id=context.run.run_id, changes_only=changes_only(context)
+            )
         log.info("star/%s: %s rows built", table.name, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.

@@ -10,6 +10,7 @@ import dagster as dg
 from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
+    changes_only,
     definition_metadata,
     failures,
     record_partitions,
@@ -54,7 +55,9 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
     ) -> dg.MaterializeResult[None]:
         days = run_days(context)
         with failures():
-            loaded = load(warehouse, lake, table, days=days, run_id=context.run.run_id)
+            loaded = load(
+                warehouse, lake, table, days=days, run_id=context.run.run_id, changes_only=changes_only(context)
+            )
         log.info("warehouse/%s: %s rows written", table.name, loaded.written)
         metadata = {
             key: row_count(loaded.rows.get(key, 0), of_partition=days is not None)

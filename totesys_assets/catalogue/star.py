@@ -19,12 +19,16 @@ HISTORY, LATEST, REFERENCE = "history", "latest", "reference"
 
 @dataclass(frozen=True)
 class StarQuery:
-    """One star table's SELECT: ``sources`` are the ToteSys tables that it reads, in order of appearance."""
+    """One star table's SELECT: ``sources`` are the ToteSys tables that it reads, in order of appearance.
+
+    ``is_row_by_row``: it makes one row of each version, whatever the others are, so that versions can be added to it.
+    """
 
     name: str
     sql: str
     description: str
     sources: tuple[str, ...]
+    is_row_by_row: bool = False
 
     def column_lineage(self, source_columns: dict[str, tuple[str, ...]]) -> dict[str, list[tuple[str, str]]]:
         """Star column -> [(source table, column)], for the columns that are not generated.
@@ -63,4 +67,19 @@ def star_query(name: str) -> StarQuery:
     parsed = sqlglot.parse_one(sql, read="duckdb")
     tables = [table for table in parsed.find_all(exp.Table, bfs=False) if table.db in (HISTORY, LATEST)]
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
-    return StarQuery(name, sql, first_line, tuple(dict.fromkeys(table.name for table in tables)))
+    sources = tuple(dict.fromkeys(table.name for table in tables))
+    return StarQuery(name, sql, first_line, sources, is_row_by_row(parsed))
+
+
+def is_row_by_row(query: exp.Expr) -> bool:
+    """True for SELECT expressions FROM history.<table>, and nothing more: what is not known to be so, is not."""
+    clauses = {name for name, value in query.args.items() if value}
+    source = query.args.get("from_")
+    return (
+        isinstance(query, exp.Select)
+        and clauses == {"expressions", "from_"}
+        and isinstance(source, exp.From)
+        and isinstance(source.this, exp.Table)
+        and source.this.db == HISTORY
+        and query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Unnest) is None
+    )

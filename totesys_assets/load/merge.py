@@ -6,19 +6,21 @@ lose a row. Does not belong here: the tables' definition, which is the catalogue
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import duckdb
+from deltalake import DeltaTable
 
-from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import PROCESSED, Lake, present_first, register
-from totesys_assets.resources.warehouse import ALIAS, Warehouse, constraints, run
-from totesys_assets.transform.build import asset_name
+from totesys_assets.resources.lake import PROCESSED, Lake, lies_within, moment_sql, present_first, register
+from totesys_assets.resources.warehouse import ALIAS, NEWEST, Warehouse, constraints, run
+from totesys_assets.transform.build import asset_name, built_from
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
 # from a day comes before the arrival at another.
@@ -71,9 +73,19 @@ class Loaded:
     written: int
 
 
-def load(warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str) -> Loaded:
+def load(
+    warehouse: Warehouse,
+    lake: Lake,
+    table: Table,
+    *,
+    days: DayRange | None,
+    run_id: str,
+    changes_only: bool = False,
+) -> Loaded:
     """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
 
+    ``changes_only``: what was loaded before is believed in; of a table to which rows are only ever added, those are
+    loaded that were recorded since, on whatever day they are. Else all rows of the days are compared.
     One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises PlatformError.
     """
     warehouse.migrate()
@@ -84,22 +96,55 @@ def load(warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | Non
     ):
         # After the lock: what is read now is at least as new as what its last holder loaded.
         states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
-        rows = _register_star(connection, lake, table, wanted)
+        star = lake.find(PROCESSED, table.name)
+        if star is None:
+            raise PlatformError(
+                f'"{table.name}" was never built in this lake. '
+                f"Materialise star/{table.name} first, or run: totesys refresh."
+            )
+        loaded = _loaded(connection, warehouse, table)
+        origin, until = _origin(star)
+        since = _since(loaded, origin, until) if changes_only else None
         keys = wanted.keys if wanted is not None else [WHOLE]
+        if since is None:
+            rows = _rows_of_days(connection, star, table, wanted)
+            covered = wanted is not None and table.day_column and lies_within(star, table.day_column, wanted)
+        else:
+            rows = (
+                f"(SELECT * FROM {register(connection, 'star_files', star)} WHERE {RECORDED_AT} > {moment_sql(since)})"
+            )
+            keys, covered = [*dict.fromkeys([*keys, *states])], True
         entries = [states[key] for key in keys if key in states]
         written = merge(connection, warehouse, table, rows)
-        _note(connection, warehouse, table, entries, run_id)
+        notes = {entry.partition: (entry.state, entry.rows) for entry in entries}
+        if origin and covered:
+            notes[NEWEST] = (f"{origin} {until}", 0)
+        _note(connection, warehouse, table, notes, loaded, run_id)
     return Loaded({entry.partition: entry.rows for entry in entries}, written)
 
 
-def _register_star(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, days: DayRange | None) -> str:
+def _origin(star: DeltaTable) -> tuple[str, int]:
+    """Which table of rows this is, and up to which moment it holds them; nothing where it cannot say so."""
+    built = built_from(star)
+    return (f"{star.metadata().id} {built[0]}", built[1]) if built else ("", 0)
+
+
+def _since(loaded: Mapping[str, tuple[str, int]], origin: str, until: int) -> int | None:
+    """Up to which moment the rows of ``origin`` are in the warehouse. None: not known."""
+    noted, _, moment = loaded.get(NEWEST, ("", 0))[0].rpartition(" ")
+    return int(moment) if origin and noted == origin and int(moment) <= until else None
+
+
+def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> dict[str, tuple[str, int]]:
+    """State and rows of every partition of ``table`` that the warehouse has noted."""
+    columns, ledger = "partition, state, rows", f"{quoted(warehouse.schema)}._ledger"
+    query = f"SELECT {columns} FROM {ledger} WHERE table_name = {literal(table.name)}"
+    rows = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [query]).fetchall()
+    return {partition: (state, count) for partition, state, count in rows}
+
+
+def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: DayRange | None) -> str:
     """The star's rows of ``days``, as what an SQL FROM takes."""
-    star = lake.find(PROCESSED, table.name)
-    if star is None:
-        raise PlatformError(
-            f'"{table.name}" was never built in this lake. '
-            f"Materialise star/{table.name} first, or run: totesys refresh."
-        )
     source = register(connection, "star_files", star, days)
     within = f"{table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else "true"
     if days is not None and not table.is_fact:
@@ -197,22 +242,27 @@ def _upsert_dimension(table: Table, name: str, columns: str) -> str:
 
 
 def _note(
-    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, entries: list[Entry], run_id: str
+    connection: duckdb.DuckDBPyConnection,
+    warehouse: Warehouse,
+    table: Table,
+    notes: Mapping[str, tuple[str, int]],
+    loaded: Mapping[str, tuple[str, int]],
+    run_id: str,
 ) -> None:
-    """Write down the states loaded, in the same transaction as the rows."""
-    if not entries:
+    """Write down the states and rows that were not noted before, in the same transaction as the rows."""
+    new = {partition: note for partition, note in notes.items() if loaded.get(partition) != note}
+    if not new:
         return
     values = ", ".join(
-        f"({literal(table.name)}, {literal(entry.partition)}, {literal(entry.state)}, {entry.rows}, {literal(run_id)})"
-        for entry in entries
+        f"({literal(table.name)}, {literal(partition)}, {literal(state)}, {rows}, {literal(run_id)})"
+        for partition, (state, rows) in new.items()
     )
     ledger = f"{quoted(warehouse.schema)}._ledger"
     run(
         connection,
-        f"INSERT INTO {ledger} AS held (table_name, partition, state, rows, run_id) VALUES {values} "
+        f"INSERT INTO {ledger} (table_name, partition, state, rows, run_id) VALUES {values} "
         "ON CONFLICT (table_name, partition) DO UPDATE SET state = excluded.state, rows = excluded.rows, "
-        "run_id = excluded.run_id, loaded_at = clock_timestamp() "
-        "WHERE (held.state, held.rows) IS DISTINCT FROM (excluded.state, excluded.rows)",
+        "run_id = excluded.run_id, loaded_at = clock_timestamp()",
     )
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -172,6 +173,18 @@ def recorded_until(table: DeltaTable) -> int:
         connection.close()
 
 
+def lies_within(table: DeltaTable, column: str, days: DayRange) -> bool:
+    """True when all rows of a table have their ``column``, a date or a timestamp, on ``days``, as its files note it."""
+    files = pa.table(table.get_add_actions(flatten=True))
+    if not files.num_rows:
+        return True
+    ends = [files.column(f"{end}.{column}") for end in ("min", "max") if f"{end}.{column}" in files.column_names]
+    if len(ends) < 2 or any(end.null_count for end in ends):
+        return False  # not noted
+    first, last = (extreme(end).cast(pa.date32()).as_py() for extreme, end in zip((pc.min, pc.max), ends, strict=True))
+    return first in days and last in days
+
+
 def microseconds(moment: datetime) -> int:
     """A moment as microseconds since 1970; a naive one is UTC."""
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -199,14 +212,22 @@ def append(
 
 
 def replace(
-    table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema, writer: str, predicate: str | None
+    table: DeltaTable,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    writer: str,
+    predicate: str | None,
+    marks: Mapping[str, int] | None = None,
 ) -> None:
     """Replace the rows for which ``predicate`` is true (None: all), in one commit, fenced as ``append`` is.
 
     It also loses the race against a compaction: without any predicate delta-rs would not notice one, and would leave
     the merged file, which this writer never saw, beside the new rows.
     """
-    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate or "true", marks={})
+    if not table.file_uris():  # nothing to replace, and nothing to look through for it
+        append(table, batches, schema, writer, marks)
+        return
+    _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate or "true", marks=marks or {})
 
 
 def _commit(

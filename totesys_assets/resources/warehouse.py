@@ -25,6 +25,8 @@ _SESSION = "-c TimeZone=UTC -c lock_timeout=600000 -c statement_timeout=3600000 
 _RUN_SPACE = 7_083_380
 # Two platforms may share a server: the lock is told apart by the schema's name, and this number from others' locks.
 _LOCK_SPACE = 7_083_379
+# Among the notes of a table's partitions: up to which moment its rows were loaded, and from which table of the lake.
+NEWEST = "newest"
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {schema}._ledger (
@@ -151,8 +153,8 @@ class Warehouse:
         """``loaded``, as the transaction of ``connection`` sees it."""
         result: dict[str, dict[str, str]] = {}
         if self._exists(connection, "_ledger"):
-            query = sql.SQL("SELECT table_name, partition, state FROM {}._ledger")
-            for table, partition, state in connection.execute(query.format(sql.Identifier(self.schema))):
+            query = sql.SQL("SELECT table_name, partition, state FROM {}._ledger WHERE partition <> %s")
+            for table, partition, state in connection.execute(query.format(sql.Identifier(self.schema)), [NEWEST]):
                 result.setdefault(str(table), {})[str(partition)] = str(state)
         return result
 

@@ -1,23 +1,24 @@
-"""Building a star table: its SELECT, run over the lake's versions, replaces the days asked for.
+"""Building a star table: its SELECT, run over the lake's versions, adds to the table or replaces the days asked for.
 
-Belongs here: what the schemas ``history``, ``latest`` and ``reference`` hold, and the commit. Does not belong here:
-what a star table is, which is its SQL.
+Belongs here: what the schemas ``history``, ``latest`` and ``reference`` hold, what must be made anew, and the commit.
+Does not belong here: what a star table is, which is its SQL.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import chain
 
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
+from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
 from totesys_assets.days import WHOLE, DayRange, chunks
 from totesys_assets.errors import ConcurrentWriters
@@ -26,16 +27,26 @@ from totesys_assets.resources.engine import CHUNK_ROWS, quoted
 from totesys_assets.resources.lake import (
     INGESTION,
     PROCESSED,
+    RECORDED,
     Lake,
     LostRace,
+    append,
     conform,
+    lies_within,
+    microseconds,
+    moment_sql,
     newest_first,
     present_first,
+    recorded_until,
     register,
     replace,
 )
 
 _ATTEMPTS = 5
+_WRITER = "build"
+# Noted with the commits to a star table that holds a row for each version up to RECORDED: of which versions, by which
+# SELECT. 0: it does not.
+_MADE_OF = "made_of"
 States = Mapping[str, Mapping[str, Entry]]
 
 
@@ -82,16 +93,26 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def build(lake: Lake, catalogue: Catalogue, table: Table, *, days: DayRange | None, run_id: str) -> Built:
+def build(
+    lake: Lake,
+    catalogue: Catalogue,
+    table: Table,
+    *,
+    days: DayRange | None,
+    run_id: str,
+    changes_only: bool = False,
+) -> Built:
     """Bring star ``table`` up to the lake's versions, for ``days`` (None: the whole table).
 
+    ``changes_only``: rows that were built before are believed in; where a SELECT makes one row of each version, only
+    the versions recorded since are added, on whatever day they are. Else the days are made anew.
     Data first, then the ledger. Raises ConcurrentWriters when other writers win five times in a row.
     """
     wanted = days if table.day_column else None
     for _ in range(_ATTEMPTS):
         with engine.readable_errors(f'Building "{table.name}" failed, and will be done again by the next refresh'):
             try:
-                return _build_once(lake, catalogue, table, wanted, run_id)
+                return _build_once(lake, catalogue, table, wanted, run_id, changes_only=changes_only)
             except LostRace:
                 continue
     raise ConcurrentWriters(
@@ -100,7 +121,9 @@ def build(lake: Lake, catalogue: Catalogue, table: Table, *, days: DayRange | No
     )
 
 
-def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange | None, run_id: str) -> Built:
+def _build_once(
+    lake: Lake, catalogue: Catalogue, table: Table, days: DayRange | None, run_id: str, *, changes_only: bool
+) -> Built:
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
     ledger = Ledger(lake)
@@ -109,33 +132,119 @@ def _build_once(lake: Lake, catalogue: Catalogue, table: Table, days: DayRange |
     target = lake.open_star(table)
     known = ledger.newest()
     expected = expected_states(table, known)
-    query = star_query(table.name)
-    sources = {name: lake.open_versions(catalogue.source[name]) for name in query.sources}
-    rows: Counter[str] = Counter()
-    for name in sources:
-        rows.update({key: entry.rows for key, entry in known.get(f"{INGESTION}/{name}", {}).items()})
-    counts: dict[str, int] = {}
+    before = known.get(asset_name(table), {})
+    sources = {name: lake.open_versions(catalogue.source[name]) for name in star_query(table.name).sources}
     connection = engine.connect()
     try:
-        batches = conform(_rows(connection, catalogue, table, days, sources, rows, counts), _schema(table))
-        replace(target, batches, _schema(table), "build", _predicate(table, days))
+        star = _Star(connection, catalogue, table, target, sources)
+        added = star.add()
+        if not (added and changes_only):
+            rows: Counter[str] = Counter()
+            for name in sources:
+                rows.update({key: entry.rows for key, entry in known.get(f"{INGESTION}/{name}", {}).items()})
+            star.replace(days, rows)
+        keys = days.keys if days is not None else [WHOLE]
+        if added:  # to all days, also to those that nobody asked for
+            stale = [key for key in expected.keys() | before.keys() if expected.get(key, "") != _state(before, key)]
+            keys = sorted({*keys, *stale})
+        counts = star.rows(keys)
     finally:
         connection.interrupt()
         connection.close()
     now = datetime.now(UTC)
-    keys = days.keys if days is not None else [WHOLE]
     entries = [Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id) for key in keys]
-    before = known.get(asset_name(table), {})
-    ledger.append(
-        entry
-        for entry in entries
-        if entry.state != (before[entry.partition].state if entry.partition in before else "")
-    )
+    ledger.append(entry for entry in entries if entry.state != _state(before, entry.partition))
     return Built(entries)
 
 
-def _schema(table: Table) -> pa.Schema:
-    return lake_schema(table, versioned=False)
+def _state(entries: Mapping[str, Entry], partition: str) -> str:
+    return entries[partition].state if partition in entries else ""
+
+
+def built_from(star: DeltaTable) -> tuple[int, int] | None:
+    """Of a star table that holds a row for each version up to some moment: what it was made of, and the moment.
+
+    Both are numbers, the moment in microseconds since 1970. None for a star table that cannot say so.
+    """
+    origin, until = star.transaction_version(_MADE_OF), star.transaction_version(RECORDED)
+    return (origin, until) if origin and until is not None else None
+
+
+class _Star:
+    """One star table while it is built from one state of its sources."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        catalogue: Catalogue,
+        table: Table,
+        target: DeltaTable,
+        sources: Mapping[str, DeltaTable],
+    ) -> None:
+        self._connection, self._catalogue, self._table = connection, catalogue, table
+        self._target, self._sources = target, sources
+        self._query = star_query(table.name)
+        self._schema = lake_schema(table, versioned=False)
+
+    def add(self) -> bool:
+        """Add rows for the versions recorded since the last build, of all days. False where that cannot be told."""
+        if not self._query.is_row_by_row:
+            return False
+        (source,) = self._sources.values()
+        built, until = built_from(self._target), recorded_until(source)
+        if built is None or built[0] != self._origin() or built[1] > until:
+            return False
+        if built[1] < until:
+            create_schemas(self._connection, self._catalogue, self._sources, None, since=built[1])
+            append(self._target, self._rows(), self._schema, _WRITER, self._marks(until))
+        return True
+
+    def replace(self, days: DayRange | None, rows: Mapping[str, int]) -> None:
+        """Make ``days`` anew (None: everything); ``rows`` are the source's rows per partition."""
+        pieces: Iterable[DayRange | None] = [days]
+        if days is not None and not self._query.is_row_by_row:
+            pieces = chunks(days, rows, CHUNK_ROWS)
+        batches = chain.from_iterable(self._piece(piece) for piece in pieces)
+        replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
+
+    def _piece(self, piece: DayRange | None) -> Iterator[pa.RecordBatch]:
+        create_schemas(self._connection, self._catalogue, self._sources, piece)
+        yield from self._rows()
+
+    def _rows(self) -> Iterator[pa.RecordBatch]:
+        month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
+        yield from conform(
+            engine.batches(self._connection.execute(f"SELECT *{month} FROM ({self._query.sql})")), self._schema
+        )
+
+    def _replaced(self, days: DayRange | None) -> dict[str, int]:
+        """What to note with a replacement: whether the star table now holds a row for each version, up to when."""
+        if not self._query.is_row_by_row or days is None:
+            return {}
+        (source,) = self._sources.values()
+        built, until = built_from(self._target), recorded_until(source)
+        if built == (self._origin(), until) or lies_within(source, CREATED_AT, days):
+            return self._marks(until)
+        return {_MADE_OF: 0}
+
+    def _marks(self, until: int) -> dict[str, int]:
+        return {_MADE_OF: self._origin(), RECORDED: until}
+
+    def _origin(self) -> int:
+        """A number for the SELECT and the very table of versions that it reads."""
+        digest = _digest(self._query.sql, *(str(each.metadata().id) for each in self._sources.values()))
+        return int(digest[:15], 16)
+
+    def rows(self, keys: Sequence[str]) -> dict[str, int]:
+        """Rows that the star table holds now on the days from the first of ``keys`` to the last, by partition."""
+        if not self._table.day_column:
+            held = register(self._connection, "star_held", self._target)
+            return {WHOLE: int(self._connection.execute(f"SELECT count(*) FROM {held}").fetchall()[0][0])}
+        days = DayRange(date.fromisoformat(keys[0]), date.fromisoformat(keys[-1]))
+        held, day = register(self._connection, "star_held", self._target, days), quoted(self._table.day_column)
+        within = f"{day} BETWEEN DATE '{days.first}' AND DATE '{days.last}'"
+        found = self._connection.execute(f"SELECT {day}, count(*) FROM {held} WHERE {within} GROUP BY 1").fetchall()
+        return {each.isoformat(): count for each, count in found}
 
 
 def _predicate(table: Table, days: DayRange | None) -> str | None:
@@ -146,27 +255,6 @@ def _predicate(table: Table, days: DayRange | None) -> str | None:
         f"{table.day_column} >= '{days.first}' AND {table.day_column} <= '{days.last}' "
         f"AND {MONTH} >= '{days.months[0]}' AND {MONTH} <= '{days.months[-1]}'"
     )
-
-
-def _rows(
-    connection: duckdb.DuckDBPyConnection,
-    catalogue: Catalogue,
-    table: Table,
-    days: DayRange | None,
-    sources: Mapping[str, DeltaTable],
-    rows: Mapping[str, int],
-    counts: dict[str, int],
-) -> Iterator[pa.RecordBatch]:
-    """Batches of the star's rows, piece by piece; fills ``counts`` with rows per partition."""
-    day = quoted(table.day_column) if table.day_column else None
-    partition = f"strftime({day}, '%Y-%m-%d')" if day else f"'{WHOLE}'"
-    month = f", strftime({day}, '%Y-%m') AS {MONTH}" if day else ""
-    pieces: Iterator[DayRange | None] = chunks(days, rows, CHUNK_ROWS) if days is not None else iter([None])
-    for piece in pieces:
-        create_schemas(connection, catalogue, sources, piece)
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE built AS {star_query(table.name).sql}")
-        counts.update(connection.execute(f"SELECT {partition}, count(*) FROM built GROUP BY 1").fetchall())
-        yield from engine.batches(connection.execute(f"SELECT *{month} FROM built"))
 
 
 def warehouse_rows(table: Table) -> str:
@@ -187,10 +275,11 @@ def create_schemas(
     days: DayRange | None,
     *,
     as_of: datetime | None = None,
+    since: int | None = None,
 ) -> None:
     """Give a star SELECT its schemas over some source tables: for partitioned ones, only the rows of ``days``.
 
-    ``as_of`` (naive is UTC) leaves out what was recorded after it.
+    ``as_of`` (naive is UTC) leaves out what was recorded after it, ``since`` (microseconds since 1970) what was not.
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
     (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
@@ -207,8 +296,9 @@ def create_schemas(
             day = quoted(table.day_column)
             conditions.append(f"{day} >= TIMESTAMP '{days.first}' AND {day} < TIMESTAMP '{days.end}'")
         if as_of is not None:
-            moment = as_of.astimezone(UTC) if as_of.tzinfo else as_of.replace(tzinfo=UTC)
-            conditions.append(f"{RECORDED_AT} <= TIMESTAMPTZ '{moment.isoformat()}'")
+            conditions.append(f"{RECORDED_AT} <= {moment_sql(microseconds(as_of))}")
+        if since is not None:
+            conditions.append(f"{RECORDED_AT} > {moment_sql(since)}")
         within = f"WHERE {' AND '.join(conditions)}"
         connection.execute(f"CREATE OR REPLACE VIEW {HISTORY}.{quoted(name)} AS SELECT {columns} FROM {held} {within}")
         connection.execute(

@@ -376,10 +376,24 @@ class World:
         try:
             for name in stars:
                 if f"star/{name}" in request.assets:
-                    build(self.lake, tables, tables.star[name], days=request.days, run_id="harness")
+                    build(
+                        self.lake,
+                        tables,
+                        tables.star[name],
+                        days=request.days,
+                        run_id="harness",
+                        changes_only=request.changes_only,
+                    )
             for name in stars:
                 if f"warehouse/{name}" in request.assets:
-                    load(self.warehouse, self.lake, tables.star[name], days=request.days, run_id="harness")
+                    load(
+                        self.warehouse,
+                        self.lake,
+                        tables.star[name],
+                        days=request.days,
+                        run_id="harness",
+                        changes_only=request.changes_only,
+                    )
         except PlatformError as error:
             raise AssertionError(f"a build or load failed: {error}") from error
 
