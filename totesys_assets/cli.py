@@ -122,11 +122,12 @@ def _refresh(
         from totesys_assets.automation.decide import everything
         from totesys_assets.automation.decide import partitioned as partitioned_assets
         from totesys_assets.automation.hint import recall, remember
-        from totesys_assets.automation.look import look
+        from totesys_assets.automation.look import Look, look, mark_of_done
         from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
         from totesys_assets.resources.lake import Lake
+        from totesys_assets.resources.session import Session
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 
@@ -134,20 +135,25 @@ def _refresh(
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
         fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
         all_days = partition_range(settings.first_day)
-        problems: list[str] = []
+        session = Session(Totesys(urls.totesys, allow_superuser=settings.superuser_allowed))
+        seen = Look()
         if full:
             wanted = [everything(catalogue(), all_days)]
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
-            totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
-            seen = look(totesys, lake, warehouse, all_days, unless=recall(instance))
-            wanted, problems = seen.requests, [str(problem) for problem in seen.problems]
-            if seen.mark is not None and not seen.probed_only:
-                remember(instance, seen.mark)
+            seen = look(session.totesys, lake, warehouse, all_days, unless=recall(instance), session=session)
+            wanted = seen.requests
+    problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
-    for request in wanted:
-        _execute(settings, instance, request, console, summary, accept_deletions=accept_deletions)
+    try:
+        for request in wanted:
+            _execute(settings, instance, request, session, console, summary, accept_deletions=accept_deletions)
+    finally:
+        session.close()
+    mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
+    if mark is not None and not seen.probed_only:
+        remember(instance, mark)
     summary.seconds = time.monotonic() - started
     summary.tables = _contents(warehouse, most=_MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
@@ -166,14 +172,22 @@ def _backfill(assets: list[str], days: Any, all_days: Any) -> Any:
 
 
 def _execute(
-    settings: Settings, instance: Any, request: Any, console: Console, summary: Summary, *, accept_deletions: bool
+    settings: Settings,
+    instance: Any,
+    request: Any,
+    session: Any,
+    console: Console,
+    summary: Summary,
+    *,
+    accept_deletions: bool,
 ) -> None:
     from totesys_assets.automation.refresh import execute
     from totesys_assets.definitions import build_definitions
 
     what = f"{len(request.assets)} assets" + (f", {request.days.first} to {request.days.last}" if request.days else "")
     with _progress(console, what, len(request.assets)):
-        outcome = execute(build_definitions(settings), instance, request, accept_deletions=accept_deletions)
+        definitions = build_definitions(settings, {"session": session})
+        outcome = execute(definitions, instance, request, accept_deletions=accept_deletions)
     summary.success = summary.success and outcome.success
     summary.problems += outcome.failures
     for group, seconds in outcome.seconds.items():

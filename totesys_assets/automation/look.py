@@ -23,6 +23,7 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
+from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 
@@ -32,6 +33,7 @@ class Look:
     """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
 
     ``problems`` are sentences about tables that could not be examined; the others are decided on all the same.
+    ``source`` is the state of the source that was looked at.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -39,26 +41,47 @@ class Look:
     problems: list[PlatformError] = field(default_factory=list)
     mark: str | None = None
     probed_only: bool = False
+    source: str = ""
 
 
-def look(totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, *, unless: str | None = None) -> Look:
+def look(
+    totesys: Totesys,
+    lake: Lake,
+    warehouse: Warehouse,
+    days: DayRange,
+    *,
+    unless: str | None = None,
+    session: Session | None = None,
+) -> Look:
     """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
 
-    One source transaction, and another after each table that PostgreSQL could not read.
+    One source transaction, and another after each table that PostgreSQL could not read. If there is something to do,
+    ``session`` gets it, for captures that follow at once: what was scanned need not be scanned again.
 
     Raises ConnectionFailed, and the problem itself when no table at all could be examined.
     """
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
-        mark = _mark(snapshot, lake, warehouse, days)
+        source = f"{snapshot.lifetime} {snapshot.text}"
+        mark = _mark(source, lake, warehouse, days)
         if mark == unless:
-            return Look(mark=mark, probed_only=True)
+            return Look(mark=mark, probed_only=True, source=source)
         found, problems = _examine(totesys, lake, snapshot, days, stack)
-    if not found:
-        raise problems[0]
-    stale = stale_partitions(totesys.catalogue, found, _noted(totesys.catalogue, lake), warehouse.loaded())
+        if not found:
+            raise problems[0]
+        stale = stale_partitions(totesys.catalogue, found, _noted(totesys.catalogue, lake), warehouse.loaded())
+        if stale and not problems and session is not None:
+            session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None)
+    return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None, source=source)
+
+
+def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -> str | None:
+    """The mark under which nothing is left to do, once all that ``seen`` asked for was done. None: look again.
+
+    The source is believed to be as it was when it was looked at; if it is not, that is what the next look sees.
+    """
+    return None if seen.problems else _mark(seen.source, lake, warehouse, days)
 
 
 def _examine(
@@ -97,11 +120,11 @@ def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
     return noted
 
 
-def _mark(snapshot: Snapshot, lake: Lake, warehouse: Warehouse, days: DayRange) -> str:
+def _mark(source: str, lake: Lake, warehouse: Warehouse, days: DayRange) -> str:
     """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between."""
     return json.dumps(
         {
-            "source": f"{snapshot.lifetime} {snapshot.text}",
+            "source": source,
             "lake": f"{lake.uri} {Ledger(lake).version()}",
             "warehouse": warehouse.mark(),
             "days": f"{days.first} {days.last}",

@@ -27,6 +27,11 @@ class Session:
         self._snapshot: Snapshot | None = None
         self._captured: set[str] = set()
 
+    def adopt(self, snapshot: Snapshot, stack: ExitStack) -> None:
+        """Go on with a snapshot that was taken before, and what was read in it; ``stack`` ends it."""
+        self.close()
+        self._snapshot, self._stack = snapshot, stack
+
     @contextmanager
     def snapshot(self, table: str, *, of: int) -> Iterator[Snapshot]:
         """The snapshot, for capturing ``table``, one of ``of`` tables.
@@ -44,6 +49,7 @@ class Session:
         self._captured.add(table)
         if len(self._captured) >= of:
             self.close()
+            self._captured.clear()
 
     def read(self, table: str, work: Callable[[Snapshot], T], *, of: int) -> T:
         """Result of ``work`` with the snapshot, or with a new one when another refresh was quicker with a later."""
