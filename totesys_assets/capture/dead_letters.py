@@ -30,8 +30,6 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 KEY = ("table_name", "row_key", "partition")
 _DESCRIPTION = "Rows that could not be typed or break a rule: why, and their raw text"
-# A date of this form, from year 1 to 9999, that exists.
-_DATE = r"\d{4}-\d{2}-\d{2}"
 _SEPARATOR = ": "
 
 
@@ -62,9 +60,8 @@ def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:
             labels = ", ".join(literal(label) for label in column.labels)
             yield column, f"{name} NOT IN ({labels})", f"is none of {', '.join(column.labels)}"
         if column.is_date_text:
-            invalid = (
-                f"NOT (regexp_full_match({name}, {literal(_DATE)}) AND try_cast({name} AS DATE) >= DATE '0001-01-01')"
-            )
+            # Only a date of this form, from year 1 to 9999, is written as it was read; half the time of a regular expression.
+            invalid = f"NOT (length({name}) = 10 AND CAST(try_cast({name} AS DATE) AS VARCHAR) = {name})"
             yield column, f"coalesce({invalid}, {name} IS NOT NULL)", "is not a date of the form YYYY-MM-DD"
 
 

@@ -6,29 +6,30 @@ lose a row. Does not belong here: the tables' definition, which is the catalogue
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Ledger
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import PROCESSED, Lake, lies_within, moment_sql, present_first, register
+from totesys_assets.resources.lake import PROCESSED, Lake, bounds, lies_within, moment_sql, present_first, register
 from totesys_assets.resources.warehouse import ALIAS, NEWEST, Warehouse, constraints, run
 from totesys_assets.transform.build import asset_name, built_from
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
-# from a day comes before the arrival at another.
+# from a day comes before the arrival at another, then by month and key.
+_ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', created_date), {key}"
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})
 SELECT {columns} FROM {staging} AS staged
 WHERE NOT EXISTS (SELECT 1 FROM {table} AS held WHERE {same_version})
-ORDER BY _recorded_at, {key}, _operation
+ORDER BY {order}
 ON CONFLICT DO NOTHING
 """
 
@@ -115,7 +116,8 @@ def load(
             )
             keys, covered = [*dict.fromkeys([*keys, *states])], True
         entries = [states[key] for key in keys if key in states]
-        written = merge(connection, warehouse, table, rows)
+        one_per_key = not table.is_fact and not _is_doubled(connection, table, rows)
+        written = merge(connection, warehouse, table, rows, _pieces(star, table), one_per_key=one_per_key)
         notes = {entry.partition: (entry.state, entry.rows) for entry in entries}
         if origin and covered:
             notes[NEWEST] = (f"{origin} {until}", 0)
@@ -155,9 +157,19 @@ def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table
     return f"(SELECT * FROM {source} WHERE {within})"
 
 
-def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, rows: str) -> int:
+def merge(
+    connection: duckdb.DuckDBPyConnection,
+    warehouse: Warehouse,
+    table: Table,
+    rows: str,
+    pieces: Sequence[str] = ("true",),
+    *,
+    one_per_key: bool = False,
+) -> int:
     """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
 
+    ``pieces``: conditions that cut the rows of a fact into pieces that may be loaded one after the other;
+    ``one_per_key``: no dimension row is among them twice. Without either, they are read once.
     Returns the number of rows written: inserted or, in a dimension, changed.
     """
     in_warehouse = ", ".join(
@@ -170,7 +182,10 @@ def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
     columns = ", ".join(quoted(column.name) for column in table.lake_columns)
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if _number(connection, _IS_EMPTY.format(table=name)):
-        _fill(connection, warehouse, table, columns)
+        if table.is_fact:
+            _fill_fact(connection, warehouse, table, columns, pieces)
+        else:
+            _fill_dimension(connection, table, name, columns, one_per_key=one_per_key)
     else:
         types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
         run(connection, f"CREATE TEMP TABLE {_staging(table)} ({types}) ON COMMIT DROP")
@@ -182,27 +197,50 @@ def merge(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Ta
     return _number(connection, _WRITTEN.format(table=literal(name)))
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, columns: str) -> None:
-    """First load of an empty table, which needs neither staging nor merge.
+def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:
+    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
+    recorded = bounds(star, RECORDED_AT)
+    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
+        return ("true",)
+    days = bounds(star, str(table.day_column))
+    months = DayRange(*days).by_month() if days is not None else ()
+    return [f"created_date BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
 
-    A fact's keys are built behind the rows, where the login may do that; a dimension's stay, for facts refer to them.
+
+def _is_doubled(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> bool:
+    """True when a key is on more than one day; to count costs less than to sort all rows by their keys."""
+    query = f"SELECT count(*) > count(DISTINCT {quoted(table.key)}) FROM {rows} AS star"
+    return table.day_column is not None and connection.execute(query).fetchone() == (True,)
+
+
+def _fill_fact(
+    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, columns: str, pieces: Sequence[str]
+) -> None:
+    """First load of an empty fact, which needs neither staging nor merge.
+
+    Its keys are built behind the rows, where the login may do that.
     """
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
-    rebuilt = []
-    if table.is_fact and _number(connection, _IS_OWN.format(table=literal(name))):
-        rebuilt = constraints(table)
+    own = _number(connection, _IS_OWN.format(table=literal(name)))
+    rebuilt = constraints(table) if own else []
     for constraint in rebuilt:
         run(connection, constraint.drop(warehouse.schema).as_string())
-    if table.is_fact:
-        rows = f"SELECT {columns} FROM star_rows ORDER BY {RECORDED_AT}, {quoted(table.version_key[0])}, {OPERATION}"
-    elif table.day_column:
-        one_per_key = present_first(table.key, "_is_deleted", table.day_column)
-        rows = f"SELECT {columns} FROM star_rows QUALIFY {one_per_key}"
-    else:
-        rows = f"SELECT {columns} FROM star_rows"
-    connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
+    order = _ORDER.format(key=quoted(table.version_key[0]))
+    for piece in pieces:
+        rows = f"SELECT {columns} FROM star_rows WHERE {piece} ORDER BY {order}"
+        connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
     for constraint in rebuilt:
         run(connection, constraint.add(warehouse.schema).as_string())
+
+
+def _fill_dimension(
+    connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, *, one_per_key: bool
+) -> None:
+    """First load of an empty dimension. Its key stays, for facts refer to it."""
+    rows = f"SELECT {columns} FROM star_rows"
+    if not one_per_key and table.day_column:
+        rows += f" QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
+    connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 
 def _staging(table: Table) -> str:
@@ -215,7 +253,7 @@ def _insert_facts(table: Table, name: str, columns: str) -> str:
         table=name,
         columns=columns,
         staging=_staging(table),
-        key=quoted(table.version_key[0]),
+        order=_ORDER.format(key=quoted(table.version_key[0])),
         same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
     )
 

@@ -52,7 +52,7 @@ def restore(
                 target.transaction(table.name) as connection,
             ):
                 connection.register("restored", lake_side.execute(warehouse_rows(table)).to_arrow_reader(BATCH_ROWS))
-                written[table.name] = merge(connection, target, table, "restored")
+                written[table.name] = merge(connection, target, table, "restored", one_per_key=True)
             if report is not None:
                 report(table.name, written[table.name])
     finally:
