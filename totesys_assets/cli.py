@@ -32,8 +32,9 @@ from totesys_assets.local.home import Databases, dagster_home, databases, only_o
 from totesys_assets.settings import Settings, SettingsError
 from totesys_assets.terminal import address, err, out, reporter
 
-# Which rows of a fact are current takes a sort of all its records: above so many, a refresh does not count them.
-_MOST_COUNTED = 500_000
+# To count takes time in proportion to the table, and which rows of a fact are current even a sort: above so many, a
+# refresh does neither.
+_MOST_COUNTED = 100_000
 GROUPS = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
 
 

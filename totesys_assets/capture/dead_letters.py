@@ -60,7 +60,7 @@ def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:
             labels = ", ".join(literal(label) for label in column.labels)
             yield column, f"{name} NOT IN ({labels})", f"is none of {', '.join(column.labels)}"
         if column.is_date_text:
-            # Only a date of this form, from year 1 to 9999, is written as it was read; half the time of a regular expression.
+            # Only a date of this form, of the years 1 to 9999, is written as it was read: no regular expression needed.
             invalid = f"NOT (length({name}) = 10 AND CAST(try_cast({name} AS DATE) AS VARCHAR) = {name})"
             yield column, f"coalesce({invalid}, {name} IS NOT NULL)", "is not a date of the form YYYY-MM-DD"
 

@@ -195,21 +195,29 @@ class Warehouse:
     def contents(self, most: int | None = None) -> list[tuple[str, int | None, int]]:
         """(table, rows, versions) of every table: of a fact, the rows that are current and all its records.
 
-        The rows of a fact of more than ``most`` records are not counted, and None.
+        Nothing is counted in a table of more than ``most`` records: they are as many as was noted when they were
+        loaded, and how many rows of a fact are current is not said.
         """
         result: list[tuple[str, int | None, int]] = []
         with self.connect() as connection:
+            noted = self._noted_rows(connection) if most is not None else {}
             for table in self.catalogue.star.values():
-                if not self._exists(connection, table.name):
-                    continue
-                versions = self._count(connection, table.name)
-                rows: int | None = versions
-                if table.is_fact:
-                    counted = most is None or versions <= most
+                if most is not None and noted.get(table.name, 0) > most:
+                    result.append((table.name, None if table.is_fact else noted[table.name], noted[table.name]))
+                elif self._exists(connection, table.name):
+                    versions = self._count(connection, table.name)
                     current = f"current_{table.name.removeprefix('fact_')}"
-                    rows = self._count(connection, current) if counted else None
-                result.append((table.name, rows, versions))
+                    result.append(
+                        (table.name, self._count(connection, current) if table.is_fact else versions, versions)
+                    )
         return result
+
+    def _noted_rows(self, connection: psycopg.Connection[tuple[object, ...]]) -> dict[str, int]:
+        if not self._exists(connection, "_ledger"):
+            return {}
+        query = sql.SQL("SELECT table_name, sum(rows)::bigint FROM {}._ledger GROUP BY 1")
+        rows = connection.execute(query.format(sql.Identifier(self.schema))).fetchall()
+        return {str(table): int(str(count)) for table, count in rows}
 
     def _count(self, connection: psycopg.Connection[tuple[object, ...]], relation: str) -> int:
         query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, relation))
