@@ -7,6 +7,7 @@ not belong here: the decision itself, which is decide.py.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -110,9 +111,11 @@ def _examine(
 def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
     """What the ledger says, as far as it is true of a lake, or a ledger, of which something was lost."""
     noted = Ledger(lake).newest()
-    for zone, tables in ((INGESTION, catalogue.source), (PROCESSED, catalogue.star)):
-        for name in tables:
-            if lake.find(zone, name) is None:
+    tables = [*((INGESTION, name) for name in catalogue.source), *((PROCESSED, name) for name in catalogue.star)]
+    # At once, for each is a question to the bucket.
+    with ThreadPoolExecutor(max_workers=len(tables)) as threads:
+        for (zone, name), found in zip(tables, threads.map(lambda parts: lake.find(*parts), tables), strict=True):
+            if found is None:
                 noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
         if asset_name(table) not in noted:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
@@ -33,7 +36,6 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("sequence", pa.int64()),
 ]
 _SCHEMA = pa.schema(_COLUMNS)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DESCRIPTION = "One row per partition that a stage brought up to date"
 
 
@@ -74,6 +76,32 @@ class Total:
     missed: int
 
 
+@dataclass
+class _Known:
+    """What was read of a ledger: from which files, and the newest entries with the moments that they are ordered by.
+
+    A refresh asks for them a dozen times, and each time has but a few new ones, in files of their own.
+    """
+
+    files: set[str]
+    entries: dict[str, dict[str, tuple[tuple[int, datetime], Entry]]]
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take the entries that are newer; a column that a file of long ago has not, or has empty, is 0."""
+        for row in rows:
+            entry = Entry(**{name: row[name] for name in _NAMES if row.get(name) is not None})
+            # Entries appended at the same moment bear the same number.
+            moment = (row["sequence"], entry.recorded_at)
+            entries = self.entries.setdefault(entry.asset, {})
+            if entry.partition not in entries or entries[entry.partition][0] <= moment:
+                entries[entry.partition] = (moment, entry)
+
+
+_NAMES = [each.name for each in fields(Entry)]
+_KNOWN: WeakKeyDictionary[Lake, _Known] = WeakKeyDictionary()
+_LOCK = Lock()
+
+
 class Ledger:
     """The ledger of one lake. States are compared, never ordered by time: clocks need not agree."""
 
@@ -88,36 +116,24 @@ class Ledger:
     def newest(self, assets: Sequence[str] | None = None) -> dict[str, dict[str, Entry]]:
         """The newest entry of every partition: asset -> partition -> entry."""
         table = self._lake.find(LEDGER)
-        result: dict[str, dict[str, Entry]] = {}
         if table is None:
-            return result
-        held = {field.name for field in table.schema().fields}
-        names = [field.name for field in fields(Entry) if field.name in held]
-        # Moments as integers: DuckDB's way to Python's datetimes costs more than all the rest.
-        columns = ", ".join(
-            f"epoch_us({name}) AS {name}" if name == "recorded_at" else engine.quoted(name) for name in names
-        )
-        # As a literal, which is compared with each file's statistics; a parameter would not be.
-        named = "true" if assets is None else " OR ".join(["false", *(f"asset = {engine.literal(a)}" for a in assets)])
-        connection = engine.connect()
-        try:
-            source = register(connection, "entries", table)
-            rows = connection.execute(
-                f"SELECT {columns} FROM {source} WHERE ({named}) "
-                # Entries appended at the same moment bear the same number.
-                "QUALIFY row_number() OVER "
-                f"(PARTITION BY asset, partition ORDER BY sequence DESC, {source}.recorded_at DESC) = 1"
-            ).fetchall()
-        finally:
-            connection.close()
-        for row in rows:
-            values = dict(zip(names, row, strict=True))
-            values["recorded_at"] = _EPOCH + timedelta(microseconds=values["recorded_at"])
-            for name in ("missed", "anchor"):  # a ledger begun before these were noted
-                values[name] = values.get(name) or 0
-            entry = Entry(**values)
-            result.setdefault(entry.asset, {})[entry.partition] = entry
-        return result
+            return {}
+        with _LOCK:
+            known = _KNOWN.get(self._lake)
+            files = {uri.rpartition("/")[2] for uri in table.file_uris()}
+            if known is None or not known.files <= files:
+                known = _KNOWN[self._lake] = _Known(set(), {})
+                known.add(_newest_rows(table))
+            elif new := files - known.files:
+                for fragment in table.to_pyarrow_dataset().get_fragments():
+                    if fragment.path.rpartition("/")[2] in new:
+                        known.add(fragment.to_table().to_pylist())
+            known.files |= files
+            return {
+                asset: {partition: entry for partition, (_, entry) in entries.items()}
+                for asset, entries in known.entries.items()
+                if assets is None or asset in assets
+            }
 
     def totals(self) -> dict[str, dict[str, Total]]:
         """Sums over everything that was noted: asset -> partition -> total."""
@@ -160,3 +176,20 @@ class Ledger:
 
     def _open(self) -> DeltaTable:
         return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)
+
+
+def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:
+    connection = engine.connect()
+    try:
+        source = register(connection, "entries", table)
+        rows: list[dict[str, Any]] = (
+            connection.execute(
+                f"SELECT * FROM {source} QUALIFY row_number() OVER "
+                f"(PARTITION BY asset, partition ORDER BY sequence DESC, {source}.recorded_at DESC) = 1"
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+        return rows
+    finally:
+        connection.close()
