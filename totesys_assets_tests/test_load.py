@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep
 
@@ -120,6 +121,64 @@ def add_orders(platform: Platform, count: int, first: int = 2) -> None:
         "WHERE sales_order_id = 1",
         [first, count],
     )
+
+
+def add_changes(platform: Platform, star: str, days: DayRange, *, hours_back: int = 0) -> Loaded:
+    """Capture all days, then bring a star table up to date as a refresh for ``days`` does that believes the others."""
+    with platform.totesys.snapshot() as taken:
+        snapshot = replace(taken, taken_at=taken.taken_at - timedelta(hours=hours_back))
+        for source in star_query(star).sources:
+            table = TABLES.source[source]
+            capture(snapshot, platform.lake, table, all_days=platform.days, days=platform.days, run_id="test")
+    build(platform.lake, TABLES, STAR[star], days=days, run_id="test", changes_only=True)
+    return load(platform.warehouse, platform.lake, STAR[star], days=days, run_id="test", changes_only=True)
+
+
+ANOTHER_DAY = DayRange.of("2024-08-22")
+UNITS = "SELECT units_sold FROM fact_sales_order WHERE sales_order_id = 1 ORDER BY sales_record_id"
+
+# What was recorded since
+
+
+def test_what_was_recorded_since_is_loaded_on_whatever_day_and_nothing_else_is_looked_at(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    # A record taken away by hand would come back if it were looked at.
+    add_orders(platform, 1, first=50)
+    refresh(platform, "fact_sales_order")
+    warehouse_sql(platform, "DELETE FROM fact_sales_order WHERE sales_order_id = 50")
+    platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
+    loaded = add_changes(platform, "fact_sales_order", ANOTHER_DAY)
+    assert loaded.written == 1
+    assert platform.query(UNITS)[-1] == (7,)
+    assert platform.query("SELECT count(*) FROM fact_sales_order WHERE sales_order_id = 50") == [(0,)]
+    # The day that was brought up to date is noted, though nobody had asked for it.
+    assert not platform.look().stale.keys() & {"star/fact_sales_order", "warehouse/fact_sales_order"}
+    load_only(platform, "fact_sales_order")
+    assert platform.query("SELECT count(*) FROM fact_sales_order WHERE sales_order_id = 50") == [(1,)]
+
+
+def test_what_is_recorded_while_the_sources_clock_is_set_back_is_loaded_too(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    for units in (7, 8):
+        platform.sql(f"UPDATE sales_order SET units_sold = {units} WHERE sales_order_id = 1")
+        assert add_changes(platform, "fact_sales_order", ANOTHER_DAY, hours_back=5).written == 1
+    assert platform.query(UNITS)[-2:] == [(7,), (8,)]
+
+
+def test_of_another_lake_everything_is_looked_at(platform: Platform, tmp_path: Path) -> None:
+    refresh(platform, "fact_sales_order")
+    platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
+    other = replace(platform, settings=replace(platform.settings, lake_uri=str(tmp_path / "other")))
+    add_changes(other, "fact_sales_order", platform.days, hours_back=5)  # recorded before what was loaded
+    assert (7,) in platform.query(UNITS)
+
+
+def test_a_load_of_some_days_only_leaves_the_others_to_be_looked_at(platform: Platform) -> None:
+    prepare(platform, "fact_sales_order")
+    load_only(platform, "fact_sales_order", ANOTHER_DAY)
+    assert platform.query("SELECT count(*) FROM fact_sales_order") == [(0,)]
+    add_changes(platform, "fact_sales_order", platform.days)
+    assert platform.query(UNITS) != []
 
 
 # The schema
