@@ -116,23 +116,18 @@ def _refresh(
     started = time.monotonic()
     dagster_home(settings, urls)
     with console.status("Looking for changes"):
-        # Imported here: Dagster takes a second or two, and --help should not.
-        import dagster as dg
-
+        # Imported here: --help should not wait for it. Dagster takes longest, and is not needed when nothing changed.
         from totesys_assets.automation.decide import everything
         from totesys_assets.automation.decide import partitioned as partitioned_assets
         from totesys_assets.automation.hint import recall, remember
         from totesys_assets.automation.look import look
-        from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
         from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 
-        instance = dg.DagsterInstance.get()
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
         all_days = partition_range(settings.first_day)
         problems: list[str] = []
         if full:
@@ -141,13 +136,12 @@ def _refresh(
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
             totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
-            seen = look(totesys, lake, warehouse, all_days, unless=recall(instance))
+            seen = look(totesys, lake, warehouse, all_days, unless=recall(settings.home))
             wanted, problems = seen.requests, [str(problem) for problem in seen.problems]
             if seen.mark is not None and not seen.probed_only:
-                remember(instance, seen.mark)
+                remember(settings.home, seen.mark)
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
-    for request in wanted:
-        _execute(settings, instance, request, console, summary, accept_deletions=accept_deletions)
+    _execute(settings, warehouse, wanted, console, summary, accept_deletions=accept_deletions)
     summary.seconds = time.monotonic() - started
     summary.tables = _contents(warehouse, most=_MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
@@ -166,14 +160,37 @@ def _backfill(assets: list[str], days: Any, all_days: Any) -> Any:
 
 
 def _execute(
-    settings: Settings, instance: Any, request: Any, console: Console, summary: Summary, *, accept_deletions: bool
+    settings: Settings,
+    warehouse: Any,
+    requests: list[Any],
+    console: Console,
+    summary: Summary,
+    *,
+    accept_deletions: bool,
+) -> None:
+    if not requests:
+        return
+    with console.status("Starting Dagster"):
+        import dagster as dg
+
+        from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
+        from totesys_assets.definitions import build_definitions
+
+        instance = dg.DagsterInstance.get()
+        fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
+        definitions = build_definitions(settings)
+    for request in requests:
+        _run(definitions, instance, request, console, summary, accept_deletions=accept_deletions)
+
+
+def _run(
+    definitions: Any, instance: Any, request: Any, console: Console, summary: Summary, *, accept_deletions: bool
 ) -> None:
     from totesys_assets.automation.refresh import execute
-    from totesys_assets.definitions import build_definitions
 
     what = f"{len(request.assets)} assets" + (f", {request.days.first} to {request.days.last}" if request.days else "")
     with _progress(console, what, len(request.assets)):
-        outcome = execute(build_definitions(settings), instance, request, accept_deletions=accept_deletions)
+        outcome = execute(definitions, instance, request, accept_deletions=accept_deletions)
     summary.success = summary.success and outcome.success
     summary.problems += outcome.failures
     for group, seconds in outcome.seconds.items():
