@@ -117,14 +117,11 @@ def _refresh(
     started = time.monotonic()
     dagster_home(settings, urls)
     with console.status("Looking for changes"):
-        # Imported here: Dagster takes a second or two, and --help should not.
-        import dagster as dg
-
+        # Imported here: --help should not wait for it. Dagster takes longest, and is not needed when nothing changed.
         from totesys_assets.automation.decide import everything
         from totesys_assets.automation.decide import partitioned as partitioned_assets
         from totesys_assets.automation.hint import recall, remember
         from totesys_assets.automation.look import Look, look, mark_of_done
-        from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
         from totesys_assets.resources.lake import Lake
@@ -132,9 +129,7 @@ def _refresh(
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 
-        instance = dg.DagsterInstance.get()
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
         all_days = partition_range(settings.first_day)
         session = Session(Totesys(urls.totesys, allow_superuser=settings.superuser_allowed))
         seen = Look()
@@ -143,18 +138,17 @@ def _refresh(
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
-            seen = look(session.totesys, lake, warehouse, all_days, unless=recall(instance), session=session)
+            seen = look(session.totesys, lake, warehouse, all_days, unless=recall(settings.home), session=session)
             wanted = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
     try:
-        for request in wanted:
-            _execute(settings, instance, request, session, console, summary, accept_deletions=accept_deletions)
+        _execute(settings, warehouse, session, wanted, console, summary, accept_deletions=accept_deletions)
     finally:
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
     if mark is not None and not seen.probed_only:
-        remember(instance, mark)
+        remember(settings.home, mark)
     summary.seconds = time.monotonic() - started
     summary.tables = _contents(warehouse, most=_MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
@@ -174,20 +168,36 @@ def _backfill(assets: list[str], days: Any, all_days: Any) -> Any:
 
 def _execute(
     settings: Settings,
-    instance: Any,
-    request: Any,
+    warehouse: Any,
     session: Any,
+    requests: list[Any],
     console: Console,
     summary: Summary,
     *,
     accept_deletions: bool,
 ) -> None:
+    if not requests:
+        return
+    with console.status("Starting Dagster"):
+        import dagster as dg
+
+        from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
+        from totesys_assets.definitions import build_definitions
+
+        instance = dg.DagsterInstance.get()
+        fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
+        definitions = build_definitions(settings, {"session": session})
+    for request in requests:
+        _run(definitions, instance, request, console, summary, accept_deletions=accept_deletions)
+
+
+def _run(
+    definitions: Any, instance: Any, request: Any, console: Console, summary: Summary, *, accept_deletions: bool
+) -> None:
     from totesys_assets.automation.refresh import execute
-    from totesys_assets.definitions import build_definitions
 
     what = f"{len(request.assets)} assets" + (f", {request.days.first} to {request.days.last}" if request.days else "")
     with _progress(console, what, len(request.assets)):
-        definitions = build_definitions(settings, {"session": session})
         outcome = execute(definitions, instance, request, accept_deletions=accept_deletions)
     summary.success = summary.success and outcome.success
     summary.problems += outcome.failures

@@ -21,7 +21,9 @@ import pytest
 from click.testing import CliRunner
 
 from totesys_assets.cli import main
+from totesys_assets.local.home import databases
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.settings import Settings
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 TOTESYS = str(Path(sys.executable).with_name("totesys"))
@@ -84,6 +86,17 @@ def test_the_second_refresh_says_that_nothing_changed(home: Home) -> None:
     again = home.run("refresh")
     assert again.returncode == 0
     assert "Nothing changed" in again.stdout
+
+
+def test_a_refresh_that_finds_nothing_changed_waits_for_neither_dagster_nor_pandas(home: Home) -> None:
+    with databases(Settings.from_env({"TOTESYS_HOME": str(home.folder)})):  # a restarted server is looked at closely
+        home.run("refresh")
+        argv = [sys.executable, "-X", "importtime", TOTESYS, "refresh"]
+        again = subprocess.run(argv, env=home.env, capture_output=True, text=True, check=True)
+    assert "Nothing changed" in again.stdout
+    imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
+    assert "duckdb" in imported
+    assert imported.isdisjoint({"dagster", "pandas"})
 
 
 def test_no_process_is_left_when_a_command_ends(home: Home) -> None:

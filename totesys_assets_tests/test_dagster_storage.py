@@ -1,20 +1,24 @@
 """Tests of the pooled storages: a real Dagster instance, made from a dagster.yaml, on a real PostgreSQL."""
 
+import json
 import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 import sqlalchemy as sa
 from dagster._core.storage.event_log.migration import ASSET_DATA_MIGRATIONS
+from psycopg.rows import dict_row
 
 from totesys_assets.dagster_storage import (
     PooledEventLogStorage,
@@ -30,6 +34,12 @@ run_storage: {module: totesys_assets.dagster_storage, class: PooledRunStorage, c
 event_log_storage: {module: totesys_assets.dagster_storage, class: PooledEventLogStorage, config: CONFIG}
 schedule_storage: {module: totesys_assets.dagster_storage, class: PooledScheduleStorage, config: CONFIG}
 """
+PLAIN = """
+telemetry: {enabled: false}
+run_storage: {module: dagster_postgres, class: PostgresRunStorage, config: CONFIG}
+event_log_storage: {module: dagster_postgres, class: PostgresEventLogStorage, config: CONFIG}
+schedule_storage: {module: dagster_postgres, class: PostgresScheduleStorage, config: CONFIG}
+"""
 BY_URL = "{postgres_url: {env: TEST_DAGSTER_URL}}"
 BY_PARTS = (
     "{postgres_db: {username: totesys, password: {env: TEST_PASSWORD}, hostname: 127.0.0.1, port: {env: TEST_PORT}, "
@@ -40,7 +50,7 @@ days = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-02-01")
 in_one_run = dg.BackfillPolicy.single_run()
 
 
-@dg.asset(partitions_def=days, backfill_policy=in_one_run)
+@dg.asset(partitions_def=days, backfill_policy=in_one_run, code_version="1")
 def orders() -> None: ...
 
 
@@ -48,9 +58,12 @@ def orders() -> None: ...
     deps=[orders],
     partitions_def=days,
     backfill_policy=in_one_run,
+    code_version="1",
     check_specs=[dg.AssetCheckSpec(name, asset="sales") for name in ("sums", "keys")],
 )
-def sales() -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+def sales(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+    if context.run.tags.get("fail") == "sales":
+        raise dg.Failure("as asked for")
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True, check_name=n) for n in ("sums", "keys")])
 
 
@@ -122,13 +135,15 @@ def engine(url: str) -> sa.Engine:
     return pooled_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
 
 
-def instance(url: str, home: Path, monkeypatch: pytest.MonkeyPatch, config: str = BY_URL) -> dg.DagsterInstance:
+def instance(
+    url: str, home: Path, monkeypatch: pytest.MonkeyPatch, config: str = BY_URL, yaml: str = YAML
+) -> dg.DagsterInstance:
     parts = sa.make_url(url)
     monkeypatch.setenv("TEST_DAGSTER_URL", url)
     monkeypatch.setenv("TEST_PASSWORD", str(parts.password))
     monkeypatch.setenv("TEST_PORT", str(parts.port))
     monkeypatch.setenv("TEST_DATABASE", str(parts.database))
-    (home / "dagster.yaml").write_text(YAML.replace("CONFIG", config))
+    (home / "dagster.yaml").write_text(yaml.replace("CONFIG", config))
     return dg.DagsterInstance.from_config(str(home))
 
 
@@ -236,36 +251,106 @@ def test_storages_that_start_at_once_on_an_empty_database_do_not_collide(
     assert rows(empty, "SELECT count(*) FROM alembic_version") == [(1,)]
 
 
-def test_planned_events_stored_at_once_are_those_stored_one_by_one(
-    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("batch_size", ["0", "500"])
+def test_what_is_stored_of_partitions_is_what_dagster_postgres_stores(
+    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: str
 ) -> None:
-    planned: list[list[list[tuple[object, ...]]]] = []
-    inserts = []
-    for batch_size in ("0", "500"):
-        monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
+    ours, theirs = (run_of_twenty_days(copy_of(with_tables), tmp_path, monkeypatch, yaml) for yaml in (YAML, PLAIN))
+    for stored in ours, theirs:
+        kinds = Counter((row["asset_key"], row["dagster_event_type"]) for row in stored["event_logs"])
+        assert set(kinds.values()) == {20}
+        assert len(kinds) == 4
+        assert len(stored["asset_event_tags"]) == 40
+        assert len(stored["asset_keys"]) == 2
+    assert ours == theirs
+
+
+def run_of_twenty_days(
+    url: str, home: Path, monkeypatch: pytest.MonkeyPatch, yaml: str
+) -> dict[str, list[dict[str, Any]]]:
+    """What a run has left of its partitioned assets in Dagster's tables, without what is never the same twice."""
+    with instance(url, home, monkeypatch, yaml=yaml) as dagster:
+        run_id = job.execute_in_process(instance=dagster, tags=RANGE).run_id
+    ignored = ["id", "event_id", "timestamp", "event_timestamp", "pid", "cached_status_data", "storage_id"]
+    ignored += ["last_materialization_timestamp", "dagster/input_event_pointer/orders", "create_timestamp"]
+
+    def comparable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: comparable(each) for name, each in value.items() if name not in ignored}
+        if isinstance(value, list):
+            return [comparable(each) for each in value]
+        if isinstance(value, str) and value.startswith("{"):
+            return comparable(json.loads(value))
+        return value.replace(run_id, "the run") if isinstance(value, str) else value
+
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return {
+            table: [
+                comparable(row)
+                for row in connection.execute(f"SELECT * FROM {table} ORDER BY id".encode())
+                if row["asset_key"] in ('["orders"]', '["sales"]')
+            ]
+            for table in ("event_logs", "asset_event_tags", "asset_keys")
+        }
+
+
+def test_in_a_batch_of_several_assets_each_keeps_what_is_its_own(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [dg.AssetKey("orders"), dg.AssetKey("sales")]
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        job.execute_in_process(instance=dagster, tags=RANGE)
+        events = [dagster.fetch_materializations(key, limit=1).records[0].event_log_entry for key in keys]
+        dagster.event_log_storage.store_event_batch(events)
+        for key, event in zip(keys, events, strict=True):
+            assert [record.event_log_entry for record in dagster.fetch_materializations(key, limit=2).records] == [
+                event
+            ] * 2
+            (asset,) = dagster.get_asset_records([key])
+            assert asset.asset_entry.last_materialization == event
+
+
+def test_what_has_no_partitions_is_planned_once_beside_what_has(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        assert job.execute_in_process(instance=dagster, tags=RANGE).success
+        planned = "SELECT partition FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED'"
+        assert rows(url, planned + " AND step_key = 'calendar'") == [(None,)]
+        # Of each check that was planned nothing is left but its result.
+        checks = "SELECT check_name, partition, execution_status FROM asset_check_executions ORDER BY 1"
+        assert rows(url, checks) == [("keys", None, "SUCCEEDED"), ("sums", None, "SUCCEEDED")]
+
+
+def test_a_range_of_any_length_is_planned_and_stored_with_the_same_few_statements(
+    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "500")
+    counts = []
+    for last in ("2025-01-02", "2025-01-31"):
         url = copy_of(with_tables)
         with instance(url, tmp_path, monkeypatch) as dagster:
             statements = _statements(url)
-            run = dagster.create_run_for_job(job, tags=RANGE)
-            inserts.append(sum("INSERT INTO event_logs" in statement for statement in statements))
-        planned.append(
-            [
-                rows(url, query)
-                for query in (
-                    "SELECT id, dagster_event_type, step_key, asset_key, partition FROM event_logs ORDER BY id",
-                    f"SELECT asset_key, last_run_id = '{run.run_id}', last_materialization IS NULL,"
-                    " last_materialization_timestamp > now() - interval '1 minute' FROM asset_keys ORDER BY asset_key",
-                    "SELECT asset_key, check_name, partition, execution_status, evaluation_event_storage_id"
-                    " FROM asset_check_executions ORDER BY id",
-                    "SELECT count(*) FROM event_logs AS e JOIN asset_keys AS a ON e.asset_key = a.asset_key"
-                    " WHERE e.timestamp > a.last_materialization_timestamp",
-                )
-            ]
+            assert job.execute_in_process(
+                instance=dagster, tags=RANGE | {"dagster/asset_partition_range_end": last}
+            ).success
+            counts.append(sum(statement.lstrip().startswith(("INSERT", "WITH")) for statement in statements))
+    assert counts[0] == counts[1]
+
+
+def test_the_days_of_an_asset_that_failed_are_shown_as_failed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        result = job.execute_in_process(instance=dagster, tags=RANGE | {"fail": "sales"}, raise_on_error=False)
+        assert not result.success
+        attempted = (
+            dagster.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations
         )
-    assert planned[0] == planned[1]
-    assert all(planned[0])
-    assert inserts == [len(planned[0][0]), 1]
-    assert "Exception while storing" not in capsys.readouterr().err
+        assert {run for run, _ in attempted(dg.AssetKey("sales")).values()} == {result.run_id}
+        assert sorted(attempted(dg.AssetKey("sales"))) == [f"2025-01-{day:02}" for day in range(1, 21)]
+        assert attempted(dg.AssetKey("orders")) == {}
 
 
 def _statements(url: str) -> list[str]:

@@ -1,18 +1,24 @@
-"""The command line's hint: the mark under which nothing was left to do, kept in Dagster's key-value store.
+"""The command line's hint: the mark under which nothing was left to do, kept as a file in the home.
 
-The sensor keeps the same mark in its cursor. Losing either costs one comparison of fingerprints, nothing else.
+The sensor keeps the same mark in its cursor. Losing either costs one comparison of fingerprints, nothing else. Not in
+Dagster's database, so that a refresh that finds nothing to do need not wait for Dagster.
 """
 
-import dagster as dg
+from contextlib import suppress
+from pathlib import Path
 
-_KEY = "totesys_assets/mark"
+_FILE = "mark"
 
 
-def recall(instance: dg.DagsterInstance) -> str | None:
+def recall(home: Path) -> str | None:
     """The last mark, or None."""
-    return instance.run_storage.get_cursor_values({_KEY}).get(_KEY)
+    with suppress(OSError):
+        return (home / _FILE).read_text(encoding="utf-8")
+    return None
 
 
-def remember(instance: dg.DagsterInstance, mark: str) -> None:
+def remember(home: Path, mark: str) -> None:
     """Keep a mark for the next look."""
-    instance.run_storage.set_cursor_values({_KEY: mark})
+    with suppress(OSError):  # where nothing may be written, the next look compares
+        home.mkdir(parents=True, exist_ok=True)
+        (home / _FILE).write_text(mark, encoding="utf-8")  # one that was written by half is like no other
