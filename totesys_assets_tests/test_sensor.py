@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.test_utils import create_run_for_test, create_test_daemon_workspace_context, instance_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
 from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.sensors import back_off_seconds, fail_dead_runs, waiting_for
+from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, fail_dead_runs, waiting_for
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -151,6 +154,57 @@ def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(plat
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run_id=run.run_id
     )
     assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, datetime.now(UTC), patience=30) == []
+
+
+def waiting_tick(platform: Platform, seconds: float, meanwhile: Callable[[], object]) -> tuple[list[str], float]:
+    """A tick as the daemon makes it, with ``meanwhile`` half a second after its start: assets asked for, seconds."""
+    definitions = platform.definitions()
+    assert definitions.resources is not None
+    later = threading.Timer(0.5, meanwhile)
+    context = dg.SensorEvaluationContext(
+        instance_ref=None,
+        instance=platform.instance,
+        log_key=["tick", "1"],
+        definitions=definitions,
+        resources=wrap_resources_for_execution(definitions.resources),
+    )
+    with context:
+        started = time.monotonic()
+        later.start()
+        data = changes_sensor(platform.settings, seconds).evaluate_tick(context)
+        taken = time.monotonic() - started
+    later.join()
+    return sorted(
+        "/".join(key.path) for request in data.run_requests or [] for key in request.asset_selection or []
+    ), taken
+
+
+def test_a_tick_waits_for_the_next_commit_and_asks_for_it_at_once(platform: Platform) -> None:
+    platform.refresh()
+    asked, taken = waiting_tick(platform, 30, lambda: new_order(platform))
+    assert "warehouse/fact_sales_order" in asked
+    assert 0.5 < taken < 10
+
+
+def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(platform: Platform) -> None:
+    run = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTING)
+    asked, taken = waiting_tick(platform, 30, lambda: platform.instance.report_run_canceled(run))
+    assert len(asked) == 33
+    assert 0.5 < taken < 10
+
+
+def test_a_commit_that_leaves_nothing_to_do_does_not_end_the_wait(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("CREATE TABLE other (id int)")
+    asked, taken = waiting_tick(platform, 2, lambda: platform.sql("INSERT INTO other VALUES (1)"))
+    assert asked == []
+    assert taken > 2
+
+
+def test_what_goes_wrong_while_a_tick_waits_makes_it_fail(platform: Platform) -> None:
+    platform.refresh()
+    with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
+        waiting_tick(platform, 30, lambda: platform.sql("ALTER TABLE design ADD COLUMN colour text"))
 
 
 @contextmanager
