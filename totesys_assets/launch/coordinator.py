@@ -6,7 +6,8 @@ queue, and how it is launched (launcher.py).
 
 from __future__ import annotations
 
-from dagster import DagsterRun, DagsterRunStatus, QueuedRunCoordinator, RunsFilter
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus, QueuedRunCoordinator, RunsFilter
+from dagster._core.launcher import LaunchRunContext
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
@@ -28,11 +29,15 @@ class PromptRunCoordinator(QueuedRunCoordinator):
     """
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
-        """Launch the run, or put it into the queue."""
+        """Launch the run, or put it into the queue. What it raises, Dagster reports as the run's failure."""
         run = context.dagster_run
         if SENSOR_NAME_TAG not in run.tags or run.status != DagsterRunStatus.NOT_STARTED or self._any_beside(run):
             return super().submit_run(context)
-        return self._instance.launch_run(run.run_id, context.workspace)
+        starting = DagsterEvent(DagsterEventType.PIPELINE_STARTING.value, run.job_name)
+        self._instance.report_dagster_event(starting, run_id=run.run_id)
+        run = self._instance.get_run_by_id(run.run_id) or run
+        self._instance.run_launcher.launch_run(LaunchRunContext(run, context.workspace))
+        return run
 
     def _any_beside(self, run: DagsterRun) -> bool:
         unfinished = self._instance.get_runs(RunsFilter(statuses=_UNFINISHED), limit=2)

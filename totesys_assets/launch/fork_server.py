@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -84,6 +85,7 @@ class ForkServer:
     def close(self) -> None:
         """Ask it to end. Its runs are not touched."""
         self._requests.close()
+        threading.Thread(target=self._process.wait, daemon=True).start()  # else it would stay behind as a zombie
 
 
 def code_state() -> int:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -33,8 +34,25 @@ _REAP_SECONDS = 0.5
 # How soon a run notices that it is to end. It asks Dagster's database itself, for who ends it, the webserver, may be on
 # another machine.
 _CANCEL_SECONDS = 2.0
-# What Dagster imports only when a run, or an instance's configuration, asks for it.
-_LATE = ("dagster._cli.api", "totesys_assets.dagster_storage")
+# What is imported only when a run first needs it. pandas is DuckDB's doing, which looks for it when it is given Arrow.
+_LATE = (
+    "dagster._cli.api",
+    "dagster._core.execution.plan.active",
+    "dagster._core.instance.runs.run_domain",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "deltalake.fs",
+    "iso4217",
+    "pandas",
+    "psycopg2.extras",
+    "pyarrow.dataset",
+    "sqlglot.lineage",
+    "totesys_assets.dagster_storage",
+    "totesys_assets.launch.coordinator",
+    "totesys_assets.launch.launcher",
+    "totesys_assets.local.postgres",
+    "upath",
+)
 
 
 def main(descriptor: int) -> None:
@@ -50,13 +68,18 @@ def warm_up() -> None:
     """Import and compute what every run needs, and be left with one thread."""
     import duckdb
 
+    from totesys_assets.assets.describe import star_lineage
+    from totesys_assets.catalogue.catalogue import catalogue
     from totesys_assets.definitions import build_definitions
 
     for module in _LATE:
         importlib.import_module(module)
-    # Thrown away: a run builds its own, from the settings that it finds. What these read on the way, the catalogue and
-    # the star's SQL, stays read.
-    build_definitions().get_repository_def().get_all_jobs()
+    # Thrown away: a run builds its own, from the settings that it finds. What is read on the way, the catalogue and the
+    # star's SQL, stays read.
+    with warnings.catch_warnings(action="ignore"):  # the runs give them
+        build_definitions().get_repository_def().get_all_jobs()
+    for table in catalogue().star.values():
+        star_lineage(catalogue(), table)
     duckdb.default_connection().close()  # importing duckdb opens one, with threads
     gc.collect()
     gc.freeze()  # what is there now is never garbage: collecting would only copy its pages into every run
