@@ -54,12 +54,12 @@ class Home:
         return [EmbeddedServer(self.folder / "postgres" / name) for name in ("totesys", "warehouse")]
 
     def processes(self) -> list[str]:
-        """Command lines of all processes on the machine that mention the home."""
+        """Command lines of all processes on the machine that mention the home, or were told of it."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 command = " ".join(process.cmdline())
-                if str(self.folder) in command:
+                if str(self.folder) in command or process.environ().get("TOTESYS_HOME") == str(self.folder):
                     found.append(command)
         return found
 

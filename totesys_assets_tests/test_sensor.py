@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.test_utils import create_run_for_test, create_test_daemon_workspace_context, instance_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
+from totesys_assets.automation import sensors
 from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.sensors import back_off_seconds, fail_dead_runs, waiting_for
+from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, fail_dead_runs, waiting_for
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -151,6 +157,81 @@ def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(plat
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run_id=run.run_id
     )
     assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, datetime.now(UTC), patience=30) == []
+
+
+def waiting_tick(platform: Platform, seconds: float, meanwhile: Callable[[], object]) -> tuple[list[str], float]:
+    """A tick as the daemon makes it, with ``meanwhile`` while it waits: assets asked for, seconds."""
+    definitions = platform.definitions()
+    assert definitions.resources is not None
+    ended = threading.Event()
+    context = dg.SensorEvaluationContext(
+        instance_ref=None,
+        instance=platform.instance,
+        log_key=["tick", "1"],
+        definitions=definitions,
+        resources=wrap_resources_for_execution(definitions.resources),
+    )
+    with context, ThreadPoolExecutor(1) as beside:
+        started = time.monotonic()
+        done = beside.submit(lambda: meanwhile() if probes_twice(platform, ended) else None)
+        try:
+            data = changes_sensor(platform.settings, seconds).evaluate_tick(context)
+        finally:
+            ended.set()
+        taken = time.monotonic() - started
+        done.result()
+    asked = [key for request in data.run_requests or [] for key in request.asset_selection or []]
+    return sorted("/".join(key.path) for key in asked), taken
+
+
+def probes_twice(platform: Platform, ended: threading.Event) -> bool:
+    """Whether the tick has looked and goes on probing: true as soon as it does, false if it ends without."""
+    probes = (
+        "SELECT query_start FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query = 'SELECT pg_current_snapshot()::text'"
+    )
+    seen: set[object] = set()
+    with psycopg.connect(platform.totesys_url, autocommit=True) as connection:
+        while len(seen) < 2 and not ended.wait(0.02):
+            seen.update(connection.execute(probes).fetchall())
+    return len(seen) == 2
+
+
+def test_a_tick_waits_for_the_next_commit_and_asks_for_it_at_once(platform: Platform) -> None:
+    platform.refresh()
+    asked, taken = waiting_tick(platform, 50, lambda: new_order(platform))
+    assert "warehouse/fact_sales_order" in asked
+    assert taken < 30
+
+
+def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTING)
+    asks = itertools.count(1)
+
+    def at_the_third_time_it_has_ended(instance: dg.DagsterInstance, now: datetime) -> str | None:
+        if next(asks) == 3:
+            instance.report_run_canceled(run)
+        return waiting_for(instance, now)
+
+    monkeypatch.setattr(sensors, "waiting_for", at_the_third_time_it_has_ended)
+    asked, _ = waiting_tick(platform, 50, lambda: None)
+    assert len(asked) == 33
+
+
+def test_a_commit_that_leaves_nothing_to_do_does_not_end_the_wait(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("CREATE TABLE other (id int)")
+    asked, taken = waiting_tick(platform, 2, lambda: platform.sql("INSERT INTO other VALUES (1)"))
+    assert asked == []
+    assert taken > 2
+
+
+def test_what_goes_wrong_while_a_tick_waits_makes_it_fail(platform: Platform) -> None:
+    platform.refresh()
+    with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
+        waiting_tick(platform, 50, lambda: platform.sql("ALTER TABLE design ADD COLUMN colour text"))
 
 
 @contextmanager

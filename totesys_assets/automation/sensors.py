@@ -1,9 +1,10 @@
-"""The sensor: looks for changes every few seconds and requests the runs that bring them in.
+"""The sensor: waits for changes and requests the runs that bring them in.
 
-Belongs here: the thin Dagster wrapper, single flight, back-off. Does not belong here: looking (look.py) and deciding
-(decide.py).
+Belongs here: the thin Dagster wrapper, single flight, back-off. Does not belong here: waiting (watch.py), looking
+(look.py) and deciding (decide.py).
 """
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -15,7 +16,9 @@ from totesys_assets.automation.decide import Request
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import look
 from totesys_assets.automation.schedules import range_tags
+from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
 from totesys_assets.days import partition_range
+from totesys_assets.local.home import STOPPING_FILE, Databases
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
@@ -24,6 +27,10 @@ from totesys_assets.settings import Settings
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
 # out, and the sensor ticks every 10 s.
 INTERVAL_SECONDS = 1
+# A tick that ends a moment before the loop's second round after it is followed by the next one at once; one that ends
+# a moment later leaves five seconds in which nobody looks. The moment is what Dagster needs around the tick, on a busy
+# machine. Longer ticks would gain little, and hold up a daemon that is to stop.
+WAIT_SECONDS = 9.0
 # From a run's start to the moment when it shows that it is alive: opening its resources, on a busy machine.
 PATIENCE_SECONDS = 30
 _FIRST_BACK_OFF_SECONDS = 10
@@ -84,36 +91,51 @@ def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
     return None
 
 
-def changes_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``changes``: one source transaction per tick, milliseconds when nothing changed."""
+def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg.SensorDefinition:
+    """The sensor ``changes``: a tick looks, and if there is nothing to do waits for it up to ``wait_seconds``."""
 
     @dg.sensor(
         name="changes",
         target=dg.AssetSelection.all(),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Compares fingerprints of ToteSys with the ledger and materialises what is stale, and only that. "
-        "Its cursor is a hint that saves the comparison when nothing changed; losing it loses nothing.",
+        description="Waits for commits in ToteSys, compares its fingerprints with the ledger and materialises what is "
+        "stale, and only that. Its cursor is a hint that saves the comparison when nothing changed; losing it loses "
+        "nothing.",
     )
     def _changes(
         context: dg.SensorEvaluationContext,
         session: dg.ResourceParam[Session],
         lake: dg.ResourceParam[Lake],
         warehouse: dg.ResourceParam[Warehouse],
-    ) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.now(UTC)
-        for run_id in fail_dead_runs(context.instance, warehouse.is_alive, now, PATIENCE_SECONDS):
+        databases: dg.ResourceParam[Databases],
+    ) -> dg.SensorResult:
+        for run_id in fail_dead_runs(context.instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS):
             context.log.error(f"Run {run_id} was killed; its work is done again.")
-        reason = waiting_for(context.instance, now)
-        if reason is not None:
-            return dg.SkipReason(reason)
-        seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=context.cursor)
-        for problem in seen.problems:
-            context.log.error(str(problem))
-        if seen.requests:
-            return dg.SensorResult(run_requests=[run_request(request) for request in seen.requests])
-        if seen.problems:  # everything else is up to date: now let the tick itself be red
-            raise dg.Failure(" ".join(str(problem) for problem in seen.problems))
-        return dg.SensorResult(skip_reason="Nothing changed.", cursor=seen.mark)
+        # The daemon's ticks have a log. Who tests the sensor in the UI, or calls it, wants an answer now.
+        patience = Patience(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
+        cursor, alarmed = context.cursor, False
+        with Probe(databases.totesys) as probe:
+            while True:
+                reason = waiting_for(context.instance, datetime.now(UTC))
+                if reason is not None:
+                    if not patience.until(lambda: waiting_for(context.instance, datetime.now(UTC)) is None):
+                        return dg.SensorResult(skip_reason=reason, cursor=cursor)
+                    alarmed = False
+                    continue
+                probe.note()
+                started = time.monotonic()
+                seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=cursor)
+                for problem in seen.problems:
+                    context.log.error(str(problem))
+                if seen.requests:
+                    return dg.SensorResult(run_requests=[run_request(request) for request in seen.requests])
+                if seen.problems:  # everything else is up to date: now let the tick itself be red
+                    raise dg.Failure(" ".join(str(problem) for problem in seen.problems))
+                cursor = seen.mark
+                pause = PAUSE_PER_LOOK * (time.monotonic() - started) if alarmed else 0.0
+                if not patience.until(probe.moved, pause=pause):
+                    return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)
+                alarmed = True
 
     return _changes

@@ -21,6 +21,8 @@ from totesys_assets.settings import FIRST_DAY_FILE, Settings
 
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
+# Touched in the home by who is about to stop Dagster: a tick of the sensor that waits ends at once.
+STOPPING_FILE = "stopping"
 Report = Callable[[str], None]
 
 

@@ -22,7 +22,7 @@ import psycopg
 
 import totesys_assets
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import Databases
+from totesys_assets.local.home import STOPPING_FILE, Databases
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -48,7 +48,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError)."""
     log = settings.home / "dagster.log"
     stop = threading.Event()
-    with _dagster(port, log) as process:
+    with _dagster(settings.home, port, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
         say("warehouse", "totesys sql opens it")
@@ -71,8 +71,8 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
 
 
 @contextmanager
-def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's webserver, daemon and code server, in a process group of their own that ends with the block."""
+def _dagster(home: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Dagster's webserver, daemon and code server, in a session of their own that ends with the block."""
     workspace = Path(totesys_assets.__file__).parents[1] / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
     command = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
@@ -83,37 +83,41 @@ def _dagster(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, home / STOPPING_FILE)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], stopping: Path) -> None:
     """End Dagster and everything that it started, runs included. A Ctrl-C in between leaves nothing behind.
 
     What a run was doing is done again by the next refresh.
     """
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        started = _descendants(process.pid)
+        stopping.touch()  # Dagster's daemon waits for a tick under way, and this tick for its time to be up
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)  # dagster dev ends its own children in order
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        for left in [*started, *_descendants(process.pid)]:
+        left = _of_session(process.pid)
+        for each in left:
             with suppress(psutil.NoSuchProcess):
-                left.kill()
+                each.kill()
         process.kill()
         process.wait()
         # Gone, not only asked to go: the databases stop with the last process that uses them.
-        psutil.wait_procs(started, timeout=_STOP_SECONDS)
+        psutil.wait_procs(left, timeout=_STOP_SECONDS)
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-def _descendants(process: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(process).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+def _of_session(leader: int) -> list[psutil.Process]:
+    """The processes of a session, also those whose parents are gone: a run outlives the daemon that launched it."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(each.pid) == leader:
+                found.append(each)
+    return found
 
 
 def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -1,0 +1,95 @@
+"""The fork server from outside: starting it, handing it a run, noticing that it runs other code than there is.
+
+Belongs here: the process and the pipe to it. Does not belong here: what it does, which is worker.py, and which runs it
+gets, which is launcher.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import totesys_assets
+from totesys_assets.launch.worker import READY
+
+# As long as importing everything may take, on a machine that is busy starting.
+_WARM_SECONDS = 60
+# A fork takes milliseconds; more than this, and the machine is out of memory.
+_FORK_SECONDS = 15
+# The libraries' own switches for the threads that they start when they are imported; see worker.py.
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",  # delta-rs
+}
+
+
+class NotWarm(Exception):
+    """The server did not come up; no run was handed to it."""
+
+
+class Lost(Exception):
+    """The server did not confirm a run: it may have begun, or not."""
+
+
+class ForkServer:
+    """A fork server and the pipe to it. It ends when the pipe is closed and its last run has ended.
+
+    Constructing it does not wait; ``fork`` does, until it is warm. Not safe for threads.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "totesys_assets.launch.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **_ONE_THREAD},
+            )
+        self._requests = Connection(ours.detach())
+        self.warm = False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def fork(self, arguments: str) -> int:
+        """Process id of a new run of ``arguments``, serialized ExecuteRunArgs. Raises NotWarm, Lost."""
+        try:
+            if not self.warm:
+                if not self._requests.poll(_WARM_SECONDS) or self._requests.recv_bytes() != READY:
+                    raise NotWarm
+                self.warm = True
+            self._requests.send_bytes(arguments.encode())
+        except (EOFError, OSError):  # a server that is gone before it has read all of it has not forked
+            raise NotWarm from None
+        try:
+            if self._requests.poll(_FORK_SECONDS):
+                return int(self._requests.recv_bytes())
+        except (EOFError, OSError):
+            pass
+        raise Lost
+
+    def close(self) -> None:
+        """Ask it to end. Its runs are not touched."""
+        self._requests.close()
+        threading.Thread(target=self._process.wait, daemon=True).start()  # else it would stay behind as a zombie
+
+
+def code_state() -> int:
+    """Differs whenever a file of the package was changed, added or removed: what a new process would import."""
+    root = Path(totesys_assets.__file__).parent
+    files = ((path, path.stat()) for path in sorted(root.rglob("*")) if path.suffix in (".py", ".sql", ".yaml"))
+    return hash(tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in files))

@@ -1,0 +1,191 @@
+"""The program of the fork server, and of the runs that it becomes: ``python -m totesys_assets.launch.worker FD``.
+
+Belongs here: importing what a run needs, forking, executing a run as ``dagster api execute_run`` does, and telling of
+one that crashed. Does not belong here: who starts the server and hands it runs, which is fork_server.py.
+
+A fork takes along one thread, and of the others only what they hold: a lock for ever. So the server opens nothing, no
+database, no Delta table, no Dagster instance, and refuses to serve unless it has exactly one thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+    from dagster._grpc.types import ExecuteRunArgs
+
+READY = b"ready"
+# How soon a crashed run is noticed; the server has nothing else to do meanwhile.
+_REAP_SECONDS = 0.5
+# How soon a run notices that it is to end. It asks Dagster's database itself, for who ends it, the webserver, may be on
+# another machine.
+_CANCEL_SECONDS = 2.0
+# What is imported only when a run first needs it. pandas is DuckDB's doing, which looks for it when it is given Arrow.
+_LATE = (
+    "dagster._cli.api",
+    "dagster._core.execution.plan.active",
+    "dagster._core.instance.runs.run_domain",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+    "deltalake.fs",
+    "iso4217",
+    "pandas",
+    "psycopg2.extras",
+    "pyarrow.dataset",
+    "sqlglot.lineage",
+    "totesys_assets.dagster_storage",
+    "totesys_assets.launch.coordinator",
+    "totesys_assets.launch.launcher",
+    "totesys_assets.local.postgres",
+    "upath",
+)
+
+
+def main(descriptor: int) -> None:
+    """Warm up, say so, and serve until the other end of ``descriptor`` is closed and the last run has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the runs; the server ends with its parent
+    warm_up()
+    with Connection(descriptor) as requests:
+        requests.send_bytes(READY)
+        _serve(requests)
+
+
+def warm_up() -> None:
+    """Import and compute what every run needs, and be left with one thread."""
+    import duckdb
+
+    from totesys_assets.assets.describe import star_lineage
+    from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.definitions import build_definitions
+
+    for module in _LATE:
+        importlib.import_module(module)
+    # Thrown away: a run builds its own, from the settings that it finds. What is read on the way, the catalogue and the
+    # star's SQL, stays read.
+    with warnings.catch_warnings(action="ignore"):  # the runs give them
+        build_definitions().get_repository_def().get_all_jobs()
+    for table in catalogue().star.values():
+        star_lineage(catalogue(), table)
+    duckdb.default_connection().close()  # importing duckdb opens one, with threads
+    gc.collect()
+    gc.freeze()  # what is there now is never garbage: collecting would only copy its pages into every run
+    tasks = Path("/proc/self/task")
+    if threads := len(list(tasks.iterdir())) - 1:
+        raise RuntimeError(f"The fork server has {threads} threads beside its own, and cannot fork safely.")
+
+
+def _serve(requests: Connection) -> None:
+    running: dict[int, str] = {}
+    serving = True
+    while serving or running:
+        if not serving:
+            time.sleep(_REAP_SECONDS)
+        elif requests.poll(_REAP_SECONDS):
+            try:
+                arguments = requests.recv_bytes().decode()
+                pid = _fork(partial(_execute, arguments), requests)
+                running[pid] = arguments
+                requests.send_bytes(str(pid).encode())
+            except (EOFError, ConnectionError):
+                serving = False  # the parent is gone; the runs go on, as those of Dagster's code server would
+        _reap(running, requests)
+
+
+def _fork(work: Callable[[], None], requests: Connection) -> int:
+    """Process id of a new process that does ``work`` and ends."""
+    pid = os.fork()
+    if not pid:
+        requests.close()  # only the server's end of it: else nobody would notice that the server is gone
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _end_with(work)
+    return pid
+
+
+def _end_with(work: Callable[[], None]) -> NoReturn:
+    """Do ``work`` and end the process, without the exit handlers of what was imported before the fork."""
+    code: object = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as exit_:
+        code = exit_.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _execute(arguments: str) -> None:
+    """Execute the run of ``arguments``, serialized ExecuteRunArgs, as Dagster's command line does."""
+    from dagster._cli.api import execute_run_command
+
+    threading.Thread(target=_interrupt_when_canceled, args=[_read(arguments)], daemon=True).start()
+    execute_run_command.main([arguments], standalone_mode=False)
+
+
+def _interrupt_when_canceled(run: ExecuteRunArgs) -> None:
+    from dagster import DagsterRunStatus
+
+    ended = {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE}
+    time.sleep(_CANCEL_SECONDS)  # most runs are over by then, and never open a second instance
+    with _instance(run) as instance:
+        while (found := instance.get_run_by_id(run.run_id)) is not None and found.status not in ended:
+            time.sleep(_CANCEL_SECONDS)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _reap(running: dict[int, str], requests: Connection) -> None:
+    """Forget the runs that have ended, and let a process report those that crashed."""
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        arguments = running.pop(pid, "")
+        if arguments and status:
+            code = os.waitstatus_to_exitcode(status)
+            running[_fork(partial(_report, arguments, code), requests)] = ""
+
+
+def _report(arguments: str, code: int) -> None:
+    """Report a run as failed whose process ended with ``code``, a signal's if negative, without saying so itself."""
+    from dagster._utils import get_run_crash_explanation
+
+    args = _read(arguments)
+    with _instance(args) as instance:
+        run = instance.get_run_by_id(args.run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, get_run_crash_explanation(f"The process of run {run.run_id}", code))
+
+
+def _read(arguments: str) -> ExecuteRunArgs:
+    from dagster._grpc.types import ExecuteRunArgs
+    from dagster._serdes import deserialize_value
+
+    return deserialize_value(arguments, ExecuteRunArgs)
+
+
+def _instance(run: ExecuteRunArgs) -> DagsterInstance:
+    from dagster import DagsterInstance
+
+    assert run.instance_ref is not None  # noqa: S101 - the launcher has put it there
+    return DagsterInstance.from_ref(run.instance_ref)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
