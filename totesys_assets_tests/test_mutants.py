@@ -167,10 +167,12 @@ def killed_between_two_commits_of_a_capture(world: World) -> None:
     world.check_everything(again=False)
 
 
-def killed_at_facts(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, rows: str) -> int:
+def killed_at_facts(
+    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, *rows: Any, **named: Any
+) -> int:
     if table.is_fact:
         raise Killed
-    return merge_rows(connection, warehouse, table, rows)
+    return merge_rows(connection, warehouse, table, *rows, **named)
 
 
 def killed_in_the_middle_of_a_load(world: World) -> None:
