@@ -1,9 +1,14 @@
 """ToteSys to a star-schema warehouse, with full history: assets for Dagster, and ``read`` for analysts."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from totesys_assets.reader import read, read_arrow
+
+# delta-rs reads this when it is imported. By itself it keeps for seconds what it has freed, in eight places: 130 MB
+# more for a table of a million rows. Its thread would be in the way of forking (launch/worker.py).
+os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:false,narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0")
 
 __all__ = ["read", "read_arrow"]
 

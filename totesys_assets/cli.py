@@ -4,6 +4,7 @@ More of them are in cli_audit.py and in bench/. Belongs here: options, progress 
 here: the work itself.
 """
 
+import gc
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
+from importlib import import_module
 from typing import Any
 
 import click
@@ -59,6 +61,8 @@ def main() -> None:
     TOTESYS_URL, WAREHOUSE_URL (postgresql://…) and LAKE_URI (a folder or s3://bucket/prefix) point elsewhere;
     TOTESYS_HOME moves the local state, WAREHOUSE_SCHEMA names the schema, TOTESYS_FIRST_DAY the first partition.
     """
+    # The default looks for garbage every 700 objects, and an import makes a hundred thousand that all stay.
+    gc.set_threshold(20_000, 20, 20)
     # Dagster marks stable features of ours as beta; users of a command can do nothing about it.
     warnings.filterwarnings("ignore", module="dagster")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -138,7 +142,10 @@ def _refresh(
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:
-            seen = look(session.totesys, lake, warehouse, all_days, unless=recall(settings.home), session=session)
+            last = recall(settings.home)
+            seen = look(
+                session.totesys, lake, warehouse, all_days, unless=last, session=session, meanwhile=_begin_imports
+            )
             wanted = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
@@ -166,6 +173,11 @@ def _backfill(assets: list[str], days: Any, all_days: Any) -> Any:
     return Request(tuple(assets), days)
 
 
+def _begin_imports() -> None:
+    """Import Dagster in a thread: it takes as long as the source takes to scan its tables."""
+    threading.Thread(target=import_module, args=["totesys_assets.definitions"], daemon=True).start()
+
+
 def _execute(
     settings: Settings,
     warehouse: Any,
@@ -187,6 +199,7 @@ def _execute(
         instance = dg.DagsterInstance.get()
         fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
         definitions = build_definitions(settings, {"session": session})
+        gc.freeze()  # what is there now stays: to look through it for garbage, again and again, would take a second
     for request in requests:
         _run(definitions, instance, request, console, summary, accept_deletions=accept_deletions)
 

@@ -15,6 +15,7 @@ from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
 from totesys_assets.automation.sensors import changes_sensor
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.launch.lanes import lanes_executor
 from totesys_assets.local.home import Databases, databases
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
@@ -41,8 +42,7 @@ def build_definitions(
         schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
         sensors=[changes_sensor(settings)],
         resources={**make_resources(settings), **(resources or {})},
-        # A process per step would cost seconds for each of up to 33 steps; the work is in DuckDB and PostgreSQL anyway.
-        executor=dg.in_process_executor,
+        executor=lanes_executor,
     )
 
 

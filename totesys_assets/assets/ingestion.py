@@ -25,6 +25,7 @@ from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import partition_range
+from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.settings import Settings
@@ -56,7 +57,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         metadata=definition_metadata(table, f"{INGESTION}.{table.name}", "deltalake", versioned=True),
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
-        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column))},
+        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: TOTESYS},
         check_specs=[
             dg.AssetCheckSpec(
                 DEAD_LETTERS,

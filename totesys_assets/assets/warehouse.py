@@ -21,6 +21,7 @@ from totesys_assets.assets.describe import (
 from totesys_assets.automation.decide import STAR, WAREHOUSE
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
+from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.load.merge import load
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.warehouse import Warehouse
@@ -48,7 +49,7 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
         metadata=definition_metadata(table, f"{schema}.{table.name}", "postgres"),
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
-        op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
+        op_tags={"dagster/priority": str(PRIORITY - table.is_fact), LANE_TAG: WAREHOUSE},
     )
     def _asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]

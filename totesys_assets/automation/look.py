@@ -7,6 +7,7 @@ not belong here: the decision itself, which is decide.py.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -53,11 +54,13 @@ def look(
     *,
     unless: str | None = None,
     session: Session | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Look:
     """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
 
     One source transaction, and another after each table that PostgreSQL could not read. If there is something to do,
-    ``session`` gets it, for captures that follow at once: what was scanned need not be scanned again.
+    ``session`` gets it, for captures that follow at once: what was scanned need not be scanned again. ``meanwhile`` is
+    called before tables are read: it may begin what there is to do if something changed.
 
     Raises ConnectionFailed, and the problem itself when no table at all could be examined.
     """
@@ -67,6 +70,7 @@ def look(
         mark = _mark(source, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source)
+        meanwhile()
         found, problems = _examine(totesys, lake, snapshot, days, stack)
         if not found:
             raise problems[0]

@@ -22,6 +22,9 @@ import psutil
 from totesys_assets.errors import PlatformError
 
 SAMPLE_SECONDS = 0.1
+# To ask for the memory of a large process stops it for as long as its pages are counted. Samples are so far apart that
+# this is a hundredth of the time.
+PAUSE_PER_SAMPLE = 100
 TOLD_LINES = 12  # of what a failed program said
 
 
@@ -43,7 +46,7 @@ class Cost:
 
     Seconds of processors are those of the programs and of all descendants that they waited for, and, apart from them,
     those of the servers' processes, background workers included. Memory is the highest sum over the programs' process
-    tree in samples of a tenth of a second.
+    tree in samples of a tenth of a second, or as far apart as they must be not to weigh.
     """
 
     seconds: float
@@ -112,8 +115,11 @@ class Meter:
         self._client += usage.ru_utime + usage.ru_stime
 
     def _sample(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
+        pause = SAMPLE_SECONDS
+        while not self._done.wait(pause):
+            started = time.monotonic()
             self._peak = max(self._peak, sum(memory_of_tree(root) for root in self._roots))
+            pause = max(SAMPLE_SECONDS, PAUSE_PER_SAMPLE * (time.monotonic() - started))
 
 
 def _start(

@@ -22,11 +22,7 @@ _WARM_SECONDS = 60
 # A fork takes milliseconds; more than this, and the machine is out of memory.
 _FORK_SECONDS = 15
 # The libraries' own switches for the threads that they start when they are imported; see worker.py.
-_ONE_THREAD = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    "_RJEM_MALLOC_CONF": "background_thread:false",  # delta-rs
-}
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class NotWarm(Exception):

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
+from weakref import WeakSet
 
 import duckdb
 import psycopg.conninfo
@@ -19,13 +21,18 @@ import pyarrow as pa
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
 
-# Rows per Arrow batch: large enough to be fast, small enough that a batch is a few MB.
-BATCH_ROWS = 100_000
+# Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB.
+BATCH_ROWS = 30_000
 # Rows compared or transformed in one piece.
 CHUNK_ROWS = 500_000
 # Of DuckDB's buffers; what does not fit is spilled to disk.
 _MEMORY_LIMIT = "400MB"
+# One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
+# runs side by side are steps (launch/lanes.py), and beside each of them delta-rs and the servers.
+_THREADS = 1
 _CONNECT_TIMEOUT_SECONDS = "10"
+_OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
+_LOCK = Lock()
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
 _SECRET_KEYS = ("host", "port", "user", "password", "dbname")
 
@@ -39,10 +46,22 @@ def connect() -> duckdb.DuckDBPyConnection:
             "memory_limit": _MEMORY_LIMIT,
             "temp_directory": tempfile.gettempdir(),
             "preserve_insertion_order": "false",
+            "threads": _THREADS,
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
+    with _LOCK:
+        _OPEN.add(connection)
     return connection
+
+
+def interrupt() -> None:
+    """Interrupt what all connections of this process are doing; each fails with a duckdb.Error."""
+    with _LOCK:
+        connections = list(_OPEN)
+    for connection in connections:
+        with suppress(duckdb.Error):  # closed
+            connection.interrupt()
 
 
 def close(connection: duckdb.DuckDBPyConnection) -> None:

@@ -20,7 +20,11 @@ from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift
 from totesys_assets.resources import engine
 
 ALIAS = "warehouse"
-_SESSION = "-c TimeZone=UTC -c lock_timeout=600000 -c statement_timeout=3600000 -c client_min_messages=warning"
+# The memory is for building keys behind a first load: what sorts in it is not written out and read again.
+_SESSION = (
+    "-c TimeZone=UTC -c lock_timeout=600000 -c statement_timeout=3600000 -c client_min_messages=warning "
+    "-c maintenance_work_mem=256MB"
+)
 # Held by every run for as long as it lives; a process that is killed loses its session, and with it this lock.
 _RUN_SPACE = 7_083_380
 # Two platforms may share a server: the lock is told apart by the schema's name, and this number from others' locks.
@@ -74,7 +78,7 @@ class Warehouse:
         self.schema = schema
         self.catalogue = tables or catalogue()
         self._migrated = False
-        self._engine: duckdb.DuckDBPyConnection | None = None
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # one for each transaction that there was at once
 
     def __repr__(self) -> str:
         return f"Warehouse(schema={self.schema!r})"  # never the URL: it holds a password
@@ -108,41 +112,46 @@ class Warehouse:
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB session whose ``warehouse`` is one transaction of PostgreSQL, begun by taking the lock of ``lock``.
 
-        One at a time, from one thread. READ COMMITTED, so that what is read after the lock was granted is what its
+        READ COMMITTED, so that what is read after the lock was granted is what its
         last holder left. Rolled back when the context ends with an error. Raises ConnectionFailed.
         """
         key = engine.literal(f"{self.schema}.{lock}")
+        connection = self._attached()
         try:
-            connection = self._attached()
+            # What DuckDB remembers of the catalogue was true in its last transaction; temporary tables come and go.
+            connection.execute("CALL pg_clear_cache()")
             connection.execute("BEGIN")
             run(connection, f"SELECT pg_advisory_xact_lock({_LOCK_SPACE}, hashtext({key}))")
             yield connection
             connection.execute("COMMIT")
         except BaseException:
-            self.close()  # which rolls back
+            engine.close(connection)  # which rolls back
             raise
+        self._idle.append(connection)
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
-        """One DuckDB for all transactions of this object: loading its extension takes as long as a small load."""
-        if self._engine is None:
-            self._engine = engine.connect()
+        """A DuckDB that nobody uses: loading its extension takes as long as a small load."""
+        if self._idle:
+            return self._idle.pop()
+        connection = engine.connect()
+        try:
             engine.attach(
-                self._engine,
+                connection,
                 ALIAS,
                 self._url,
                 variable="WAREHOUSE_URL",
                 options=_SESSION,
                 attach_options=", ISOLATION_LEVEL 'READ COMMITTED'",
             )
-        # What DuckDB remembers of the catalogue was true in the last transaction; temporary tables have come and gone.
-        self._engine.execute("CALL pg_clear_cache()")
-        return self._engine
+        except BaseException:
+            engine.close(connection)
+            raise
+        return connection
 
     def close(self) -> None:
-        """Give up what ``transaction`` opened; the next one opens it again."""
-        if self._engine is not None:
-            engine.close(self._engine)
-            self._engine = None
+        """Give up what transactions have left open; the next one opens it again."""
+        while self._idle:
+            engine.close(self._idle.pop())
 
     def loaded(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded: table -> partition -> state. Empty before the first load."""

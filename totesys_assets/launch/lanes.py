@@ -1,0 +1,222 @@
+"""Dagster's executor for this project's jobs: the steps of a run side by side, in threads of the run's own process.
+
+Belongs here: which step goes when, and ending them all. Does not belong here: what a step does.
+
+A process per step would cost seconds for each of up to 33 steps. One step after the other leaves a third of two cores
+idle: while one waits for PostgreSQL, another can read, compare and write. What a step does is in DuckDB, delta-rs and
+PostgreSQL, which let go of Python's lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import DagsterEvent
+from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.compute_logs import create_compute_log_file_key
+from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext, StepExecutionContext
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.execute_plan import (
+    _handle_compute_log_setup_error,
+    _handle_compute_log_teardown_error,
+    dagster_event_sequence_for_step,
+)
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.executor.in_process import InProcessExecutor
+from dagster._core.storage.tags import PRIORITY_TAG
+from dagster._utils.interrupts import check_captured_interrupt
+
+from totesys_assets.automation.decide import TOTESYS, WAREHOUSE
+from totesys_assets.resources import engine
+
+# Steps under way at once. Two keep two cores busy, for DuckDB, delta-rs and the servers work beside each of them; every
+# other one takes memory of its own.
+STEPS = 2
+# Steps of a lane under way at once, by the tag of their op. A lane goes by priority: a step waits for those before it.
+LANE_TAG = "totesys/lane"
+# All captures share one snapshot, which is one connection.
+WIDTHS = {TOTESYS: 1, WAREHOUSE: STEPS}
+_POLL_SECONDS = 0.2
+# From an interrupt until what cannot be interrupted, a statement that waits for a lock for example, is left to its end.
+_GRACE_SECONDS = 20
+
+
+@dg.executor(name="lanes")
+def lanes_executor(_context: dg.InitExecutorContext) -> LanesExecutor:
+    """The steps of a run side by side, in threads."""
+    return LanesExecutor(retries=RetryMode.ENABLED)
+
+
+class LanesExecutor(InProcessExecutor):
+    """As Dagster's own in-process executor, but with several steps at once."""
+
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        """Events of the run, as they happen."""
+        yield from ExecuteRunWithPlanIterable(
+            execution_plan=execution_plan,
+            iterator=_events,
+            execution_context_manager=PlanExecutionContextManager(
+                job=plan_context.job,
+                retry_mode=plan_context.retry_mode,
+                execution_plan=execution_plan,
+                run_config=plan_context.run_config,
+                dagster_run=plan_context.dagster_run,
+                instance=plan_context.instance,
+                raise_on_error=plan_context.raise_on_error,
+                output_capture=plan_context.output_capture,
+                step_dependency_config=self.step_dependency_config,
+            ),
+        )
+
+
+@dataclass
+class _Told:
+    """What a thread tells: an event of its step, or that the step is over, and what broke it from outside of itself."""
+
+    key: str
+    event: DagsterEvent | None = None
+    broken: BaseException | None = None
+
+
+class Lanes:
+    """Which of the steps that could start is to start next. Pure: knows keys, lanes and priorities."""
+
+    def __init__(self, steps: Mapping[str, tuple[str | None, int]], *, at_once: int = STEPS) -> None:
+        self._steps, self._at_once = dict(steps), at_once
+        self._to_come = set(steps)
+        self._ready: set[str] = set()
+        self._running: set[str] = set()
+
+    def ready(self, key: str) -> None:
+        """All that the step needs is there, for the first time or for a retry."""
+        self._to_come.add(key)
+        self._ready.add(key)
+
+    def ended(self, key: str) -> None:
+        """The step is over."""
+        self._running.remove(key)
+        self._to_come.remove(key)
+
+    def next(self) -> str | None:
+        """The step to start now, which is then under way; None: none, for the time being."""
+        if len(self._running) >= self._at_once:
+            return None
+        in_order = sorted(self._ready, key=lambda key: (-self._steps[key][1], key))
+        fitting = [key for key in in_order if self._fits(key)]
+        # With nothing under way, those that a step would wait for never come: what they need has failed.
+        chosen = next(iter(fitting if self._running else fitting or in_order), None)
+        if chosen is not None:
+            self._ready.discard(chosen)
+            self._running.add(chosen)
+        return chosen
+
+    def _fits(self, key: str) -> bool:
+        lane, priority = self._steps[key]
+        if lane is None:
+            return True
+        busy = Counter(self._steps[running][0] for running in self._running)[lane]
+        before = any(other == lane and more > priority for other, more in map(self._steps.__getitem__, self._to_come))
+        return busy < WIDTHS[lane] and not before
+
+
+def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    instance, steps = job_context.instance, execution_plan.get_steps_to_execute_in_topo_order()
+    logs = instance.compute_log_manager
+    file_key: str = create_compute_log_file_key()  # type: ignore[no-untyped-call]
+    log_key = logs.build_log_key_for_run(job_context.run_id, file_key)
+    lanes = Lanes({step.key: (step.tags.get(LANE_TAG), int(step.tags.get(PRIORITY_TAG, 0))) for step in steps})
+    told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+    threads: dict[str, threading.Thread] = {}
+    with (
+        InstanceConcurrencyContext(instance, job_context.dagster_run) as slots,
+        execution_plan.start(
+            retry_mode=job_context.retry_mode,
+            instance_concurrency_context=slots,
+            step_dependency_config=job_context.step_dependency_config,
+        ) as active,
+        ExitStack() as capturing,
+    ):
+        try:
+            log_context = capturing.enter_context(logs.capture_logs(log_key))
+            yield DagsterEvent.capture_logs(job_context, [step.key for step in steps], log_key, log_context)
+        except Exception:  # a run without its logs is better than no run
+            yield from _handle_compute_log_setup_error(job_context, sys.exc_info())
+        try:
+            while not active.is_complete:
+                for step in active.get_steps_to_execute():
+                    lanes.ready(step.key)
+                yield from active.concurrency_event_iterator(job_context)
+                while (key := lanes.next()) is not None:
+                    context = job_context.for_step(active.get_step_by_key(key), active.get_known_state())
+                    threads[key] = _started(context, told)
+                if not threads:
+                    active.sleep_til_ready()
+                for each in _heard(told):
+                    if each.event is not None:
+                        yield each.event
+                        active.handle_event(each.event)
+                        continue
+                    threads.pop(each.key).join()
+                    lanes.ended(each.key)
+                    if each.broken is not None:
+                        raise each.broken
+                    active.verify_complete(job_context, each.key)
+                    yield from active.plan_events_iterator(job_context)
+                if check_captured_interrupt():
+                    active.check_for_interrupts()
+                    raise DagsterExecutionInterruptedError
+        finally:
+            _end(threads)
+        try:
+            capturing.close()
+        except Exception:
+            yield from _handle_compute_log_teardown_error(job_context, sys.exc_info())
+
+
+def _heard(told: queue.SimpleQueue[_Told]) -> Iterator[_Told]:
+    """What was told until now; waits a moment for something."""
+    try:
+        yield told.get(timeout=_POLL_SECONDS)
+        while True:
+            yield told.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _started(context: StepExecutionContext, told: queue.SimpleQueue[_Told]) -> threading.Thread:
+    """A thread that executes a step."""
+
+    def execute() -> None:
+        # Of what is logged meanwhile, Dagster takes all for this step's that is logged in this thread.
+        here = threading.get_ident()
+        context.log._dagster_handler.addFilter(lambda record: record.thread == here)
+        broken: BaseException | None = None
+        try:
+            for event in dagster_event_sequence_for_step(context):
+                told.put(_Told(context.step.key, event))
+        except BaseException as error:
+            broken = error
+        told.put(_Told(context.step.key, broken=broken))
+
+    thread = threading.Thread(target=execute, name=context.step.key, daemon=True)
+    thread.start()
+    return thread
+
+
+def _end(threads: Mapping[str, threading.Thread]) -> None:
+    """End the steps that are under way: after an error, or an interrupt. Nothing is lost by that."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while any(thread.is_alive() for thread in threads.values()) and time.monotonic() < deadline:
+        engine.interrupt()
+        time.sleep(_POLL_SECONDS / 4)
