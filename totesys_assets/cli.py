@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 
-from totesys_assets import cli_audit
+from totesys_assets import cli_audit, stages
 from totesys_assets.bench.command import bench
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, databases, only_one, refreshed
@@ -70,12 +70,16 @@ def main() -> None:
 
 @dataclass
 class Summary:
-    """What a refresh did, as ``--json`` prints it."""
+    """What a refresh did, as ``--json`` prints it.
+
+    ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
+    """
 
     changed: bool
     success: bool
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
@@ -156,7 +160,7 @@ def _refresh(
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
     if mark is not None and not seen.probed_only:
         remember(settings.home, mark)
-    summary.seconds = time.monotonic() - started
+    summary.seconds, summary.work = time.monotonic() - started, stages.take()
     summary.tables = _contents(warehouse, most=_MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
     return summary

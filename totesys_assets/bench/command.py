@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import only_one
 from totesys_assets.settings import Settings
+from totesys_assets.stages import NAMES
 from totesys_assets.terminal import err, out, reporter
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def _print(measured: dict[str, Any]) -> None:
         if found:
             out.print(f"\n[bold]Scale {scale}[/bold]: {orders:,} sales orders")
             out.print(_costs(found, titles, measured["memory_is"]))
-            out.print(_stages([each for each in found if each["tool"] == "totesys"], titles))
+            ours = [each for each in found if each["tool"] == "totesys"]
+            out.print("", _stages(ours, titles), "", _work(ours, titles))
     for each in measured["latency"]:
         out.print(
             f"Commit to warehouse under totesys up, scale {each['scale']}: median {each['p50']:.2f} s, "
@@ -193,7 +194,7 @@ def _print(measured: dict[str, Any]) -> None:
 
 
 def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> Grid:
-    heads = ("", "median s", "least–most", "CPU s", "servers", f"MB {memory}", "disk MB", "rows/s", "× COPY")
+    heads = ("", "seconds", "× COPY", "CPU s", "servers", f"MB {memory}", "disk MB", "rows/s")  # fits 80 columns
     grid = _grid(*heads)
     first = found[0]["scenario"]
     for each in sorted(found, key=lambda each: ([*titles].index(each["scenario"]), each["tool"] != "totesys")):
@@ -203,19 +204,18 @@ def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> 
         grid.add_row(
             title if each["tool"] == "totesys" else f"  {each['tool']}",
             f"{each['seconds']:,.2f}",
-            f"{each['least_seconds']:,.1f}–{each['most_seconds']:,.1f}",
+            f"{each['ratios']['copy']:.2f}" if "copy" in each["ratios"] else "",
             f"{each['client_cpu_seconds']:,.1f}",
             f"{each['server_cpu_seconds']:,.1f}",
             f"{each['peak_memory_bytes'] / MB:,.0f}",
             f"{(each['lake_bytes'] + each['database_bytes']) / MB:,.1f}",
             f"{each['rows_per_second']:,.{0 if each['rows_per_second'] >= 10 else 1}f}" if each["rows"] else "",
-            f"{each['ratios']['copy']:.2f}" if "copy" in each["ratios"] else "",
         )
     return grid
 
 
 def _stages(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
-    grid = _grid("seconds of ours", "start-up", *GROUPS.values(), "rest", "in the run", "events")
+    grid = _grid("seconds of ours", "start", *GROUPS.values(), "rest", "inside", "events")
     for each in ours:
         inside = each["in_the_run"]
         grid.add_row(
@@ -229,8 +229,15 @@ def _stages(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
     return grid
 
 
+def _work(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
+    grid = _grid("seconds of threads", *NAMES)
+    for each in ours:
+        grid.add_row(titles[each["scenario"]], *(f"{each['work'].get(name, 0.0):.2f}" for name in NAMES))
+    return grid
+
+
 def _grid(first: str, *heads: str) -> Grid:
-    grid = Grid(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    grid = Grid(box=None, header_style="bold underline", padding=(0, 1, 0, 0))
     grid.add_column(first, no_wrap=True)
     for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)

@@ -54,6 +54,7 @@ class Figures:
     dagster_events: int | None
     in_the_run: float | None
     stages: dict[str, float]
+    work: dict[str, float]
     ratios: dict[str, float]
 
 
@@ -95,14 +96,15 @@ def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) ->
         round(_median(run.database_bytes for run in runs)),
         round(_median(events)) if events else None,
         round(_median(inside), 3) if inside else None,
-        _stages(runs),
+        _medians([run.stages for run in runs]),
+        _medians([run.work for run in runs]),
         ratios,
     )
 
 
-def _stages(runs: Sequence[Run]) -> dict[str, float]:
-    names = dict.fromkeys(name for run in runs for name in run.stages)
-    return {name: round(_median(run.stages.get(name, 0.0) for run in runs), 3) for name in names}
+def _medians(stages: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for each in stages for name in each)
+    return {name: round(_median(each.get(name, 0.0) for each in stages), 3) for name in names}
 
 
 def _median(values: Iterable[float]) -> float:

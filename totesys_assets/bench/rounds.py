@@ -26,7 +26,7 @@ Report = Callable[[str], None]
 class Run:
     """One measured run: of whom, how long, what it cost, what it left on the disk.
 
-    ``in_the_run`` and ``stages`` are what a refresh says of itself; ``seconds`` is the whole process.
+    ``in_the_run``, ``stages`` and ``work`` are what a refresh says of itself; ``seconds`` is the whole process.
     ``yardstick_seconds`` is how long the yardstick took that ran last before it.
     """
 
@@ -45,6 +45,7 @@ class Run:
     dagster_events: int | None = None
     in_the_run: float | None = None
     stages: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,6 +105,7 @@ class Rounds:
                 dagster_events=events,
                 in_the_run=round(said["seconds"], 3),
                 stages=said["stages"],
+                work=said["work"],
             )
         )
 

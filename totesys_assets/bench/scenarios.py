@@ -98,7 +98,7 @@ SCENARIOS = (
     FULL,
     Scenario("nothing", "nothing changed", _nothing),
     Scenario("one-order", "one new order", _one_order),
-    Scenario("one-percent", "1 % of the rows changed", _one_percent),
+    Scenario("one-percent", "1 % changed", _one_percent),
     Scenario("backfill-day", "backfill of one day", _one_day),
     Scenario("backfill-month", f"backfill of {MONTH_DAYS} days", _month),
     Scenario("backfill-all", "comparing everything", _everything),

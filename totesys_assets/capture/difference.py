@@ -43,6 +43,7 @@ from totesys_assets.resources.lake import (
     register,
 )
 from totesys_assets.resources.totesys import ALIAS, READ, Snapshot
+from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 log = logging.getLogger(__name__)
 
@@ -302,20 +303,23 @@ class _Comparison:
             yield from self._all_as_new(connection)
         elif self._changes is not None:
             self._read_source(connection, self._where_changed(self._changes), self._partitions())
-            self._compare_changes(connection, held, self._changes)
+            with stage(DIFFERENCE):
+                self._compare_changes(connection, held, self._changes)
             yield from self._difference(connection)
         else:
             rows = {partition: fingerprint.rows for partition, fingerprint in self._found.items()}
             for piece in chunks(self._days, rows, CHUNK_ROWS) if self._days is not None else [None]:
                 self._read_source(connection, self._where(piece), piece.keys if piece else [WHOLE])
-                self._compare(connection, held, piece)
+                with stage(DIFFERENCE):
+                    self._compare(connection, held, piece)
                 yield from self._difference(connection)
 
     def _difference(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         counts = f"SELECT {self._partition()}, {OPERATION}, count(*) FROM difference GROUP BY ALL"
         for partition, operation, count in connection.execute(counts).fetchall():
             self._counts[partition, operation] += count
-        yield from engine.batches(connection.execute(f"SELECT {self._lake_columns()} FROM difference"))
+        rows = engine.batches(connection.execute(f"SELECT {self._lake_columns()} FROM difference"))
+        yield from timed(DIFFERENCE, rows)
 
     def _all_as_new(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         """The first capture: there is nothing to compare with, and every good row is passed on as it comes."""
@@ -326,7 +330,7 @@ class _Comparison:
             f"FROM ({READ}))"
         )
         bad = []
-        for batch in engine.batches(connection.execute(stream, [query])):
+        for batch in timed(EXTRACT, engine.batches(connection.execute(stream, [query]))):
             broken = batch.column("_broken")
             if broken.null_count < len(broken):
                 bad.append(batch.filter(broken.is_valid()).select([self._table.key, "_broken"]))
@@ -366,7 +370,8 @@ class _Comparison:
 
     def _read_source(self, connection: duckdb.DuckDBPyConnection, where: str, partitions: list[str]) -> None:
         query, rule = self._source_query(where)
-        connection.execute(_INCOMING.format(rule=rule, day=self._day()), [query])
+        with stage(EXTRACT):
+            connection.execute(_INCOMING.format(rule=rule, day=self._day()), [query])
         if connection.execute("SELECT count(_broken) FROM incoming").fetchone() != (0,):
             self._note_rejected(connection, where, partitions)
 

@@ -12,6 +12,7 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.stages import FINGERPRINT, stage
 
 # xmin changes with every write to a row, whatever last_updated says. It is the hash's seed and must not be packed into
 # the value: hashint8 folds the two halves of a bigint into one, and a whole day rewritten by the next transaction would
@@ -89,7 +90,8 @@ def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | Non
         table=quoted(table.name),
         within=within,
     )
-    return snapshot.rows(sql)
+    with stage(FINGERPRINT):
+        return snapshot.rows(sql)
 
 
 def origin(snapshot: Snapshot, table: Table) -> str:

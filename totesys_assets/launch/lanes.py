@@ -49,7 +49,7 @@ LANE_TAG = "totesys/lane"
 WIDTHS = {TOTESYS: 1, WAREHOUSE: STEPS}
 _POLL_SECONDS = 0.2
 # From an interrupt until what cannot be interrupted, a statement that waits for a lock for example, is left to its end.
-_GRACE_SECONDS = 20
+_GRACE_SECONDS = 5
 
 
 @dg.executor(name="lanes")
@@ -198,9 +198,10 @@ def _started(context: StepExecutionContext, told: queue.SimpleQueue[_Told]) -> t
     """A thread that executes a step."""
 
     def execute() -> None:
-        # Of what is logged meanwhile, Dagster takes all for this step's that is logged in this thread.
-        here = threading.get_ident()
-        context.log._dagster_handler.addFilter(lambda record: record.thread == here)
+        # While the step is under way Dagster takes for its own whatever is logged in the process.
+        handler, here = context.log._dagster_handler, threading.get_ident()
+        whatever = handler.filter
+        handler.filter = lambda record: record.thread == here and whatever(record)  # type: ignore[method-assign]
         broken: BaseException | None = None
         try:
             for event in dagster_event_sequence_for_step(context):

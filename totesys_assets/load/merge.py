@@ -20,6 +20,7 @@ from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import PROCESSED, Lake, bounds, lies_within, moment_sql, present_first, register
 from totesys_assets.resources.warehouse import ALIAS, NEWEST, Warehouse, constraints, run
+from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import asset_name, built_from
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
@@ -92,6 +93,7 @@ def load(
     warehouse.migrate()
     wanted = days if table.day_column else None
     with (
+        stage(LOAD),
         engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
         warehouse.transaction(table.name) as connection,
     ):

@@ -12,6 +12,7 @@ Does not belong here: what the rows mean.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -37,6 +38,7 @@ from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Ta
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.engine import one_line, quoted
+from totesys_assets.stages import LAKE, count, stage
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +267,7 @@ def _commit(
 ) -> None:
     fence = Transaction(writer, (table.transaction_version(writer) or 0) + 1)
     notes = [Transaction(name, number) for name, number in marks.items()]
-    with _Background(batches) as background:
+    with stage(LAKE), _Background(batches) as background:
         try:
             write_deltalake(
                 table,
@@ -283,6 +285,8 @@ def _commit(
             if isinstance(error, (OSError, DeltaError)):
                 raise unwritable(table, error) from error
             raise
+        finally:
+            count(LAKE, -background.waited)
     tidy(table)
 
 
@@ -357,6 +361,7 @@ class _Background:
         self._stop = Event()
         self._thread = Thread(target=self._make, name="batches", daemon=True)
         self.failure: BaseException | None = None
+        self.waited = 0.0  # seconds in which the writer had nothing to write
 
     def __enter__(self) -> _Background:
         self._thread.start()
@@ -385,10 +390,16 @@ class _Background:
         return False
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        while (batch := self._ready.get()) is not None:
+        while (batch := self._next()) is not None:
             yield batch
         if self.failure is not None:
             raise self.failure
+
+    def _next(self) -> pa.RecordBatch | None:
+        asked = time.monotonic()
+        batch = self._ready.get()
+        self.waited += time.monotonic() - asked
+        return batch
 
 
 def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

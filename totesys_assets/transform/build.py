@@ -42,6 +42,7 @@ from totesys_assets.resources.lake import (
     register,
     replace,
 )
+from totesys_assets.stages import STAR, timed
 
 _ATTEMPTS = 5
 _WRITER = "build"
@@ -215,7 +216,8 @@ class _Star:
     def _rows(self) -> Iterator[pa.RecordBatch]:
         month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
         yield from conform(
-            engine.batches(self._connection.execute(f"SELECT *{month} FROM ({self._query.sql})")), self._schema
+            timed(STAR, engine.batches(self._connection.execute(f"SELECT *{month} FROM ({self._query.sql})"))),
+            self._schema,
         )
 
     def _replaced(self, days: DayRange | None) -> dict[str, int]:

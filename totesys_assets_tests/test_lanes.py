@@ -1,0 +1,163 @@
+"""Steps side by side: which goes when, that they are one run all the same, and that an interrupt ends all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from totesys_assets.automation.decide import TOTESYS, WAREHOUSE
+from totesys_assets.launch.lanes import Lanes
+from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.harness.complete import require_complete
+
+BEGIN_AND_END = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS}
+
+
+def made(**steps: tuple[str | None, int]) -> Lanes:
+    """Lanes in which every step is ready."""
+    lanes = Lanes(steps)
+    for key in steps:
+        lanes.ready(key)
+    return lanes
+
+
+def test_steps_start_by_priority_and_then_by_name_up_to_two() -> None:
+    lanes = made(low=(None, 1), b=(None, 2), a=(None, 2))
+    assert [lanes.next(), lanes.next(), lanes.next()] == ["a", "b", None]
+    lanes.ended("a")
+    assert lanes.next() == "low"
+
+
+def test_one_table_at_a_time_is_captured_and_other_steps_go_beside_it() -> None:
+    lanes = made(capture=(TOTESYS, 3), another=(TOTESYS, 3), build=(None, 2))
+    assert [lanes.next(), lanes.next()] == ["another", "build"]
+    lanes.ended("build")
+    assert lanes.next() is None
+    lanes.ended("another")
+    assert lanes.next() == "capture"
+
+
+def test_facts_are_loaded_after_all_dimensions_even_those_that_are_not_ready() -> None:
+    lanes = Lanes({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0), "other": (WAREHOUSE, 0)})
+    lanes.ready("star")
+    lanes.ready("fact")
+    lanes.ready("other")
+    assert [lanes.next(), lanes.next()] == ["star", None]
+    lanes.ended("star")
+    lanes.ready("dim")
+    assert [lanes.next(), lanes.next()] == ["dim", None]
+    lanes.ended("dim")
+    assert [lanes.next(), lanes.next()] == ["fact", "other"]
+
+
+def test_facts_are_loaded_when_a_dimension_never_comes() -> None:
+    lanes = Lanes({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0)})
+    lanes.ready("star")
+    lanes.ready("fact")
+    assert lanes.next() == "star"
+    assert lanes.next() is None
+    lanes.ended("star")  # it has failed, and its dimension is not to be ready
+    assert lanes.next() == "fact"
+
+
+def test_a_step_that_is_tried_again_starts_again() -> None:
+    lanes = made(capture=(TOTESYS, 1))
+    assert lanes.next() == "capture"
+    lanes.ended("capture")
+    assert lanes.next() is None
+    lanes.ready("capture")
+    assert lanes.next() == "capture"
+
+
+@pytest.fixture
+def recorded(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
+    """A platform whose Dagster is configured as it is shipped."""
+    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
+    warehouse, state = postgres_server.database(), postgres_server.database()
+    with make_platform(source, warehouse, tmp_path, dagster=state) as platform:
+        yield platform
+
+
+def spans(platform: Platform) -> dict[str, tuple[float, float]]:
+    """When each step of the last run began and ended."""
+    (run,) = platform.instance.get_runs(limit=1)
+    found: dict[str, list[float]] = {}
+    for entry in platform.instance.all_logs(run.run_id, of_type=BEGIN_AND_END):
+        found.setdefault(str(entry.step_key), []).append(entry.timestamp)
+    return {key: (times[0], times[1]) for key, times in found.items()}
+
+
+def test_a_run_takes_its_steps_side_by_side_and_what_must_follow_does(recorded: Platform) -> None:
+    recorded.refresh()
+    steps = spans(recorded)
+    assert len(steps) == 33
+
+    def at_once(keys: list[str]) -> int:
+        moments = [begin for begin, _ in map(steps.__getitem__, keys)]
+        return max(sum(steps[key][0] <= moment < steps[key][1] for key in keys) for moment in moments)
+
+    assert at_once(list(steps)) == 2
+    assert at_once([key for key in steps if key.startswith("totesys__")]) == 1
+    dimensions = [steps[key][1] for key in steps if key.startswith("warehouse__dim")]
+    facts = [steps[key][0] for key in steps if key.startswith("warehouse__fact")]
+    assert max(dimensions) <= min(facts)
+    for table in ("sales_order", "purchase_order", "payment"):
+        assert steps[f"totesys__{table}"][1] <= steps[f"star__fact_{table}"][0]
+        assert steps[f"star__fact_{table}"][1] <= steps[f"warehouse__fact_{table}"][0]
+
+
+def test_what_a_step_logs_is_noted_once_and_with_that_step(recorded: Platform) -> None:
+    recorded.refresh()
+    (run,) = recorded.instance.get_runs(limit=1)
+    said = [(entry.step_key, entry.message) for entry in recorded.instance.all_logs(run.run_id)]
+    ends = [(key, text) for key, text in said if text.endswith(("versions added", "rows written", "rows built"))]
+    assert len(ends) == 33, ends
+    for key, text in ends:
+        assert str(key) == text.partition(":")[0].replace("/", "__")
+
+
+def test_the_seconds_of_a_run_are_shared_out_among_its_steps(platform: Platform) -> None:
+    began = time.monotonic()
+    (outcome,) = platform.refresh()
+    taken = time.monotonic() - began
+    assert set(outcome.seconds) == {"totesys", "star", "warehouse", "dagster"}
+    assert min(outcome.seconds.values()) >= 0
+    assert sum(outcome.seconds.values()) <= taken
+
+
+@contextmanager
+def locked(platform: Platform) -> Iterator[psycopg.Connection]:
+    """The source with a table that nobody can read for as long as the block."""
+    with psycopg.connect(platform.totesys_url) as connection:
+        connection.execute("LOCK TABLE payment IN ACCESS EXCLUSIVE MODE")
+        yield connection
+
+
+def test_an_interrupt_ends_a_refresh_whose_steps_wait_and_nothing_is_lost(recorded: Platform) -> None:
+    with locked(recorded) as lock:
+        command = [sys.executable, "-m", "totesys_assets.cli", "refresh", "--full"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            waits = "SELECT count(*) FROM pg_locks WHERE relation = 'payment'::regclass AND NOT granted"
+            while lock.execute(waits).fetchone() == (0,):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            time.sleep(1)  # it has noticed, and waits for the statement that waits
+            lock.rollback()
+            said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    (run,) = recorded.instance.get_runs(limit=1)
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    assert recorded.files()  # it was in the middle of its work
+    recorded.refresh()
+    require_complete(recorded)
