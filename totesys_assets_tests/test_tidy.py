@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
+
+import pytest
+from deltalake.exceptions import CommitFailedError
+from deltalake.table import TableOptimizer
 
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.resources import lake as lake_module
 from totesys_assets.resources.lake import LEDGER, MOST_FILES, Lake
+
+
+def versions(ledger: Ledger) -> int:
+    """Entries that the ledger has, each of which notes one version."""
+    return sum(total.versions for totals in ledger.totals().values() for total in totals.values())
+
+
+def entry(asset: str, number: int) -> Entry:
+    return Entry(asset, str(number), "state", 1, datetime.now(UTC), "run", inserted=1)
 
 
 def test_many_small_commits_do_not_leave_as_many_files_and_lose_no_entry(tmp_path: Path) -> None:
@@ -19,3 +35,60 @@ def test_many_small_commits_do_not_leave_as_many_files_and_lose_no_entry(tmp_pat
     assert len(table.file_uris()) <= 4
     newest = {partition: entry.rows for partition, entry in ledger.newest()["asset"].items()}
     assert sorted(newest.values()) == list(range(MOST_FILES - 2, MOST_FILES + 3))
+
+
+def test_writers_that_merge_files_at_once_double_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake_module, "MOST_FILES", 4)
+    ledger = Ledger(Lake(str(tmp_path)))
+    ledger.append([entry("first", 0)])
+
+    def write(asset: str) -> None:
+        for number in range(15):
+            ledger.append([entry(asset, number)])
+
+    threads = [Thread(target=write, args=[asset]) for asset in ("one", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert versions(ledger) == 31
+
+
+def test_of_two_merges_of_the_same_files_one_is_made(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    ledger = Ledger(lake)
+    for number in range(5):
+        ledger.append([entry("asset", number)])
+    first, second = lake.find(LEDGER), lake.find(LEDGER)
+    assert first is not None
+    assert second is not None
+    assert lake_module._merge_files(first) == 5
+    with pytest.raises(CommitFailedError):
+        lake_module._merge_files(second)
+    assert versions(ledger) == 5
+
+
+def test_files_are_left_alone_while_somebody_merges_and_for_an_hour_if_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        monkeypatch.setattr(lake_module, "_note_merging", lambda *_: None)
+        raise Killed
+
+    lake = Lake(str(tmp_path))
+    ledger = Ledger(lake)
+    for number in range(5):
+        ledger.append([entry("asset", number)])
+    with monkeypatch.context() as patch:
+        patch.setattr(TableOptimizer, "compact", killed)
+        with pytest.raises(Killed):
+            lake.compact()
+    monkeypatch.undo()
+    assert lake.compact() == {"ledger": 0}
+    later = time.time() + 3601
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert lake.compact() == {"ledger": 5}
+    assert versions(ledger) == 5

@@ -34,7 +34,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.option("--scale", "scales", multiple=True, default=["S"], show_default=True, help="S, M, L or a number.")
 @click.option("--scenario", "names", multiple=True, help="One of them only; may be given several times.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often each is measured.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often; above M once.")
 @click.option("--samples", type=click.IntRange(min=1), default=20, show_default=True, help="Orders for the latency.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything that was measured into this file.")
 @click.option("--svg", "svg_file", type=_FILE, help="Draw a chart into this file.")
@@ -134,6 +134,7 @@ def _measured(
     home: Path, scales: list[Scale], names: tuple[str, ...], rounds: int, samples: int, peers: Path | None
 ) -> dict[str, Any]:
     from totesys_assets.bench import latency
+    from totesys_assets.bench.ground import SCALES
     from totesys_assets.bench.ground import ground as prepared
     from totesys_assets.bench.report import document, machine
     from totesys_assets.bench.rivals import peers as found_in
@@ -153,7 +154,7 @@ def _measured(
             postgres, orders[scale.name] = ground.postgres(), ground.rows()["sales_order"]
             turns = Rounds(ground, say, found_in(peers) if peers else (), runs, absent)
             try:
-                turns.measure(chosen, rounds)
+                turns.measure(chosen, rounds if scale.factor <= SCALES["M"] else 1)
                 if scale.factor <= 1 and (not names or LATENCY in names):
                     latencies.append(latency.measure(ground, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping

@@ -23,8 +23,8 @@ from totesys_assets.errors import PlatformError
 
 SAMPLE_SECONDS = 0.1
 # To ask for the memory of a large process stops it for as long as its pages are counted. Samples are so far apart that
-# this is a hundredth of the time.
-PAUSE_PER_SAMPLE = 100
+# this is a twentieth of the time at most.
+PAUSE_PER_SAMPLE = 20
 TOLD_LINES = 12  # of what a failed program said
 
 

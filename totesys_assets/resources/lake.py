@@ -52,6 +52,10 @@ RECORDED = "recorded_at"
 # was committed since the last checkpoint: with Delta's own 100 that took twice as long.
 _CHECKPOINTS = {"delta.checkpointInterval": "20"}
 
+# Who merges files notes until when nobody else may: in seconds since 1970, 0 when it is done. No merge takes as long;
+# after one that was killed, the files of its table are left as they are for that time.
+_MERGING, _MERGING_SECONDS = "merging", 3600
+
 # Files in one folder of a table before they are merged: every read of the folder opens them all.
 MOST_FILES = 32
 
@@ -115,10 +119,9 @@ class Lake:
             if table is None:
                 continue
             try:
-                metrics = table.optimize.compact(writer_properties=_encodings(table))
+                merged["/".join(parts)] = _merge_files(table)
             except CommitFailedError:
                 continue
-            merged["/".join(parts)] = int(metrics["numFilesRemoved"])
             if parts[0] != INGESTION:
                 table.vacuum(dry_run=False)
         return merged
@@ -330,11 +333,34 @@ def tidy(table: DeltaTable) -> None:
         if row["count_all"] > MOST_FILES:
             only = [(folder, "=", row[f"partition.{folder}"]) for folder in folders]
             try:
-                table.optimize.compact(partition_filters=only or None, writer_properties=_encodings(table))
+                _merge_files(table, only)
             except (CommitFailedError, DeltaError, OSError) as error:
                 # Somebody else's to do, or for the next time: what was to be written is written.
                 log.warning("%s: files were not merged: %s", table.table_uri, one_line(error))
                 return
+
+
+def _merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) -> int:
+    """Merge small files, in one folder where given; returns how many. 0 while somebody else does.
+
+    delta-rs does not notice two merges of the same files at once (since its pull request 3982): both would commit, and
+    every row would be there twice. So whoever merges takes the table for itself first, in a commit that only one makes.
+    """
+    now = int(time.time())
+    if (table.transaction_version(_MERGING) or 0) > now:
+        return 0
+    _note_merging(table, now + _MERGING_SECONDS)
+    try:
+        metrics = table.optimize.compact(partition_filters=list(folder) or None, writer_properties=_encodings(table))
+    finally:
+        _note_merging(table, 0)
+    return int(metrics["numFilesRemoved"])
+
+
+def _note_merging(table: DeltaTable, until: int) -> None:
+    nothing = pa.schema(table.schema().to_arrow()).empty_table()  # type: ignore[arg-type]  # as in _encodings
+    mark = CommitProperties(app_transactions=[Transaction(_MERGING, until)])
+    write_deltalake(table, nothing, mode="append", commit_properties=mark)
 
 
 def unwritable(table: DeltaTable, error: Exception) -> PlatformError:
