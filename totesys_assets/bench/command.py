@@ -154,7 +154,10 @@ def _measured(
             postgres, orders[scale.name] = ground.postgres(), ground.rows()["sales_order"]
             turns = Rounds(ground, say, found_in(peers) if peers else (), runs, absent)
             try:
-                turns.measure(chosen, rounds if scale.factor <= SCALES["M"] else 1)
+                if scale.factor <= SCALES["M"]:
+                    turns.measure(chosen, rounds)
+                else:
+                    turns.measure([each for each in chosen if not each.is_long], 1)
                 if scale.factor <= 1 and (not names or LATENCY in names):
                     latencies.append(latency.measure(ground, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping

@@ -44,11 +44,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A refresh to measure. ``prepare`` does what comes before; it gets the number of the round."""
+    """A refresh to measure. ``prepare`` does what comes before; it gets the number of the round.
+
+    ``is_long``: on a scale above M it would take longer than it tells.
+    """
 
     name: str
     title: str
     prepare: Callable[[Ground, int], Job]
+    is_long: bool = False
 
 
 def _full(ground: Ground, _: int) -> Job:
@@ -100,8 +104,8 @@ SCENARIOS = (
     Scenario("one-order", "one new order", _one_order),
     Scenario("one-percent", "1 % changed", _one_percent),
     Scenario("backfill-day", "backfill of one day", _one_day),
-    Scenario("backfill-month", f"backfill of {MONTH_DAYS} days", _month),
-    Scenario("backfill-all", "comparing everything", _everything),
+    Scenario("backfill-month", f"backfill of {MONTH_DAYS} days", _month, is_long=True),
+    Scenario("backfill-all", "comparing everything", _everything, is_long=True),
 )
 LATENCY = "latency"  # measured by itself: see latency.py
 NAMES = (*(scenario.name for scenario in SCENARIOS), LATENCY)
