@@ -98,6 +98,6 @@ def _footnote(bench: dict[str, Any]) -> str:
     machine = bench["machine"]
     rounds = max((each["rounds"] for each in bench["figures"]), default=0)
     return (
-        f"Whole processes, median of {rounds}. {machine['cores']} cores, {machine['cpu']}, "
+        f"Whole processes, median of {rounds} at most. {machine['cores']} cores, {machine['cpu']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GB; {bench['date'][:10]}"
     )
