@@ -48,7 +48,7 @@ LANE_TAG = "totesys/lane"
 # All captures share one snapshot, which is one connection.
 WIDTHS = {TOTESYS: 1, WAREHOUSE: STEPS}
 _POLL_SECONDS = 0.2
-# From an interrupt until what cannot be interrupted, a statement that waits for a lock for example, is left to its end.
+# From an interrupt until what cannot be interrupted is left behind.
 _GRACE_SECONDS = 5
 
 
