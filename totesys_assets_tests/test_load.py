@@ -865,6 +865,13 @@ def test_a_warehouse_that_cannot_be_reached_is_said_so_without_the_password(plat
             assert "hunter2" not in str(raised.value)
 
 
+def test_a_warehouse_that_is_lost_in_mid_statement_is_said_so_in_one_line(platform: Platform) -> None:
+    with pytest.raises(PlatformError) as raised, platform.warehouse.connect() as connection:
+        warehouse_sql(platform, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
+        connection.execute("SELECT 1")
+    assert re.fullmatch(r"The warehouse gave up a statement: .*terminating connection.*\.", str(raised.value))
+
+
 def test_settings_of_the_server_in_the_url_hold_for_every_session(platform: Platform) -> None:
     warehouse = Warehouse(psycopg.conninfo.make_conninfo(platform.warehouse_url, options="-c work_mem=7MB"))
     with warehouse.connect() as connection:

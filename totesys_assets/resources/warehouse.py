@@ -87,7 +87,8 @@ class Warehouse:
     def connect(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
         """A session for small statements, in one transaction that commits when the context ends well.
 
-        Raises ConnectionFailed, and PlatformError when the login lacks a right that a statement needs.
+        Raises ConnectionFailed, and PlatformError when the login lacks a right that a statement needs, or when the
+        server gave up a statement.
         """
         # Beside the URL's own, a role to take on for example, and not in their place.
         options = f"{psycopg.conninfo.conninfo_to_dict(self._url).get('options', '')} {_SESSION}"
@@ -107,6 +108,8 @@ class Warehouse:
                 f'The login of WAREHOUSE_URL lacks a right in schema "{self.schema}": {engine.one_line(error)}. '
                 "Run deploy/sql/warehouse_grants.sql as the owner."
             ) from None
+        except psycopg.OperationalError as error:  # lost, shut down, a lock or a statement that took too long
+            raise PlatformError(f"The warehouse gave up a statement: {engine.one_line(error)}.") from error
 
     @contextmanager
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
