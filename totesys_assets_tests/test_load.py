@@ -866,10 +866,9 @@ def test_a_warehouse_that_cannot_be_reached_is_said_so_without_the_password(plat
 
 
 def test_a_warehouse_that_is_lost_in_mid_statement_is_said_so_in_one_line(platform: Platform) -> None:
-    with pytest.raises(PlatformError) as raised, platform.warehouse.connect() as connection:
-        warehouse_sql(platform, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
-        connection.execute("SELECT 1")
-    assert re.fullmatch(r"The warehouse gave up a statement: .*terminating connection.*\.", str(raised.value))
+    said = r"The warehouse gave up a statement: [^\n]*terminating connection[^\n]*\.$"
+    with pytest.raises(PlatformError, match=said), platform.warehouse.connect() as connection:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 def test_settings_of_the_server_in_the_url_hold_for_every_session(platform: Platform) -> None:
