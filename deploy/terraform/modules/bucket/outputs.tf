@@ -1,0 +1,9 @@
+output "name" {
+  description = "Name of the bucket, known once it can be written to."
+  value       = aws_s3_bucket.bucket.bucket
+}
+
+output "arn" {
+  description = "ARN of the bucket."
+  value       = aws_s3_bucket.bucket.arn
+}
