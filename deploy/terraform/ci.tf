@@ -63,12 +63,6 @@ locals {
       Action   = ["s3:GetObject", "s3:ListBucket"]
       Resource = [local.state_arn, "${local.state_arn}/*"]
     },
-    {
-      Sid      = "ReadZones"
-      Effect   = "Allow"
-      Action   = "ec2:DescribeAvailabilityZones"
-      Resource = "*" # any: the action knows no resources
-    },
   ])
 
   deploy_statements = jsonencode([

@@ -1,17 +1,8 @@
 # The network: two zones, private subnets for all but the load balancer, endpoints instead of the Internet, and the way
 # to ToteSys.
 
-data "aws_availability_zones" "available" {
-  state = "available"
-
-  filter {
-    name   = "opt-in-status"
-    values = ["opt-in-not-required"]
-  }
-}
-
 locals {
-  zones = slice(data.aws_availability_zones.available.names, 0, 2)
+  zones = [for letter in var.zones : "${var.region}${letter}"]
   # Quarters of the VPC: the first is cut in two for public subnets, the second and third are the private ones.
   public_cidrs  = [for index in range(2) : cidrsubnet(var.vpc_cidr, 3, index)]
   private_cidrs = [for index in range(2) : cidrsubnet(var.vpc_cidr, 2, index + 1)]

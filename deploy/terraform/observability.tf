@@ -202,6 +202,7 @@ resource "aws_cloudwatch_metric_alarm" "alarm" {
   comparison_operator = local.comparisons[each.value.sign]
   threshold           = each.value.than
   treat_missing_data  = "notBreaching" # silence is the business of not-up-to-date
+  actions_enabled     = true
   alarm_actions       = [aws_sns_topic.alerts.arn]
   ok_actions          = [aws_sns_topic.alerts.arn]
 }

@@ -120,6 +120,17 @@ variable "vpc_cidr" {
   }
 }
 
+variable "zones" {
+  description = "Letters of two availability zones of the region that your account has: not every account has every letter."
+  type        = list(string)
+  default     = ["a", "b"]
+
+  validation {
+    condition     = length(distinct(var.zones)) == 2 && length(var.zones) == 2 && alltrue([for letter in var.zones : can(regex("^[a-z]$", letter))])
+    error_message = "zones are two different letters, for example [\"a\", \"b\"]."
+  }
+}
+
 variable "totesys_cidrs" {
   description = "Addresses of the ToteSys database, for the security group and the route."
   type        = list(string)

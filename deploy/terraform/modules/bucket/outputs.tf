@@ -7,3 +7,8 @@ output "arn" {
   description = "ARN of the bucket."
   value       = aws_s3_bucket.bucket.arn
 }
+
+output "policy" {
+  description = "The bucket's policy."
+  value       = jsondecode(aws_s3_bucket_policy.bucket.policy)
+}

@@ -12,3 +12,8 @@ output "container" {
   description = "Name of the container, and of the port."
   value       = var.kind
 }
+
+output "definition" {
+  description = "The container, as ECS is told of it."
+  value       = jsondecode(aws_ecs_task_definition.task.container_definitions)[0]
+}

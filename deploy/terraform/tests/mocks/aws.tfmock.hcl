@@ -12,12 +12,6 @@ mock_data "aws_partition" {
   }
 }
 
-mock_data "aws_availability_zones" {
-  defaults = {
-    names = ["eu-west-2a", "eu-west-2b", "eu-west-2c"]
-  }
-}
-
 mock_resource "aws_kms_key" {
   defaults = {
     arn = "arn:aws:kms:eu-west-2:123456789012:key/11111111-1111-1111-1111-111111111111"
