@@ -12,7 +12,7 @@ module "logs" {
   expire_days     = { "" = var.log_retention_days }
   force_destroy   = !var.deletion_protection
 
-  statements = jsonencode([
+  statements = jsonencode(concat([
     {
       Sid       = "LoadBalancerLogs"
       Effect    = "Allow"
@@ -21,15 +21,17 @@ module "logs" {
       Resource  = "${local.arn}:s3:::${var.name}-logs-${local.bucket_suffix}/load-balancer/AWSLogs/${local.account}/*"
       Condition = { ArnLike = { "aws:SourceArn" = "${local.arn}:elasticloadbalancing:${var.region}:${local.account}:loadbalancer/*" } }
     },
-    {
-      Sid       = "BucketLogs"
+    ], [for part in ["lake", "work"] : {
+      Sid       = "LogsOf${title(part)}"
       Effect    = "Allow"
       Principal = { Service = "logging.s3.amazonaws.com" }
       Action    = "s3:PutObject"
-      Resource  = "${local.arn}:s3:::${var.name}-logs-${local.bucket_suffix}/s3/*"
-      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
-    },
-  ])
+      Resource  = "${local.arn}:s3:::${var.name}-logs-${local.bucket_suffix}/s3/${var.name}-${part}-${local.bucket_suffix}/*"
+      Condition = {
+        StringEquals = { "aws:SourceAccount" = local.account }
+        ArnEquals    = { "aws:SourceArn" = "${local.arn}:s3:::${var.name}-${part}-${local.bucket_suffix}" }
+      }
+  }]))
 }
 
 module "lake" {

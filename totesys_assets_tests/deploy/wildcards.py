@@ -1,7 +1,7 @@
 """Where policies say ``*``: in the text of the Terraform files, and in the documents that come out of them.
 
 Belongs here: finding them, and which of them have their reason beside them. Does not belong here: rendering the
-documents; test_terraform.py does so with stand-ins, deploy/tests/apply_on_moto.py takes them from where they were applied.
+documents; test_terraform.py does so with stand-ins, deploy/tests asks for them where they were applied.
 
 A `*` is an action or a resource that is not named in full. An object in a bucket, a stream of a log group, a task of a
 cluster are named: a `*` behind the slash or colon after their owner is none.

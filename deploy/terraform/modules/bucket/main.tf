@@ -64,16 +64,16 @@ resource "aws_s3_bucket_policy" "bucket" {
       {
         Sid       = "TlsOnly"
         Effect    = "Deny"
-        Principal = "*"    # any: a refusal, and it is meant for all
-        Action    = "s3:*" # any: the same
+        Principal = { AWS = "*" } # any: a refusal, and it is meant for all
+        Action    = "s3:*"        # any: the same
         Resource  = [aws_s3_bucket.bucket.arn, "${aws_s3_bucket.bucket.arn}/*"]
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       },
       {
         Sid       = "Tls12OrLater"
         Effect    = "Deny"
-        Principal = "*"    # any: a refusal, and it is meant for all
-        Action    = "s3:*" # any: the same
+        Principal = { AWS = "*" } # any: a refusal, and it is meant for all
+        Action    = "s3:*"        # any: the same
         Resource  = [aws_s3_bucket.bucket.arn, "${aws_s3_bucket.bucket.arn}/*"]
         Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
       },

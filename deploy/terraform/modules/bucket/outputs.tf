@@ -1,6 +1,7 @@
 output "name" {
   description = "Name of the bucket, known once it can be written to."
   value       = aws_s3_bucket.bucket.bucket
+  depends_on  = [aws_s3_bucket_policy.bucket, aws_s3_bucket_server_side_encryption_configuration.bucket]
 }
 
 output "arn" {
