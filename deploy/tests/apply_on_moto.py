@@ -80,6 +80,7 @@ def serve(port: int) -> None:
         return json.dumps({"Subscribers": found[0] if found else []})
 
     BudgetsResponse.list_tags_for_resource = lambda _: json.dumps({"ResourceTags": []})
+    BudgetsResponse.tag_resource = lambda _: json.dumps({})
     BudgetsResponse.describe_subscribers_for_notification = subscribers
     main(["--host", "127.0.0.1", "--port", str(port)])
 
@@ -91,7 +92,9 @@ def moto() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen([sys.executable, str(Path(__file__).resolve()), "--serve", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), "--serve", str(port)], stdout=log, stderr=log
+        )
         try:
             for _ in range(600):
                 with socket.socket() as probe:
@@ -162,10 +165,13 @@ def rehearse(terraform: Terraform) -> int:
 
     before = cloud.role_urls()
     terraform.variables(certificate_arn=certificate, password_version=2, provision_image_tag=NEXT)
-    changed = terraform("apply again: new passwords, next image for provision", *apply)
+    # Without a refresh, as the workflow plans: of some things moto does not give back what it was told.
+    changed = terraform("apply again", *apply, "-refresh=false")
     expect_rotated(expected, Cloud(outputs, FIRST), before, NEXT, terraform.state(), terraform.printed)
-    destroyed = re.findall(r"^(\S+): Destruction complete", changed, flags=re.MULTILINE)
-    expected.same("made anew by it", destroyed, ["module.provision.aws_ecs_task_definition.task"])
+    replaced = set(re.findall(r"^(\S+): Destruction complete", changed, flags=re.MULTILINE))
+    secrets = {f'aws_secretsmanager_secret_version.role["{name.removesuffix("-url")}"]' for name in before}
+    expected.same("replaced by it", replaced, secrets | {"module.provision.aws_ecs_task_definition.task"})
+    expected("nothing else is touched", "5 added, 0 changed, 5 destroyed" in changed)
 
     terraform("destroy", "destroy", "-auto-approve", "-input=false", "-no-color")
     expect_nothing(expected, (terraform.folder / "terraform.tfstate").read_text(encoding="utf-8"))
