@@ -71,6 +71,7 @@ def test_no_container_may_change_itself_or_gain_rights(services: dict[str, dict[
         assert "cap_add" not in service, name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert "privileged" not in service, name
+        assert "secrets" not in service, name  # Compose could not copy them into it
 
 
 def test_every_container_is_limited_in_memory_processors_processes_and_logs(
@@ -111,7 +112,7 @@ def test_a_container_knows_the_passwords_that_it_needs_and_no_other(services: di
     }
     pipeline = {"TOTESYS_URL", "DAGSTER_PASSWORD", "WAREHOUSE_LOADER_PASSWORD"}
     assert known == {
-        "postgres": set(),  # a file that Compose mounts
+        "postgres": {"POSTGRES_PASSWORD"},
         "provision": set(REQUIRED) - {"TOTESYS_URL"},
         "code-server": pipeline,
         "daemon": pipeline,

@@ -280,4 +280,5 @@ def test_a_release_fails_when_ecs_took_a_service_back_to_the_old_revision(tmp_pa
 def test_a_release_without_an_output_that_it_needs_asks_nothing_of_aws(tmp_path: Path, missing: str) -> None:
     done, calls = release(tmp_path, outputs={name: value for name, value in OUTPUTS.items() if name != missing})
     assert done.returncode != 0
+    assert f"Terraform has no output {missing.partition('.')[0]}" in done.stderr
     assert calls == []
