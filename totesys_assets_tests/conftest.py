@@ -32,7 +32,8 @@ from totesys_assets.settings import Settings
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it.
 for variable in [name for name in os.environ if name.startswith(("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_"))]:
-    del os.environ[variable]
+    if variable != "TOTESYS_DEPLOY_TOOLS":  # where `make check-deploy` has its tools: deploy/conftest.py
+        del os.environ[variable]
 
 # As in every process of the platform: see local/home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
