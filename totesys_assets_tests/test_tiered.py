@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -47,13 +47,17 @@ SETTINGS = {
 }
 
 
-def a_run(request: Request | None = None, *, job: str = "__ASSET_JOB", days: int = 0, **tags: str) -> dg.DagsterRun:
+def a_run(
+    request: Request | None = None, tags: Mapping[str, str] | None = None, *, job: str = "__ASSET_JOB", days: int = 0
+) -> dg.DagsterRun:
     """A run as Dagster makes it of a request, or of a job and a number of days."""
     if request is not None:
         wanted = run_request(request)
-        return dg.DagsterRun(job, asset_selection=frozenset(wanted.asset_selection or ()), tags={**wanted.tags, **tags})
+        return dg.DagsterRun(
+            job, asset_selection=frozenset(wanted.asset_selection or ()), tags={**wanted.tags, **(tags or {})}
+        )
     ranged = range_tags((LAST - timedelta(days=days - 1)).isoformat(), LAST.isoformat()) if days else {}
-    return dg.DagsterRun(job, tags={**ranged, **tags})
+    return dg.DagsterRun(job, tags={**ranged, **(tags or {})})
 
 
 def stale(assets: list[str], *days: date) -> dict[str, set[str]]:
@@ -96,8 +100,8 @@ def test_comparing_the_content_of_more_than_a_month_gets_a_task() -> None:
 
 
 def test_a_backfill_of_a_few_days_is_forked_whatever_dagster_calls_it() -> None:
-    assert place_of(a_run(days=2, **{BACKFILL_ID_TAG: "abcdefgh"})) == HERE
-    assert place_of(a_run(days=400, **{BACKFILL_ID_TAG: "abcdefgh"})) == TASK
+    assert place_of(a_run(tags={BACKFILL_ID_TAG: "abcdefgh"}, days=2)) == HERE
+    assert place_of(a_run(tags={BACKFILL_ID_TAG: "abcdefgh"}, days=400)) == TASK
 
 
 @pytest.mark.parametrize("job", [EVERYTHING, AUDIT, COMPACT])
@@ -106,10 +110,10 @@ def test_what_reads_everything_at_night_gets_a_task(job: str) -> None:
 
 
 def test_who_starts_a_run_may_say_where_it_is_to_go() -> None:
-    assert place_of(a_run(job=EVERYTHING, days=700, **{PLACE_TAG: HERE})) == HERE
-    assert place_of(a_run(days=1, **{PLACE_TAG: TASK})) == TASK
+    assert place_of(a_run(tags={PLACE_TAG: HERE}, job=EVERYTHING, days=700)) == HERE
+    assert place_of(a_run(tags={PLACE_TAG: TASK}, days=1)) == TASK
     with pytest.raises(PlatformError, match="tag totesys/place is 'there': set it to task or here, or drop it"):
-        place_of(a_run(**{PLACE_TAG: "there"}))
+        place_of(a_run(tags={PLACE_TAG: "there"}))
 
 
 @pytest.mark.parametrize("first", ["", "yesterday"])

@@ -1,0 +1,1 @@
+"""What runs on AWS, against stand-ins of it."""
