@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -68,16 +68,15 @@ class Wanted:
         return [login for login in (self.owner, self.loader, self.reader, self.dagster) if login]
 
     @classmethod
-    def from_env(cls, schema: str, env: Mapping[str, str] | None = None) -> Wanted:
+    def from_env(cls, schema: str) -> Wanted:
         """Read the five URLs; the reader's may be missing, and so may the admin's login, which libpq then looks for.
 
         Raises PlatformError, in a sentence without passwords, when they do not fit together.
         """
-        env = os.environ if env is None else env
-        admin_url = env.get(ADMIN) or ""
+        admin_url = os.environ.get(ADMIN) or ""
         _parts(ADMIN, admin_url)
-        owner, loader, dagster = (_login(name, env) for name in (OWNER, LOADER, DAGSTER_URL_VARIABLE))
-        reader = _login(READER, env) if env.get(READER) else None
+        owner, loader, dagster = (_login(name) for name in (OWNER, LOADER, DAGSTER_URL_VARIABLE))
+        reader = _login(READER) if os.environ.get(READER) else None
         wanted = cls(admin_url, owner, loader, reader, dagster, schema)
         for login in wanted.logins:
             if login is not dagster and login.database != owner.database:
@@ -90,14 +89,8 @@ class Wanted:
 
 def sql_folder() -> Path:
     """Where the SQL files are: in the checkout, or, as in the image, beside the environment."""
-    return next(
-        (
-            folder
-            for folder in (Path(__file__).parents[1] / "deploy" / "sql", Path(sys.prefix).parent / "sql")
-            if folder.is_dir()
-        ),
-        Path("deploy", "sql"),
-    )
+    checkout, image = Path(__file__).parents[1] / "deploy" / "sql", Path(sys.prefix).parent / "sql"
+    return checkout if checkout.is_dir() else image
 
 
 def provision(wanted: Wanted, folder: Path, say: Say) -> None:
@@ -226,8 +219,8 @@ def _within(admin_url: str, login: Login) -> str:
     return psycopg.conninfo.make_conninfo(admin_url, dbname=login.database)
 
 
-def _login(variable: str, env: Mapping[str, str]) -> Login:
-    url = env.get(variable) or ""
+def _login(variable: str) -> Login:
+    url = os.environ.get(variable) or ""
     parts = _parts(variable, url)
     missing = [
         what for what, key in (("user", "user"), ("password", "password"), ("database", "dbname")) if not parts.get(key)

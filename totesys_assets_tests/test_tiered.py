@@ -137,7 +137,9 @@ def tiered_instance(folder: Path, instance: dg.DagsterInstance, **settings: str)
     text = (folder / "dagster.yaml").read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     launcher = {"module": "totesys_assets.launch.tiered", "class": "TieredRunLauncher", "config": SETTINGS | settings}
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(config | {"run_launcher": launcher}), encoding="utf-8")
+    tidy = {"wait_for_local_processes_on_shutdown": True}
+    config |= {"run_launcher": launcher, "code_servers": tidy}
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     with dg.DagsterInstance.get() as made:
         yield made
 
