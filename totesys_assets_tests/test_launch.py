@@ -273,6 +273,15 @@ def test_a_server_ends_with_the_process_that_started_it() -> None:
     wait_for(lambda: gone(server), 30)
 
 
+def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
+    logs = "compute_logs: {module: dagster_aws.s3.compute_log_manager, class: S3ComputeLogManager, config: {bucket: b}}"
+    (tmp_path / "dagster.yaml").write_text(logs, encoding="utf-8")
+    code = "import sys; from totesys_assets.launch import worker; worker.warm_up(); print('boto3' in sys.modules)"
+    env = {**os.environ, **fork_server._ONE_THREAD, "DAGSTER_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+
+
 def test_a_process_with_other_threads_refuses_to_fork() -> None:
     code = (
         "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start(); "
