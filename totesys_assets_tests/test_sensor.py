@@ -107,6 +107,7 @@ def test_a_table_that_drifted_is_named_and_does_not_stop_the_others(platform: Pl
     platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
     (request,), _, _ = tick(platform)
     assert "totesys/address" in {"/".join(key.path) for key in request.asset_selection or []}
+    assert '"colour" (text) is new' in request.tags["totesys/left-out"]
     platform.refresh()
     with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
         tick(platform)
@@ -261,5 +262,5 @@ def test_the_daemon_evaluates_the_sensor_and_its_run_fills_the_warehouse(platfor
 
 
 def _selector(instance: dg.DagsterInstance) -> tuple[str, str]:
-    (state,) = instance.all_instigator_state()
+    (state,) = [each for each in instance.all_instigator_state() if each.instigator_name == "changes"]
     return state.instigator_origin_id, state.selector_id
