@@ -25,8 +25,8 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 BATCH_ROWS = 30_000
 # Rows compared or transformed in one piece.
 CHUNK_ROWS = 500_000
-# Of DuckDB's buffers; what does not fit is spilled to disk.
-_MEMORY_LIMIT = "400MB"
+# Of DuckDB's buffers, of which a run has two or three; what does not fit is spilled to disk.
+_MEMORY_LIMIT = "256MB"
 # One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
 # runs side by side are steps (launch/lanes.py), and beside each of them delta-rs and the servers.
 _THREADS = 1

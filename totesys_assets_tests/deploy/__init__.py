@@ -1,1 +1,1 @@
-"""Tests of what stands in AWS, against stand-ins of it. They need tools of their own: see servers.py."""
+"""The deployment, as far as it can be checked without a cloud and without Docker."""

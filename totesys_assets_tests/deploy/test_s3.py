@@ -44,9 +44,12 @@ def on_s3(postgres_server: PostgresServer, trade_template: str, tmp_path: Path, 
     @contextmanager
     def make(url: str, lake: str | None = None) -> Iterator[Platform]:
         source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
-        variables = {"LAKE_URI": lake or f"s3://{bucket}/{os.urandom(4).hex()}/lake", **s3_environment(url)}
-        with make_platform(source, postgres_server.database(), tmp_path, **variables) as platform:
-            yield platform
+        uri = lake or f"s3://{bucket}/{os.urandom(4).hex()}/lake"
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in s3_environment(url).items():
+                patch.setenv(name, value)
+            with make_platform(source, postgres_server.database(), tmp_path, LAKE_URI=uri) as platform:
+                yield platform
 
     return make
 
