@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -150,6 +153,46 @@ def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_left_alone(platf
     run = platform.instance.get_run_by_id(killed.run_id)
     assert run is not None
     assert run.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_leaves_the_warehouse_alone_is_not_taken_for_dead(platform: Platform) -> None:
+    capture, load = (
+        create_run_for_test(
+            platform.instance,
+            tags=REFRESH_TAG,
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset({dg.AssetKey(["totesys", "payment"]), dg.AssetKey([group, "fact_payment"])}),
+        )
+        for group in ("star", "warehouse")
+    )
+    now = datetime.now(UTC)
+    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, patience=-1) == [load.run_id]
+    assert capture.run_id != load.run_id
+
+
+def timers(client_port: int) -> list[tuple[int, float]]:
+    """Kind and seconds of the timer that runs on the server's end of a connection: 2 is for asking who is silent."""
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return [
+        (int(kind), int(ticks, 16) / os.sysconf("SC_CLK_TCK"))
+        for _, _, remote, state, _, timer, *_ in fields
+        if int(remote.rpartition(":")[2], 16) == client_port and state == "01"
+        for kind, ticks in [timer.split(":")]
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/net/tcp")
+def test_the_server_soon_asks_whether_the_machine_of_a_run_is_still_there(platform: Platform) -> None:
+    with platform.warehouse.alive("run"):
+        holding = "SELECT client_port FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
+        with psycopg.connect(platform.warehouse_url) as connection:
+            (port,) = [row[0] for row in connection.execute(f"{holding} AND mode = 'ShareLock'")]
+        deadline = time.monotonic() + 5
+        while (found := timers(port)[0])[0] != 2 and time.monotonic() < deadline:  # until what was said is confirmed
+            time.sleep(0.1)
+    assert found[0] == 2
+    assert found[1] <= 30
 
 
 def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(platform: Platform) -> None:

@@ -12,7 +12,7 @@ from itertools import takewhile
 import dagster as dg
 
 from totesys_assets.assets.describe import CHANGES_ONLY_TAG, own_checks
-from totesys_assets.automation.decide import Request
+from totesys_assets.automation.decide import WAREHOUSE, Request
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import look
 from totesys_assets.automation.schedules import range_tags
@@ -76,11 +76,14 @@ def fail_dead_runs(
     """Report the refreshes as failed whose process is gone, and return their ids.
 
     Dagster's run launcher does not notice a killed process; its run would stay "started", and hold up every other
-    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive.
+    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive. It
+    shows so in the warehouse: a run that leaves that alone never does, and is left to Dagster's run monitoring.
     """
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESH_TAG)):
-        run_id = record.dagster_run.run_id
+        run_id, assets = record.dagster_run.run_id, record.dagster_run.asset_selection
+        if assets is not None and not any(asset.path[0] == WAREHOUSE for asset in assets):
+            continue
         if now.timestamp() - (record.start_time or 0) > patience and not is_alive(run_id):
             instance.report_run_failed(record.dagster_run, "The run's process is gone. The next refresh does its work.")
             dead.append(run_id)
