@@ -28,6 +28,16 @@ from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, 
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+_INSTANT = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
+# One sale as the application makes it: order, transaction and payment in one transaction.
+ORDER = f"""
+    WITH sale AS (
+        INSERT INTO sales_order SELECT 2, {_INSTANT}, {_INSTANT}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
+        RETURNING created_at),
+    business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
+    INSERT INTO payment
+    SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
+"""
 
 
 def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequest], str | None, str | None]:
@@ -42,18 +52,8 @@ def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequ
 
 
 def new_order(platform: Platform) -> None:
-    """One sale as the application makes it: order, transaction and payment in one transaction."""
-    now = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
-    platform.sql(
-        f"""
-        WITH sale AS (
-            INSERT INTO sales_order SELECT 2, {now}, {now}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
-            RETURNING created_at),
-        business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
-        INSERT INTO payment
-        SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
-        """
-    )
+    """A sale in ToteSys."""
+    platform.sql(ORDER)
 
 
 def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:

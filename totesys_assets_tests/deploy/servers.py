@@ -185,6 +185,35 @@ class Moto:
         return arn, receive
 
 
+class TaskRole:
+    """Where a container of ECS gets the credentials of its task's role: no key is in its environment."""
+
+    def __init__(self) -> None:
+        # No token: SeaweedFS would look for who gave it out.
+        credentials = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": "", "Expiration": "2100-01-01T00:00:00Z"}
+        answer = json.dumps(credentials).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/role"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
 @dataclass(frozen=True)
 class Request:
     """A request as it came: ``kind`` is GET, PUT, LIST …"""
