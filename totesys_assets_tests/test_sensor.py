@@ -28,6 +28,16 @@ from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, 
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+_INSTANT = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
+# One sale as the application makes it: order, transaction and payment in one transaction.
+ORDER = f"""
+    WITH sale AS (
+        INSERT INTO sales_order SELECT 2, {_INSTANT}, {_INSTANT}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
+        RETURNING created_at),
+    business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
+    INSERT INTO payment
+    SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
+"""
 
 
 def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequest], str | None, str | None]:
@@ -42,18 +52,8 @@ def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequ
 
 
 def new_order(platform: Platform) -> None:
-    """One sale as the application makes it: order, transaction and payment in one transaction."""
-    now = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
-    platform.sql(
-        f"""
-        WITH sale AS (
-            INSERT INTO sales_order SELECT 2, {now}, {now}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
-            RETURNING created_at),
-        business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
-        INSERT INTO payment
-        SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
-        """
-    )
+    """A sale in ToteSys."""
+    platform.sql(ORDER)
 
 
 def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:
@@ -110,6 +110,7 @@ def test_a_table_that_drifted_is_named_and_does_not_stop_the_others(platform: Pl
     platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
     (request,), _, _ = tick(platform)
     assert "totesys/address" in {"/".join(key.path) for key in request.asset_selection or []}
+    assert '"colour" (text) is new' in request.tags["totesys/left-out"]
     platform.refresh()
     with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
         tick(platform)
@@ -304,5 +305,5 @@ def test_the_daemon_evaluates_the_sensor_and_its_run_fills_the_warehouse(platfor
 
 
 def _selector(instance: dg.DagsterInstance) -> tuple[str, str]:
-    (state,) = instance.all_instigator_state()
+    (state,) = [each for each in instance.all_instigator_state() if each.instigator_name == "changes"]
     return state.instigator_origin_id, state.selector_id

@@ -68,6 +68,10 @@ MOST_FILES = 32
 # table of ten million rows. The nightly compaction makes large files of small ones.
 _FILE_BYTES = 8_000_000
 
+# Commits are exclusive through conditional PUT; without it two writers could both win. Checksums of what is written
+# are asked for by buckets that lock objects for a time (object lock with a default retention).
+_S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+
 
 class LostRace(Exception):
     """Another writer committed to the table after it was opened: what was computed from it must be thrown away."""
@@ -78,8 +82,7 @@ class Lake:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        # On S3 commits are exclusive through conditional PUT; without it two writers could both win.
-        self._options = {"aws_conditional_put": "etag"} if uri.startswith("s3://") else None
+        self._options = _S3 if uri.startswith("s3://") else None
 
     def location(self, *parts: str) -> str:
         """URI of a table."""

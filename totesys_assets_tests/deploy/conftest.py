@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from totesys_assets_tests.deploy.servers import Moto, Proxy, SeaweedFS
 
 PROJECT = Path(__file__).parents[2]
 # The environment of the tools, as `make check-deploy` names it.
@@ -27,3 +30,30 @@ def tool(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not here; make check-deploy brings it")
     return found
+
+
+@pytest.fixture(scope="session")
+def seaweed(scratch: Path) -> Iterator[SeaweedFS]:
+    """One S3 server for all tests."""
+    server = SeaweedFS(tool("weed"), scratch / "seaweed")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def moto(scratch: Path) -> Iterator[Moto]:
+    """One moto server for all tests."""
+    server = Moto(tool("moto_server"), scratch)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(seaweed: SeaweedFS) -> Iterator[Proxy]:
+    """A way to the S3 server on which every request is seen."""
+    proxy = Proxy(seaweed.url)
+    yield proxy
+    proxy.stop()
