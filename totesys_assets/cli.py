@@ -1,4 +1,4 @@
-"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``sql``, ``simulate``.
+"""The command line: ``totesys up``, ``refresh``, ``status``, ``migrate``, ``provision``, ``sql``, ``simulate``.
 
 More of them are in cli_audit.py and in bench/. Belongs here: options, progress and what is printed. Does not belong
 here: the work itself.
@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -365,6 +366,24 @@ def migrate() -> None:
         done = Warehouse(url, settings.warehouse_schema).migrate()
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
     out.print(f"[green]✓[/green] {what} ({address(url)}, schema {settings.warehouse_schema}).", soft_wrap=True)
+
+
+@main.command()
+@click.option(
+    "--sql", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the SQL files."
+)
+def provision(folder: Path | None) -> None:
+    """Make databases, roles, passwords and tables as the URLs in the environment say; before every start of a version.
+
+    WAREHOUSE_ADMIN_URL is the login that may (PGUSER and PGPASSWORD may supply it). Those that are made:
+    WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader's), WAREHOUSE_READER_URL (may be missing), TOTESYS_DAGSTER_URL.
+    """
+    from totesys_assets import provision as work
+
+    work.provision(
+        work.Wanted.from_env(Settings.from_env().warehouse_schema), folder or work.sql_folder(), reporter(out)
+    )
+    out.print("[green]✓[/green] Everything is there for the platform to start.")
 
 
 @main.command()

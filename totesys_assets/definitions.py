@@ -10,6 +10,7 @@ from totesys_assets.assets.checks import audit_checks
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.warehouse import warehouse_assets
+from totesys_assets.automation.alerts import audit_alert, failure_alert, freshness_sensor
 from totesys_assets.automation.jobs import asset_jobs, compact_job
 from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
@@ -18,6 +19,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.launch.lanes import lanes_executor
 from totesys_assets.local.home import Databases, databases
 from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.notices import Notices
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
@@ -30,6 +32,7 @@ def build_definitions(
     """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
     settings = settings or Settings.from_env()
     tables, partitions = catalogue(), daily_partitions(settings)
+    everything, backfill, audit = asset_jobs(tables)
     compact = compact_job()
     return dg.Definitions(
         assets=[
@@ -38,9 +41,9 @@ def build_definitions(
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
         asset_checks=[audit_checks(tables, settings)],
-        jobs=[*asset_jobs(tables), compact],
+        jobs=[everything, backfill, audit, compact],
         schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
-        sensors=[changes_sensor(settings)],
+        sensors=[changes_sensor(settings), freshness_sensor(settings), failure_alert(), audit_alert(audit)],
         resources={**make_resources(settings), **(resources or {})},
         executor=lanes_executor,
     )
@@ -76,6 +79,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         "session": open_session,
         "warehouse": open_warehouse,
         "lake": Lake(settings.lake_uri),
+        "notices": Notices(settings.alert_topic, settings.ui_url),
     }
 
 

@@ -7,14 +7,18 @@ Values are read when asked for, never at import; URLs hold passwords and are kep
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
 FIRST_DAY = date(2022, 11, 3)
 FIRST_DAY_FILE = "first_day"
+# Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
+STALE_MINUTES = 30
 
 
 class SettingsError(ValueError):
@@ -32,6 +36,9 @@ class Settings:
     warehouse_url: str | None = field(default=None, repr=False)
     first_day: date = FIRST_DAY
     allow_superuser: bool = False
+    alert_topic: str | None = None
+    ui_url: str | None = None
+    stale_minutes: int = STALE_MINUTES
 
     @property
     def superuser_allowed(self) -> bool:
@@ -55,6 +62,9 @@ class Settings:
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
+            alert_topic=_topic(env.get("TOTESYS_ALERT_TOPIC") or None),
+            ui_url=_ui_url(env.get("TOTESYS_UI_URL") or None),
+            stale_minutes=_minutes(env.get("TOTESYS_STALE_MINUTES") or str(STALE_MINUTES)),
         )
 
 
@@ -109,3 +119,27 @@ def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
         return date.fromisoformat(value)
     except ValueError:
         raise SettingsError(f"{said_by} is {value!r}: set it to a date such as {FIRST_DAY}.") from None
+
+
+def _topic(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+", value):
+        raise SettingsError(
+            f"TOTESYS_ALERT_TOPIC is {value!r}: set it to the ARN of an SNS topic, arn:aws:sns:region:account:name."
+        )
+    return value
+
+
+def _ui_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        # Not quoted: it may hold a login.
+        raise SettingsError("TOTESYS_UI_URL is not the address of a UI: set it to https://host, without a login.")
+    return value.rstrip("/")
+
+
+def _minutes(value: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,5}", value):
+        raise SettingsError(f"TOTESYS_STALE_MINUTES is {value!r}: set it to a number of minutes, 1 or more.")
+    return int(value)

@@ -30,9 +30,11 @@ from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 
-# Settings of the developer's own platform must not leak into the tests, nor theirs into it.
-for variable in [name for name in os.environ if name.startswith(("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_"))]:
-    del os.environ[variable]
+# Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
+OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_", "AWS_")
+for variable in [name for name in os.environ if name.startswith(OURS)]:
+    if variable != "TOTESYS_DEPLOY_TOOLS":  # where `make check-deploy` has its tools: deploy/conftest.py
+        del os.environ[variable]
 
 # As in every process of the platform: see local/home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"

@@ -676,6 +676,35 @@ def test_half_of_the_rows_may_go_unasked(platform: Platform) -> None:
     assert refresh(platform).total("deleted") == 50
 
 
+def backfill(platform: Platform, day: date) -> Captured:
+    with platform.totesys.snapshot() as snapshot:
+        return capture_from(snapshot, platform, days=DayRange(day, day), changes_only=False)
+
+
+def test_a_backfill_tells_a_day_that_was_emptied_from_a_table_that_was(platform: Platform) -> None:
+    other = ORDER_DAY - timedelta(days=1)
+    add_orders(platform, 20, day=other)
+    add_orders(platform, 40, first=22)
+    refresh(platform)
+    platform.sql("DELETE FROM sales_order WHERE created_at < %s", [ORDER_DAY])
+    assert backfill(platform, other).total("deleted") == 20
+    platform.sql("DELETE FROM sales_order WHERE sales_order_id > 3")
+    with pytest.raises(MassDeletion, match=r'"sales_order" had 41 rows and now has 1'):
+        backfill(platform, ORDER_DAY)
+
+
+def test_a_backfill_examines_no_days_but_its_own_unless_rows_are_gone(platform: Platform) -> None:
+    add_orders(platform, 40)
+    refresh(platform)
+    platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 5")
+    one_day = DayRange(ORDER_DAY, ORDER_DAY)
+    for gone, scans_of_everything in ((), 0), ((7,), 1):
+        platform.sql("DELETE FROM sales_order WHERE sales_order_id = ANY(%s)", [list(gone)])
+        with platform.totesys.snapshot() as snapshot:
+            captured = capture_from(snapshot, platform, days=one_day, changes_only=False)
+            assert (captured.versions, len(snapshot.scans)) == (1, scans_of_everything)
+
+
 # Failures
 
 

@@ -122,6 +122,14 @@ def test_only_the_folders_of_the_days_asked_for_are_opened(lake: Lake) -> None:
         connection.close()
 
 
+def test_a_folder_of_any_name_can_be_read(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "a lake, ü"))
+    append(lake.open_star(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
+    with engine.connect() as connection:
+        source = register(connection, "held", lake.open_star(TRANSACTION))
+        assert connection.execute(f"SELECT sum(transaction_id) FROM {source}").fetchall() == [(3,)]
+
+
 # The fence
 
 

@@ -173,7 +173,7 @@ def test_a_run_is_ended_by_another_process_than_the_one_that_launched_it(daemon:
     with daemon.held_up(daemon.submit) as run_id:
         with dg.DagsterInstance.from_ref(daemon.instance.get_ref()) as elsewhere:
             assert elsewhere.run_launcher.terminate(run_id)
-        wait_for(lambda: gone(daemon.pid_of(run_id)), 20)
+        wait_for(lambda: gone(daemon.pid_of(run_id)), 60)
         assert daemon.end_of(run_id) == dg.DagsterRunStatus.CANCELED
         assert not daemon.launcher.terminate(run_id)
 
@@ -271,6 +271,15 @@ def test_a_server_ends_with_the_process_that_started_it() -> None:
         server = int(parent.stdout.readline())
         parent.kill()
     wait_for(lambda: gone(server), 30)
+
+
+def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
+    logs = "compute_logs: {module: dagster_aws.s3.compute_log_manager, class: S3ComputeLogManager, config: {bucket: b}}"
+    (tmp_path / "dagster.yaml").write_text(logs, encoding="utf-8")
+    code = "import sys; from totesys_assets.launch import worker; worker.warm_up(); print('boto3' in sys.modules)"
+    env = {**os.environ, **fork_server._ONE_THREAD, "DAGSTER_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
 
 
 def test_a_process_with_other_threads_refuses_to_fork() -> None:

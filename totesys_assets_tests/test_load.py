@@ -741,6 +741,20 @@ def test_a_transaction_that_moved_is_there_whichever_day_is_loaded_first(
     assert [row["transaction_id"] for row in versions].count(1) == 1
 
 
+@pytest.mark.parametrize("at_once", [2, 2_000_000])
+def test_a_transaction_seen_on_two_days_is_one_row_of_a_first_load(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("totesys_assets.load.merge._KEYS_AT_ONCE", at_once)
+    refresh(platform, "dim_transaction")
+    platform.sql("UPDATE transaction SET created_at = '2024-08-21 10:00' WHERE transaction_id = 1")
+    refresh(platform, "dim_transaction", days=DAY[21])  # and not of day 20, which it has left
+    warehouse_sql(platform, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    load_only(platform, "dim_transaction")
+    present = "SELECT transaction_id, _created_date FROM dim_transaction WHERE transaction_id = 1"
+    assert platform.query(present) == [(1, date(2024, 8, 21))]
+
+
 def test_a_transaction_that_left_all_its_days_is_gone(platform: Platform) -> None:
     refresh(platform, "dim_transaction")
     platform.sql("UPDATE transaction SET created_at = '2024-08-19 10:00' WHERE transaction_id = 1")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -25,6 +28,16 @@ from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, 
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+_INSTANT = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
+# One sale as the application makes it: order, transaction and payment in one transaction.
+ORDER = f"""
+    WITH sale AS (
+        INSERT INTO sales_order SELECT 2, {_INSTANT}, {_INSTANT}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
+        RETURNING created_at),
+    business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
+    INSERT INTO payment
+    SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
+"""
 
 
 def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequest], str | None, str | None]:
@@ -39,18 +52,8 @@ def tick(platform: Platform, cursor: str | None = None) -> tuple[list[dg.RunRequ
 
 
 def new_order(platform: Platform) -> None:
-    """One sale as the application makes it: order, transaction and payment in one transaction."""
-    now = "date_trunc('milliseconds', now() AT TIME ZONE 'UTC')"
-    platform.sql(
-        f"""
-        WITH sale AS (
-            INSERT INTO sales_order SELECT 2, {now}, {now}, 1, 1, 1, 5000, 3.10, 1, '2024-09-02', '2024-09-03', 1
-            RETURNING created_at),
-        business AS (INSERT INTO transaction SELECT 3, 'SALE', 2, NULL, created_at, created_at FROM sale)
-        INSERT INTO payment
-        SELECT 3, created_at, created_at, 3, 1, 15500.00, 1, 1, false, '2024-09-03', 12345678, 87654321 FROM sale
-        """
-    )
+    """A sale in ToteSys."""
+    platform.sql(ORDER)
 
 
 def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:
@@ -107,6 +110,7 @@ def test_a_table_that_drifted_is_named_and_does_not_stop_the_others(platform: Pl
     platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
     (request,), _, _ = tick(platform)
     assert "totesys/address" in {"/".join(key.path) for key in request.asset_selection or []}
+    assert '"colour" (text) is new' in request.tags["totesys/left-out"]
     platform.refresh()
     with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
         tick(platform)
@@ -149,6 +153,46 @@ def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_left_alone(platf
     run = platform.instance.get_run_by_id(killed.run_id)
     assert run is not None
     assert run.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_leaves_the_warehouse_alone_is_not_taken_for_dead(platform: Platform) -> None:
+    capture, load = (
+        create_run_for_test(
+            platform.instance,
+            tags=REFRESH_TAG,
+            status=dg.DagsterRunStatus.STARTED,
+            asset_selection=frozenset({dg.AssetKey(["totesys", "payment"]), dg.AssetKey([group, "fact_payment"])}),
+        )
+        for group in ("star", "warehouse")
+    )
+    now = datetime.now(UTC)
+    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, patience=-1) == [load.run_id]
+    assert capture.run_id != load.run_id
+
+
+def timers(client_port: int) -> list[tuple[int, float]]:
+    """Kind and seconds of the timer that runs on the server's end of a connection: 2 is for asking who is silent."""
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return [
+        (int(kind), int(ticks, 16) / os.sysconf("SC_CLK_TCK"))
+        for _, _, remote, state, _, timer, *_ in fields
+        if int(remote.rpartition(":")[2], 16) == client_port and state == "01"
+        for kind, ticks in [timer.split(":")]
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/net/tcp")
+def test_the_server_soon_asks_whether_the_machine_of_a_run_is_still_there(platform: Platform) -> None:
+    with platform.warehouse.alive("run"):
+        holding = "SELECT client_port FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
+        with psycopg.connect(platform.warehouse_url) as connection:
+            (port,) = [row[0] for row in connection.execute(f"{holding} AND mode = 'ShareLock'")]
+        deadline = time.monotonic() + 5
+        while (found := timers(port)[0])[0] != 2 and time.monotonic() < deadline:  # until what was said is confirmed
+            time.sleep(0.1)
+    assert found[0] == 2
+    assert found[1] <= 30
 
 
 def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(platform: Platform) -> None:
@@ -261,5 +305,5 @@ def test_the_daemon_evaluates_the_sensor_and_its_run_fills_the_warehouse(platfor
 
 
 def _selector(instance: dg.DagsterInstance) -> tuple[str, str]:
-    (state,) = instance.all_instigator_state()
+    (state,) = [each for each in instance.all_instigator_state() if each.instigator_name == "changes"]
     return state.instigator_origin_id, state.selector_id

@@ -11,6 +11,7 @@ from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, Setting
 
 TOTESYS = "postgresql://reader:s3cret@db.example:5432/totesys"
 WAREHOUSE = "postgresql://writer:s3cret@db.example:5432/warehouse"
+TOPIC = "arn:aws:sns:eu-west-2:123456789012:alerts"
 
 
 @pytest.fixture
@@ -51,6 +52,9 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path, monkeypatch: pytes
         "WAREHOUSE_SCHEMA",
         "TOTESYS_FIRST_DAY",
         "TOTESYS_ALLOW_SUPERUSER",
+        "TOTESYS_ALERT_TOPIC",
+        "TOTESYS_UI_URL",
+        "TOTESYS_STALE_MINUTES",
     )
     assert Settings.from_env(dict.fromkeys(names, "")) == Settings.from_env({})
 
@@ -64,8 +68,22 @@ def test_every_variable_is_read(home: Path) -> None:
         WAREHOUSE_SCHEMA="analytics",
         TOTESYS_FIRST_DAY="2024-08-19",
         TOTESYS_ALLOW_SUPERUSER="1",
+        TOTESYS_ALERT_TOPIC=TOPIC,
+        TOTESYS_UI_URL="https://totesys.example/",
+        TOTESYS_STALE_MINUTES="45",
     )
-    assert settings == Settings(home, "s3://bucket/prefix", "analytics", TOTESYS, WAREHOUSE, date(2024, 8, 19), True)
+    assert settings == Settings(
+        home,
+        "s3://bucket/prefix",
+        "analytics",
+        TOTESYS,
+        WAREHOUSE,
+        date(2024, 8, 19),
+        True,
+        TOPIC,
+        "https://totesys.example",
+        45,
+    )
 
 
 def test_the_environment_is_read_when_it_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +229,25 @@ def test_a_switch_that_is_neither_on_nor_off_is_refused(home: Path, value: str) 
     with pytest.raises(SettingsError) as caught:
         read(home, TOTESYS_ALLOW_SUPERUSER=value)
     assert str(caught.value) == f"TOTESYS_ALLOW_SUPERUSER is {value!r}: set it to 1, or unset it."
+
+
+@pytest.mark.parametrize(
+    "value", ["alerts", "arn:aws:sqs:eu-west-2:123456789012:alerts", f"{TOPIC} ", "arn:aws:sns:::x"]
+)
+def test_what_is_no_topic_is_refused(home: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match=r"^TOTESYS_ALERT_TOPIC is .*: set it to the ARN of an SNS topic, "):
+        read(home, TOTESYS_ALERT_TOPIC=value)
+
+
+@pytest.mark.parametrize("value", ["totesys.example", "ftp://totesys.example", "https://ops:s3cret@totesys.example"])
+def test_what_is_no_address_of_a_ui_is_refused_and_not_quoted(home: Path, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_UI_URL=value)
+    assert str(caught.value) == ("TOTESYS_UI_URL is not the address of a UI: set it to https://host, without a login.")
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "half an hour"])
+def test_what_is_no_number_of_minutes_is_refused(home: Path, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_STALE_MINUTES=value)
+    assert str(caught.value) == f"TOTESYS_STALE_MINUTES is '{value}': set it to a number of minutes, 1 or more."

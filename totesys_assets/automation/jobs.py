@@ -11,7 +11,7 @@ from totesys_assets.resources.lake import Lake
 
 # The tag that all refreshes carry: they run one after the other, and the sensor waits for them.
 REFRESH_TAG = {"totesys/refresh": "true"}
-EVERYTHING, AUDIT = "refresh_everything", "audit"
+EVERYTHING, AUDIT, COMPACT = "refresh_everything", "audit", "compact_lake"
 
 
 def asset_jobs(catalogue: Catalogue) -> list[Any]:
@@ -55,7 +55,7 @@ def compact_job() -> dg.JobDefinition:
         for location, merged in lake.compact().items():
             context.log.info(f"{location}: {merged} files merged")
 
-    @dg.job(name="compact_lake", description="Merges the lake's small files. No row changes.")
+    @dg.job(name=COMPACT, description="Merges the lake's small files. No row changes.")
     def compact_lake() -> None:
         compact_tables()
 

@@ -12,6 +12,7 @@ from dagster._core.execution.execute_in_process import core_execute_in_process
 
 from totesys_assets.assets.describe import ACCEPT_DELETIONS_TAG
 from totesys_assets.automation.decide import Request
+from totesys_assets.automation.records import step_failure
 from totesys_assets.automation.sensors import run_request
 
 # Dagster's own account of a run goes to its event log; on the terminal it would drown everything else.
@@ -52,23 +53,12 @@ def execute(
         raise_on_error=False,
         run_tags={**wanted.tags, **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {})},
     )
-    failures = [_sentence(event) for event in result.all_events if event.is_step_failure]
+    failures = [step_failure(event) for event in result.all_events if event.is_step_failure]
     if not result.success and not failures:
         failures = [event.message or "The run failed." for event in result.all_events if event.is_failure][:1]
     seconds = _seconds_by_group(instance, result.run_id)
     seconds["dagster"] = max(0.0, time.monotonic() - started - sum(seconds.values()))
     return Outcome(result.run_id, request, result.success, failures, seconds)
-
-
-def _sentence(event: dg.DagsterEvent) -> str:
-    """The description that an asset gave to its failure, or the innermost message of what it raised."""
-    failure = event.step_failure_data
-    if failure.user_failure_data is not None and failure.user_failure_data.description:
-        return failure.user_failure_data.description
-    error = failure.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error is not None else f"{event.step_key} failed."
 
 
 def _seconds_by_group(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

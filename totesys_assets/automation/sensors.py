@@ -12,7 +12,7 @@ from itertools import takewhile
 import dagster as dg
 
 from totesys_assets.assets.describe import CHANGES_ONLY_TAG, own_checks
-from totesys_assets.automation.decide import Request
+from totesys_assets.automation.decide import WAREHOUSE, Request
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import look
 from totesys_assets.automation.schedules import range_tags
@@ -24,6 +24,11 @@ from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 
+CHANGES = "changes"
+# Why a tick requests nothing when all is up to date.
+NOTHING_CHANGED = "Nothing changed."
+# What a look could not examine, of the runs that it requested: their success says nothing of that.
+LEFT_OUT_TAG = "totesys/left-out"
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
 # out, and the sensor ticks every 10 s.
 INTERVAL_SECONDS = 1
@@ -49,15 +54,19 @@ def back_off_seconds(failures: int) -> int:
     return min(_FIRST_BACK_OFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACK_OFF_SECONDS) if failures else 0
 
 
-def run_request(request: Request) -> dg.RunRequest:
-    """A run of the request. It has no run key: that would forbid its repetition after a failure for ever."""
+def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
+    """A run of the request. It has no run key: that would forbid its repetition after a failure for ever.
+
+    ``left_out``: what could not be examined when it was decided, and so is not in it.
+    """
     days = request.days
     return dg.RunRequest(
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
         asset_check_keys=own_checks(request.assets),
         tags=REFRESH_TAG
         | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {})
-        | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {}),
+        | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
+        | ({LEFT_OUT_TAG: left_out} if left_out else {}),
     )
 
 
@@ -67,11 +76,14 @@ def fail_dead_runs(
     """Report the refreshes as failed whose process is gone, and return their ids.
 
     Dagster's run launcher does not notice a killed process; its run would stay "started", and hold up every other
-    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive.
+    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive. It
+    shows so in the warehouse: a run that leaves that alone never does, and is left to Dagster's run monitoring.
     """
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESH_TAG)):
-        run_id = record.dagster_run.run_id
+        run_id, assets = record.dagster_run.run_id, record.dagster_run.asset_selection
+        if assets is not None and not any(asset.path[0] == WAREHOUSE for asset in assets):
+            continue
         if now.timestamp() - (record.start_time or 0) > patience and not is_alive(run_id):
             instance.report_run_failed(record.dagster_run, "The run's process is gone. The next refresh does its work.")
             dead.append(run_id)
@@ -95,7 +107,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
     """The sensor ``changes``: a tick looks, and if there is nothing to do waits for it up to ``wait_seconds``."""
 
     @dg.sensor(
-        name="changes",
+        name=CHANGES,
         target=dg.AssetSelection.all(),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -128,14 +140,15 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=cursor)
                 for problem in seen.problems:
                     context.log.error(str(problem))
+                problems = " ".join(str(problem) for problem in seen.problems)
                 if seen.requests:
-                    return dg.SensorResult(run_requests=[run_request(request) for request in seen.requests])
-                if seen.problems:  # everything else is up to date: now let the tick itself be red
-                    raise dg.Failure(" ".join(str(problem) for problem in seen.problems))
+                    return dg.SensorResult(run_requests=[run_request(request, problems) for request in seen.requests])
+                if problems:  # everything else is up to date: now let the tick itself be red
+                    raise dg.Failure(problems)
                 cursor = seen.mark
                 pause = PAUSE_PER_LOOK * (time.monotonic() - started) if alarmed else 0.0
                 if not patience.until(probe.moved, pause=pause):
-                    return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)
+                    return dg.SensorResult(skip_reason=NOTHING_CHANGED, cursor=cursor)
                 alarmed = True
 
     return _changes

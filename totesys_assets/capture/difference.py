@@ -184,7 +184,7 @@ def capture(
     snapshot = settle(ledger, snapshot)
     wanted = days if table.day_column else None
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        found = fingerprints(snapshot, table, all_days, wanted if changes_only else None)
+        found = fingerprints(snapshot, table, all_days, wanted)
     if lake.find(INGESTION, table.name) is None:
         ledger.forget(asset_name(table), run_id)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
@@ -195,8 +195,12 @@ def capture(
     partitions = wanted.keys if wanted is not None else [WHOLE]
     if not accept_deletions:
         rows = {key: entry.rows for key, entry in known.items()}
-        looked_at = partitions if changes_only else rows.keys()
-        now = dict.fromkeys(looked_at, 0) | {key: each.rows for key, each in found.items()}
+        now = dict.fromkeys(partitions, 0) | {key: each.rows for key, each in found.items()}
+        if not changes_only and any(now[key] < rows.get(key, 0) for key in partitions):
+            # A day that was emptied, or a table? Only a look at all days tells.
+            with engine.readable_errors(failed):
+                everything = fingerprints(snapshot, table, all_days)
+            now = dict.fromkeys(rows, 0) | {key: each.rows for key, each in everything.items()}
         _refuse_mass_deletion(table, sum(rows.values()), sum((rows | now).values()))
     written = changes(snapshot, table, partitions, found, known) if changes_only else None
     for _ in range(_ATTEMPTS):

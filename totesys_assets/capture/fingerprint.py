@@ -70,6 +70,7 @@ def fingerprints(
     snapshot.require(table)
     scanned = snapshot.scans.get((table.name, days))
     if scanned is None:
+        only = None if only == days else only
         scanned = _scan(snapshot, table, days, only)
         if only is None:
             snapshot.scans[table.name, days] = scanned

@@ -108,12 +108,19 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's process is there, as far as this machine can tell."""
-        noted = json.loads(run.tags.get(WORKER_TAG, "{}"))
-        if noted.get("host") != socket.gethostname():
+        if host_of(run) != socket.gethostname():
             return CheckRunHealthResult(WorkerStatus.RUNNING, "Not to be seen from here.")
+        noted = json.loads(run.tags[WORKER_TAG])
         if noted["began"] is not None and noted == _process(noted["pid"]):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "The run's process is gone.")
+
+
+def host_of(run: DagsterRun) -> str | None:
+    """Name of the machine on which the run was forked; None if it was not."""
+    # Who starts a run again copies its tags; one that then went Dagster's own way has both.
+    noted = json.loads(run.tags.get(WORKER_TAG, "{}")) if GRPC_INFO_TAG not in run.tags else {}
+    return noted.get("host")
 
 
 def _location_of(context: LaunchRunContext) -> GrpcServerCodeLocation | None:

@@ -39,17 +39,12 @@ _LATE = (
     "dagster._cli.api",
     "dagster._core.execution.plan.active",
     "dagster._core.instance.runs.run_domain",
-    "dagster._core.storage.local_compute_log_manager",
-    "dagster._core.storage.root",
     "deltalake.fs",
     "iso4217",
     "pandas",
     "psycopg2.extras",
     "pyarrow.dataset",
     "sqlglot.lineage",
-    "totesys_assets.dagster_storage",
-    "totesys_assets.launch.coordinator",
-    "totesys_assets.launch.launcher",
     "totesys_assets.local.postgres",
     "upath",
 )
@@ -72,7 +67,7 @@ def warm_up() -> None:
     from totesys_assets.catalogue.catalogue import catalogue
     from totesys_assets.definitions import build_definitions
 
-    for module in _LATE:
+    for module in (*_LATE, *_of_instance()):
         importlib.import_module(module)
     # Thrown away: a run builds its own, from the settings that it finds. What is read on the way, the catalogue and the
     # star's SQL, stays read.
@@ -86,6 +81,16 @@ def warm_up() -> None:
     tasks = Path("/proc/self/task")
     if threads := len(list(tasks.iterdir())) - 1:
         raise RuntimeError(f"The fork server has {threads} threads beside its own, and cannot fork safely.")
+
+
+def _of_instance() -> set[str]:
+    """The modules of storages, logs and launcher that dagster.yaml names. For logs in S3, half a second of a run."""
+    from dagster._core.instance.ref import InstanceRef
+    from dagster._serdes import ConfigurableClassData
+
+    home = os.environ.get("DAGSTER_HOME")
+    named = InstanceRef.from_dir(home) if home else ()
+    return {each.module_name for each in named if isinstance(each, ConfigurableClassData)}
 
 
 def _serve(requests: Connection) -> None:

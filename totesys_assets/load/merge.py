@@ -23,6 +23,8 @@ from totesys_assets.resources.warehouse import ALIAS, NEWEST, Warehouse, constra
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import asset_name, built_from
 
+# Distinct keys that are counted at once: 100 MB.
+_KEYS_AT_ONCE = 2_000_000
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
 # from a day comes before the arrival at another, then by month and key.
 _ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', created_date), {key}"
@@ -210,9 +212,16 @@ def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:
 
 
 def _is_doubled(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> bool:
-    """True when a key is on more than one day; to count costs less than to sort all rows by their keys."""
-    query = f"SELECT count(*) > count(DISTINCT {quoted(table.key)}) FROM {rows} AS star"
-    return table.day_column is not None and connection.execute(query).fetchone() == (True,)
+    """True when a key is on more than one day; to count costs less than to sort all rows by their keys.
+
+    Keys are counted by their remainders, so that not all of them are in memory at once.
+    """
+    if table.day_column is None:
+        return False
+    count = connection.execute(f"SELECT count(*) FROM {rows} AS star").fetchall()[0][0]
+    key, parts = quoted(table.key), 1 + count // _KEYS_AT_ONCE
+    query = f"SELECT count(*) > count(DISTINCT {key}) FROM {rows} AS star WHERE hash({key}) % {parts} ="
+    return any(connection.execute(f"{query} {part}").fetchone() == (True,) for part in range(parts))
 
 
 def _fill_fact(

@@ -25,8 +25,8 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 BATCH_ROWS = 30_000
 # Rows compared or transformed in one piece.
 CHUNK_ROWS = 500_000
-# Of DuckDB's buffers; what does not fit is spilled to disk.
-_MEMORY_LIMIT = "400MB"
+# Of DuckDB's buffers, of which a run has two or three; what does not fit is spilled to disk.
+_MEMORY_LIMIT = "256MB"
 # One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
 # runs side by side are steps (launch/lanes.py), and beside each of them delta-rs and the servers.
 _THREADS = 1
@@ -118,9 +118,23 @@ def reason(error: Exception) -> str:
     return one_line(text)
 
 
+_S3_ANSWER = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<message>[^<]*)</Message>")
+_NO_CREDENTIALS = "an error occurred while loading credentials"
+_CAUSE = "↳"
+
+
 def one_line(error: Exception | str) -> str:
-    """The first lines of a message as one, without statement, closing full stop and colours."""
+    """The first lines of a message as one, without statement, closing full stop and colours.
+
+    Of a chain of errors, as delta-rs gives it, the outermost and the innermost; of an answer of S3, the answer.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if answer := _S3_ANSWER.search(text):
+        return f"S3 answers {answer['code']}: {answer['message'].rstrip('.')}"[:500]
+    if _NO_CREDENTIALS in text:
+        return "no AWS credentials were found, neither in the environment nor in a profile, nor of a task's role"
+    outermost, *others = text.split(_CAUSE)
+    text = f"{outermost.strip()}: {others[-1].strip()}" if others else text
     # PostgreSQL shows the place in the statement: the line, and below it a mark.
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
     return " ".join(lines[:2]).rstrip(".")[:500]

@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -33,12 +34,16 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.engine import one_line, quoted
+from totesys_assets.resources.engine import BATCH_ROWS, one_line, quoted
 from totesys_assets.stages import LAKE, count, stage
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,14 @@ _MERGING, _MERGING_SECONDS = "merging", 3600
 # Files in one folder of a table before they are merged: every read of the folder opens them all.
 MOST_FILES = 32
 
+# delta-rs keeps a file in memory until it is complete, and one for each month at a time: with its own 100 MB, all of a
+# table of ten million rows. The nightly compaction makes large files of small ones.
+_FILE_BYTES = 8_000_000
+
+# Commits are exclusive through conditional PUT; without it two writers could both win. Checksums of what is written
+# are asked for by buckets that lock objects for a time (object lock with a default retention).
+_S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+
 
 class LostRace(Exception):
     """Another writer committed to the table after it was opened: what was computed from it must be thrown away."""
@@ -69,8 +82,7 @@ class Lake:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        # On S3 commits are exclusive through conditional PUT; without it two writers could both win.
-        self._options = {"aws_conditional_put": "etag"} if uri.startswith("s3://") else None
+        self._options = _S3 if uri.startswith("s3://") else None
 
     def location(self, *parts: str) -> str:
         """URI of a table."""
@@ -174,8 +186,36 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     Returns the quoted name. Nothing is read yet: DuckDB pulls the columns and rows that a query asks for.
     """
     months = [(MONTH, "in", days.months)] if days is not None else None
-    connection.register(name, table.to_pyarrow_dataset(file_pruning_predicate=months))
+    folder = _folder_of(table)
+    # Left alone, delta-rs hands over every byte through Python.
+    filesystem = SubTreeFileSystem(folder, LocalFileSystem()) if folder is not None else None
+    files: Any = table.to_pyarrow_dataset(file_pruning_predicate=months, filesystem=filesystem)
+    # A bucket takes its time for every file, so more of them are asked for at once.
+    connection.register(name, _frugal(files, files_ahead=4 if folder is None else 1))
     return quoted(name)
+
+
+def _folder_of(table: DeltaTable) -> str | None:
+    """The folder that a table lies in, None if it is a bucket's."""
+    place = urlsplit(table.table_uri)
+    return unquote(place.path) if place.scheme == "file" else None
+
+
+def _frugal(files: pyarrow.dataset.FileSystemDataset, files_ahead: int) -> pyarrow.dataset.FileSystemDataset:
+    """The same files, read little ahead of who asks: Arrow itself reads 64 batches of 131,072 rows ahead.
+
+    That takes up to 700 MB, and longer too, for they are out of the processor's caches when their turn comes.
+    """
+    from pyarrow.dataset import FileSystemDataset, Scanner  # here: slow to import
+
+    class FrugalDataset(FileSystemDataset):
+        def scanner(self, **asked: Any) -> Scanner:  # type: ignore[override]  # asked for by DuckDB, by name
+            """A scanner of the columns and rows that DuckDB asks for."""
+            scan: Any = super().scanner
+            scanner: Scanner = scan(**asked, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=files_ahead)
+            return scanner
+
+    return FrugalDataset(list(files.get_fragments()), files.schema, files.format, files.filesystem)
 
 
 def recorded_until(table: DeltaTable) -> int:
@@ -279,6 +319,7 @@ def _commit(
                 predicate=predicate,
                 commit_properties=CommitProperties(app_transactions=[fence, *notes]),
                 writer_properties=_encodings(table),
+                target_file_size=_FILE_BYTES,
             )
         except CommitFailedError as error:
             raise LostRace(str(error)) from error

@@ -27,6 +27,9 @@ _SESSION = (
 )
 # Held by every run for as long as it lives; a process that is killed loses its session, and with it this lock.
 _RUN_SPACE = 7_083_380
+# A machine that is gone says nothing, and the server would wait two hours before it asks. It asks after 30 s of
+# silence, and gives up after 30 more; asking also keeps those in between from forgetting the session of a long run.
+_WATCHED = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 # Two platforms may share a server: the lock is told apart by the schema's name, and this number from others' locks.
 _LOCK_SPACE = 7_083_379
 # Among the notes of a table's partitions: up to which moment its rows were loaded, and from which table of the lake.
@@ -195,6 +198,7 @@ class Warehouse:
         """Show that run ``run_id`` is alive, for as long as the block and the process last."""
         with self.connect() as connection:
             connection.autocommit = True
+            connection.execute(_WATCHED)
             connection.execute("SELECT pg_advisory_lock_shared(%s, hashtext(%s))", [_RUN_SPACE, run_id])
             yield
 

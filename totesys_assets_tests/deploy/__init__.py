@@ -1,1 +1,1 @@
-"""Tests of what is in the folder ``deploy``."""
+"""The deployment, as far as it can be checked without a cloud and without Docker."""

@@ -1,0 +1,79 @@
+"""Incidents: when what the runs and the sensor tell is worth a message, and when it is over.
+
+Pure functions of moments (seconds since 1970). No Dagster, no I/O. Does not belong here: finding the moments
+(alerts.py), and how a message is sent (resources/notices.py).
+
+The platform is up to date at the end of a look that found nothing to do, and of a refresh that succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+_HOUR = 3600
+
+
+def is_told(failed: float, before: float | None) -> bool:
+    """Whether a refresh that failed is worth a message. ``before``: when the refresh before it failed, None if not.
+
+    The sensor tries again at intervals of ten minutes at most, for as long as it takes. Told are the first failure and
+    the first of each further hour by the clock.
+    """
+    return before is None or int(before) // _HOUR != int(failed) // _HOUR
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an evaluation leaves to the next: when the platform was last seen up to date, whether staleness was told.
+
+    ``counted`` is the run after which ``open`` dead letters were counted; they change with runs only. Losing all this
+    costs a message at most.
+    """
+
+    up_to_date: float
+    stale_told: bool = False
+    counted: str | None = None
+    open: int = 0
+
+    @classmethod
+    def read(cls, cursor: str | None, now: float) -> Known:
+        """What ``cursor`` holds; without one the clock starts now."""
+        try:
+            return cls(**json.loads(cursor or ""))
+        except (TypeError, ValueError):  # none yet, or that of another version
+            return cls(up_to_date=now)
+
+    def write(self) -> str:
+        """The cursor."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``up_to_date``: the newest such moment, ``is_news`` if it is newer than the one known.
+
+    ``stale_minutes``: since when it is too long ago, else None. ``is_over``: failures or staleness that were told of
+    have come to an end.
+    """
+
+    up_to_date: float
+    is_news: bool
+    stale_minutes: int | None
+    is_over: bool
+
+
+def judge(known: Known, up_to_date: float | None, failed: float | None, now: float, patience: float) -> Verdict:
+    """What to say of a platform last up to date at ``up_to_date``, whose newest failed refresh ended at ``failed``.
+
+    It is stale when it was not up to date for ``patience`` seconds.
+    """
+    newest = max(known.up_to_date, up_to_date or 0.0)
+    age = now - newest
+    has_failed = failed is not None and known.up_to_date < failed < newest
+    return Verdict(
+        up_to_date=newest,
+        is_news=newest > known.up_to_date,
+        stale_minutes=int(age // 60) if age > patience else None,
+        is_over=age <= patience and (known.stale_told or has_failed),
+    )

@@ -1,0 +1,171 @@
+"""Records: what Dagster's database says of runs, ticks and checks, for alerts.
+
+Belongs here: which records tell what, and the sentence in them. Does not belong here: what is worth telling
+(incidents.py). Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.events import JobFailureData
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
+
+from totesys_assets.assets.describe import DEAD_LETTERS
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.sensors import CHANGES, LEFT_OUT_TAG, NOTHING_CHANGED
+
+# Records looked through for the newest of its kind: more than there are from one minute to the next, for a tick of
+# ``changes`` that finds nothing takes nine seconds, and a refresh some.
+_NEWEST = 20
+# Dagster writes an error's class before its message. Of errors that are for the user, the message says it all.
+_FOR_USERS = ("totesys_assets.errors.", "dagster._core.definitions.events.Failure")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The newest moments that tell of the platform's state, in seconds since 1970; None where there is none.
+
+    ``up_to_date``: a look ended that found nothing to do, or a refresh succeeded that left nothing out.
+    ``failed``: a refresh failed that nobody tries again. ``finished`` is the newest refresh that has ended, however.
+    """
+
+    up_to_date: float | None
+    failed: float | None
+    finished: str | None
+
+
+def seen(instance: dg.DagsterInstance) -> Seen:
+    """Look at the newest records."""
+    quiet = [_end(tick) for tick in _ticks(instance, TickStatus.SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
+    succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
+    complete = [_ended(record) for record in succeeded if LEFT_OUT_TAG not in record.dagster_run.tags]
+    failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)
+    finished = sorted([*succeeded, *failed], key=lambda record: record.storage_id)
+    return Seen(
+        up_to_date=max([*quiet, *complete], default=None),
+        failed=max((_ended(record) for record in failed), default=None),
+        finished=finished[-1].dagster_run.run_id if finished else None,
+    )
+
+
+def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str]:
+    """The newest thing that went wrong after ``since``: the run, if it was one, and what, in a sentence."""
+    ticks = _ticks(instance, TickStatus.FAILURE)[:1]
+    failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)[:1]
+    partial = [run for run in _refreshes(instance, dg.DagsterRunStatus.SUCCESS) if LEFT_OUT_TAG in run.dagster_run.tags]
+    found: list[tuple[float, str | None, str]] = [
+        *((_end(tick), None, sentence(tick.error)) for tick in ticks if tick.error),
+        *((_ended(run), run.dagster_run.run_id, why_failed(instance, run.dagster_run.run_id)) for run in failed),
+        *((_ended(run), run.dagster_run.run_id, run.dagster_run.tags[LEFT_OUT_TAG]) for run in partial),
+    ]
+    newest = max(found, default=None, key=lambda each: each[0])
+    if newest is None or newest[0] < since:
+        return None, (
+            "Nothing failed since then: see whether Dagster's daemon runs, the sensor changes is on, "
+            "and a refresh is under way."
+        )
+    return newest[1:]
+
+
+def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
+    """When the refresh before ``run_id`` failed; None if it did not, or was none."""
+    ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], tags=REFRESH_TAG)
+    for record in instance.get_run_records(ended, cursor=run_id, limit=_NEWEST):
+        if record.dagster_run.is_success:
+            return None
+        if not will_retry(record.dagster_run):
+            return record.end_time
+    return None
+
+
+def will_retry(run: dg.DagsterRun) -> bool:
+    """Whether Dagster tries a failed run again by itself."""
+    return run.tags.get(WILL_RETRY_TAG) == "true"
+
+
+def is_refresh(run: dg.DagsterRun) -> bool:
+    """Whether the run is a refresh."""
+    return REFRESH_TAG.items() <= run.tags.items()
+
+
+def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed: what the first of its steps that failed said, and how many others did."""
+    steps = list(_events(instance, run_id, dg.DagsterEventType.STEP_FAILURE))
+    if steps:
+        others = f" ({len(steps) - 1} more steps failed.)" if len(steps) > 1 else ""
+        return step_failure(steps[0]) + others
+    for event in _events(instance, run_id, dg.DagsterEventType.RUN_FAILURE):
+        data = event.event_specific_data  # none where a run was reported as failed from outside, with a message
+        error = data.error if isinstance(data, JobFailureData) else None
+        return sentence(error) if error is not None else event.message or "The run failed."
+    return "The run failed."
+
+
+def differences(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """The checks of the audit that failed in a run with severity ERROR, a sentence each."""
+    evaluated = _events(instance, run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    checks = [event.asset_check_evaluation_data for event in evaluated]
+    return [
+        f"{check.asset_key.to_user_string()}: {check.description or check.check_name}"
+        for check in checks
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR and check.check_name != DEAD_LETTERS
+    ]
+
+
+def step_failure(event: dg.DagsterEvent) -> str:
+    """The description that an asset gave to its failure, or the sentence of what it raised."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    return sentence(failure.error) if failure.error is not None else f"{event.step_key} failed."
+
+
+def sentence(error: SerializableErrorInfo) -> str:
+    """The message of the first error in the chain that is for the user, else of the innermost."""
+    chain = list(_causes(error))
+    for each in chain:
+        if each.message.startswith(_FOR_USERS):
+            return each.message.partition(": ")[2].strip()
+    return chain[-1].message.strip()
+
+
+def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    while error is not None:
+        yield error
+        error = error.cause
+
+
+def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> Iterator[dg.DagsterEvent]:
+    for record in instance.get_records_for_run(run_id, of_type=kind).records:
+        yield record.event_log_entry.get_dagster_event()
+
+
+def _refreshes(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> list[RunRecord]:
+    """Refreshes of that status, newest first."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=[status], tags=REFRESH_TAG), limit=_NEWEST)
+    return [record for record in records if not will_retry(record.dagster_run)]
+
+
+def _ticks(instance: dg.DagsterInstance, status: TickStatus) -> list[InstigatorTick]:
+    """Ticks of the sensor ``changes`` of that status, newest first."""
+    return [
+        tick
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.instigator_name == CHANGES
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=_NEWEST, statuses=[status])
+    ]
+
+
+def _ended(record: RunRecord) -> float:
+    return record.end_time or 0.0
+
+
+def _end(tick: InstigatorTick) -> float:
+    return tick.end_timestamp or tick.timestamp

@@ -1,0 +1,212 @@
+"""Dagster's run launcher where there is Amazon ECS, ``run_launcher`` in dagster.yaml: each run goes where it is fast.
+
+Belongs here: which runs get an ECS task of their own, and who answers for a run afterwards. Does not belong here: how a
+run is forked (launcher.py), and how ECS is spoken to, which is dagster-aws.
+
+A fork begins at once, in the daemon's container, and shares its memory with every other refresh. A task takes a minute
+to begin, and has memory and processors of its own.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any, Self
+
+from dagster import DagsterInstance, DagsterRun, Field, StringSource
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from totesys_assets.assets.describe import CHANGES_ONLY_TAG
+from totesys_assets.automation.jobs import AUDIT, COMPACT, EVERYTHING
+from totesys_assets.errors import PlatformError
+from totesys_assets.launch.launcher import WarmRunLauncher, host_of
+from totesys_assets.resources.engine import one_line
+
+if TYPE_CHECKING:  # boto3 takes a second to import, and most processes that open the instance launch nothing
+    from dagster_aws.ecs import EcsRunLauncher
+
+# Where a run is to go, for who starts it; and where it went, for who asks later, in whatever process.
+PLACE_TAG = "totesys/place"
+TASK, HERE = "task", "here"
+
+# What reads everything that there is, at night, when nobody waits for it.
+_UNHURRIED = {EVERYTHING, AUDIT, COMPACT}
+# With a million orders, comparing a month takes 6 s and 490 MB, hardly more than a refresh of one order does, and so is
+# over before a task has begun. Comparing two years takes 30 s and 1,080 MB.
+MOST_DAYS = 31
+# A refresh after trade on scattered days spans them all, and builds little: of the 33 assets the 12 that have days, the
+# calendar, and a table or two of those that seldom change. One of more assets than this is a first load, or the
+# comparison after a failover of the source, for which nothing is known to be unchanged.
+MOST_ASSETS = 20
+# With these, dagster-aws lets who starts a run choose its command, its network and its rights.
+_REFUSED_TAGS = {"ecs/container_overrides", "ecs/task_overrides", "ecs/run_task_kwargs"}
+
+
+def place_of(run: DagsterRun) -> str:
+    """Where the run belongs: ``task`` or ``here``. The tag ``totesys/place`` decides, if the run has it.
+
+    Else what it costs. Whether Dagster calls it a backfill does not matter: one of a few days is as small as a refresh.
+    """
+    wanted = run.tags.get(PLACE_TAG)
+    if wanted is not None:
+        if wanted not in (TASK, HERE):
+            raise PlatformError(f"The run's tag {PLACE_TAG} is {wanted!r}: set it to {TASK} or {HERE}, or drop it.")
+        return wanted
+    if run.job_name in _UNHURRIED:
+        return TASK
+    compares_all = CHANGES_ONLY_TAG not in run.tags
+    begins_anew = len(run.asset_selection or ()) > MOST_ASSETS
+    return TASK if _days(run) > MOST_DAYS and (compares_all or begins_anew) else HERE
+
+
+def _days(run: DagsterRun) -> int:
+    """How many days the run covers; one if it says nothing of days, or nothing that makes sense."""
+    try:
+        first = date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_START_TAG])
+        last = date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_END_TAG])
+    except (KeyError, ValueError):
+        return 1
+    return (last - first).days + 1
+
+
+class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """Forks small runs in the daemon's container (WarmRunLauncher), and gives large ones a task (EcsRunLauncher).
+
+    ``subnets`` and ``security_groups`` are ids, separated by commas. A task has the image, the role and the environment
+    of ``task_definition`` and no public address; a revision in its name keeps tasks at the version of the daemon.
+
+    No run is resumed: what it has not done, the next refresh finds by comparing.
+    """
+
+    def __init__(
+        self,
+        cluster: str,
+        task_definition: str,
+        subnets: str,
+        security_groups: str,
+        container_name: str = "run",
+        inst_data: ConfigurableClassData | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inst_data = inst_data
+        self._task_definition, self._container_name = task_definition, container_name
+        self._run_task = {
+            "cluster": cluster,
+            "launchType": "FARGATE",
+            "networkConfiguration": {
+                "awsvpcConfiguration": {
+                    "subnets": _listed(subnets),
+                    "securityGroups": _listed(security_groups),
+                    "assignPublicIp": "DISABLED",
+                }
+            },
+        }
+        self._here = WarmRunLauncher()
+        self._lock = threading.Lock()
+        self._tasks: EcsRunLauncher[DagsterInstance] | None = None
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """What dagster.yaml says; a run's process gets it, too."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """The settings in dagster.yaml; each may be ``{env: …}``."""
+        return {
+            "cluster": StringSource,
+            "task_definition": StringSource,
+            "subnets": StringSource,
+            "security_groups": StringSource,
+            "container_name": Field(StringSource, default_value="run"),
+        }
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """The launcher of these settings."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Called once, by the instance."""
+        super().register_instance(instance)
+        self._here.register_instance(instance)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Begin the run. Raises when it is not known to have begun; Dagster then reports it as failed."""
+        run = context.dagster_run
+        if place_of(run) == HERE:
+            self._here.launch_run(context)
+            return
+        if refused := sorted(_REFUSED_TAGS & run.tags.keys()):
+            raise PlatformError(
+                f"The run has the tag {refused[0]}, which would change what its task may do. Start it without; "
+                "ecs/cpu, ecs/memory and ecs/ephemeral_storage make a task larger."
+            )
+        # Before the task is there: who asks in between is sent to ECS, and not to a process of that name.
+        self._instance.add_run_tags(run.run_id, {PLACE_TAG: TASK})
+        try:
+            self._of_ecs().launch_run(context)
+        except Exception as error:  # botocore's, dagster-aws's, and plain ones for what ECS answers
+            raise PlatformError(
+                f"ECS began no task for the run: {one_line(error)}. Nothing is lost. Start it again later, or with the "
+                f"tag {PLACE_TAG}: {HERE}, which keeps it in the daemon's container; if ECS goes on refusing, check "
+                "run_launcher in dagster.yaml and what the daemon's role may do."
+            ) from error
+
+    def terminate(self, run_id: str) -> bool:
+        """End a run, wherever it is."""
+        run = self._instance.get_run_by_id(run_id) if self.has_instance else None
+        if run is None or run.is_finished:
+            return False
+        return bool(self._of_ecs().terminate(run_id) if _is_task(run) else self._here.terminate(run_id))
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Run monitoring asks."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether the run's task, or its process, is there."""
+        if _is_task(run):
+            return self._of_ecs().check_run_worker_health(run)  # type: ignore[no-any-return]
+        if host_of(run) not in (None, socket.gethostname()):
+            return CheckRunHealthResult(
+                WorkerStatus.FAILED, "It ended with the container of the daemon that ran it, which was replaced."
+            )
+        return self._here.check_run_worker_health(run)
+
+    def dispose(self) -> None:
+        """Let the fork server end; runs go on."""
+        self._here.dispose()
+
+    def _of_ecs(self) -> EcsRunLauncher[DagsterInstance]:
+        """Dagster's launcher for ECS, made when it is first needed: making it asks ECS for the task definition.
+
+        Told everything, it neither looks for a task that it is in itself, nor for networks, nor for tagged secrets.
+        """
+        from dagster_aws.ecs import EcsRunLauncher
+
+        with self._lock:
+            if self._tasks is None:
+                made = EcsRunLauncher[DagsterInstance](
+                    task_definition=self._task_definition,
+                    container_name=self._container_name,
+                    secrets_tag=None,  # type: ignore[arg-type]  # as its own configuration has it
+                    use_current_ecs_task_config=False,
+                    run_task_kwargs=self._run_task,
+                )
+                made.register_instance(self._instance)
+                self._tasks = made
+            return self._tasks
+
+
+def _is_task(run: DagsterRun) -> bool:
+    return run.tags.get(PLACE_TAG) == TASK
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,225 @@
+"""The lake in a bucket: the whole platform over a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pyarrow as pa
+import pytest
+
+import totesys_assets
+from totesys_assets.audit.audit import audit
+from totesys_assets.capture.dead_letters import SCHEMA
+from totesys_assets.errors import PlatformError
+from totesys_assets.load.restore import differing, restore
+from totesys_assets.resources.lake import Lake, LostRace, append
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.deploy.servers import SECRET, Proxy, Request, SeaweedFS, s3_environment
+from totesys_assets_tests.test_sensor import new_order
+
+OnS3 = Callable[..., AbstractContextManager[Platform]]
+LETTER: dict[str, Any] = dict.fromkeys(SCHEMA.names, None)
+
+
+@pytest.fixture(scope="module")
+def bucket(seaweed: SeaweedFS) -> str:
+    """A bucket for all; each test has a prefix of its own."""
+    seaweed.client.create_bucket(Bucket="lake")
+    return "lake"
+
+
+@pytest.fixture
+def on_s3(postgres_server: PostgresServer, trade_template: str, tmp_path: Path, bucket: str) -> OnS3:
+    """Makes a platform whose lake is in the bucket, with the S3 server at a URL."""
+
+    @contextmanager
+    def make(url: str, lake: str | None = None) -> Iterator[Platform]:
+        source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
+        uri = lake or f"s3://{bucket}/{os.urandom(4).hex()}/lake"
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in s3_environment(url).items():
+                patch.setenv(name, value)
+            with make_platform(source, postgres_server.database(), tmp_path, LAKE_URI=uri) as platform:
+                yield platform
+
+    return make
+
+
+def differences(platform: Platform) -> list[str]:
+    """What an audit finds to be wrong."""
+    found = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    assert found
+    return [f"{finding.asset} {finding.check}: {finding.detail}" for finding in found if not finding.passed]
+
+
+def rows(lake: Lake) -> int:
+    held = lake.find("dead_letter")
+    assert held is not None
+    return int(held.to_pyarrow_dataset().count_rows())
+
+
+REFUSAL = (
+    b"<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object "
+    b"requests with Object Lock parameters</Message></Error>"
+)
+
+
+def without_checksum(each: Request) -> tuple[int, bytes] | None:
+    """As S3 answers in a bucket that locks new objects for a time; SeaweedFS does not ask for checksums."""
+    return (400, REFUSAL) if each.method == "PUT" and not each.has_checksum else None
+
+
+def test_all_of_it_works_in_a_bucket_that_locks_its_objects(on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy) -> None:
+    seaweed.client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    seaweed.client.put_object_lock_configuration(
+        Bucket="locked", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
+    )
+    proxy.before = without_checksum
+    with on_s3(proxy.url, "s3://locked/some/prefix") as platform:
+        (first,) = platform.refresh()
+        assert len(first.request.assets) == 33
+        proxy.count()
+        assert platform.look().requests == []
+        assert 100 < proxy.count().total() < 300  # docs/scaling.md
+        new_order(platform)
+        (second,) = platform.refresh()
+        assert len(second.request.assets) == 11
+        requests = proxy.count()
+        assert 500 < requests.total() < 1500  # docs/scaling.md
+        assert requests["PUT"] < 40
+        assert platform.query("SELECT count(*) FROM current_sales_order") == [(2,)]
+
+        assert len(totesys_assets.read("fact_sales_order")) == 2
+        assert totesys_assets.read_arrow("sales_order", history=True).num_rows == 2
+        assert differences(platform) == []
+        again = Warehouse(platform.warehouse_url, "again")
+        restore(again, platform.lake)
+        assert differing(again, platform.warehouse) == []
+        platform.lake.compact()  # which removes files: in a bucket with versions, it marks them as removed
+        assert differences(platform) == []
+        assert platform.look().requests == []
+    assert {each.path.startswith("/locked/some/prefix/") for each in proxy.requests if each.kind != "LIST"} == {True}
+
+
+def test_the_server_lets_one_of_two_conditional_writes_win(seaweed: SeaweedFS, bucket: str) -> None:
+    seaweed.client.put_object(Bucket=bucket, Key="commit", Body=b"1", IfNoneMatch="*")
+    with pytest.raises(botocore.exceptions.ClientError, match="PreconditionFailed"):
+        seaweed.client.put_object(Bucket=bucket, Key="commit", Body=b"2", IfNoneMatch="*")
+
+
+def test_of_many_writers_at_once_one_commits_and_the_others_lose_the_race(on_s3: OnS3, seaweed: SeaweedFS) -> None:
+    with on_s3(seaweed.url) as platform:
+        platform.lake.open_plain("dead_letter", SCHEMA, "")
+        ready, won, lost = threading.Barrier(6), [], []
+
+        def write(number: int) -> None:
+            held = platform.lake.find("dead_letter")
+            assert held is not None
+            batch = pa.RecordBatch.from_pylist([{**LETTER, "row_key": str(number)}], schema=SCHEMA)
+            ready.wait()
+            try:
+                append(held, [batch], SCHEMA, "capture:sales_order")
+                won.append(number)
+            except LostRace:
+                lost.append(number)
+
+        threads = [threading.Thread(target=write, args=[number]) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(won), len(lost)) == (1, 5)
+        assert rows(platform.lake) == 1
+
+
+def test_two_refreshes_at_once_double_nothing(on_s3: OnS3, seaweed: SeaweedFS, tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("totesys")), "refresh"]
+    with on_s3(seaweed.url) as platform:
+        started = []
+        for number in range(2):
+            home = tmp_path / f"dagster-{number}"
+            home.mkdir()
+            (home / "dagster.yaml").touch()
+            env = {**os.environ, "DAGSTER_HOME": str(home), "TOTESYS_HOME": str(home)}
+            started.append(
+                subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+        for process in started:
+            output, _ = process.communicate(timeout=120)
+            assert SECRET not in output
+        platform.refresh()  # what one of them left to the next
+        assert platform.look().requests == []
+        assert differences(platform) == []
+        for table in ("sales_order", "payment", "address"):
+            versions = totesys_assets.read_arrow(table, history=True)
+            assert versions.num_rows == len(set(versions.column(f"{table}_id").to_pylist()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [({"key": "AKIANOBODY"}, "InvalidAccessKeyId"), ({"secret": "wr0ng-" + SECRET}, "SignatureDoesNotMatch")],
+)
+def test_wrong_credentials_are_refused_in_a_sentence_without_the_secret(
+    seaweed: SeaweedFS, bucket: str, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], code: str
+) -> None:
+    for name, value in s3_environment(seaweed.url, **wrong).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PlatformError) as caught:
+        Lake(f"s3://{bucket}/prefix").find("ledger")
+    message = str(caught.value)
+    assert message.startswith(f"The lake at s3://{bucket}/prefix cannot be read: S3 answers {code}: ")
+    assert SECRET not in message
+    assert "\n" not in message
+
+
+def test_a_bucket_that_is_not_there_is_said_to_be_missing(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3_environment(seaweed.url).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PlatformError, match=r"cannot be read: S3 answers NoSuchBucket: .* does not exist\.$"):
+        Lake("s3://no-such-bucket/prefix").find("ledger")
+
+
+def test_a_refresh_whose_server_dies_fails_and_the_next_one_completes_it(
+    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy
+) -> None:
+    with on_s3(proxy.url) as platform:
+        (request,) = platform.look().requests
+        written = []
+
+        def die_at_the_thirtieth(each: Request) -> None:
+            if each.method == "PUT":
+                written.append(each)
+                if len(written) == 30:
+                    seaweed.kill()
+
+        proxy.before = die_at_the_thirtieth
+        outcome = platform.run(request)
+        assert not outcome.success
+        assert any("The lake" in failure for failure in outcome.failures)
+        proxy.before = lambda _: None
+        seaweed.start()
+        platform.refresh()
+        assert platform.look().requests == []
+        assert differences(platform) == []
+        assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+
+
+def test_large_files_come_with_checksums_in_all_their_parts(on_s3: OnS3, proxy: Proxy) -> None:
+    proxy.before = without_checksum
+    with on_s3(proxy.url) as platform:
+        held = platform.lake.open_plain("dead_letter", SCHEMA, "")
+        letters = [{**LETTER, "raw": os.urandom(8000).hex()} for _ in range(1500)]
+        batches = pa.Table.from_pylist(letters, schema=SCHEMA).to_batches(max_chunksize=100)
+        append(held, batches, SCHEMA, "capture:sales_order")
+        assert rows(platform.lake) == 1500
+    assert len([each for each in proxy.requests if "partNumber" in each.query]) > 1

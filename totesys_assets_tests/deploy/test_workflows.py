@@ -1,0 +1,284 @@
+"""The workflows: who may do what, that nobody else can, and that a release stops where it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from totesys_assets_tests.deploy.conftest import PROJECT, tool
+
+FOLDER = PROJECT / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.y*ml"))
+RELEASE = PROJECT / "deploy" / "release.sh"
+ROLES = {"build": "AWS_BUILD_ROLE", "plan": "AWS_PLAN_ROLE", "apply": "AWS_DEPLOY_ROLE"}
+
+Workflow = dict[str, Any]
+
+
+def load(path: Path) -> Workflow:
+    document: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document["on"] = document.pop(True)  # YAML 1.1 reads the key `on` as a truth
+    return document
+
+
+def steps(workflow: Workflow) -> Iterator[dict[str, Any]]:
+    for job in workflow["jobs"].values():
+        yield from job["steps"]
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.name)
+def path(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
+@pytest.fixture
+def workflow(path: Path) -> Workflow:
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def deploy() -> Workflow:
+    return load(FOLDER / "deploy.yml")
+
+
+def test_there_are_two() -> None:
+    assert [path.name for path in FILES] == ["deploy.yml", "test.yml"]
+
+
+def test_zizmor_finds_nothing() -> None:
+    command = [tool("zizmor"), "--offline", "--no-progress", "--quiet", "--pedantic", str(FOLDER)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+
+
+def test_every_action_is_pinned_to_a_commit_whose_version_is_said(path: Path) -> None:
+    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+    assert len(uses) >= 5
+    for line in uses:
+        assert re.fullmatch(r"\s*(- )?uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_one_version_of_an_action_is_used_everywhere() -> None:
+    pins = {
+        re.sub(r"\s*(- )?uses: ", "", line)
+        for path in FILES
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    }
+    assert len(pins) == len({pin.partition("@")[0] for pin in pins}) == 10
+
+
+def test_nothing_is_permitted_but_what_a_job_asks_for(workflow: Workflow) -> None:
+    assert workflow["permissions"] == {}
+    for name, job in workflow["jobs"].items():
+        assert set(job["permissions"]) <= {"contents", "id-token"}, name
+        assert job["permissions"]["contents"] == "read", name
+
+
+def test_no_job_keeps_githubs_token_after_the_checkout(workflow: Workflow) -> None:
+    checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(checkouts) == len(workflow["jobs"])
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_every_job_ends_some_time(workflow: Workflow) -> None:
+    assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
+
+
+def test_no_workflow_runs_a_strangers_code_with_our_rights(workflow: Workflow) -> None:
+    assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(workflow["on"])
+
+
+def test_no_secret_is_kept_with_github(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "secrets." not in text
+    assert not re.search(r"aws-(access-key-id|secret-access-key|session-token)", text)
+
+
+def test_nothing_that_a_stranger_can_write_is_put_into_a_script(workflow: Workflow) -> None:
+    scripts = [step["run"] for step in steps(workflow) if "run" in step]
+    assert scripts
+    # Not even what is harmless: an expression is put into a script before the shell reads it. `env` is for that.
+    assert not [script for script in scripts if "${{" in script]
+
+
+def test_a_pull_request_gets_no_identity_for_aws() -> None:
+    for path in FILES:
+        workflow = load(path)
+        if "pull_request" in workflow["on"]:
+            assert not [name for name, job in workflow["jobs"].items() if "id-token" in job["permissions"]]
+            assert "configure-aws-credentials" not in path.read_text(encoding="utf-8")
+
+
+def test_the_deployment_starts_from_main_only(deploy: Workflow) -> None:
+    assert deploy["on"]["push"] == {"branches": ["main"]}
+    assert set(deploy["on"]) == {"push", "workflow_dispatch"}
+    for name, job in deploy["jobs"].items():
+        # Whoever starts it by hand can choose another branch.
+        assert "github.ref == 'refs/heads/main'" in job["if"], name
+        assert "github.event_name != 'pull_request'" in job["if"], name
+        assert "||" not in re.sub(r"\([^()]*\|\|[^()]*\)", "", job["if"]), f"{name}: an alternative to being on main"
+
+
+def test_deployments_follow_one_another_and_none_is_cut_off(deploy: Workflow) -> None:
+    assert deploy["concurrency"] == {"group": "deploy", "cancel-in-progress": False}
+
+
+def test_each_job_takes_a_role_of_its_own_by_githubs_identity(deploy: Workflow) -> None:
+    for name, job in deploy["jobs"].items():
+        taken = [
+            step["with"]["role-to-assume"]
+            for step in job["steps"]
+            if "configure-aws-credentials" in step.get("uses", "")
+        ]
+        assert taken == [f"${{{{ vars.{ROLES[name]} }}}}"], name
+        assert job["permissions"]["id-token"] == "write", name
+    assert set(deploy["jobs"]) == set(ROLES)
+
+
+def test_only_the_job_that_somebody_approves_takes_the_role_that_applies(deploy: Workflow) -> None:
+    environments = {name: job.get("environment") for name, job in deploy["jobs"].items()}
+    assert environments == {"build": None, "plan": None, "apply": "production"}
+    for name, job in deploy["jobs"].items():
+        scripts = "\n".join(step.get("run", "") for step in job["steps"])
+        changes = re.search(r"terraform\b.*\bapply\b|release\.sh", scripts)
+        assert bool(changes) == (name == "apply"), name
+
+
+def test_what_is_applied_is_the_plan_that_was_approved(deploy: Workflow) -> None:
+    plan, apply = (deploy["jobs"][name] for name in ("plan", "apply"))
+    assert apply["needs"] == "plan"
+    saved = next(step["with"] for step in plan["steps"] if "upload-artifact" in step.get("uses", ""))
+    taken = next(step["with"] for step in apply["steps"] if "download-artifact" in step.get("uses", ""))
+    assert saved["name"] == taken["name"]
+    assert saved["path"] == f"{taken['path']}/tfplan"
+    script = next(step["run"] for step in apply["steps"] if step.get("name") == "Apply")
+    assert re.search(r"terraform apply [^\n]*\btfplan$", script.strip())
+    assert "-auto-approve" not in script
+
+
+def test_an_image_is_scanned_before_anybody_can_pull_it(deploy: Workflow) -> None:
+    order = [step.get("name") or step["uses"] for step in deploy["jobs"]["build"]["steps"]]
+    positions = [
+        next(at for at, name in enumerate(order) if word in name) for word in ("Build", "Scan", "amazon-ecr", "Push")
+    ]
+    assert positions == sorted(positions)
+    build = next(step["with"] for step in deploy["jobs"]["build"]["steps"] if step.get("name") == "Build")
+    assert build["load"] is True
+    assert "push" not in build
+    scan = next(step["with"] for step in deploy["jobs"]["build"]["steps"] if "scan-action" in step.get("uses", ""))
+    assert scan["fail-build"] is True
+    assert scan["image"] == build["tags"]
+
+
+def test_every_task_that_a_workflow_starts_is_in_the_makefile(workflow: Workflow) -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    tasks = re.findall(r"^make ([\w-]+)", "\n".join(step.get("run", "") for step in steps(workflow)), re.MULTILINE)
+    assert not [task for task in tasks if not re.search(rf"^{task}:", makefile, re.MULTILINE)]
+
+
+# Stands in for the AWS command line: notes what it is asked, and answers as ECS would.
+AWS = """#!/usr/bin/env bash
+printf '%s ' "$@" >>"$CALLS"; echo >>"$CALLS"
+service=$(sed -n 's/.*--services\\{0,1\\} \\([a-z-]*\\).*/\\1/p' <<<"$*")
+case "$2" in
+    run-task) echo "$TASK" ;;
+    describe-tasks) printf '%s\\tEssential container in task exited\\n' "$CODE" ;;
+    update-service) touch "$CALLS.$service"; echo "arn:aws:ecs:eu-west-2:1:task-definition/totesys-$service:8" ;;
+    describe-services)
+        revision=7; [ -e "$CALLS.$service" ] && [ "$service" != "$BROKEN" ] && revision=8
+        echo "arn:aws:ecs:eu-west-2:1:task-definition/totesys-$service:$revision" ;;
+esac
+"""
+OUTPUTS = {
+    "provision.cluster": "totesys",
+    "provision.task_definition": "arn:aws:ecs:eu-west-2:1:task-definition/totesys-provision:8",
+    "provision.network": '{"awsvpcConfiguration":{"subnets":["subnet-1"],"securityGroups":["sg-1"]}}',
+    "services": ["code", "daemon", "webserver", "viewer"],
+}
+
+
+def release(
+    folder: Path, *, code: str = "0", broken: str = "", task: str = "arn:task", outputs: Mapping[str, Any] = OUTPUTS
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run release.sh against the stand-in; what it asked of AWS, without the waiting."""
+    (folder / "aws").write_text(AWS, encoding="utf-8")
+    (folder / "aws").chmod(0o755)
+    calls = folder / "calls"
+    env = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "CODE": code,
+        "BROKEN": broken,
+        "TASK": task,
+    }
+    provision = {name.partition(".")[2]: value for name, value in outputs.items() if "." in name}
+    plain = {name: value for name, value in outputs.items() if "." not in name}
+    document = json.dumps({name: {"value": value} for name, value in {**plain, "provision": provision}.items()})
+    done = subprocess.run(
+        [tool("bash"), RELEASE], input=document, env=env, check=False, capture_output=True, text=True, timeout=60
+    )
+    return done, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+
+
+@pytest.fixture
+def needs_jq(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool("jq")
+
+
+def verbs(calls: list[str]) -> list[str]:
+    return [call.split()[1] for call in calls]
+
+
+@pytest.mark.usefixtures("needs_jq")
+def test_a_release_provisions_first_and_then_moves_every_service_to_the_newest_revision(tmp_path: Path) -> None:
+    done, calls = release(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert verbs(calls)[:3] == ["run-task", "wait", "describe-tasks"]
+    assert f"--network-configuration {OUTPUTS['provision.network']} " in calls[0]
+    assert f"--task-definition {OUTPUTS['provision.task_definition']} " in calls[0]
+    updates = [
+        re.findall(r"--service (\S+).* --task-definition (\S+)", call)[0] for call in calls if "update-service" in call
+    ]
+    assert updates == [(name, f"totesys-{name}") for name in ("code", "daemon", "webserver", "viewer")]
+
+
+@pytest.mark.usefixtures("needs_jq")
+@pytest.mark.parametrize("code", ["1", "137", "None"])
+def test_a_release_whose_provisioning_failed_touches_no_service(tmp_path: Path, code: str) -> None:
+    done, calls = release(tmp_path, code=code)
+    assert done.returncode == 1
+    assert "update-service" not in verbs(calls)
+    assert f"The provision task failed (exit code {code}, Essential container in task exited)" in done.stderr
+
+
+@pytest.mark.usefixtures("needs_jq")
+def test_a_release_whose_task_was_not_accepted_says_so(tmp_path: Path) -> None:
+    done, calls = release(tmp_path, task="None")
+    assert done.returncode == 1
+    assert verbs(calls) == ["run-task"]
+    assert "ECS did not accept the provision task" in done.stderr
+
+
+@pytest.mark.usefixtures("needs_jq")
+def test_a_release_fails_when_ecs_took_a_service_back_to_the_old_revision(tmp_path: Path) -> None:
+    done, _ = release(tmp_path, broken="daemon")
+    assert done.returncode == 1
+    assert "daemon did not come up and runs totesys-daemon:7 again" in done.stderr
+
+
+@pytest.mark.usefixtures("needs_jq")
+@pytest.mark.parametrize("missing", OUTPUTS)
+def test_a_release_without_an_output_that_it_needs_asks_nothing_of_aws(tmp_path: Path, missing: str) -> None:
+    done, calls = release(tmp_path, outputs={name: value for name, value in OUTPUTS.items() if name != missing})
+    assert done.returncode != 0
+    assert f"Terraform has no output {missing.partition('.')[0]}" in done.stderr
+    assert calls == []

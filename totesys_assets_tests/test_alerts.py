@@ -1,0 +1,317 @@
+"""Alerts: what the sensors tell, read off a real Dagster instance; the topic is the only stand-in."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.execution.build_resources import wrap_resources_for_execution
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils.error import serializable_error_info_from_exc_info
+
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.sensors import LEFT_OUT_TAG, NOTHING_CHANGED
+from totesys_assets.definitions import build_definitions
+from totesys_assets.resources.notices import Notices
+from totesys_assets_tests.conftest import Platform
+
+
+class Letterbox(Notices):
+    """A topic whose messages are kept; ``closed``: none gets through."""
+
+    def __init__(self) -> None:
+        super().__init__("arn:aws:sns:eu-west-2:123456789012:alerts", "https://totesys.example")
+        self.messages: list[tuple[str, str]] = []
+        self.closed = False
+
+    def send(self, subject: str, what: str, when: float, run_id: str | None = None) -> bool:
+        if not self.closed:
+            self.messages.append((subject, self._text(what, when, run_id)))
+        return not self.closed
+
+    @property
+    def subjects(self) -> list[str]:
+        return [subject for subject, _ in self.messages]
+
+
+@dataclass
+class Watcher:
+    """The sensors over an instance, each with its cursor from one evaluation to the next."""
+
+    platform: Platform
+    instance: dg.DagsterInstance
+    capsys: pytest.CaptureFixture[str]
+    letterbox: Letterbox = field(default_factory=Letterbox)
+    cursors: dict[str, str | None] = field(default_factory=dict)
+
+    def begin(self, *sensors: str) -> None:
+        """Evaluate the sensors for the first time, when nothing has happened yet."""
+        for sensor in sensors:
+            assert self.evaluate(sensor) == []
+
+    def evaluate(self, sensor: str) -> list[dict[str, Any]]:
+        """Evaluate a sensor once: the lines that it wrote."""
+        self.capsys.readouterr()
+        definitions = build_definitions(self.platform.settings, {"notices": self.letterbox})
+        with dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursors.get(sensor),
+            definitions=definitions,
+            resources=wrap_resources_for_execution(definitions.resources or {}),
+        ) as context:
+            tick = definitions.resolve_sensor_def(sensor).evaluate_tick(context)
+        assert [reaction.error for reaction in tick.dagster_run_reactions or [] if reaction.error] == []
+        self.cursors[sensor] = tick.cursor
+        return [json.loads(line) for line in self.capsys.readouterr().out.splitlines()]
+
+    def stale(self, minutes: float) -> None:
+        """As if the last time that all was up to date were so long ago."""
+        known = json.loads(self.cursors["freshness"] or "")
+        self.cursors["freshness"] = json.dumps({**known, "up_to_date": time.time() - 60 * minutes})
+
+    def run_ended(self, status: dg.DagsterRunStatus, tags: dict[str, str] | None = None, why: str = "It broke.") -> str:
+        """Id of a refresh that has just ended."""
+        tags = {**REFRESH_TAG, **(tags or {})}
+        run = create_run_for_test(self.instance, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        if status == dg.DagsterRunStatus.FAILURE:
+            self.instance.report_run_failed(run, why)
+        else:
+            event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
+            self.instance.report_dagster_event(event, run_id=run.run_id)
+        return str(run.run_id)
+
+    def tick_ended(self, status: TickStatus, reason: str | None = None, error: Exception | None = None) -> None:
+        """A tick of ``changes`` that has just ended."""
+        location = InProcessCodeLocationOrigin(LoadableTargetOrigin(), location_name="here")
+        origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "changes")
+        instance = self.instance
+        if not instance.get_instigator_state(origin.get_id(), origin.get_selector().get_id()):
+            instance.add_instigator_state(
+                InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE)
+            )
+        tick = instance.create_tick(
+            TickData(
+                instigator_origin_id=origin.get_id(),
+                instigator_name="changes",
+                instigator_type=InstigatorType.SENSOR,
+                status=TickStatus.STARTED,
+                timestamp=time.time(),
+                selector_id=origin.get_selector().get_id(),
+            )
+        )
+        try:
+            raise error or ValueError
+        except Exception:
+            info = serializable_error_info_from_exc_info(sys.exc_info())
+        tick = tick.with_status(status, **({"error": info} if error else {}))
+        instance.update_tick(tick.with_reason(reason) if reason else tick)
+
+
+@pytest.fixture
+def watcher(platform: Platform, capsys: pytest.CaptureFixture[str]) -> Iterator[Watcher]:
+    """All sensors over an instance that keeps ticks."""
+    with dg.instance_for_test() as instance:
+        watcher = Watcher(platform, instance, capsys)
+        watcher.begin(*SENSORS)
+        yield watcher
+
+
+@pytest.fixture
+def run_watcher(platform: Platform, capsys: pytest.CaptureFixture[str]) -> Watcher:
+    """The sensors that are about runs, over the platform's own instance, which is quicker and keeps no ticks."""
+    watcher = Watcher(platform, platform.instance, capsys)
+    watcher.begin("alert_on_failure", "alert_on_audit")
+    return watcher
+
+
+SENSORS = ("alert_on_failure", "alert_on_audit", "freshness")
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+
+
+def test_a_failed_refresh_is_told_with_its_reason_and_a_link(watcher: Watcher) -> None:
+    run_id = watcher.run_ended(FAILURE, why="The disk is full.")
+    (line,) = watcher.evaluate("alert_on_failure")
+    assert line == {"totesys_event": "run_failed", "run_id": run_id, "job": "_test_job_"}
+    ((subject, text),) = watcher.letterbox.messages
+    assert subject == "ToteSys: a refresh failed"
+    assert text.startswith("The disk is full.\n\n20")
+    assert text.endswith(f"https://totesys.example/runs/{run_id}")
+    assert watcher.evaluate("alert_on_failure") == []
+
+
+def test_refreshes_that_fail_in_a_row_have_a_line_each_and_one_message(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("totesys_assets.automation.incidents._HOUR", 10**12)  # not while the clock strikes
+    for _ in range(3):
+        watcher.run_ended(FAILURE)
+        assert len(watcher.evaluate("alert_on_failure")) == 1
+    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
+    watcher.run_ended(SUCCESS)
+    watcher.run_ended(FAILURE)
+    watcher.evaluate("alert_on_failure")
+    assert watcher.letterbox.subjects == 2 * ["ToteSys: a refresh failed"]
+
+
+def test_a_failure_that_dagster_tries_again_is_not_told_and_hides_no_other(watcher: Watcher) -> None:
+    watcher.run_ended(FAILURE, {WILL_RETRY_TAG: "true"})
+    assert watcher.evaluate("alert_on_failure") == []
+    assert watcher.letterbox.messages == []
+    watcher.run_ended(FAILURE)
+    assert len(watcher.evaluate("alert_on_failure")) == 1
+    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
+
+
+def test_a_failed_table_is_told_in_the_words_of_its_asset(run_watcher: Watcher) -> None:
+    platform = run_watcher.platform
+    platform.refresh()
+    platform.sql("UPDATE design SET design_name = 'new'")
+    seen = platform.look()
+    platform.sql("ALTER TABLE design RENAME TO designs")
+    (request,) = seen.requests
+    assert not platform.run(request).success
+    (line,) = run_watcher.evaluate("alert_on_failure")
+    ((_, text),) = run_watcher.letterbox.messages
+    assert '"design"' in text.splitlines()[0]
+    assert "Traceback" not in text
+    assert line["job"] == "__ASSET_JOB"
+
+
+def test_every_failure_of_another_job_is_told_by_its_name(watcher: Watcher) -> None:
+    for _ in range(2):
+        run = create_run_for_test(watcher.instance, job_name="audit", status=dg.DagsterRunStatus.STARTED)
+        watcher.instance.report_run_failed(run)
+        watcher.evaluate("alert_on_failure")
+    assert watcher.letterbox.subjects == 2 * ["ToteSys: the job audit failed"]
+
+
+def test_a_look_that_found_nothing_to_do_and_a_refresh_that_succeeded_are_told_once(watcher: Watcher) -> None:
+    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    assert watcher.evaluate("freshness") == [{"totesys_event": "up_to_date"}]
+    assert watcher.evaluate("freshness") == []
+    watcher.run_ended(SUCCESS)
+    assert {"totesys_event": "up_to_date"} in watcher.evaluate("freshness")
+    assert {"totesys_event": "up_to_date"} not in watcher.evaluate("freshness")
+
+
+def test_a_tick_that_did_not_look_and_a_refresh_that_failed_do_not_make_it_up_to_date(watcher: Watcher) -> None:
+    watcher.tick_ended(TickStatus.SKIPPED, "A refresh is under way; the next look sees everything.")
+    watcher.tick_ended(TickStatus.FAILURE, error=ValueError("no"))
+    watcher.run_ended(FAILURE)
+    watcher.run_ended(SUCCESS, {LEFT_OUT_TAG: "One table was left out."})
+    assert {"totesys_event": "up_to_date"} not in watcher.evaluate("freshness")
+
+
+def test_staleness_is_told_once_with_what_went_wrong_and_again_when_it_is_over(watcher: Watcher) -> None:
+    watcher.tick_ended(TickStatus.FAILURE, error=dg.Failure('Table "design" of ToteSys has changed.'))
+    watcher.stale(31)
+    for _ in range(3):
+        assert watcher.evaluate("freshness") == [{"totesys_event": "stale", "minutes": 31}]
+    ((subject, text),) = watcher.letterbox.messages
+    assert subject == "ToteSys: stale for 31 minutes"
+    assert text.startswith('Table "design" of ToteSys has changed.\n')
+    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    for _ in range(2):
+        watcher.evaluate("freshness")
+    assert watcher.letterbox.subjects[1:] == ["ToteSys: up to date again"]
+
+
+def test_a_table_that_is_left_out_makes_a_busy_platform_stale(watcher: Watcher) -> None:
+    run_id = watcher.run_ended(SUCCESS, {LEFT_OUT_TAG: 'Table "design" of ToteSys has changed.'})
+    watcher.stale(31)
+    assert {"totesys_event": "stale", "minutes": 31} in watcher.evaluate("freshness")
+    ((_, text),) = watcher.letterbox.messages
+    assert text.startswith('Table "design" of ToteSys has changed.\n')
+    assert text.endswith(f"/runs/{run_id}")
+
+
+def test_staleness_without_a_failure_says_where_to_look(watcher: Watcher) -> None:
+    watcher.stale(31)
+    watcher.evaluate("freshness")
+    ((_, text),) = watcher.letterbox.messages
+    assert text.startswith("Nothing failed since then: see whether Dagster's daemon runs")
+
+
+def test_a_message_that_did_not_get_through_is_sent_again(watcher: Watcher) -> None:
+    watcher.letterbox.closed = True
+    watcher.stale(31)
+    watcher.evaluate("freshness")
+    watcher.letterbox.closed = False
+    watcher.evaluate("freshness")
+    watcher.evaluate("freshness")
+    assert watcher.letterbox.subjects == ["ToteSys: stale for 31 minutes"]
+
+
+def test_the_end_of_failures_is_told_once(watcher: Watcher) -> None:
+    watcher.run_ended(FAILURE)
+    watcher.run_ended(FAILURE)
+    watcher.evaluate("freshness")
+    assert watcher.letterbox.subjects == []
+    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.evaluate("freshness")
+    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.evaluate("freshness")
+    assert watcher.letterbox.subjects == ["ToteSys: up to date again"]
+
+
+def test_open_dead_letters_are_counted_after_a_refresh_and_told_every_minute(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = watcher.platform
+    platform.refresh()
+    watcher.run_ended(SUCCESS)
+    letters = [line for line in watcher.evaluate("freshness") if line["totesys_event"] == "dead_letters"]
+    assert letters == [{"totesys_event": "dead_letters", "open": 0}]
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
+    platform.refresh()
+    watcher.run_ended(SUCCESS)
+    assert {"totesys_event": "dead_letters", "open": 1} in watcher.evaluate("freshness")
+    monkeypatch.setattr("totesys_assets.automation.alerts.open_dead_letters", None)  # and not counted again
+    assert watcher.evaluate("freshness") == [{"totesys_event": "dead_letters", "open": 1}]
+
+
+def test_a_lake_that_cannot_be_read_does_not_silence_the_rest(watcher: Watcher) -> None:
+    log = Path(watcher.platform.settings.lake_uri) / "dead_letter" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020}.json").write_text("no JSON", encoding="ascii")
+    watcher.run_ended(SUCCESS)
+    assert watcher.evaluate("freshness") == [{"totesys_event": "up_to_date"}]
+
+
+def audit_run(watcher: Watcher) -> None:
+    platform = watcher.platform
+    job = platform.definitions().get_repository_def().get_job("audit")
+    assert job.execute_in_process(instance=platform.instance).success
+
+
+def test_what_the_audit_found_is_counted_and_told_table_by_table(run_watcher: Watcher) -> None:
+    platform = run_watcher.platform
+    platform.refresh()
+    audit_run(run_watcher)
+    assert run_watcher.evaluate("alert_on_audit") == []
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute("UPDATE fact_sales_order SET units_sold = units_sold + 1")
+    audit_run(run_watcher)
+    (line,) = run_watcher.evaluate("alert_on_audit")
+    assert line == {"totesys_event": "audit_differs", "findings": 2}  # the records, and the money
+    ((subject, text),) = run_watcher.letterbox.messages
+    assert subject == "ToteSys: differences found by the audit: 2"
+    assert text.count("warehouse/fact_sales_order: ") == 2
+
+
+def test_the_sensors_are_on_by_themselves(watcher: Watcher) -> None:
+    definitions = watcher.platform.definitions()
+    assert {definitions.resolve_sensor_def(name).default_status for name in SENSORS} == {dg.DefaultSensorStatus.RUNNING}

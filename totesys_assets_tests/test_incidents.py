@@ -1,0 +1,73 @@
+"""Incidents: what is worth a message, how often, and when it is over."""
+
+from __future__ import annotations
+
+import pytest
+
+from totesys_assets.automation.incidents import Known, is_told, judge
+
+# A whole hour.
+NOON = 1_767_614_400.0
+PATIENCE = 30 * 60
+
+
+def test_the_first_failure_is_told() -> None:
+    assert is_told(NOON, before=None)
+
+
+def test_of_failures_that_follow_one_another_one_in_an_hour_is_told() -> None:
+    # The sensor tries again after ten minutes: half a day of it.
+    failures = [NOON + minutes * 60 for minutes in range(5, 12 * 60, 10)]
+    told = [failed for before, failed in zip([None, *failures], failures, strict=False) if is_told(failed, before)]
+    assert len(failures) == 72
+    assert len(told) == 12
+
+
+def test_a_failure_long_after_another_is_told() -> None:
+    assert is_told(NOON + 86_400 + 60, before=NOON + 30)
+
+
+def test_without_a_cursor_the_clock_starts_now() -> None:
+    assert Known.read(None, NOON) == Known(NOON)
+    assert Known.read("nonsense", NOON) == Known(NOON)
+    assert Known.read('{"of": "another version"}', NOON) == Known(NOON)
+
+
+def test_what_is_known_survives_in_the_cursor() -> None:
+    known = Known(NOON, stale_told=True, counted="run", open=3)
+    assert Known.read(known.write(), NOON + 60) == known
+
+
+def test_a_platform_that_was_up_to_date_a_moment_ago_is_well() -> None:
+    verdict = judge(Known(NOON - 60), NOON - 5, None, NOON, PATIENCE)
+    assert (verdict.up_to_date, verdict.is_news) == (NOON - 5, True)
+    assert (verdict.stale_minutes, verdict.is_over) == (None, False)
+
+
+def test_what_was_known_before_is_no_news() -> None:
+    assert not judge(Known(NOON - 5), NOON - 5, None, NOON, PATIENCE).is_news
+    assert not judge(Known(NOON - 5), None, None, NOON, PATIENCE).is_news
+
+
+@pytest.mark.parametrize(("minutes", "stale"), [(30, None), (31, 31), (125, 125)])
+def test_it_is_stale_when_it_was_not_up_to_date_for_too_long(minutes: int, stale: int | None) -> None:
+    assert judge(Known(NOON - minutes * 60), None, None, NOON, PATIENCE).stale_minutes == stale
+
+
+def test_staleness_that_was_told_is_over_when_it_is_up_to_date_again() -> None:
+    known = Known(NOON - 3600, stale_told=True)
+    assert not judge(known, None, None, NOON, PATIENCE).is_over
+    assert judge(known, NOON - 10, None, NOON, PATIENCE).is_over
+
+
+def test_failures_are_over_once_when_it_is_up_to_date_after_the_last_of_them() -> None:
+    known = Known(NOON - 60)
+    assert not judge(known, None, NOON - 30, NOON, PATIENCE).is_over
+    over = judge(known, NOON - 10, NOON - 30, NOON, PATIENCE)
+    assert over.is_over
+    assert not judge(Known(over.up_to_date), NOON + 50, NOON - 30, NOON + 60, PATIENCE).is_over
+
+
+def test_a_success_before_the_failure_does_not_end_it() -> None:
+    assert not judge(Known(NOON - 60), NOON - 40, NOON - 30, NOON, PATIENCE).is_over
+    assert judge(Known(NOON - 40), NOON - 20, NOON - 30, NOON, PATIENCE).is_over
