@@ -90,7 +90,7 @@ locals {
     },
   ]
 
-  # Backfills ---------------------------------------------------------------------------------------------------------
+  # Large runs --------------------------------------------------------------------------------------------------------
   describe_run = [
     {
       Sid      = "DescribeRun"
@@ -141,12 +141,12 @@ locals {
   ]
 
   # Who may do what ---------------------------------------------------------------------------------------------------
-  # The code server evaluates sensors: it looks whether the lake is stale, reports failures, and keeps the logs of ticks.
-  code_statements      = concat(local.read_lake, local.read_compute_logs, local.write_compute_logs, local.alert, local.describe_run)
-  daemon_statements    = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs, local.alert, local.describe_run, local.start_runs, local.stop_runs)
-  run_statements       = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs, local.describe_run)
+  # The code server evaluates sensors: it looks whether the lake is stale, tells of failures, and keeps the logs of ticks.
+  code_statements      = concat(local.read_lake, local.read_compute_logs, local.write_compute_logs, local.alert)
+  daemon_statements    = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs, local.describe_run, local.start_runs, local.stop_runs)
+  run_statements       = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs)
   webserver_statements = concat(local.read_compute_logs, local.data_key, local.describe_run, local.stop_runs)
-  viewer_statements    = concat(local.read_compute_logs, local.data_key, local.describe_run)
+  viewer_statements    = concat(local.read_compute_logs, local.data_key)
 }
 
 # The most that a role of this stack can do, whatever its own policy says. What deploys the stack from GitHub may make

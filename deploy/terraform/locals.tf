@@ -20,7 +20,6 @@ locals {
   cluster_task_arn = "${local.arn}:ecs:${var.region}:${local.account}:task/${var.name}/*"
   run_family       = "${var.name}-run"
 
-  image           = "${aws_ecr_repository.image.repository_url}:${coalesce(var.image_tag, "none-yet")}"
-  provision_image = "${aws_ecr_repository.image.repository_url}:${coalesce(var.provision_image_tag, var.image_tag, "none-yet")}"
-  is_deployed     = var.image_tag != null
+  image       = "${aws_ecr_repository.image.repository_url}:${coalesce(var.image_tag, "none-yet")}"
+  is_deployed = var.image_tag != null
 }

@@ -22,7 +22,7 @@ resource "aws_sns_topic" "alerts" {
 }
 
 locals {
-  publishers = [for kind in ["code", "daemon"] : "${local.arn}:iam::${local.account}:role/${var.name}-${kind}-task"]
+  publishers = ["${local.arn}:iam::${local.account}:role/${var.name}-code-task"] # where sensors are evaluated
 }
 
 resource "aws_sns_topic_policy" "alerts" {
@@ -42,7 +42,7 @@ resource "aws_sns_topic_policy" "alerts" {
         }
       },
       {
-        Sid       = "Tasks"
+        Sid       = "Sensors"
         Effect    = "Allow"
         Principal = { AWS = "${local.arn}:iam::${local.account}:root" }
         Action    = "sns:Publish"

@@ -1,4 +1,7 @@
-# What runs: four services, and two kinds of task that others start (backfills by the daemon, provision at a deployment).
+# What runs: four services, and two kinds of task that others start (large runs by the daemon, provision by a release).
+#
+# Terraform registers task definitions; it does not move services to them. deploy/release.sh does, once the provision task
+# has run, for a daemon must not meet databases that are not migrated.
 
 resource "aws_ecs_cluster" "main" {
   name = var.name
@@ -66,7 +69,6 @@ locals {
 
   environment = {
     AWS_REGION                  = var.region
-    AWS_CHECKSUM_ALGORITHM      = "SHA256" # delta-rs: a bucket with a default retention refuses objects without a checksum
     DAGSTER_HOME                = "/opt/totesys/dagster"
     TOTESYS_HOME                = "/var/lib/totesys"
     LAKE_URI                    = "s3://${module.lake.name}/${local.lake_root}"
@@ -82,7 +84,7 @@ locals {
     DAGSTER_CURRENT_IMAGE       = local.image
   }
 
-  # The revision instead of the family: a service that starts backfills is replaced when what it starts has changed.
+  # The revision instead of the family: a daemon starts large runs with its own version, and knows when they change.
   service_environment = merge(local.environment, { TOTESYS_RUN_TASK_DEFINITION = module.run.arn })
 
   dagster_secrets = { TOTESYS_DAGSTER_URL = aws_secretsmanager_secret.role["dagster"].arn }
@@ -158,7 +160,7 @@ module "viewer" {
   keep_revisions = var.deletion_protection
 }
 
-# A backfill. The daemon starts it, and says in the container's command which run it is.
+# A large run. The daemon starts it, and says in the container's command which run it is.
 module "run" {
   source = "./modules/task"
 
@@ -180,12 +182,11 @@ module "provision" {
 
   stack   = local.stack
   kind    = "provision"
-  image   = local.provision_image
+  image   = local.image
   command = ["totesys", "provision"]
   size    = local.sizes.provision
   environment = merge(local.environment, {
-    DAGSTER_CURRENT_IMAGE = local.provision_image
-    WAREHOUSE_ADMIN_URL   = "postgresql://${aws_db_instance.database.endpoint}/postgres?${local.database_tls}"
+    WAREHOUSE_ADMIN_URL = "postgresql://${aws_db_instance.database.endpoint}/postgres?${local.database_tls}"
   })
   secrets = merge(local.engine_secrets, {
     WAREHOUSE_OWNER_URL  = aws_secretsmanager_secret.role["warehouse-owner"].arn
@@ -258,6 +259,10 @@ resource "aws_ecs_service" "service" {
     content {
       registry_arn = service_registries.value
     }
+  }
+
+  lifecycle {
+    ignore_changes = [task_definition] # moved by a release: see the head of this file
   }
 
   # A task that starts before it can reach the registry, its log or its secrets would count as a failed deployment.

@@ -37,7 +37,7 @@ variable "deletion_protection" {
 # Image and tasks ------------------------------------------------------------------------------------------------------
 
 variable "image_tag" {
-  description = "Tag of the image in ECR that the services run. Null, before the first image was pushed: no task is started."
+  description = "Tag of the image in ECR that the next release brings into use. Null, before the first image was pushed: no task is started."
   type        = string
   default     = null
 
@@ -45,12 +45,6 @@ variable "image_tag" {
     condition     = var.image_tag == null || (can(regex("^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$", var.image_tag)) && var.image_tag != "latest")
     error_message = "image_tag names one image for ever, the commit's hash for example: not latest, which ECR would refuse to move."
   }
-}
-
-variable "provision_image_tag" {
-  description = "Tag of the image that the provision task runs; null: image_tag. Set it to the new tag first, run the task, then raise image_tag."
-  type        = string
-  default     = null
 }
 
 variable "architecture" {
@@ -86,7 +80,7 @@ variable "sizes" {
 }
 
 variable "run_storage_gib" {
-  description = "Disk of a backfill's task, where DuckDB spills what does not fit into memory: 21 to 200 GiB."
+  description = "Disk of a large run's task, where DuckDB spills what does not fit into memory: 21 to 200 GiB."
   type        = number
   default     = 50
 

@@ -108,7 +108,7 @@ def named(items: list[dict[str, Any]], key: str = "name", value: str = "value") 
 
 
 class Cloud:
-    """What is asked more than once."""
+    """What is asked more than once. ``tag`` is that of the image in the newest task definitions."""
 
     def __init__(self, outputs: dict[str, Any], tag: str) -> None:
         self.outputs, self.tag = outputs, tag
@@ -357,23 +357,23 @@ def unknown(expected: Expectations, cloud: Cloud, state: str, printed: str) -> N
     expected("the state says nothing that looks like a login", not re.search(r"postgresql://\w+:", state))
 
 
-def expect_rotated(
-    expected: Expectations, cloud: Cloud, before: dict[str, str], tag: str, state: str, printed: str
-) -> None:
-    """After password_version was raised, and the next image named for the provision task alone."""
+def expect_next(expected: Expectations, cloud: Cloud, before: dict[str, str], state: str, printed: str) -> None:
+    """After the next image was named and password_version raised: all is registered, and nothing moved yet."""
     after = cloud.role_urls()
     for name in ROLE_URLS:
-        expected(f"{name} has a new password", password_of(after[name]) != password_of(before[name]))
-        expected(
-            f"{name} is otherwise the same",
-            after[name].replace(password_of(after[name]), "") == before[name].replace(password_of(before[name]), ""),
-        )
+        old, new = password_of(before[name]), password_of(after[name])
+        expected(f"{name} has a new password", new != old)
+        expected(f"{name} is otherwise the same", after[name].replace(new, old) == before[name])
     unknown(expected, cloud, state, printed)
-    image = cloud.definition("provision")["containerDefinitions"][0]["image"]
-    expected("the provision task has the next image", image.endswith(f":{tag}"))
-    for service in SERVICES:
-        image = cloud.definition(service)["containerDefinitions"][0]["image"]
-        expected(f"{service} still has the old one", image.endswith(f":{cloud.tag}"))
+    for kind in KINDS:
+        definition = cloud.definition(kind)
+        expected.same(f"{kind}: a second revision", definition["revision"], 2)
+        expected(
+            f"{kind}: with the next image", definition["containerDefinitions"][0]["image"].endswith(f":{cloud.tag}")
+        )
+    found = client("ecs").describe_services(cluster=NAME, services=list(SERVICES))["services"]
+    for service in found:
+        expected(f"{service['serviceName']} waits for the release", service["taskDefinition"].endswith(":1"))
 
 
 def registry(expected: Expectations, cloud: Cloud) -> None:
@@ -625,7 +625,7 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
             for each in roles
             if f"{each}" in json.dumps(client("sns").get_topic_attributes(TopicArn=cloud.topic)["Attributes"]["Policy"])
         },
-        {f"{NAME}-code-task", f"{NAME}-daemon-task"},
+        {f"{NAME}-code-task"},
     )
     providers = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     expected.same(

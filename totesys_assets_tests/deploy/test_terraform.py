@@ -182,7 +182,7 @@ def allowed(state: dict[str, Any], role: str) -> set[str]:
     return actions
 
 
-READS = {"s3:ListBucket", "s3:GetObject", "kms:Decrypt", "kms:GenerateDataKey", "ecs:DescribeTaskDefinition"}
+READS = {"s3:ListBucket", "s3:GetObject", "kms:Decrypt", "kms:GenerateDataKey"}
 
 
 def test_viewers_can_only_read(state: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ def test_viewers_can_only_read(state: dict[str, Any]) -> None:
 
 
 def test_the_webserver_can_also_end_runs(state: dict[str, Any]) -> None:
-    assert allowed(state, "webserver") == READS | {"ecs:DescribeTasks", "ecs:StopTask"}
+    assert allowed(state, "webserver") == READS | {"ecs:DescribeTaskDefinition", "ecs:DescribeTasks", "ecs:StopTask"}
 
 
 def test_the_provision_task_can_do_nothing_in_aws(state: dict[str, Any]) -> None:
@@ -203,7 +203,12 @@ def test_the_code_server_reads_the_lake_and_writes_only_logs(state: dict[str, An
     assert "s3:DeleteObject" not in allowed(state, "code")
 
 
-def test_only_the_daemon_starts_tasks_and_only_backfills(state: dict[str, Any]) -> None:
+def test_only_the_code_server_publishes(state: dict[str, Any]) -> None:
+    kinds = ["code", "daemon", "run", "webserver", "viewer"]
+    assert [kind for kind in kinds if "sns:Publish" in allowed(state, kind)] == ["code"]
+
+
+def test_only_the_daemon_starts_tasks_and_only_large_runs(state: dict[str, Any]) -> None:
     kinds = ["code", "daemon", "run", "webserver", "viewer"]
     assert [kind for kind in kinds if "ecs:RunTask" in allowed(state, kind)] == ["daemon"]
     assert [kind for kind in kinds if "iam:PassRole" in allowed(state, kind)] == ["daemon"]
