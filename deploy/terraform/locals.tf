@@ -1,0 +1,25 @@
+# Names that several files share, made from variables alone: known before anything exists, and free of cycles.
+
+data "aws_caller_identity" "current" {}
+
+data "aws_partition" "current" {}
+
+locals {
+  account   = data.aws_caller_identity.current.account_id
+  partition = data.aws_partition.current.partition
+  arn       = "arn:${local.partition}" # how every ARN begins
+
+  viewer_host = "view.${var.ui_host}"
+
+  lake_root = "totesys" # LAKE_URI is s3://<lake bucket>/<this>
+
+  log_group     = "/totesys/${var.name}"
+  log_group_arn = "${local.arn}:logs:${var.region}:${local.account}:log-group:${local.log_group}"
+
+  cluster_arn      = "${local.arn}:ecs:${var.region}:${local.account}:cluster/${var.name}"
+  cluster_task_arn = "${local.arn}:ecs:${var.region}:${local.account}:task/${var.name}/*"
+  run_family       = "${var.name}-run"
+
+  image       = "${aws_ecr_repository.image.repository_url}:${coalesce(var.image_tag, "none-yet")}"
+  is_deployed = var.image_tag != null
+}

@@ -1,0 +1,124 @@
+# What workflows and people need to go on. Nothing here is secret.
+
+output "image_repository" {
+  description = "Where to push the image: <this>:<tag>."
+  value       = aws_ecr_repository.image.repository_url
+}
+
+output "image_tag" {
+  description = "Tag that the services run; empty before the first deployment."
+  value       = var.image_tag == null ? "" : var.image_tag
+}
+
+output "totesys_secret" {
+  description = "Name of the secret to fill in with the URL of ToteSys."
+  value       = aws_secretsmanager_secret.totesys.name
+}
+
+output "cluster" {
+  description = "Name of the ECS cluster."
+  value       = aws_ecs_cluster.main.name
+}
+
+output "services" {
+  description = "Names of the ECS services."
+  value       = sort(keys(local.services))
+}
+
+output "provision" {
+  description = "For aws ecs run-task: the provision task and where it runs."
+  value = {
+    cluster         = aws_ecs_cluster.main.name
+    task_definition = module.provision.arn
+    container       = module.provision.container
+    network = jsonencode({ awsvpcConfiguration = {
+      subnets        = aws_subnet.private[*].id
+      securityGroups = [aws_security_group.group["provision"].id]
+      assignPublicIp = "DISABLED"
+    } })
+  }
+}
+
+output "run_task_definition" {
+  description = "Family of the task definition of backfills."
+  value       = module.run.family
+}
+
+output "ui_url" {
+  description = "The UI, for operators."
+  value       = "https://${var.ui_host}"
+}
+
+output "viewer_url" {
+  description = "The UI, for viewers: read-only."
+  value       = "https://${local.viewer_host}"
+}
+
+output "load_balancer_host" {
+  description = "What both host names must lead to, where route53_zone_id is not set."
+  value       = aws_lb.ui.dns_name
+}
+
+output "user_pools" {
+  description = "Cognito user pools, in which users are made."
+  value       = { for audience, pool in aws_cognito_user_pool.pool : audience => pool.id }
+}
+
+output "lake_bucket" {
+  description = "Bucket of the lake."
+  value       = module.lake.name
+}
+
+output "lake_uri" {
+  description = "LAKE_URI of the platform."
+  value       = local.environment.LAKE_URI
+}
+
+output "work_bucket" {
+  description = "Bucket of compute logs and of Athena's results."
+  value       = module.work.name
+}
+
+output "logs_bucket" {
+  description = "Bucket of access logs."
+  value       = module.logs.name
+}
+
+output "alert_topic" {
+  description = "ARN of the SNS topic of alarms and alerts."
+  value       = aws_sns_topic.alerts.arn
+}
+
+output "log_group" {
+  description = "Log group of all containers; streams begin with the service's name."
+  value       = aws_cloudwatch_log_group.main.name
+}
+
+output "dashboard" {
+  description = "Name of the CloudWatch dashboard."
+  value       = aws_cloudwatch_dashboard.main.dashboard_name
+}
+
+output "database_endpoint" {
+  description = "Host and port of the database, inside the network."
+  value       = aws_db_instance.database.endpoint
+}
+
+output "athena" {
+  description = "Workgroup and database for Athena, and the policy for who may query."
+  value = {
+    workgroup     = aws_athena_workgroup.star.name
+    database      = aws_glue_catalog_database.star.name
+    reader_policy = aws_iam_policy.lake_reader.arn
+  }
+}
+
+output "nat_address" {
+  description = "Address from which ToteSys sees the platform; null unless totesys_route.by is nat."
+  value       = one(aws_eip.nat[*].public_ip)
+}
+
+output "ci_roles" {
+  description = "ARNs of the roles for GitHub's workflows."
+  value       = { for name, role in aws_iam_role.ci : name => role.arn }
+}

@@ -1,0 +1,113 @@
+# The stack as other choices make it.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+provider "aws" {
+  alias                       = "passwords"
+  region                      = "eu-west-2"
+  access_key                  = "none"
+  secret_key                  = "none"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+
+  endpoints {
+    secretsmanager = "http://127.0.0.1:9" # nobody listens there
+  }
+}
+
+variables {
+  region           = "eu-west-2"
+  totesys_cidrs    = ["192.0.2.10/32"]
+  ui_host          = "totesys.example.com"
+  certificate_arn  = "arn:aws:acm:eu-west-2:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+  ui_allowed_cidrs = ["203.0.113.0/24"]
+  alarm_emails     = []
+  password_version = 0
+}
+
+run "before_the_first_image" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for service in aws_ecs_service.service : service.desired_count == 0])
+    error_message = "No task is started before there is an image."
+  }
+
+  assert {
+    condition     = !aws_cloudwatch_metric_alarm.not_up_to_date.actions_enabled
+    error_message = "Nobody is woken before there is something to be up to date."
+  }
+
+  assert {
+    condition     = length(aws_route.totesys) == 0 && length(aws_nat_gateway.nat) == 0 && length(aws_ec2_transit_gateway_vpc_attachment.totesys) == 0
+    error_message = "By default no route is made."
+  }
+
+  assert {
+    condition     = length(aws_iam_role.ci) == 0 && length(aws_iam_openid_connect_provider.github) == 0 && length(aws_budgets_budget.monthly) == 0 && length(aws_route53_record.host) == 0
+    error_message = "What is not asked for is not made."
+  }
+}
+
+# The rest plans only what it looks at.
+
+run "by_transit_gateway" {
+  command = plan
+
+  variables {
+    totesys_route = { by = "transit_gateway", id = "tgw-0123" }
+  }
+
+  plan_options {
+    target = [aws_route.totesys]
+  }
+
+  assert {
+    condition     = aws_ec2_transit_gateway_vpc_attachment.totesys[0].transit_gateway_id == "tgw-0123" && aws_route.totesys["192.0.2.10/32"].transit_gateway_id == "tgw-0123" && length(aws_nat_gateway.nat) == 0
+    error_message = "ToteSys is reached through the transit gateway."
+  }
+}
+
+run "by_peering" {
+  command = plan
+
+  variables {
+    totesys_route = { by = "peering", id = "pcx-0123" }
+  }
+
+  plan_options {
+    target = [aws_route.totesys]
+  }
+
+  assert {
+    condition     = aws_route.totesys["192.0.2.10/32"].vpc_peering_connection_id == "pcx-0123" && length(aws_ec2_transit_gateway_vpc_attachment.totesys) == 0
+    error_message = "ToteSys is reached through the peering connection."
+  }
+}
+
+run "unprotected_with_a_budget" {
+  command = plan
+
+  variables {
+    deletion_protection = false
+    monthly_budget_usd  = 500
+    alarm_emails        = ["data-team@example.com"]
+  }
+
+  plan_options {
+    target = [aws_db_instance.database, aws_cognito_user_pool.pool, aws_budgets_budget.monthly]
+  }
+
+  assert {
+    condition     = !aws_db_instance.database.deletion_protection && aws_db_instance.database.skip_final_snapshot && alltrue([for pool in aws_cognito_user_pool.pool : pool.deletion_protection == "INACTIVE"])
+    error_message = "Without protection all of it can be destroyed."
+  }
+
+  assert {
+    condition     = one([for filter in aws_budgets_budget.monthly[0].cost_filter : filter.values]) == tolist(["user:Stack$totesys"])
+    error_message = "The budget is that of this stack."
+  }
+}

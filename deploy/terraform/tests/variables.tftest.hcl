@@ -1,0 +1,78 @@
+# What variables.tf refuses: each of these values would fail only after minutes, in AWS, or not at all.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+provider "aws" {
+  alias                       = "passwords"
+  region                      = "eu-west-2"
+  access_key                  = "none"
+  secret_key                  = "none"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+
+  endpoints {
+    secretsmanager = "http://127.0.0.1:9" # nobody listens there
+  }
+}
+
+run "refused" {
+  command = plan
+
+  variables {
+    name                 = "Totesys_aws"
+    region               = "eu-west-2"
+    zones                = ["a", "a"]
+    image_tag            = "latest"
+    architecture         = "arm"
+    sizes                = { daemon = { cpu = 256, memory = 16384 } }
+    run_storage_gib      = 20
+    stale_minutes        = 0
+    vpc_cidr             = "10.0.0.0/8"
+    totesys_cidrs        = ["0.0.0.0/0"]
+    totesys_route        = { by = "peering" }
+    ui_host              = "localhost"
+    certificate_arn      = "certificate"
+    ui_allowed_cidrs     = []
+    mfa                  = "OFF"
+    lake_lock_days       = -1
+    database_version     = "14"
+    database_storage_gib = { first = 100, most = 100 }
+    database_backup_days = 0
+    password_version     = 1.5
+    log_retention_days   = 100
+    alarm_emails         = ["nobody"]
+    business_hours       = { days = [8], from = 18, to = 8, minutes = 7 }
+    github_repository    = "totesys-assets"
+  }
+
+  expect_failures = [
+    var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.vpc_cidr, var.totesys_cidrs,
+    var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.mfa, var.lake_lock_days, var.database_version,
+    var.database_storage_gib, var.database_backup_days, var.password_version, var.log_retention_days, var.alarm_emails,
+    var.business_hours, var.github_repository,
+  ]
+}
+
+run "workflows_without_a_state" {
+  command = plan
+
+  variables {
+    region            = "eu-west-2"
+    totesys_cidrs     = ["192.0.2.10/32"]
+    ui_host           = "totesys.example.com"
+    certificate_arn   = "arn:aws:acm:eu-west-2:123456789012:certificate/00000000-0000-0000-0000-000000000000"
+    ui_allowed_cidrs  = ["203.0.113.0/24"]
+    alarm_emails      = []
+    password_version  = 0
+    github_repository = "example/totesys-assets"
+  }
+
+  plan_options {
+    target = [aws_iam_role_policy.ci] # plans only what it looks at
+  }
+
+  expect_failures = [var.state_bucket]
+}

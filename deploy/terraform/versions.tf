@@ -1,0 +1,36 @@
+# What runs this, where its state lies, and how it reaches AWS.
+
+terraform {
+  required_version = ">= 1.11, < 2.0" # 1.11 has write-only arguments: no password of a role enters the state
+
+  required_providers {
+    aws = {
+      source = "hashicorp/aws"
+      # Exactly one version instead of a lock file: a lock file that was made on one kind of machine holds the hashes
+      # of that kind only, and makes init fail on the others.
+      version = "5.100.0"
+    }
+  }
+
+  # The rest comes from backend.hcl: see backend.hcl.example.
+  backend "s3" {
+    encrypt      = true
+    use_lockfile = true
+  }
+}
+
+provider "aws" {
+  region              = var.region
+  allowed_account_ids = var.account_id == null ? null : [var.account_id]
+
+  default_tags {
+    tags = merge({ Project = "totesys-assets", Stack = var.name, ManagedBy = "terraform" }, var.tags)
+  }
+}
+
+# For passwords alone: terraform test has no stand-in for ephemeral resources, and must be able to tell them apart.
+provider "aws" {
+  alias               = "passwords"
+  region              = var.region
+  allowed_account_ids = var.account_id == null ? null : [var.account_id]
+}

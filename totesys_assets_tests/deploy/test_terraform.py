@@ -1,0 +1,267 @@
+"""The Terraform of deploy/terraform, without a cloud: its form, its plan, and what its policies allow.
+
+Applying it, to a stand-in for AWS, is deploy/tests/apply_on_moto.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from totesys_assets_tests.deploy.wildcards import justified_statements, policies, unjustified, wildcards
+
+STACK = Path(__file__).parents[2] / "deploy" / "terraform"
+FILES = sorted(STACK.rglob("*.tf"))
+WHOLE = "tests/stack.tftest.hcl"
+
+GOOD = 'Resource = "*" # any: the action knows no resources'
+
+
+def run(folder: Path, *arguments: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+    """Run Terraform in a folder; it asks nobody whether there is a newer one."""
+    terraform = shutil.which("terraform")
+    assert terraform is not None
+    return subprocess.run(
+        [terraform, *arguments],
+        cwd=folder,
+        env=os.environ | {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the stack, initialised; skipped where Terraform or its provider cannot be had."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    copy = tmp_path_factory.mktemp("terraform") / "stack"
+    shutil.copytree(STACK, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "backend.hcl"))
+    done = run(copy, "init", "-backend=false", "-input=false", "-no-color")
+    if done.returncode:
+        if "query available provider packages" in done.stderr or "Failed to install provider" in done.stderr:
+            pytest.skip("the AWS provider of Terraform can be had neither from the registry nor from a mirror")
+        pytest.fail(done.stderr)
+    return copy
+
+
+def terraform_test(stack: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What ``terraform test`` says, message by message."""
+    return [json.loads(line) for line in run(stack, "test", "-json", *arguments).stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def of_the_stack(stack: Path) -> list[dict[str, Any]]:
+    """The messages of stack.tftest.hcl, with the state that it made: long, so only of this file."""
+    return terraform_test(stack, "-verbose", f"-filter={WHOLE}")
+
+
+@pytest.fixture(scope="session")
+def state(of_the_stack: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole stack, as it is made of made-up answers."""
+    return next(message["test_state"] for message in of_the_stack if message["type"] == "test_state")
+
+
+@cache
+def reasons() -> set[str]:
+    return justified_statements(STACK)
+
+
+def test_files_are_formatted(stack: Path) -> None:
+    done = run(stack, "fmt", "-check", "-recursive", "-diff", "-no-color")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_configuration_is_valid(stack: Path) -> None:
+    done = run(stack, "validate", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dict[str, Any]]) -> None:
+    """Each of the assertions in stack.tftest.hcl."""
+    assert_passed(of_the_stack, runs=1)
+
+
+@pytest.mark.parametrize(("name", "runs"), [("bucket", 2), ("options", 4), ("variables", 2)])
+def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str, runs: int) -> None:
+    """Each of the assertions in the other files of deploy/terraform/tests."""
+    assert_passed(terraform_test(stack, f"-filter=tests/{name}.tftest.hcl"), runs)
+
+
+def test_no_file_of_tests_is_left_out() -> None:
+    assert {file.name for file in (STACK / "tests").glob("*.tftest.hcl")} == {
+        f"{name}.tftest.hcl" for name in ("stack", "bucket", "options", "variables")
+    }
+
+
+def assert_passed(messages: list[dict[str, Any]], runs: int) -> None:
+    said = [message["diagnostic"] for message in messages if message["type"] == "diagnostic"]
+    assert [(each["summary"], each["detail"]) for each in said if each["severity"] == "error"] == []
+    summary = next(message["test_summary"] for message in messages if message["type"] == "test_summary")
+    assert (summary["status"], summary["passed"]) == ("pass", runs)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(STACK)))
+def test_every_wildcard_has_its_reason_beside_it(file: Path) -> None:
+    assert unjustified(file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'Action = "*"',
+        'Action = ["s3:*"]',
+        'Action = ["s3:GetObject", "ec2:Describe*"]',
+        'Resource = "*"',
+        'Resource = "*" # any:',
+        'Resource = "*" # because',
+        'Resource = "arn:aws:s3:::*"',
+        'Principal = { AWS = "*" }',
+    ],
+)
+def test_a_wildcard_without_a_reason_is_found(line: str) -> None:
+    assert unjustified(f"{GOOD}\n  {line}\n") == [line]
+
+
+@pytest.mark.parametrize(
+    "line", [GOOD, '# Action = "*"', 'Resource = "${arn}/totesys/*"', 'error_message = "5 * 3 is not 7"']
+)
+def test_what_has_a_reason_or_is_named_is_not(line: str) -> None:
+    assert unjustified(line) == []
+
+
+def test_no_statement_allows_more_than_the_text_gives_reasons_for(state: dict[str, Any]) -> None:
+    """In the documents themselves, whatever they were put together from."""
+    found = [statement for policy in policies(state) for statement in policy]
+    assert len(found) > 60
+    assert [each for each in found if "Sid" not in each] == []
+    assert [(each["Sid"], wildcards(each)) for each in found if wildcards(each) and each["Sid"] not in reasons()] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ({"Action": "*", "Resource": "arn:aws:s3:::lake"}, ["*"]),
+        ({"Action": ["s3:Get*"], "Resource": ["arn:aws:s3:::lake/*"]}, ["s3:Get*"]),
+        ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::*"}, ["arn:aws:s3:::*"]),
+        ({"Action": "s3:GetObject", "Principal": {"AWS": ["*"]}}, ["*"]),
+        ({"NotAction": "iam:CreateUser", "Resource": "arn:aws:s3:::lake"}, ["everything but"]),
+        ({"Action": "s3:GetObject", "Resource": "arn:aws:s3:::lake/totesys/*"}, []),
+    ],
+)
+def test_a_wildcard_in_a_document_is_found(statement: dict[str, Any], expected: list[str]) -> None:
+    assert wildcards(statement) == expected
+
+
+def role_policies(state: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    """Statements of what the task of one kind may do."""
+    module = next(each for each in state["root_module"]["child_modules"] if each["address"] == f"module.{role}")
+    return [
+        statement
+        for resource in module["resources"]
+        if resource["type"] == "aws_iam_role_policy" and resource["name"] == "task"
+        for statement in json.loads(resource["values"]["policy"])["Statement"]
+    ]
+
+
+def allowed(state: dict[str, Any], role: str) -> set[str]:
+    """Actions that the task of one kind may do."""
+    actions: set[str] = set()
+    for statement in role_policies(state, role):
+        assert statement["Effect"] == "Allow"
+        actions |= {statement["Action"]} if isinstance(statement["Action"], str) else set(statement["Action"])
+    return actions
+
+
+READS = {"s3:ListBucket", "s3:GetObject", "kms:Decrypt", "kms:GenerateDataKey"}
+
+
+def test_viewers_can_only_read(state: dict[str, Any]) -> None:
+    assert allowed(state, "viewer") == READS
+
+
+def test_the_webserver_can_also_end_runs(state: dict[str, Any]) -> None:
+    assert allowed(state, "webserver") == READS | {"ecs:DescribeTaskDefinition", "ecs:DescribeTasks", "ecs:StopTask"}
+
+
+def test_the_provision_task_can_do_nothing_in_aws(state: dict[str, Any]) -> None:
+    assert allowed(state, "provision") == set()
+
+
+def test_the_code_server_reads_the_lake_and_writes_only_logs(state: dict[str, Any]) -> None:
+    writes = [each["Resource"] for each in role_policies(state, "code") if "s3:PutObject" in each["Action"]]
+    assert writes == ["arn:aws:s3:::a-bucket/compute-logs/*"]
+    assert "s3:DeleteObject" not in allowed(state, "code")
+
+
+def test_only_the_code_server_publishes(state: dict[str, Any]) -> None:
+    kinds = ["code", "daemon", "run", "webserver", "viewer"]
+    assert [kind for kind in kinds if "sns:Publish" in allowed(state, kind)] == ["code"]
+
+
+def test_only_the_daemon_starts_tasks_and_only_large_runs(state: dict[str, Any]) -> None:
+    kinds = ["code", "daemon", "run", "webserver", "viewer"]
+    assert [kind for kind in kinds if "ecs:RunTask" in allowed(state, kind)] == ["daemon"]
+    assert [kind for kind in kinds if "iam:PassRole" in allowed(state, kind)] == ["daemon"]
+    by_sid = {statement["Sid"]: statement for statement in role_policies(state, "daemon")}
+    assert by_sid["StartRuns"]["Resource"] == "arn:aws:ecs:eu-west-2:123456789012:task-definition/totesys-run:*"
+    assert by_sid["StartRuns"]["Condition"] == {
+        "ArnEquals": {"ecs:cluster": "arn:aws:ecs:eu-west-2:123456789012:cluster/totesys"}
+    }
+    assert by_sid["HandRunsTheirRoles"]["Resource"] == [
+        "arn:aws:iam::123456789012:role/totesys-run-execution",
+        "arn:aws:iam::123456789012:role/totesys-run-task",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["daemon", "run"])
+def test_nothing_can_delete_what_was_captured(state: dict[str, Any], kind: str) -> None:
+    removable = [each["Resource"] for each in role_policies(state, kind) if "s3:DeleteObject" in each["Action"]]
+    assert removable == [
+        [
+            f"arn:aws:s3:::a-bucket/totesys/{part}/*"
+            for part in ("processed", "ledger", "dead_letter", "schema_registry", "ingestion/*/_delta_log")
+        ]
+    ]
+
+
+def test_whoever_deploys_makes_no_role_beyond_the_boundary_and_leaves_its_own(state: dict[str, Any]) -> None:
+    policy = next(
+        resource["values"]["policy"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == 'aws_iam_role_policy.ci["deploy"]'
+    )
+    by_sid = {statement["Sid"]: statement for statement in json.loads(policy)["Statement"]}
+    boundary = {"StringEquals": {"iam:PermissionsBoundary": "arn:aws:iam::123456789012:policy/a-policy"}}
+    for sid, statement in by_sid.items():
+        if statement["Effect"] == "Allow" and {"iam:CreateRole", "iam:PutRolePolicy"} & set(statement["Action"]):
+            assert (sid, statement["Condition"]) == ("MakeRolesWithinTheBoundary", boundary)
+    assert by_sid["LeaveOwnRoles"]["Effect"] == "Deny"
+    assert by_sid["LeaveOwnRoles"]["Resource"] == [
+        "arn:aws:iam::123456789012:role/totesys-ci-*",
+        "arn:aws:iam::123456789012:policy/totesys-*",
+    ]
+    assert not [each for each in by_sid["MakeTheStack"]["Action"] if each.startswith("iam:")]
+
+
+def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any]) -> None:
+    def roles(module: dict[str, Any]) -> list[dict[str, Any]]:
+        own = [each["values"] for each in module.get("resources", []) if each["type"] == "aws_iam_role"]
+        return own + [role for child in module.get("child_modules", []) for role in roles(child)]
+
+    found = roles(state["root_module"])
+    assert len(found) == 17
+    assert {role["name"] for role in found if not role["permissions_boundary"]} == {
+        "totesys-ci-build",
+        "totesys-ci-plan",
+        "totesys-ci-deploy",
+    }
