@@ -247,7 +247,12 @@ run "stack" {
   # Services ----------------------------------------------------------------------------------------------------------
 
   assert {
-    condition     = aws_ecs_service.service["daemon"].desired_count == 1 && aws_ecs_service.service["daemon"].deployment_maximum_percent == 100 && aws_ecs_service.service["daemon"].deployment_minimum_healthy_percent == 0 && aws_ecs_service.service["daemon"].availability_zone_rebalancing == "DISABLED"
+    condition     = alltrue([for service in aws_ecs_service.service : service.desired_count == 0])
+    error_message = "No task is started before the databases are provisioned: a release starts them."
+  }
+
+  assert {
+    condition     = aws_ecs_service.service["daemon"].deployment_maximum_percent == 100 && aws_ecs_service.service["daemon"].deployment_minimum_healthy_percent == 0 && aws_ecs_service.service["daemon"].availability_zone_rebalancing == "DISABLED"
     error_message = "There are never two daemons: the old one ends before the new one begins."
   }
 
