@@ -69,6 +69,7 @@ locals {
 
   environment = {
     AWS_REGION                  = var.region
+    AWS_DEFAULT_REGION          = var.region # boto3 reads no other
     DAGSTER_HOME                = "/opt/totesys/dagster"
     TOTESYS_HOME                = "/var/lib/totesys"
     LAKE_URI                    = "s3://${module.lake.name}/${local.lake_root}"
