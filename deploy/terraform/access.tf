@@ -20,7 +20,7 @@ resource "aws_lb" "ui" {
 
   enable_deletion_protection = var.deletion_protection
   drop_invalid_header_fields = true
-  desync_mitigation_mode     = "strictest"
+  desync_mitigation_mode     = "defensive"
   idle_timeout               = 120 # the UI keeps a websocket open
 
   access_logs {
@@ -160,8 +160,8 @@ resource "aws_cognito_user_pool" "pool" {
   }
 }
 
-# The load balancer, as Cognito knows it. AWS makes its secret, and Terraform cannot but note it in the state: it opens
-# no session without a user's password, and the state is encrypted.
+# The load balancer, as Cognito knows it. AWS makes its secret, and Terraform cannot but note it in the state, and so in a
+# saved plan: it opens no session without a user's password, but neither file is for the public.
 resource "aws_cognito_user_pool_client" "balancer" {
   for_each = local.audiences
 

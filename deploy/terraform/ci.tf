@@ -1,7 +1,7 @@
 # What GitHub's workflows may do here: without keys, by tokens that GitHub signs for one job each.
 #
 # build   on the main branch: push an image
-# plan    on the main branch: read the state, and nothing of the account (terraform plan -refresh=false)
+# plan    on the main branch: read the state, and nothing of the account (terraform plan -refresh=false -lock=false)
 # deploy  in the environment "production", which a person approves: apply
 #
 # A pull request gets none of them: what it runs was read by nobody yet.
@@ -9,7 +9,8 @@
 # How far `deploy` reaches: a list of the services that this stack is made of, not of single actions. It must make and
 # change all of them, so a list of actions would be hundreds long and no narrower where it matters. Four things narrow it:
 # the region; what it is refused (the data, ToteSys's password, destroying what holds data); roles only with the boundary
-# of iam.tf; and its own roles and the boundary, which it can only read: a change to these is applied by a person.
+# of iam.tf; and its own roles and the managed policies, the boundary among them, which it can only read: a change to
+# these is applied by a person.
 
 locals {
   ci_roles = var.github_repository == null ? {} : {
@@ -62,6 +63,12 @@ locals {
       Effect   = "Allow"
       Action   = ["s3:GetObject", "s3:ListBucket"]
       Resource = [local.state_arn, "${local.state_arn}/*"]
+    },
+    {
+      Sid      = "MakeRandomWords"
+      Effect   = "Allow"
+      Action   = "secretsmanager:GetRandomPassword"
+      Resource = "*" # any: the action knows no resources; a plan makes passwords that it throws away
     },
   ])
 

@@ -9,13 +9,20 @@ import json
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from totesys_assets_tests.deploy.wildcards import justified_statements, policies, unjustified, wildcards
+from totesys_assets_tests.deploy.wildcards import (
+    justified_statements,
+    policies,
+    statements,
+    unjustified,
+    wildcards,
+)
 
 STACK = Path(__file__).parents[2] / "deploy" / "terraform"
 FILES = sorted(STACK.rglob("*.tf"))
@@ -253,6 +260,20 @@ def test_whoever_deploys_makes_no_role_beyond_the_boundary_and_leaves_its_own(st
     assert not [each for each in by_sid["MakeTheStack"]["Action"] if each.startswith("iam:")]
 
 
+def test_whoever_plans_reads_the_state_and_nothing_of_the_account(state: dict[str, Any]) -> None:
+    policy = next(
+        resource["values"]["policy"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == 'aws_iam_role_policy.ci["plan"]'
+    )
+    found = {statement["Sid"]: (statement["Action"], statement["Resource"]) for statement in statements(policy)}
+    bucket = "arn:aws:s3:::example-terraform-state"
+    assert found == {
+        "ReadState": (["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]),
+        "MakeRandomWords": ("secretsmanager:GetRandomPassword", "*"),
+    }
+
+
 def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any]) -> None:
     def roles(module: dict[str, Any]) -> list[dict[str, Any]]:
         own = [each["values"] for each in module.get("resources", []) if each["type"] == "aws_iam_role"]
@@ -265,3 +286,38 @@ def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any])
         "totesys-ci-plan",
         "totesys-ci-deploy",
     }
+
+
+def low(expression: str, moment: datetime, found: int | None) -> bool:
+    """Whether the alarm on an expression counts five minutes as too little; ``found`` None: there are no data.
+
+    HOUR and DAY of CloudWatch go by UTC and have a value for every period; FILL puts a number where there is none.
+    """
+    words = {"DAY(found)": "day", "HOUR(found)": "hour", "FILL(found, 0)": "filled", " AND ": " and ", " OR ": " or "}
+    for word, python in words.items():
+        expression = expression.replace(word, python)
+    names = {
+        "IF": lambda condition, then, otherwise: then if condition else otherwise,
+        "day": moment.isoweekday(),
+        "hour": moment.hour,
+        "filled": found or 0,
+    }
+    value = eval(expression, {"__builtins__": {}}, names)
+    assert isinstance(value, int)
+    return value < 1
+
+
+def test_silence_counts_in_business_hours_and_never_outside(state: dict[str, Any]) -> None:
+    """Of Monday, Tuesday and Friday, from 7 to 19, as stack.tftest.hcl has it: every hour of a week."""
+    queries = next(
+        resource["values"]["metric_query"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == "aws_cloudwatch_metric_alarm.not_up_to_date"
+    )
+    expression = next(query["expression"] for query in queries if query["return_data"])
+    monday = datetime(2026, 11, 23, tzinfo=UTC)
+    for hours in range(7 * 24):
+        moment = monday + timedelta(hours=hours)
+        in_business = moment.isoweekday() in (1, 2, 5) and 7 <= moment.hour < 19
+        assert (low(expression, moment, None), low(expression, moment, 0)) == (in_business, in_business), moment
+        assert not low(expression, moment, 3), moment
