@@ -26,8 +26,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types, and all tests with coverage
-	@$(BIN)/python -m pytest -n logical --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+test: install lint types ## Lint, types, and all tests with coverage, but for those of the deployment
+	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 soak: install ## Every kill and fault, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
 	@$(BIN)/python -m pytest -q -n logical -m thorough
@@ -51,9 +51,7 @@ check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud: Ter
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github/workflows
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --framework github_actions --directory .
-	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -q totesys_assets_tests/deploy
-	@cd deploy/terraform && terraform fmt -check -recursive && terraform init -backend=false -input=false >/dev/null && \
-		terraform validate && terraform test
+	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -n logical --dist loadfile totesys_assets_tests/deploy
 
 audit-packages: $(DEPLOY)/installed ## Known weaknesses of the packages in the lock files (asks PyPI)
 	@$(DEPLOY)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock

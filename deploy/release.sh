@@ -3,8 +3,8 @@
 #
 #   terraform -chdir=deploy/terraform output -json | deploy/release.sh
 #
-# Terraform registers the new task definitions and leaves the services on the old ones, for a new daemon must not meet a
-# database that is not migrated. Needs aws and jq. Run it again at will.
+# Terraform registers the new task definitions and leaves the services on the old ones, at first at rest, for a new daemon
+# must not meet a database that is not migrated. Needs aws and jq. Run it again at will.
 set -euo pipefail
 
 outputs=$(cat)
@@ -36,7 +36,7 @@ for service in $services; do
         --query 'services[0].taskDefinition' --output text)
     family=${now##*/} family=${family%:*} # which without a number is its newest revision
     wanted[$service]=$(aws ecs update-service --cluster "$cluster" --service "$service" --force-new-deployment \
-        --task-definition "$family" --query 'service.taskDefinition' --output text)
+        --desired-count 1 --task-definition "$family" --query 'service.taskDefinition' --output text)
     echo "$service: ${now##*/} → ${wanted[$service]##*/}"
 done
 # shellcheck disable=SC2086  # one word per service

@@ -1,6 +1,6 @@
 # What runs: four services, and two kinds of task that others start (large runs by the daemon, provision by a release).
 #
-# Terraform registers task definitions; it does not move services to them. deploy/release.sh does, once the provision task
+# Terraform registers task definitions; it neither starts services nor moves them. deploy/release.sh does, once the provision task
 # has run, for a daemon must not meet databases that are not migrated.
 
 resource "aws_ecs_cluster" "main" {
@@ -69,6 +69,7 @@ locals {
 
   environment = {
     AWS_REGION                  = var.region
+    AWS_DEFAULT_REGION          = var.region # boto3 reads no other
     DAGSTER_HOME                = "/opt/totesys/dagster"
     TOTESYS_HOME                = "/var/lib/totesys"
     LAKE_URI                    = "s3://${module.lake.name}/${local.lake_root}"
@@ -221,7 +222,7 @@ resource "aws_ecs_service" "service" {
   name                   = each.key
   cluster                = aws_ecs_cluster.main.id
   task_definition        = each.value.task
-  desired_count          = local.is_deployed ? 1 : 0
+  desired_count          = 0 # at rest until the first release
   launch_type            = "FARGATE"
   platform_version       = "LATEST"
   enable_execute_command = false
@@ -262,7 +263,7 @@ resource "aws_ecs_service" "service" {
   }
 
   lifecycle {
-    ignore_changes = [task_definition] # moved by a release: see the head of this file
+    ignore_changes = [desired_count, task_definition] # moved by a release: see the head of this file
   }
 
   # A task that starts before it can reach the registry, its log or its secrets would count as a failed deployment.

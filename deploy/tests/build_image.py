@@ -36,7 +36,7 @@ PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "deploy" / "docker"
 # The stand-in goes by the name of what it stands in for, in a store of its own.
 BASE, IMAGE = "docker.io/library/python:3.11-slim", "localhost/totesys-assets:test"
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"  # the release whose Python is 3.11
+SUITE = "bookworm"  # the release whose Python is 3.11
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST = ["--network", "host", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
 USER = 10001
@@ -79,7 +79,7 @@ def make_base(buildah: list[str], folder: Path) -> None:
     if not (root / "usr/local/bin/pip").exists():
         shutil.rmtree(root, ignore_errors=True)
         packages = "python3,python3-venv,python3-pip,ca-certificates"
-        run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root), MIRROR)
+        run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root))
         for file in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
             shutil.copy(Path("/") / file, root / file)
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")

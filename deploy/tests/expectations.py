@@ -477,7 +477,7 @@ def services(expected: Expectations, cloud: Cloud) -> None:
     names = every("servicediscovery", "list_services", "Services")
     expected.same("names in it", [each["Name"] for each in names], ["code"])
     for name, service in found.items():
-        expected.same(f"{name} runs once", service["desiredCount"], 1)
+        expected.same(f"{name} is at rest until a release", service["desiredCount"], 0)
         expected.same(f"{name} is on Fargate", service["launchType"], "FARGATE")
         expected(
             f"{name} runs its newest task definition",

@@ -246,9 +246,12 @@ def test_a_release_provisions_first_and_then_moves_every_service_to_the_newest_r
     assert f"--network-configuration {OUTPUTS['provision.network']} " in calls[0]
     assert f"--task-definition {OUTPUTS['provision.task_definition']} " in calls[0]
     updates = [
-        re.findall(r"--service (\S+).* --task-definition (\S+)", call)[0] for call in calls if "update-service" in call
+        re.findall(r"--service (\S+).* --desired-count (\d) --task-definition (\S+)", call)[0]
+        for call in calls
+        if "update-service" in call
     ]
-    assert updates == [(name, f"totesys-{name}") for name in ("code", "daemon", "webserver", "viewer")]
+    # One of each: Terraform makes them at rest.
+    assert updates == [(name, "1", f"totesys-{name}") for name in ("code", "daemon", "webserver", "viewer")]
 
 
 @pytest.mark.usefixtures("needs_jq")

@@ -32,11 +32,6 @@ run "before_the_first_image" {
   command = plan
 
   assert {
-    condition     = alltrue([for service in aws_ecs_service.service : service.desired_count == 0])
-    error_message = "No task is started before there is an image."
-  }
-
-  assert {
     condition     = !aws_cloudwatch_metric_alarm.not_up_to_date.actions_enabled
     error_message = "Nobody is woken before there is something to be up to date."
   }

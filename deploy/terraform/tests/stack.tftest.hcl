@@ -180,7 +180,7 @@ run "stack" {
   assert {
     condition = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run] :
       toset([for variable in task.definition.environment : variable.name]) == toset([
-        "AWS_REGION", "DAGSTER_CURRENT_IMAGE", "DAGSTER_HOME", "LAKE_URI", "TOTESYS_ALERT_TOPIC", "TOTESYS_CODE_SERVER",
+        "AWS_DEFAULT_REGION", "AWS_REGION", "DAGSTER_CURRENT_IMAGE", "DAGSTER_HOME", "LAKE_URI", "TOTESYS_ALERT_TOPIC", "TOTESYS_CODE_SERVER",
         "TOTESYS_HOME", "TOTESYS_RUN_CLUSTER", "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION",
         "TOTESYS_STALE_MINUTES", "TOTESYS_UI_URL", "TOTESYS_WORK_BUCKET",
       ])
@@ -247,7 +247,12 @@ run "stack" {
   # Services ----------------------------------------------------------------------------------------------------------
 
   assert {
-    condition     = aws_ecs_service.service["daemon"].desired_count == 1 && aws_ecs_service.service["daemon"].deployment_maximum_percent == 100 && aws_ecs_service.service["daemon"].deployment_minimum_healthy_percent == 0 && aws_ecs_service.service["daemon"].availability_zone_rebalancing == "DISABLED"
+    condition     = alltrue([for service in aws_ecs_service.service : service.desired_count == 0])
+    error_message = "No task is started before the databases are provisioned: a release starts them."
+  }
+
+  assert {
+    condition     = aws_ecs_service.service["daemon"].deployment_maximum_percent == 100 && aws_ecs_service.service["daemon"].deployment_minimum_healthy_percent == 0 && aws_ecs_service.service["daemon"].availability_zone_rebalancing == "DISABLED"
     error_message = "There are never two daemons: the old one ends before the new one begins."
   }
 

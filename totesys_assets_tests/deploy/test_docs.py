@@ -1,0 +1,60 @@
+"""docs/deploy.md says what Terraform has: every alarm has its entry, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+
+from totesys_assets_tests.deploy.conftest import PROJECT
+
+DOCUMENT = (PROJECT / "docs" / "deploy.md").read_text(encoding="utf-8")
+STACK = PROJECT / "deploy" / "terraform"
+
+
+def terraform(name: str) -> str:
+    return (STACK / name).read_text(encoding="utf-8")
+
+
+def alarms() -> set[str]:
+    """Names of all alarms, without the stack's."""
+    text = terraform("observability.tf")
+    start = text.index("  alarms = merge(")
+    block = text[start : text.index("  comparisons =", start)]
+    named = set(re.findall(r"^ +([a-z-]+) = \{$", block, re.MULTILINE))
+    for services, suffix in re.findall(r"for service(?:, group)? in (.+?) : \"\$\{service\}(-[a-z]+)\"", block):
+        of = re.findall(r'"(\w+)"', services) or re.findall(
+            r"(\w+) = \"\w+\"", re.findall(r"targets = \{(.*)\}", terraform("services.tf"))[0]
+        )
+        named |= {f"{service}{suffix}" for service in of}
+    single = re.findall(r'alarm_name += "\$\{var\.name\}-([a-z-]+)"', text)
+    return named | set(single)
+
+
+def test_every_alarm_has_an_entry_and_no_other_is_described() -> None:
+    runbook = DOCUMENT.partition("## When an alarm rings")[2].partition("\n## ")[0]
+    described = {
+        name for first in re.findall(r"^\| (`.*?`) \|", runbook, re.MULTILINE) for name in re.findall(r"`(.*?)`", first)
+    }
+    assert len(described) > 10
+    assert described == alarms()
+
+
+def test_every_output_that_is_asked_for_is_there() -> None:
+    asked = set(re.findall(r"terraform(?: -chdir=\S+)? output (?:-raw )?(\w+)", DOCUMENT))
+    assert len(asked) > 4
+    assert asked <= set(re.findall(r'^output "(\w+)"', terraform("outputs.tf"), re.MULTILINE))
+
+
+def test_every_task_of_the_makefile_that_is_named_is_there() -> None:
+    tasks = set(re.findall(r"(?:^|`)make ([a-z-]+)", DOCUMENT, re.MULTILINE))
+    assert {"image", "check-deploy"} <= tasks
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert tasks <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+
+def test_every_variable_that_is_named_is_there() -> None:
+    declared = set(re.findall(r'^variable "(\w+)"', terraform("variables.tf"), re.MULTILINE))
+    named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)(?: =[^`]*)?`", DOCUMENT))
+    # What else is written so in the document: a job, a check, and GitHub's and AWS's own words.
+    others = {"refresh_everything", "no_dead_letters"}
+    assert {"password_version", "lake_lock_days", "ui_host"} & named
+    assert named - others <= declared | set(re.findall(r'^output "(\w+)"', terraform("outputs.tf"), re.MULTILINE))
