@@ -65,6 +65,12 @@ locals {
       Resource = [local.state_arn, "${local.state_arn}/*"]
     },
     {
+      Sid      = "KeepPlans"
+      Effect   = "Allow"
+      Action   = "s3:PutObject"
+      Resource = "${local.state_arn}/plans/*"
+    },
+    {
       Sid      = "MakeRandomWords"
       Effect   = "Allow"
       Action   = "secretsmanager:GetRandomPassword"

@@ -270,6 +270,7 @@ def test_whoever_plans_reads_the_state_and_nothing_of_the_account(state: dict[st
     bucket = "arn:aws:s3:::example-terraform-state"
     assert found == {
         "ReadState": (["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]),
+        "KeepPlans": ("s3:PutObject", f"{bucket}/plans/*"),
         "MakeRandomWords": ("secretsmanager:GetRandomPassword", "*"),
     }
 

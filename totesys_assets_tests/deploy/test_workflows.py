@@ -73,7 +73,7 @@ def test_one_version_of_an_action_is_used_everywhere() -> None:
         for line in path.read_text().splitlines()
         if "uses:" in line
     }
-    assert len(pins) == len({pin.partition("@")[0] for pin in pins}) == 10
+    assert len(pins) == len({pin.partition("@")[0] for pin in pins}) == 8
 
 
 def test_nothing_is_permitted_but_what_a_job_asks_for(workflow: Workflow) -> None:
@@ -156,13 +156,39 @@ def test_only_the_job_that_somebody_approves_takes_the_role_that_applies(deploy:
 def test_what_is_applied_is_the_plan_that_was_approved(deploy: Workflow) -> None:
     plan, apply = (deploy["jobs"][name] for name in ("plan", "apply"))
     assert apply["needs"] == "plan"
-    saved = next(step["with"] for step in plan["steps"] if "upload-artifact" in step.get("uses", ""))
-    taken = next(step["with"] for step in apply["steps"] if "download-artifact" in step.get("uses", ""))
-    assert saved["name"] == taken["name"]
-    assert saved["path"] == f"{taken['path']}/tfplan"
-    script = next(step["run"] for step in apply["steps"] if step.get("name") == "Apply")
-    assert re.search(r"terraform apply [^\n]*\btfplan$", script.strip())
+    saved, script = (
+        next(step["run"] for step in job["steps"] if step.get("name") == name)
+        for job, name in ((plan, "Keep the plan"), (apply, "Apply"))
+    )
+    place = re.compile(r"s3://\$\{bucket:[^}]+\}/plans/\$GITHUB_RUN_ID")
+    assert f'tfplan "{place.findall(saved)[0]}"' in saved
+    assert f'plan="{place.findall(saved)[0]}"' in script
+    assert script.index('"$plan" tfplan') < script.index("terraform apply")
+    assert re.search(r"terraform apply [^\n]*\btfplan$", script, re.MULTILINE)
     assert "-auto-approve" not in script
+
+
+def test_no_plan_lies_where_everybody_can_read_it(deploy: Workflow) -> None:
+    assert not [step for job in deploy["jobs"].values() for step in job["steps"] if "artifact" in step.get("uses", "")]
+
+
+def test_the_bucket_of_plans_is_that_of_the_state(deploy: Workflow, tmp_path: Path) -> None:
+    example = (PROJECT / "deploy" / "terraform" / "backend.hcl.example").read_text(encoding="utf-8")
+    (tmp_path / "backend.hcl").write_text(example, encoding="utf-8")
+    scripts = [
+        step["run"] for job in deploy["jobs"].values() for step in job["steps"] if "bucket=" in step.get("run", "")
+    ]
+    assert len(scripts) == 2
+    for script in scripts:
+        line = next(line for line in script.splitlines() if line.startswith("bucket="))
+        found = subprocess.run(
+            [tool("bash"), "-c", f'{line}; printf %s "$bucket"'],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout == re.findall(r'bucket = "(.+)"', example)[0]
 
 
 def test_an_image_is_scanned_before_anybody_can_pull_it(deploy: Workflow) -> None:
