@@ -173,7 +173,7 @@ def test_a_run_is_ended_by_another_process_than_the_one_that_launched_it(daemon:
     with daemon.held_up(daemon.submit) as run_id:
         with dg.DagsterInstance.from_ref(daemon.instance.get_ref()) as elsewhere:
             assert elsewhere.run_launcher.terminate(run_id)
-        wait_for(lambda: gone(daemon.pid_of(run_id)), 60)
+        wait_for(lambda: gone(daemon.pid_of(run_id)), 20)
         assert daemon.end_of(run_id) == dg.DagsterRunStatus.CANCELED
         assert not daemon.launcher.terminate(run_id)
 

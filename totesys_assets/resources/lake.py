@@ -204,7 +204,7 @@ def _folder_of(table: DeltaTable) -> str | None:
 def _frugal(files: pyarrow.dataset.FileSystemDataset, files_ahead: int) -> pyarrow.dataset.FileSystemDataset:
     """The same files, read little ahead of who asks: Arrow itself reads 64 batches of 131,072 rows ahead.
 
-    That takes up to 700 MB, and longer too, for they are out of the processor's caches when their turn comes.
+    That takes up to 450 MB, and longer too, for they are out of the processor's caches when their turn comes.
     """
     from pyarrow.dataset import FileSystemDataset, Scanner  # here: slow to import
 
