@@ -6,8 +6,8 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from importlib import resources
@@ -29,6 +29,7 @@ from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
 OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_", "AWS_")
@@ -59,10 +60,16 @@ class PostgresServer:
         self._server = server
         self._numbers = itertools.count()
 
-    def database(self, name: str | None = None) -> str:
-        """URL of a new empty database."""
+    def database(self, name: str | None = None, *, encoding: str | None = None) -> str:
+        """URL of a new empty database, in UTF-8 or another ``encoding``."""
         name = name or f"test_{next(self._numbers)}"
-        assert self._server.create_database(name)
+        if encoding is None:
+            assert self._server.create_database(name)
+            return self._server.url(name)
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"
+            )
         return self._server.url(name)
 
     def template(self, name: str, source: str) -> str:
@@ -75,11 +82,37 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server(scratch: Path) -> Iterator[PostgresServer]:
     """One server for the whole session; durability off, for nothing here outlives it."""
-    off = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_prepared_transactions": "5"}
-    server = EmbeddedServer(scratch / "server", off)
+    server = EmbeddedServer(scratch / "server", QUICK)
     server.start()
     yield PostgresServer(server)
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def other_postgres(scratch: Path) -> Iterator[PostgresServer]:
+    """A server of the PostgreSQL that this machine has, an older one; where there is none, the test is skipped."""
+    server = MachineServer(scratch / "other_server")
+    with running(server):
+        yield PostgresServer(server)
+
+
+@pytest.fixture(scope="module")
+def standby(scratch: Path) -> Iterator[tuple[EmbeddedServer, Standby]]:
+    """A primary and a hot standby of it: ``standby.catch_up()`` waits until it shows what the primary has."""
+    with replicated(scratch / f"replicated_{os.urandom(4).hex()}") as servers:
+        yield servers
+
+
+@pytest.fixture
+def pooler(scratch: Path) -> Iterator[Callable[..., list[str]]]:
+    """Puts databases of one server behind a pooler in transaction mode: their URLs there, in the order given."""
+    with ExitStack() as stack:
+
+        def pooled(*urls: str) -> list[str]:
+            folder = scratch / f"pooler_{os.urandom(4).hex()}"
+            return stack.enter_context(transaction_pooler(folder, urls))
+
+        yield pooled
 
 
 TRADE = Path(__file__).with_name("trade.sql").read_text(encoding="utf-8")

@@ -39,6 +39,7 @@ from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 from totesys_assets.transform.build import build
 from totesys_assets_tests.harness.model import Model, Place
+from totesys_assets_tests.harness.servers import QUICK
 from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, DIMENSIONS, FACTS, REFERENCES, State, is_dead, read
 
 TRADE = Path(__file__).parents[1] / "trade.sql"
@@ -47,13 +48,7 @@ DAYS = 40
 # The same database number every time: it is part of the source's identity, and to a lake copied from the template
 # every world must look like the one in which the template was made.
 _SOURCE_NUMBER = 60_000
-_SETTINGS = {
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "max_prepared_transactions": "5",
-    "autovacuum": "off",  # it takes locks when it likes, and the same seed must replay
-}
+_SETTINGS = {**QUICK, "autovacuum": "off"}  # it takes locks when it likes, and the same seed must replay
 # What a run captures, in the order in which Dagster does it: the small tables first.
 _ORDER = [*(table for table in COLUMNS if table not in BY_DAY), *BY_DAY]
 
