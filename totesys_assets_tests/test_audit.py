@@ -17,7 +17,7 @@ from totesys_assets.audit.findings import CONTENT, LEDGER, MONEY, RECORDS, REFER
 from totesys_assets.capture.fingerprint import fingerprints
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets_tests.conftest import Platform, PostgresServer

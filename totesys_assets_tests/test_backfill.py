@@ -175,7 +175,7 @@ def forge_ledger(platform: Platform) -> None:
 def test_a_range_without_partitions_is_refused_with_a_sentence(platform: Platform, days: tuple[str, str]) -> None:
     from click.testing import CliRunner
 
-    from totesys_assets.cli import main
+    from totesys_assets.commands import main
 
     result = CliRunner().invoke(main, ["refresh", "--from", days[0], "--to", days[1]])
     assert result.exit_code == 1

@@ -26,7 +26,7 @@ from totesys_assets.bench.meter import Meter, Program, ProgramFailed
 from totesys_assets.bench.report import document, figures, machine, percentile, worse
 from totesys_assets.bench.rounds import Rounds, Run
 from totesys_assets.bench.scenarios import SCENARIOS
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import simulator
 from totesys_assets.local.home import TOTESYS, Databases

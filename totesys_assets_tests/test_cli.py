@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.local.home import databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings

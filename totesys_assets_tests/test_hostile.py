@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from totesys_assets.audit.audit import audit, checks
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets_tests.conftest import Platform
 
 TEXTS = {

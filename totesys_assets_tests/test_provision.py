@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from totesys_assets import provision as work
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.dagster_storage import pooled_engine
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources.warehouse import Warehouse

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from totesys_assets import settings
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets_tests.conftest import Platform
 
 PROJECT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from totesys_assets.capture.registry import CAPTURED, REFUSED, note, structures
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets_tests.conftest import Platform
 
 

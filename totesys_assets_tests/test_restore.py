@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.resources.warehouse import Warehouse

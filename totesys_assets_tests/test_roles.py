@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.cli import main
+from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError, UnsafeLogin
 from totesys_assets.local.postgres import binaries
 from totesys_assets.resources.totesys import Totesys

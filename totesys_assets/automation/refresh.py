@@ -1,6 +1,6 @@
 """A refresh in this process: requests executed through Dagster, one after the other.
 
-Belongs here: executing and reporting. Does not belong here: deciding (decide.py) and printing (cli.py).
+Belongs here: executing and reporting. Does not belong here: deciding (decide.py) and printing (commands/).
 """
 
 import time

@@ -28,7 +28,7 @@ import dagster as dg
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-import totesys_assets.cli  # noqa: F401 - imported for those that are forked
+import totesys_assets.commands  # noqa: F401 - imported for those that are forked
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute

@@ -1,0 +1,55 @@
+"""The command line: one module per subject, put together here.
+
+Belongs here: the group ``main`` and which commands it has. Does not belong here: what a command does, and what happens
+to errors (edge.py).
+"""
+
+import gc
+import signal
+import sys
+import warnings
+
+import click
+
+from totesys_assets.bench.command import bench
+from totesys_assets.commands.audit import audit
+from totesys_assets.commands.edge import Edge
+from totesys_assets.commands.lake import dead_letters, schema
+from totesys_assets.commands.live import simulate, up
+from totesys_assets.commands.refresh import refresh
+from totesys_assets.commands.restore import as_of, replay
+from totesys_assets.commands.status import status
+from totesys_assets.commands.warehouse import migrate, provision, sql
+
+
+@click.group(cls=Edge, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Bring ToteSys into a star-schema warehouse, completely, within seconds, with full history.
+
+    Nothing set, everything is embedded in .totesys: a PostgreSQL with a simulated ToteSys, the lake, the warehouse.
+    TOTESYS_URL, WAREHOUSE_URL (postgresql://…) and LAKE_URI (a folder or s3://bucket/prefix) point elsewhere;
+    TOTESYS_HOME moves the local state, WAREHOUSE_SCHEMA names the schema, TOTESYS_FIRST_DAY the first partition.
+    """
+    # The default looks for garbage every 700 objects, and an import makes a hundred thousand that all stay.
+    gc.set_threshold(20_000, 20, 20)
+    # Dagster marks stable features of ours as beta; users of a command can do nothing about it.
+    warnings.filterwarnings("ignore", module="dagster")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+for command in (
+    refresh,
+    status,
+    audit,
+    up,
+    sql,
+    dead_letters,
+    schema,
+    as_of,
+    replay,
+    migrate,
+    provision,
+    simulate,
+    bench,
+):
+    main.add_command(command)

@@ -1,0 +1,78 @@
+"""The commands that look into the lake: ``totesys dead-letters`` and ``schema``.
+
+Belongs here: options and what is printed. Does not belong here: the work itself (capture/).
+"""
+
+import json
+from dataclasses import asdict
+
+import click
+from rich.table import Table as Grid
+from rich.text import Text
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import out
+
+
+@click.command("dead-letters")
+@click.option("--table", help="Of this table of ToteSys only.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document, with the rows' raw text.")
+def dead_letters(table: str | None, as_json: bool) -> None:
+    """List the rows that break a type or a rule: reason and raw text.
+
+    Mend them in ToteSys, or change the rule in the catalogue: either way the next refresh brings them in, and they
+    leave this list by themselves.
+    """
+    from totesys_assets.capture.dead_letters import open_dead_letters
+    from totesys_assets.resources.lake import Lake
+
+    listed = open_dead_letters(Lake(Settings.from_env().lake_uri)).to_pylist()
+    letters = [letter for letter in listed if table in (None, letter["table_name"])]
+    if as_json:
+        click.echo(json.dumps(letters, default=str, indent=2))
+        return
+    for letter in letters:
+        where = "" if letter["partition"] == "*" else f" of {letter['partition']}"
+        out.print(f"[bold]{letter['table_name']}[/bold] ", end="")
+        out.print(f"{letter['row_key']}{where}: {letter['column_name']} {letter['reason']}", markup=False)
+        out.print(f"  since {letter['_recorded_at']:%Y-%m-%d %H:%M:%S} UTC: ", end="", style="dim")
+        out.print(_shortened(letter["raw"]), markup=False, style="dim", soft_wrap=True)
+    out.print(f"{len(letters)} dead letters." if letters else "No dead letters.")
+
+
+def _shortened(raw: str, limit: int = 400) -> str:
+    return raw if len(raw) <= limit else f"{raw[:limit]}… ({len(raw):,} characters; all of them with --json)"
+
+
+@click.command()
+@click.argument("table", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document with every version's columns.")
+def schema(table: str | None, as_json: bool) -> None:
+    """List the structures that the tables of ToteSys were seen with: version, since when, what changed.
+
+    A structure that is not the catalogue's is refused: that table stops, with its data safe, and the others go on.
+    """
+    from totesys_assets.capture.registry import structures
+    from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.resources.lake import Lake
+
+    if table is not None and table not in catalogue().source:
+        raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
+    found = structures(Lake(Settings.from_env().lake_uri), table)
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], default=str, indent=2))
+        return
+    if not found:
+        out.print("No table was captured yet. Run: totesys refresh")
+        return
+    grid = Grid(header_style="bold")
+    for name in ("table", "version", "since (UTC)", "status", "changes"):
+        grid.add_column(name)
+    before = None
+    for each in found:
+        changes = each.changes(before if before is not None and before.table == each.table else None)
+        since = f"{each.first_seen_at:%Y-%m-%d %H:%M:%S}"
+        grid.add_row(each.table, str(each.version), since, each.status, Text("; ".join(changes)))
+        before = each
+    out.print(grid)

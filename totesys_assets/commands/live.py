@@ -1,0 +1,74 @@
+"""The commands that make things happen on one machine: ``totesys up`` and ``simulate``.
+
+Belongs here: options and what is printed. Does not belong here: running it (local/).
+"""
+
+import threading
+from datetime import UTC, datetime
+
+import click
+
+from totesys_assets.commands.refresh import one_pass
+from totesys_assets.errors import PlatformError
+from totesys_assets.local.home import databases, only_one, refreshed
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import err, out, reporter
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(min=1), default=20, show_default=True, help="How many events to make.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Per second."
+)
+@click.option("--seed", type=int, help="The same seed on the same rows makes the same events.")
+@click.option("--create", is_flag=True, help="Create and fill the tables first (with TOTESYS_URL: an empty database).")
+@click.option("--scale", default=1.0, show_default=True, help="Size of what --create fills in; 1 is the real size.")
+@click.option("--into-totesys-url", is_flag=True, help="Write into the database of TOTESYS_URL. Never a real ToteSys!")
+def simulate(events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool) -> None:
+    """Let the simulated ToteSys do some business: orders, updates with and without a trace, payments, deletions."""
+    settings = Settings.from_env()
+    if settings.totesys_url and not into_totesys_url:
+        raise PlatformError(
+            "TOTESYS_URL is set, and the simulator would write into that database. Unset it to use the embedded "
+            "ToteSys, or add --into-totesys-url if that database is for trying things."
+        )
+    import psycopg
+
+    from totesys_assets.local import simulator
+    from totesys_assets.resources.engine import one_line
+
+    with databases(settings, scale=scale, report=reporter(err)) as urls:
+        try:
+            if create and settings.totesys_url:
+                simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=reporter(err))
+            with simulator.Traffic(urls.totesys, seed=seed, on_event=_tell) as traffic:
+                traffic.run(rate, threading.Event(), limit=events)
+        except (ValueError, LookupError, psycopg.Error) as error:  # the database is not one that it can use
+            raise PlatformError(f"The simulator stopped: {one_line(error)}.") from error
+
+
+def _tell(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port of the Dagster UI.")
+@click.option("--rate", default=0.3, show_default=True, type=click.FloatRange(min=0), help="Simulated events a second.")
+@click.option("--scale", default=1.0, show_default=True, help="Size of the embedded ToteSys when it is first filled.")
+def up(port: int, rate: float, scale: float) -> None:
+    """Run everything live: ToteSys traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
+    from totesys_assets.local import live
+
+    settings = Settings.from_env()
+    with only_one(settings.home / "up.lock", "totesys up"):
+        live.require_free_port(port)
+        with databases(settings, scale=scale, report=reporter(out)) as urls:
+            settings = refreshed(settings)
+            one_pass(settings, urls, out)
+            live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
+
+
+def _say(who: str, what: str) -> None:
+    colour = {"totesys": "yellow", "warehouse": "green", "error": "red"}.get(who, "cyan")
+    out.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", end="")
+    out.print(what, markup=False, soft_wrap=True)

@@ -1,0 +1,74 @@
+"""The commands that make a warehouse from the lake alone: ``totesys replay`` and ``as-of``.
+
+Belongs here: options and what is printed. Does not belong here: the work itself (load/restore.py).
+"""
+
+import sys
+from datetime import UTC, datetime
+
+import click
+from rich.table import Table as Grid
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.local.home import databases
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import err, out, reporter
+
+_TIMESTAMPS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+
+
+@click.command()
+@click.option("--into", "schema", required=True, help="A schema of the warehouse that is empty, or not there yet.")
+def replay(schema: str) -> None:
+    """Rebuild the warehouse from the lake alone, into an empty SCHEMA, and compare it with the one in use.
+
+    Exit code 1 if they differ. To put the new one in place of the old: set WAREHOUSE_SCHEMA to it.
+    """
+    _restore(schema, None)
+
+
+@click.command("as-of")
+@click.argument("timestamp", type=click.DateTime(_TIMESTAMPS))
+@click.option("--into", "schema", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]")
+def as_of(timestamp: datetime, schema: str | None) -> None:
+    """Make the star as it was recorded at TIMESTAMP (UTC, unless it says otherwise), in a schema of its own.
+
+    All eleven tables and their views, from the lake. A plain date means its first instant.
+    """
+    moment = timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+    _restore(schema or f"as_of_{moment:%Y%m%d_%H%M%S}", moment)
+
+
+def _restore(schema: str, moment: datetime | None) -> None:
+    settings = Settings.from_env()
+    if schema == settings.warehouse_schema:
+        raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
+    with databases(settings, report=reporter(err)) as urls:
+        from totesys_assets.load.restore import differing, restore
+        from totesys_assets.resources.lake import Lake
+        from totesys_assets.resources.warehouse import Warehouse
+
+        target, used = Warehouse(urls.warehouse, schema), Warehouse(urls.warehouse, settings.warehouse_schema)
+        with err.status("Reading the lake") as status:
+            written = restore(
+                target, Lake(settings.lake_uri), as_of=moment, report=lambda table, _: status.update(f"{table} is done")
+            )
+            unequal = differing(used, target) if moment is None and used.loaded() else []
+            contents = target.contents()
+    grid = Grid(header_style="bold")
+    grid.add_column("table")
+    for name in ("rows", "versions"):
+        grid.add_column(name, justify="right")
+    for table, rows, versions in contents:
+        grid.add_row(table, f"{rows:,}", f"{versions:,}")
+    out.print(grid)
+    out.print(
+        f"{sum(written.values()):,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} totesys sql",
+        markup=False,
+        soft_wrap=True,
+    )
+    if unequal:
+        err.print(f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: totesys audit")
+        sys.exit(1)
+    if moment is None:
+        out.print(f"Equal to schema {settings.warehouse_schema} in every table and column.")
