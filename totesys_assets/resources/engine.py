@@ -31,6 +31,9 @@ _MEMORY_LIMIT = "256MB"
 # runs side by side are steps (launch/lanes.py), and beside each of them delta-rs and the servers.
 _THREADS = 1
 _CONNECT_TIMEOUT_SECONDS = "10"
+# DuckDB asks a new session some things before there is a transaction to set anything in. Where the login has so short a
+# time limit that this fails, the start of the session lifts it; a pooler would not let it.
+_TOOK_TOO_LONG, _UNLIMITED = "statement timeout", "-c statement_timeout=0"
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
 _LOCK = Lock()
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
@@ -85,30 +88,45 @@ def literal(text: str) -> str:
 
 
 def attach(
-    connection: duckdb.DuckDBPyConnection, alias: str, url: str, *, variable: str, options: str, attach_options: str
+    connection: duckdb.DuckDBPyConnection,
+    alias: str,
+    url: str,
+    *,
+    variable: str,
+    attach_options: str = "",
+    options: str = "",
 ) -> None:
-    """Attach a PostgreSQL database as ``alias``.
+    """Attach a PostgreSQL database as ``alias``; its settings are those of session_settings.py, in each transaction.
 
-    ``options`` are server settings (``-c name=value …``), ``attach_options`` DuckDB's own. The password travels in a
-    DuckDB secret: DuckDB quotes the ATTACH string in its errors, a secret never.
+    ``attach_options`` are DuckDB's own, ``options`` server settings beside the URL's own (``-c name=value …``). The
+    password travels in a DuckDB secret: DuckDB quotes the ATTACH string in its errors, a secret never.
     Raises ConnectionFailed, naming the environment ``variable`` to look at.
     """
     _load_postgres_extension(connection)
-    parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
-    parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_SECONDS)
-    parts.setdefault("application_name", "totesys_assets")
+    parts = conninfo(url)
     parts["options"] = f"{parts.get('options', '')} {options}".strip()
     secret = [f"{key} {literal(parts.pop(key))}" for key in _SECRET_KEYS if key in parts]
     connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")
-    target = literal(psycopg.conninfo.make_conninfo("", **parts))
-    try:
-        connection.execute(
-            f"ATTACH {target} AS {quoted(alias)} (TYPE postgres, SECRET {quoted(alias)}{attach_options})"
-        )
-    except duckdb.Error as error:
-        raise ConnectionFailed(
-            f"{variable} cannot be reached: {reason(error)}. Check the URL and the server."
-        ) from None
+    attempts = [parts, {**parts, "options": f"{parts['options']} {_UNLIMITED}"}]
+    while attempts:
+        target = literal(psycopg.conninfo.make_conninfo("", **attempts.pop(0)))
+        try:
+            connection.execute(
+                f"ATTACH {target} AS {quoted(alias)} (TYPE postgres, SECRET {quoted(alias)}{attach_options})"
+            )
+            return
+        except duckdb.Error as error:
+            if attempts and _TOOK_TOO_LONG in str(error):
+                continue
+            raise ConnectionFailed(
+                f"{variable} cannot be reached: {reason(error)}. Check the URL and the server."
+            ) from None
+
+
+def conninfo(url: str) -> dict[str, str]:
+    """Parts of a URL, with a name and a time limit for connecting where it has none of its own."""
+    parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
+    return {"application_name": "totesys_assets", "connect_timeout": _CONNECT_TIMEOUT_SECONDS, **parts}
 
 
 def reason(error: Exception) -> str:

@@ -1,0 +1,114 @@
+"""The settings that every session of ours relies on, whatever a server, a database, a role or the environment says.
+
+Belongs here: which they are, the text that sets them for one transaction, and the check that they took. Does not
+belong here: what is read or written then.
+
+They are set inside the transaction that needs them. Parameters of the start of a session would be refused by a pooler,
+are overridden by variables such as PGTZ, and a pooler gives the next transaction another session. What a transaction
+is (its isolation level, whether it may write) is said where it begins, and `role` is left alone: a URL may set it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.resources.engine import conninfo, literal, one_line, quoted
+
+if TYPE_CHECKING:
+    import psycopg
+
+# As current_setting() spells the values. row_security=off turns a filter into an error; nothing is looked up on a
+# search_path. A lock that somebody holds, and a session that nobody ends, must not hold us, and through us a backfill,
+# for ever.
+SETTINGS: dict[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "client_encoding": "UTF8",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "search_path": "pg_catalog, pg_temp",
+    "row_security": "off",
+    "statement_timeout": "1h",
+    "lock_timeout": "1min",
+    "idle_in_transaction_session_timeout": "1h",
+}
+# PostgreSQL knows it since 17, so that it can only be set by a query that asks for it first.
+_TRANSACTION_TIMEOUT = "transaction_timeout"
+_NO_TIMEOUT = "0"
+_NAMES = ("search_path",)  # a list of names: as one literal it would be one name
+
+
+def set_local(extra: Mapping[str, str] | None = None) -> str:
+    """SET LOCAL statements of all settings, ``extra`` in addition or instead. They take no snapshot."""
+    return "; ".join(_set("SET LOCAL", name, value) for name, value in {**SETTINGS, **(extra or {})}.items())
+
+
+def set_session(*, without: tuple[str, ...] = ()) -> str:
+    """SET statements for a session of which nobody else gets hold, as those of a pool of our own."""
+    return "; ".join(_set("SET", name, value) for name, value in SETTINGS.items() if name not in without)
+
+
+def _set(command: str, name: str, value: str) -> str:
+    return f"{command} {name} = {value if name in _NAMES else literal(value)}"
+
+
+def check_query(extra: Mapping[str, str] | None = None) -> str:
+    """SELECT of one row, a column for each setting, for ``require``. It also takes away the transaction's time limit.
+
+    Being a SELECT, it takes the snapshot of a REPEATABLE READ transaction.
+    """
+    columns = [f"current_setting({literal(name)}) AS {quoted(name)}" for name in {**SETTINGS, **(extra or {})}]
+    limit = literal(_TRANSACTION_TIMEOUT)
+    columns.append(
+        f"CASE WHEN current_setting({limit}, true) IS NOT NULL "
+        f"THEN set_config({limit}, {literal(_NO_TIMEOUT)}, true) ELSE {literal(_NO_TIMEOUT)} END "
+        f"AS {_TRANSACTION_TIMEOUT}"
+    )
+    return f"SELECT {', '.join(columns)}"
+
+
+def require(found: tuple[object, ...] | None, variable: str, extra: Mapping[str, str] | None = None) -> None:
+    """Raise PlatformError unless ``found``, the row of ``check_query``, is as was set; ``variable`` names the URL."""
+    wanted = {**SETTINGS, **(extra or {}), _TRANSACTION_TIMEOUT: _NO_TIMEOUT}
+    for (name, value), is_now in zip(wanted.items(), found or [None] * len(wanted), strict=True):
+        if is_now != value:
+            raise PlatformError(
+                f"A transaction of {variable} does not keep its settings: {name} is {is_now!r} instead of {value!r}, "
+                f"so that values could be read as others. Let {variable} lead to the server itself, or to a pooler "
+                "that gives a transaction one session."
+            )
+
+
+def open_session(url: str, *, variable: str, read_only: bool) -> psycopg.Connection[tuple[object, ...]]:
+    """A session of psycopg that sends nothing at its start but what the URL says, for READ COMMITTED transactions.
+
+    Every transaction begins with ``begin``. Raises ConnectionFailed, naming the environment ``variable`` to look at.
+    """
+    import psycopg.conninfo
+
+    try:
+        # A pooler in between may give every transaction another session: nothing is prepared.
+        connection = psycopg.connect(psycopg.conninfo.make_conninfo("", **conninfo(url)), prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise ConnectionFailed(
+            f"{variable} cannot be reached: {one_line(error)}. Check the URL and the server."
+        ) from None
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    connection.read_only = read_only
+    connection.deferrable = False
+    return connection
+
+
+def begin(
+    connection: psycopg.Connection[tuple[object, ...]], variable: str, extra: Mapping[str, str] | None = None
+) -> None:
+    """Set the settings in the connection's transaction, its first statement, and check them. Raises PlatformError."""
+    cursor = connection.execute(f"{set_local(extra)}; {check_query(extra)}".encode())
+    while cursor.nextset():
+        pass
+    require(cursor.fetchone(), variable, extra)

@@ -1,0 +1,143 @@
+"""The settings of our sessions: they hold whatever a role, a database or the environment says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import psycopg.conninfo
+import pytest
+from psycopg import sql
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources import engine
+from totesys_assets.resources.session_settings import (
+    SETTINGS,
+    begin,
+    check_query,
+    open_session,
+    require,
+    set_local,
+    set_session,
+)
+from totesys_assets_tests.conftest import PostgresServer
+
+HOSTILE = {
+    "TimeZone": "Asia/Kolkata",
+    "DateStyle": "SQL, DMY",
+    "IntervalStyle": "sql_standard",
+    "client_encoding": "LATIN1",
+    "extra_float_digits": "-5",
+    "bytea_output": "escape",
+    "quote_all_identifiers": "on",
+    "standard_conforming_strings": "off",
+    "search_path": "nowhere",
+    "row_security": "on",
+    "statement_timeout": "2s",
+    "lock_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "2s",
+    "transaction_timeout": "2s",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "default_transaction_deferrable": "on",
+}
+ENVIRONMENT = {
+    "PGTZ": "America/New_York",
+    "PGDATESTYLE": "German",
+    "PGCLIENTENCODING": "WIN1252",
+    "PGGEQO": "off",
+    "PGOPTIONS": "-c quote_all_identifiers=on -c extra_float_digits=0 -c search_path=elsewhere",
+}
+VARIABLE = "TOTESYS_URL"
+
+
+@pytest.fixture
+def hostile_url(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database, a role and an environment that say something else of everything."""
+    url, role = postgres_server.database(), f"hostile_{os.urandom(4).hex()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(role)
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'secret'").format(name))
+        database = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, name))
+        for setting, value in HOSTILE.items():
+            statement = sql.SQL("ALTER ROLE {} SET {} = {}")
+            connection.execute(statement.format(name, sql.Identifier(setting), sql.Literal(value)))
+    for variable, value in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, value)
+    yield psycopg.conninfo.make_conninfo(url, user=role, password="secret")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP OWNED BY {name}; DROP ROLE {name}").format(name=name))
+
+
+def test_a_transaction_of_psycopg_has_our_settings_whatever_role_and_environment_say(hostile_url: str) -> None:
+    with open_session(hostile_url, variable=VARIABLE, read_only=False) as connection:
+        found = connection.execute(check_query().encode()).fetchone()
+        assert found is not None
+        ours = [name for name, value in zip(SETTINGS, found, strict=False) if SETTINGS[name] == value]
+        assert ours == []  # all of them were hostile
+        connection.rollback()
+        begin(connection, VARIABLE)
+        query = b"SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+        assert connection.execute(query).fetchone() == ("read committed", "off")
+        assert connection.execute(b"SELECT '\xc5\x81'").fetchone() == ("Ł",)
+
+
+def test_a_transaction_of_duckdb_has_our_settings_whatever_role_and_environment_say(hostile_url: str) -> None:
+    connection = engine.connect()
+    try:
+        engine.attach(connection, "there", hostile_url, variable=VARIABLE)
+        connection.execute("BEGIN")
+        statement = engine.literal(f"SET TRANSACTION READ ONLY; {set_local({'lock_timeout': '3s'})}")
+        connection.execute(f"CALL postgres_execute('there', {statement})")
+        query = engine.literal(check_query({"lock_timeout": "3s"}))
+        found = connection.execute(f"SELECT * FROM postgres_query('there', {query})").fetchone()
+        require(found, VARIABLE, {"lock_timeout": "3s"})
+        modes = "SELECT current_setting('transaction_isolation') AS a, current_setting('transaction_read_only') AS b"
+        query = f"SELECT * FROM postgres_query('there', {engine.literal(modes)})"
+        assert connection.execute(query).fetchone() == ("repeatable read", "on")
+    finally:
+        engine.close(connection)
+
+
+def test_a_statement_timeout_that_ends_what_duckdb_asks_first_does_not_keep_us_out(hostile_url: str) -> None:
+    with psycopg.connect(hostile_url) as connection:
+        connection.execute("SET TRANSACTION READ WRITE")
+        connection.execute("ALTER ROLE current_user SET statement_timeout = '100ms'")
+        connection.execute("CREATE SCHEMA slow")
+        connection.execute("CREATE VIEW slow.pg_settings AS SELECT name FROM pg_settings, pg_sleep(1)")
+    slow = psycopg.conninfo.make_conninfo(hostile_url, options="-c search_path=slow,pg_catalog")
+    duck = engine.connect()
+    try:
+        engine.attach(duck, "there", slow, variable=VARIABLE)
+        duck.execute("BEGIN")
+        duck.execute(f"CALL postgres_execute('there', {engine.literal(set_local())})")
+        assert duck.execute("SELECT * FROM postgres_query('there', 'SELECT 1 AS one FROM pg_sleep(0.2)')").fetchall()
+    finally:
+        engine.close(duck)
+
+
+def test_a_session_of_a_pool_of_our_own_has_the_settings_in_every_transaction(hostile_url: str) -> None:
+    with psycopg.connect(hostile_url, autocommit=True) as connection:
+        connection.execute(set_session(without=("search_path",)).encode())
+        found = connection.execute(check_query().encode()).fetchone()
+        assert found is not None
+        assert dict(zip(SETTINGS, found, strict=False)) == {**SETTINGS, "search_path": "elsewhere"}
+
+
+def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:
+    found = ("Asia/Kolkata", *list(SETTINGS.values())[1:], "0")
+    expected = r"TOTESYS_URL does not keep its settings: TimeZone is 'Asia/Kolkata' instead of 'UTC'.*to the server"
+    with pytest.raises(PlatformError, match=expected):
+        require(found, VARIABLE)
+    with pytest.raises(PlatformError, match="TimeZone is None"):
+        require(None, VARIABLE)
+    require((*SETTINGS.values(), "0"), VARIABLE)
+
+
+def test_a_url_may_have_options_a_name_and_a_time_limit_of_its_own() -> None:
+    url = "postgresql://x@h/d?options=-crole%3Dreader&application_name=mine&connect_timeout=3"
+    parts = engine.conninfo(url)
+    assert (parts["options"], parts["application_name"], parts["connect_timeout"]) == ("-crole=reader", "mine", "3")
+    assert "options" not in engine.conninfo("postgresql://x@h/d")
