@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.checks import audit_checks
+from totesys_assets.assets.checks import audit_checks, blocked_checks
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.warehouse import warehouse_assets
@@ -14,7 +14,7 @@ from totesys_assets.automation.alerts import audit_alert, failure_alert, freshne
 from totesys_assets.automation.jobs import asset_jobs, compact_job
 from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
-from totesys_assets.automation.sensors import changes_sensor
+from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.launch.lanes import lanes_executor
 from totesys_assets.local.home import Databases, databases
@@ -32,7 +32,7 @@ def build_definitions(
     """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
     settings = settings or Settings.from_env()
     tables, partitions = catalogue(), daily_partitions(settings)
-    everything, backfill, audit = asset_jobs(tables)
+    refresh, everything, backfill, audit = asset_jobs(tables)
     compact = compact_job()
     return dg.Definitions(
         assets=[
@@ -40,10 +40,16 @@ def build_definitions(
             *processed_assets(tables, partitions),
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
-        asset_checks=[audit_checks(tables, settings)],
-        jobs=[everything, backfill, audit, compact],
+        asset_checks=[audit_checks(tables, settings), blocked_checks(tables, settings)],
+        jobs=[refresh, everything, backfill, audit, compact],
         schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
-        sensors=[changes_sensor(settings), freshness_sensor(settings), failure_alert(), audit_alert(audit)],
+        sensors=[
+            changes_sensor(settings),
+            first_audit_sensor(),
+            freshness_sensor(settings),
+            failure_alert(),
+            audit_alert(audit),
+        ],
         resources={**make_resources(settings), **(resources or {})},
         executor=lanes_executor,
     )

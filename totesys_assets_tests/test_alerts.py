@@ -22,9 +22,13 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from totesys_assets.automation import blocked
 from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.look import Examined
 from totesys_assets.automation.sensors import LEFT_OUT_TAG, NOTHING_CHANGED
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
+from totesys_assets.errors import PlatformError
 from totesys_assets.resources.notices import Notices
 from totesys_assets_tests.conftest import Platform
 
@@ -187,7 +191,7 @@ def test_a_failed_table_is_told_in_the_words_of_its_asset(run_watcher: Watcher) 
     ((_, text),) = run_watcher.letterbox.messages
     assert '"design"' in text.splitlines()[0]
     assert "Traceback" not in text
-    assert line["job"] == "__ASSET_JOB"
+    assert line["job"] == "refresh"
 
 
 def test_every_failure_of_another_job_is_told_by_its_name(watcher: Watcher) -> None:
@@ -265,6 +269,29 @@ def test_the_end_of_failures_is_told_once(watcher: Watcher) -> None:
     watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
     watcher.evaluate("freshness")
     assert watcher.letterbox.subjects == ["ToteSys: up to date again"]
+
+
+def test_a_blocked_table_is_told_once_and_again_when_it_is_over(watcher: Watcher) -> None:
+    def look(**problems: str) -> list[dict[str, Any]]:
+        examined = Examined({table: PlatformError(problem) for table, problem in problems.items()})
+        blocked.report(watcher.instance, catalogue(), examined)
+        return watcher.evaluate("freshness")
+
+    assert look() == []
+    assert look(design="It is locked by process 7.") == [{"totesys_event": "blocked", "tables": 1}]
+    assert look(design="It is locked by process 8.") == [{"totesys_event": "blocked", "tables": 1}]
+    ((subject, text),) = watcher.letterbox.messages
+    assert subject == "ToteSys: the table design cannot be captured"
+    assert text.startswith("It is locked by process 7.\n")
+    watcher.letterbox.closed = True
+    look(staff="No.", address="No.")
+    watcher.letterbox.closed = False
+    look(staff="No.", address="No.")
+    subject, text = watcher.letterbox.messages[-1]
+    assert subject == "ToteSys: 2 tables cannot be captured"
+    assert text.startswith("No.\nCaptured again: design.\n")
+    assert look() == look() == []
+    assert watcher.letterbox.subjects[2:] == ["ToteSys: 2 tables can be captured again"]
 
 
 def test_open_dead_letters_are_counted_after_a_refresh_and_told_every_minute(

@@ -24,7 +24,13 @@ from dagster._daemon.sensor import execute_sensor_iteration
 
 from totesys_assets.automation import sensors
 from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.sensors import back_off_seconds, changes_sensor, fail_dead_runs, waiting_for
+from totesys_assets.automation.sensors import (
+    back_off_seconds,
+    changes_sensor,
+    fail_dead_runs,
+    first_audit_sensor,
+    waiting_for,
+)
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -60,6 +66,7 @@ def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform:
     (request,), _, _ = tick(platform)
     assert len(request.asset_selection or []) == 33
     assert request.run_key is None
+    assert request.job_name == "refresh"
     assert request.tags["totesys/refresh"] == "true"
     assert request.tags["dagster/asset_partition_range_start"] == "2024-08-20"
     assert request.tags["dagster/asset_partition_range_end"] == "2024-08-21"
@@ -79,6 +86,8 @@ def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platfor
     today = datetime.now(UTC).date().isoformat()
     assert request.tags["dagster/asset_partition_range_start"] == today
     assert request.tags["dagster/asset_partition_range_end"] == today
+    assert set(request.tags["totesys/tables"].split(", ")) == touched
+    assert request.tags["totesys/days"] == today
 
 
 def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: Platform) -> None:
@@ -104,15 +113,23 @@ def test_without_its_cursor_the_sensor_still_finds_that_there_is_nothing_to_do(p
     assert tick(platform, cursor="nonsense")[0] == []
 
 
-def test_a_table_that_drifted_is_named_and_does_not_stop_the_others(platform: Platform) -> None:
+DRIFT = "ALTER TABLE design RENAME COLUMN design_name TO name"
+
+
+def test_a_table_that_is_blocked_is_named_by_a_red_tick_and_then_does_not_stop_the_others(platform: Platform) -> None:
     platform.refresh()
-    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql(DRIFT)
     platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
+    with pytest.raises(dg.Failure, match='"design_name" is missing'):
+        tick(platform)
     (request,), _, _ = tick(platform)
     assert "totesys/address" in {"/".join(key.path) for key in request.asset_selection or []}
-    assert '"colour" (text) is new' in request.tags["totesys/left-out"]
+    assert '"design_name" is missing' in request.tags["totesys/left-out"]
+    run = create_run_for_test(platform.instance, tags=request.tags, status=dg.DagsterRunStatus.NOT_STARTED)
+    assert '"design_name" is missing' in (waiting_for(platform.instance, NOW) or "")
+    platform.instance.report_run_canceled(run)
     platform.refresh()
-    with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
+    with pytest.raises(dg.Failure, match='"design_name" is missing'):
         tick(platform)
 
 
@@ -274,8 +291,31 @@ def test_a_commit_that_leaves_nothing_to_do_does_not_end_the_wait(platform: Plat
 
 def test_what_goes_wrong_while_a_tick_waits_makes_it_fail(platform: Platform) -> None:
     platform.refresh()
-    with pytest.raises(dg.Failure, match='"colour" \\(text\\) is new'):
-        waiting_tick(platform, 50, lambda: platform.sql("ALTER TABLE design ADD COLUMN colour text"))
+    with pytest.raises(dg.Failure, match='"design_name" is missing'):
+        waiting_tick(platform, 50, lambda: platform.sql(DRIFT))
+
+
+def test_the_first_refresh_that_succeeds_is_audited_once() -> None:
+    def requested() -> int:
+        with dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursors[-1]) as context:
+            data = first_audit_sensor().evaluate_tick(context)
+        cursors.append(data.cursor)
+        return len(data.run_requests or [])
+
+    @dg.job(name="audit")
+    def audit() -> None: ...
+
+    repository = dg.Definitions(jobs=[audit]).get_repository_def()
+    cursors: list[str | None] = [None]
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert requested() == 0
+        create_run_for_test(instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.SUCCESS)
+        assert requested() == 1
+        create_run_for_test(instance, job_name="audit", status=dg.DagsterRunStatus.STARTED)
+        assert requested() == 0
+    with dg.DagsterInstance.ephemeral() as instance:  # and not again when old runs are thrown away
+        create_run_for_test(instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.SUCCESS)
+        assert requested() == 0
 
 
 @contextmanager
@@ -296,7 +336,7 @@ def test_the_daemon_evaluates_the_sensor_and_its_run_fills_the_warehouse(platfor
     target = ModuleTarget("totesys_assets.definitions", attribute=None, working_directory=None, location_name="t")
     with daemon_instance() as instance, create_test_daemon_workspace_context(target, instance) as workspace:
         list(execute_sensor_iteration(workspace, logging.getLogger("test"), None, None))
-        (run,) = instance.get_runs()
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="refresh"))
         assert run.status == dg.DagsterRunStatus.SUCCESS
         assert run.tags["dagster/sensor_name"] == "changes"
         assert instance.get_ticks(*_selector(instance), limit=1)[0].status.value == "SUCCESS"

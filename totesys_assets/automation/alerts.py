@@ -16,7 +16,8 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.automation.incidents import Known, Verdict, is_told, judge
+from totesys_assets.automation.blocked import blocked
+from totesys_assets.automation.incidents import Known, Verdict, is_told, judge, news_of_blocked
 from totesys_assets.automation.records import (
     differences,
     failed_before,
@@ -27,9 +28,18 @@ from totesys_assets.automation.records import (
     will_retry,
 )
 from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import Lake
-from totesys_assets.resources.notices import AUDIT_DIFFERS, DEAD_LETTERS, RUN_FAILED, STALE, UP_TO_DATE, Notices
+from totesys_assets.resources.notices import (
+    AUDIT_DIFFERS,
+    BLOCKED,
+    DEAD_LETTERS,
+    RUN_FAILED,
+    STALE,
+    UP_TO_DATE,
+    Notices,
+)
 from totesys_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -90,15 +100,15 @@ def audit_alert(audit: Any) -> dg.SensorDefinition:
 
 
 def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``freshness``: when the platform was last up to date, and how many dead letters are open."""
+    """The sensor ``freshness``: when all was last up to date, what is blocked, how many dead letters there are."""
 
     @dg.sensor(
         name="freshness",
         minimum_interval_seconds=FRESHNESS_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks every minute when the platform was last up to date: at the end of a look that found nothing "
-        "to do, or of a refresh that succeeded. Tells when that is too long ago, and when failures or staleness are "
-        "over. Its cursor remembers what was told; losing it costs a message at most.",
+        "to do, or of a refresh that succeeded. Tells when that is too long ago, which tables cannot be captured, and "
+        "when it is over. Its cursor remembers what was told; losing it costs a message at most.",
     )
     def _freshness(
         context: dg.SensorEvaluationContext, notices: dg.ResourceParam[Notices], lake: dg.ResourceParam[Lake]
@@ -108,9 +118,12 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         verdict = judge(known, found.up_to_date, found.failed, now, settings.stale_minutes * 60)
         stale_told = _tell(notices, context.instance, known, verdict)
         known = replace(_count(lake, known, found.finished), up_to_date=verdict.up_to_date, stale_told=stale_told)
+        reasons = blocked(context.instance, catalogue())
+        known = _tell_blocked(notices, known, reasons, now)
         if known.counted is not None:
             notices.line(DEAD_LETTERS, open=known.open)
         reason = f"Last up to date {now - known.up_to_date:.0f} s ago. Dead letters: {known.open}."
+        reason += f" Not captured: {', '.join(reasons)}. {' '.join(dict.fromkeys(reasons.values()))}" if reasons else ""
         return dg.SensorResult(skip_reason=reason, cursor=known.write())
 
     return _freshness
@@ -130,6 +143,16 @@ def _tell(notices: Notices, instance: dg.DagsterInstance, known: Known, verdict:
     if verdict.is_over and not notices.send("ToteSys: up to date again", "It is over.", verdict.up_to_date):
         return known.stale_told  # to be tried again
     return False
+
+
+def _tell_blocked(notices: Notices, known: Known, reasons: dict[str, str], now: float) -> Known:
+    """Tell of tables that are blocked, or no longer are, once."""
+    if reasons:
+        notices.line(BLOCKED, tables=len(reasons))
+    news = news_of_blocked(known.blocked, reasons)
+    if news is not None and not notices.send(*news, now):
+        return known  # to be tried again
+    return replace(known, blocked=reasons)
 
 
 def _count(lake: Lake, known: Known, finished: str | None) -> Known:

@@ -9,7 +9,8 @@ The platform is up to date at the end of a look that found nothing to do, and of
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 _HOUR = 3600
 
@@ -27,14 +28,15 @@ def is_told(failed: float, before: float | None) -> bool:
 class Known:
     """What an evaluation leaves to the next: when the platform was last seen up to date, whether staleness was told.
 
-    ``counted`` is the run after which ``open`` dead letters were counted; they change with runs only. Losing all this
-    costs a message at most.
+    ``counted`` is the run after which ``open`` dead letters were counted; they change with runs only. ``blocked`` are
+    the tables that were told of, with the reason. Losing all this costs a message at most.
     """
 
     up_to_date: float
     stale_told: bool = False
     counted: str | None = None
     open: int = 0
+    blocked: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, cursor: str | None, now: float) -> Known:
@@ -77,3 +79,22 @@ def judge(known: Known, up_to_date: float | None, failed: float | None, now: flo
         stale_minutes=int(age // 60) if age > patience else None,
         is_over=age <= patience and (known.stale_told or has_failed),
     )
+
+
+def news_of_blocked(told: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, str] | None:
+    """Subject and text of the message about tables that cannot be captured; None if all of it was told.
+
+    ``told`` and ``found``: table -> reason. A table is told of once, though the reason changes, and when it is over.
+    """
+    new, over = [name for name in found if name not in told], [name for name in told if name not in found]
+    if not new and not over:
+        return None
+    text = list(dict.fromkeys(found[name] for name in new))
+    text += [f"Captured again: {', '.join(over)}."] if over else []
+    text += [f"Still not captured: {', '.join(name for name in found if name in told)}."] if found.keys() & told else []
+    subject = f"{_named(new)} cannot be captured" if new else f"{_named(over)} can be captured again"
+    return f"ToteSys: {subject}", "\n".join(text)
+
+
+def _named(tables: list[str]) -> str:
+    return f"the table {tables[0]}" if len(tables) == 1 else f"{len(tables)} tables"

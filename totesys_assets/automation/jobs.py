@@ -5,20 +5,29 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.assets.describe import own_checks
+from totesys_assets.automation.blocked import check_keys
 from totesys_assets.automation.decide import partitioned, unpartitioned
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.resources.lake import Lake
 
 # The tag that all refreshes carry: they run one after the other, and the sensor waits for them.
 REFRESH_TAG = {"totesys/refresh": "true"}
-EVERYTHING, AUDIT, COMPACT = "refresh_everything", "audit", "compact_lake"
+REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
 
 
 def asset_jobs(catalogue: Catalogue) -> list[Any]:
-    """``refresh_everything``, which the nightly schedule runs for all days, ``backfill_days`` for a range, ``audit``.
+    """``refresh``, of which the sensor and the command line run what is stale, ``refresh_everything`` for every night,
+    ``backfill_days`` for a range, ``audit``.
 
     (Dagster has no public name for the type of what ``define_asset_job`` returns.)
     """
+    refresh = dg.define_asset_job(
+        REFRESH,
+        selection=_selection([*partitioned(catalogue), *unpartitioned(catalogue)]),
+        description="Brings up to date what changed in ToteSys, and only that: its tags say which tables and days, and "
+        "how many versions were added. The sensor changes starts it.",
+        tags=REFRESH_TAG,
+    )
     everything = dg.define_asset_job(
         EVERYTHING,
         selection=_selection([*partitioned(catalogue), *unpartitioned(catalogue)]),
@@ -35,10 +44,10 @@ def asset_jobs(catalogue: Catalogue) -> list[Any]:
     # Not one after the other with the refreshes: what is loaded meanwhile, an audit leaves out.
     audit = dg.define_asset_job(
         AUDIT,
-        selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*own),
+        selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*own, *check_keys(catalogue)),
         description="Looks whether the lake and the warehouse hold what ToteSys holds. Changes nothing.",
     )
-    return [everything, backfill, audit]
+    return [refresh, everything, backfill, audit]
 
 
 def _selection(assets: list[str]) -> dg.AssetSelection:

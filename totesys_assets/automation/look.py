@@ -31,19 +31,35 @@ from totesys_assets.resources.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
+class Examined:
+    """What the tables of ToteSys are like: why one cannot be captured, and which columns the catalogue has not.
+
+    ``blocked``: table -> what is wrong with it. ``unknown``: table -> its columns that are left out of the capture.
+    """
+
+    blocked: dict[str, PlatformError] = field(default_factory=dict)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Look:
     """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
 
-    ``problems`` are sentences about tables that could not be examined; the others are decided on all the same.
+    ``examined`` tells of tables that could not be examined; the others are decided on all the same.
     ``source`` is the state of the source that was looked at.
     """
 
     requests: list[Request] = field(default_factory=list)
     stale: Stale = field(default_factory=dict)
-    problems: list[PlatformError] = field(default_factory=list)
+    examined: Examined = field(default_factory=Examined)
     mark: str | None = None
     probed_only: bool = False
     source: str = ""
+
+    @property
+    def problems(self) -> list[PlatformError]:
+        """What is wrong with the tables that could not be examined."""
+        return list(self.examined.blocked.values())
 
 
 def look(
@@ -55,12 +71,14 @@ def look(
     unless: str | None = None,
     session: Session | None = None,
     meanwhile: Callable[[], object] = lambda: None,
+    tell: Callable[[Examined], object] = lambda _: None,
 ) -> Look:
     """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
 
     One source transaction, and another after each table that PostgreSQL could not read. If there is something to do,
     ``session`` gets it, for captures that follow at once: what was scanned need not be scanned again. ``meanwhile`` is
-    called before tables are read: it may begin what there is to do if something changed.
+    called before tables are read: it may begin what there is to do if something changed. ``tell`` gets what the tables
+    are like as soon as that is known, also where the look then fails.
 
     Raises ConnectionFailed, and the problem itself when no table at all could be examined.
     """
@@ -71,14 +89,22 @@ def look(
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source)
         meanwhile()
-        found, problems = _examine(totesys, lake, snapshot, days, stack)
+        found, examined = _examine(totesys, lake, snapshot, days, stack)
+        tell(examined)
+        problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
         stale = stale_partitions(totesys.catalogue, found, _noted(totesys.catalogue, lake), warehouse.loaded())
         if stale and not problems and session is not None:
             session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    return Look(requests(totesys.catalogue, stale), stale, problems, mark if clean else None, source=source)
+    return Look(requests(totesys.catalogue, stale), stale, examined, mark if clean else None, source=source)
+
+
+def examine(totesys: Totesys, lake: Lake, days: DayRange) -> Examined:
+    """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
+    with ExitStack() as stack:
+        return _examine(totesys, lake, stack.enter_context(totesys.snapshot()), days, stack)[1]
 
 
 def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -> str | None:
@@ -91,12 +117,12 @@ def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -
 
 def _examine(
     totesys: Totesys, lake: Lake, snapshot: Snapshot, days: DayRange, stack: ExitStack
-) -> tuple[dict[str, dict[str, Fingerprint]], list[PlatformError]]:
-    """Fingerprints of the tables that can be examined, and what is wrong with the others."""
+) -> tuple[dict[str, dict[str, Fingerprint]], Examined]:
+    """Fingerprints of the tables that can be examined, and what they all are like."""
     ledger = Ledger(lake)
     snapshot = settle(ledger, snapshot)
     found: dict[str, dict[str, Fingerprint]] = {}
-    problems: list[PlatformError] = []
+    examined = Examined()
     for table in totesys.catalogue.source.values():
         try:
             with (
@@ -104,12 +130,14 @@ def _examine(
                 drift_noted(lake, snapshot, table),
             ):
                 found[table.name] = fingerprints(snapshot, table, days)
+            if unknown := [name for name in snapshot.tables[table.name].columns if name not in table.by_name]:
+                examined.unknown[table.name] = unknown
         except PlatformError as problem:
-            problems.append(problem)
+            examined.blocked[table.name] = problem
             if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
                 stack.close()
                 snapshot = settle(ledger, stack.enter_context(totesys.snapshot()))
-    return found, problems
+    return found, examined
 
 
 def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:

@@ -12,6 +12,7 @@ from dagster._core.execution.execute_in_process import core_execute_in_process
 
 from totesys_assets.assets.describe import ACCEPT_DELETIONS_TAG
 from totesys_assets.automation.decide import Request
+from totesys_assets.automation.jobs import REFRESH
 from totesys_assets.automation.records import step_failure
 from totesys_assets.automation.sensors import run_request
 
@@ -41,7 +42,7 @@ def execute(
     """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done."""
     started = time.monotonic()
     wanted = run_request(request)
-    job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+    job = definitions.resolve_job_def(REFRESH).get_subset(
         asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
     )
     # What job.execute_in_process does, with the executor of the job instead of one that takes a step after the other.

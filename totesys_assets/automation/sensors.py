@@ -1,7 +1,7 @@
-"""The sensor: waits for changes and requests the runs that bring them in.
+"""The sensors that request runs: one waits for changes and brings them in, one audits what was loaded first.
 
-Belongs here: the thin Dagster wrapper, single flight, back-off. Does not belong here: waiting (watch.py), looking
-(look.py) and deciding (decide.py).
+Belongs here: the thin Dagster wrappers, single flight, back-off. Does not belong here: waiting (watch.py), looking
+(look.py), deciding (decide.py) and what is said of blocked tables (blocked.py).
 """
 
 import time
@@ -12,9 +12,10 @@ from itertools import takewhile
 import dagster as dg
 
 from totesys_assets.assets.describe import CHANGES_ONLY_TAG, own_checks
-from totesys_assets.automation.decide import WAREHOUSE, Request
-from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.look import look
+from totesys_assets.automation import blocked
+from totesys_assets.automation.decide import TOTESYS, WAREHOUSE, Request
+from totesys_assets.automation.jobs import AUDIT, REFRESH, REFRESH_TAG
+from totesys_assets.automation.look import Examined, look
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
 from totesys_assets.days import partition_range
@@ -29,6 +30,8 @@ CHANGES = "changes"
 NOTHING_CHANGED = "Nothing changed."
 # What a look could not examine, of the runs that it requested: their success says nothing of that.
 LEFT_OUT_TAG = "totesys/left-out"
+# What a refresh is about, for people: shown in the list of runs.
+TABLES_TAG, DAYS_TAG = "totesys/tables", "totesys/days"
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
 # out, and the sensor ticks every 10 s.
 INTERVAL_SECONDS = 1
@@ -38,6 +41,8 @@ INTERVAL_SECONDS = 1
 WAIT_SECONDS = 9.0
 # From a run's start to the moment when it shows that it is alive: opening its resources, on a busy machine.
 PATIENCE_SECONDS = 30
+FIRST_AUDIT_SECONDS = 30
+_AUDITED = "audited"
 _FIRST_BACK_OFF_SECONDS = 10
 _LONGEST_BACK_OFF_SECONDS = 600
 _UNFINISHED = [
@@ -61,13 +66,22 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
     """
     days = request.days
     return dg.RunRequest(
+        job_name=REFRESH,
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
         asset_check_keys=own_checks(request.assets),
         tags=REFRESH_TAG
         | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {})
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
-        | ({LEFT_OUT_TAG: left_out} if left_out else {}),
+        | ({LEFT_OUT_TAG: left_out} if left_out else {})
+        | {TABLES_TAG: _tables(request)}
+        | ({DAYS_TAG: str(days.first) if days.first == days.last else f"{days.first} to {days.last}"} if days else {}),
     )
+
+
+def _tables(request: Request) -> str:
+    """The tables of ToteSys that a run is about, or where it captures none, those that it builds or loads."""
+    captured = [asset for asset in request.assets if asset.startswith(f"{TOTESYS}/")]
+    return ", ".join(dict.fromkeys(asset.partition("/")[2] for asset in captured or request.assets))
 
 
 def fail_dead_runs(
@@ -92,8 +106,12 @@ def fail_dead_runs(
 
 def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Why not to look now: a refresh is under way, or failed a moment ago. None when there is no reason."""
-    if instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
-        return "A refresh is under way; the next look sees everything."
+    under_way = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1)
+    if under_way:
+        left_out = under_way[0].dagster_run.tags.get(LEFT_OUT_TAG)
+        return "A refresh is under way; the next look sees everything." + (
+            f" It left out: {left_out}" if left_out else ""
+        )
     records = instance.get_run_records(dg.RunsFilter(tags=REFRESH_TAG), limit=8)
     failed = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
     pause = back_off_seconds(len(failed))
@@ -108,7 +126,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
 
     @dg.sensor(
         name=CHANGES,
-        target=dg.AssetSelection.all(),
+        job_name=REFRESH,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Waits for commits in ToteSys, compares its fingerprints with the ledger and materialises what is "
@@ -127,6 +145,11 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         # The daemon's ticks have a log. Who tests the sensor in the UI, or calls it, wants an answer now.
         patience = Patience(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
         cursor, alarmed = context.cursor, False
+        news: list[str] = []
+
+        def tell(examined: Examined) -> None:
+            news[:] = blocked.report(context.instance, session.totesys.catalogue, examined)
+
         with Probe(databases.totesys) as probe:
             while True:
                 reason = waiting_for(context.instance, datetime.now(UTC))
@@ -137,10 +160,16 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     continue
                 probe.note()
                 started = time.monotonic()
-                seen = look(session.totesys, lake, warehouse, partition_range(settings.first_day), unless=cursor)
+                seen = look(
+                    session.totesys, lake, warehouse, partition_range(settings.first_day), unless=cursor, tell=tell
+                )
                 for problem in seen.problems:
                     context.log.error(str(problem))
-                problems = " ".join(str(problem) for problem in seen.problems)
+                problems = " ".join(dict.fromkeys(str(problem) for problem in seen.problems))
+                # A tick that requests runs is green, whatever it left out. So one that finds a table newly blocked asks
+                # for none, and is red; what else there is to do is requested by the next, five seconds later.
+                if news:
+                    raise dg.Failure(problems)
                 if seen.requests:
                     return dg.SensorResult(run_requests=[run_request(request, problems) for request in seen.requests])
                 if problems:  # everything else is up to date: now let the tick itself be red
@@ -152,3 +181,26 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 alarmed = True
 
     return _changes
+
+
+def first_audit_sensor() -> dg.SensorDefinition:
+    """The sensor ``first_audit``: the proof of the first load need not wait for the night."""
+
+    @dg.sensor(
+        name="first_audit",
+        job_name=AUDIT,
+        minimum_interval_seconds=FIRST_AUDIT_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Runs the audit once, after the first refresh that succeeded. From then on it runs every night.",
+    )
+    def _first_audit(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if context.cursor == _AUDITED or context.instance.get_run_records(dg.RunsFilter(job_name=AUDIT), limit=1):
+            return dg.SensorResult(skip_reason="The first audit was run.", cursor=_AUDITED)
+        succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=REFRESH_TAG)
+        if not context.instance.get_run_records(succeeded, limit=1):
+            return dg.SensorResult(skip_reason="No refresh has succeeded yet.")
+        if context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
+            return dg.SensorResult(skip_reason="A refresh is under way; an audit would leave out what it brings in.")
+        return dg.SensorResult(run_requests=[dg.RunRequest()])
+
+    return _first_audit

@@ -21,6 +21,7 @@ UP_TO_DATE = "up_to_date"
 RUN_FAILED = "run_failed"  # run_id, job
 STALE = "stale"  # minutes
 DEAD_LETTERS = "dead_letters"  # open
+BLOCKED = "blocked"  # tables
 AUDIT_DIFFERS = "audit_differs"  # findings
 
 # A topic that does not answer must not hold up the sensors.

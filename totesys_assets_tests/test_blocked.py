@@ -1,0 +1,113 @@
+"""Blocked tables: seen on every asset that they concern, in the sensor, in the alerts, and gone when it is over."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from totesys_assets.automation import blocked
+from totesys_assets.automation.blocked import CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED
+from totesys_assets.automation.look import Examined
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.errors import PlatformError
+from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.test_sensor import tick
+
+TABLES = catalogue()
+WAITING = {f"{group}/{name}" for group in ("star", "warehouse") for name in ("fact_sales_order", "dim_date")}
+
+
+def failed(instance: dg.DagsterInstance) -> dict[tuple[str, str], str]:
+    """The checks that say something bad at present: (asset, check) -> what."""
+    latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(blocked.check_keys(TABLES))
+    events = {key: record.event.dagster_event for key, record in latest.items() if record.event}
+    found = {key: event.asset_check_evaluation_data for key, event in events.items() if event}
+    return {
+        ("/".join(key.asset_key.path), key.name): each.description or ""
+        for key, each in found.items()
+        if not each.passed
+    }
+
+
+def number_of_evaluations(instance: dg.DagsterInstance) -> int:
+    histories = [
+        instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+        for key in blocked.check_keys(TABLES)
+    ]
+    return sum(map(len, histories))
+
+
+@pytest.mark.parametrize(
+    ("block", "mend", "reason"),
+    [
+        (
+            "ALTER TABLE sales_order RENAME COLUMN units_sold TO units",
+            "ALTER TABLE sales_order RENAME COLUMN units TO units_sold",
+            '"units_sold" is missing',
+        ),
+        (
+            "ALTER TABLE sales_order RENAME TO orders",
+            "ALTER TABLE orders RENAME TO sales_order",
+            'no table "sales_order"',
+        ),
+    ],
+    ids=["renamed column", "renamed table"],
+)
+def test_a_blocked_table_is_seen_on_its_asset_and_on_what_waits_for_it_until_it_is_over(
+    platform: Platform, block: str, mend: str, reason: str
+) -> None:
+    platform.refresh()
+    tick(platform)
+    assert failed(platform.instance) == {}
+    platform.sql(block)
+    with pytest.raises(dg.Failure, match=reason):
+        tick(platform)
+    found = failed(platform.instance)
+    assert found.keys() == {
+        ("totesys/sales_order", CAN_BE_CAPTURED),
+        *((asset, UPSTREAM_CAPTURED) for asset in WAITING),
+    }
+    assert reason in found["totesys/sales_order", CAN_BE_CAPTURED]
+    assert all(found[asset, UPSTREAM_CAPTURED].startswith("Waits for totesys/sales_order: ") for asset in WAITING)
+    assert blocked.blocked(platform.instance, TABLES) == {"sales_order": found["totesys/sales_order", CAN_BE_CAPTURED]}
+    before = number_of_evaluations(platform.instance)
+    with pytest.raises(dg.Failure):
+        tick(platform)
+    assert number_of_evaluations(platform.instance) == before
+    platform.sql(mend)
+    tick(platform)
+    assert failed(platform.instance) == {}
+    assert blocked.blocked(platform.instance, TABLES) == {}
+
+
+def test_a_source_of_which_nothing_can_be_captured_turns_all_of_it_red(platform: Platform) -> None:
+    platform.sql("ALTER SCHEMA public RENAME TO elsewhere; CREATE SCHEMA public")
+    with pytest.raises(PlatformError):
+        tick(platform)
+    assert set(blocked.blocked(platform.instance, TABLES)) == set(TABLES.source)
+    assert len(failed(platform.instance)) == 11 + 22
+
+
+def test_a_table_that_goes_on_without_a_column_has_a_warning_that_names_it() -> None:
+    found = blocked.evaluations(TABLES, Examined(unknown={"design": ["colour", "size"]}))
+    (warning,) = [each for each in found if not each.passed]
+    assert (warning.asset_key, warning.check_name) == (dg.AssetKey(["totesys", "design"]), NO_NEW_COLUMNS)
+    assert warning.severity == dg.AssetCheckSeverity.WARN
+    assert '"colour", "size"' in (warning.description or "")
+
+
+def test_who_asks_in_the_ui_is_told_what_the_sensor_would_tell(platform: Platform) -> None:
+    platform.sql("ALTER TABLE design RENAME COLUMN design_name TO name")
+    job = platform.definitions().resolve_implicit_global_asset_job_def()
+    subset = job.get_subset(asset_selection=set(), asset_check_selection=set(blocked.check_keys(TABLES)))
+    assert subset.execute_in_process(instance=platform.instance).success
+    assert ("totesys/design", CAN_BE_CAPTURED) in failed(platform.instance)
+    assert ("warehouse/dim_design", UPSTREAM_CAPTURED) in failed(platform.instance)
+
+
+def test_no_job_takes_the_checks_that_the_sensor_reports(platform: Platform) -> None:
+    definitions = platform.definitions()
+    for name in ("refresh", "refresh_everything", "backfill_days", "audit"):
+        taken = definitions.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
+        assert taken
+        assert not taken & set(blocked.check_keys(TABLES))
