@@ -1,36 +1,55 @@
-"""What an audit finds: one sentence and some numbers for each thing that it looked at."""
+"""What an audit finds: one sentence and some numbers for each thing that it looked at.
+
+Belongs here: the checks by name, what each claims, and how a finding is worded. Does not belong here: looking.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
+
+from totesys_assets.days import WHOLE
 
 # The checks of the audit, with what each of them claims. The texts are shown in Dagster.
-CONTENT, LEDGER, ROWS, RECORDS, MONEY, REFERENCES = (
+CONTENT, LEDGER, OVERDUE, DELETIONS, ROWS, RECORDS, MONEY, REFERENCES, VIEWS = (
     "content_equals_source",
     "ledger_agrees",
+    "nothing_overdue",
+    "no_false_deletions",
     "rows_equal_source",
     "records_equal_lake",
     "money_equals_source",
     "references_found",
+    "views_agree",
 )
 CLAIMS = {
     CONTENT: "In every day whose fingerprint says that it was captured, the lake's current rows are those of ToteSys, "
     "column by column. The comparison uses digests that ToteSys itself computes, not the path of the capture. What "
     "differs here, the fingerprints have missed; the nightly comparison that follows brings it in.",
     LEDGER: "The ledger notes no version that the lake does not hold.",
+    OVERDUE: "What waits for a refresh was written since the last one that was complete, and the probe, which saves a "
+    "refresh where nothing changed, does not say that nothing did.",
+    DELETIONS: "No row was deleted and came back equal in every column. Where one did, look whether ToteSys had it all "
+    "the while: then the deletion in the history is a false one.",
     ROWS: "The warehouse's current rows are those of ToteSys, by number and key.",
     RECORDS: "The warehouse holds every record that follows from the lake's versions, in every column, and no other.",
     MONEY: "The sums of money, by currency, are those of ToteSys.",
     REFERENCES: "Every record finds the dimension rows that it refers to. One that does not refers to a row in the "
     "dead letters.",
+    VIEWS: "What the history shows as current and not deleted are the very records that the current view shows, and "
+    "of each row one record is current.",
 }
+# Names listed in a finding.
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Finding:
     """One check of one asset. ``pending`` counts the partitions that wait for a refresh and were left out.
 
-    A ``warning`` is about the data as ToteSys has them, not about what the platform made of them.
+    A check that compared nothing is not passed. A ``warning`` is about the data as ToteSys has them, not about what
+    the platform made of them; or, where something is pending, about nothing but that.
     """
 
     asset: str
@@ -40,3 +59,24 @@ class Finding:
     pending: int = 0
     numbers: dict[str, int | str] = field(default_factory=dict)
     warning: bool = False
+
+    @property
+    def outcome(self) -> Literal["equal", "pending", "warning", "different"]:
+        """Equal: compared, and well. Pending: nothing could be compared before the next refresh."""
+        if self.passed:
+            return "equal"
+        if not self.warning:
+            return "different"
+        return "pending" if self.pending else "warning"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 row``, ``1,200 rows``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed = [("the whole table" if name == WHOLE else name) for name in sorted(names)]
+    more = f" and {len(listed) - _EXAMPLES:,} more" if len(listed) > _EXAMPLES else ""
+    return ", ".join(listed[:_EXAMPLES]) + more

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from totesys_assets.audit.findings import Finding
+from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.resources.engine import quoted
@@ -152,5 +152,6 @@ def examine(snapshot: Snapshot, table: Table, name: str) -> Finding:
         f"FROM {rows} AS checked WHERE {rule.broken}"
     )
     [(count, keys)] = snapshot.rows(query)
-    detail = f"{count} break it: {rule.key} {keys}" if count else "no exception"
+    broken = f"{counted(count, 'row')} {'breaks' if count == 1 else 'break'} it: {rule.key} {keys}"
+    detail = broken if count else "no exception"
     return Finding(f"{TOTESYS}/{table.name}", name, count == 0, detail, 0, {"exceptions": count}, warning=True)

@@ -5,6 +5,7 @@ Belongs here: options and what is printed. Does not belong here: comparing (audi
 
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,7 +19,12 @@ from totesys_assets.terminal import err, out, reporter
 if TYPE_CHECKING:
     from totesys_assets.audit.findings import Finding
 
-_MARKS = {"equal": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "different": "[red]✗[/red]"}
+_MARKS = {
+    "equal": "[green]✓[/green]",
+    "pending": "[yellow]…[/yellow]",
+    "warning": "[yellow]![/yellow]",
+    "different": "[red]✗[/red]",
+}
 
 
 @click.command()
@@ -26,14 +32,15 @@ _MARKS = {"equal": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "diffe
 def audit(as_json: bool) -> None:
     """Compare ToteSys, lake and warehouse by content, independently of how they were loaded. Changes nothing.
 
-    Exit code 1 if anything differs. What waits for a refresh is left out and counted as pending; what breaks a rule of
-    the business is a warning.
+    Exit code 1 if anything differs, or if nothing at all could be compared. What waits for a refresh is left out and
+    counted as pending; what breaks a rule of the business is a warning.
     """
     settings = Settings.from_env()
     with databases(settings, report=reporter(err)) as urls:
         settings = refreshed(settings)
         with err.status("Comparing"):
             from totesys_assets.audit.audit import audit as look_everywhere
+            from totesys_assets.audit.audit import compared_nothing
             from totesys_assets.days import partition_range
             from totesys_assets.resources.lake import Lake
             from totesys_assets.resources.totesys import Totesys
@@ -45,35 +52,45 @@ def audit(as_json: bool) -> None:
                 Warehouse(urls.warehouse, settings.warehouse_schema),
                 partition_range(settings.first_day),
             )
-    differing = [finding for finding in found if _outcome(finding) == "different"]
+    outcomes: Counter[str] = Counter(finding.outcome for finding in found)
+    vain = compared_nothing(found)
+    equal = not outcomes["different"] and not vain
     if as_json:
-        click.echo(json.dumps({"equal": not differing, "findings": [asdict(finding) for finding in found]}, indent=2))
+        click.echo(json.dumps({"equal": equal, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
-        _print_findings(found, len(differing))
-    if differing:
+        _print_findings(found)
+        out.print(_summary(found, outcomes), soft_wrap=True)
+    if vain:
+        err.print("Not one row of ToteSys was compared with the lake: this says nothing of either.", soft_wrap=True)
+    if not equal:
         sys.exit(1)
 
 
-def _outcome(finding: "Finding") -> str:
-    if finding.passed:
-        return "equal"
-    return "warning" if finding.warning else "different"
+def _print_findings(found: "list[Finding]") -> None:
+    from totesys_assets.audit.findings import counted
 
-
-def _print_findings(found: "list[Finding]", differing: int) -> None:
     width = max(len(finding.check) for finding in found)
     for asset, findings in groupby(sorted(found, key=lambda finding: _order(finding.asset)), lambda each: each.asset):
         out.print(f"[bold]{asset}[/bold]")
         for finding in findings:
-            out.print(f"  {_MARKS[_outcome(finding)]} {finding.check:<{width}}  ", end="")
-            waiting = f" ({finding.pending:,} partitions pending)" if finding.pending else ""
+            out.print(f"  {_MARKS[finding.outcome]} {finding.check:<{width}}  ", end="")
+            waiting = f" ({counted(finding.pending, 'partition')} pending)" if finding.pending else ""
             out.print(f"{finding.detail}{waiting}", markup=False, soft_wrap=True)
-    warnings = sum(_outcome(finding) == "warning" for finding in found)
-    pending = max(finding.pending for finding in found)
-    out.print(
-        f"{len(found)} checks: {differing or 'none'} differ, {warnings or 'no'} warnings."
-        + (" What is pending waits for a refresh: totesys refresh." if pending else "")
-    )
+
+
+def _summary(found: "list[Finding]", outcomes: "Counter[str]") -> str:
+    from totesys_assets.audit.findings import counted
+
+    said = [
+        f"{outcomes['different']} {'fails' if outcomes['different'] == 1 else 'fail'}" if outcomes["different"] else "",
+        counted(outcomes["warning"], "warning") if outcomes["warning"] else "",
+        f"{outcomes['pending']} compared nothing yet" if outcomes["pending"] else "",
+    ]
+    listed = ", ".join(text for text in said if text)
+    summary = f"{counted(len(found), 'check')}: {listed}." if listed else f"All {len(found)} checks pass."
+    if any(finding.pending for finding in found):
+        summary += " What is pending waits for a refresh: totesys refresh."
+    return summary
 
 
 def _order(asset: str) -> tuple[int, int]:

@@ -1,0 +1,213 @@
+"""What an audit observes: source, lake and warehouse, each as of one instant, and what of them waits for a refresh.
+
+Belongs here: opening the three, reading digests of their rows, telling what is pending. Does not belong here: which
+sets must be equal (source_lake.py, star.py). None of the capture's, build's and load's code for reading rows is used.
+
+ToteSys goes on while it is audited. So the warehouse is read first, then the ledger, then the lake, then the source:
+a partition whose states agree along the whole chain at the end was not touched in between, and must be equal
+everywhere. The others are pending, counted, and left to the next refresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import psycopg
+from deltalake import DeltaTable
+from psycopg import sql
+
+from totesys_assets.audit.findings import Finding
+from totesys_assets.automation.decide import TOTESYS, stale_partitions
+from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
+from totesys_assets.capture.generation import settle
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources import engine
+from totesys_assets.resources.digest import set_digest
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.lake import INGESTION, Lake
+from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.warehouse import Warehouse
+
+# The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
+# was given would end them.
+_SESSION = "SET LOCAL idle_in_transaction_session_timeout = 0"
+
+Digests = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides of one asset: how many partitions were compared, which of them differ, how many are pending."""
+
+    compared: int
+    differing: list[str]
+    pending: int
+
+
+class Observed:
+    """All three as they were at one moment each. ``stack`` ends the sessions."""
+
+    def __init__(self, stack: ExitStack, totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange) -> None:
+        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, days, lake, warehouse.schema
+        self._totesys = totesys
+        self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect())
+        self.warehouse.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.warehouse.execute(_SESSION)
+        self._loaded = warehouse.states(self.warehouse)
+        if not self._loaded:
+            raise PlatformError("Nothing was loaded into this warehouse yet. Run: totesys refresh.")
+        self._ledger = Ledger(lake)
+        self.noted = self._ledger.newest()
+        self.totals = self._ledger.totals()
+        letters = open_dead_letters(lake).select(["table_name", "row_key"]).to_pylist()
+        self.dead = {
+            name: sorted({row["row_key"] for row in letters if row["table_name"] == name})
+            for name in self.catalogue.source
+        }
+        self.versions: dict[str, DeltaTable] = {
+            name: held for name in self.catalogue.source if (held := lake.find(INGESTION, name)) is not None
+        }
+        self.engine = engine.connect()
+        stack.callback(engine.close, self.engine)
+        self._snapshots = stack.enter_context(ExitStack())
+        self.snapshot = self._open_snapshot()
+        self.problems: dict[str, PlatformError] = {}
+        self._stale: dict[str, set[str]] = {}
+        self._examine()
+
+    def _open_snapshot(self) -> Snapshot:
+        self._snapshots.close()
+        return settle(self._ledger, self._snapshots.enter_context(self._totesys.snapshot()))
+
+    def _examine(self) -> None:
+        """Find what is pending as the snapshot shows it, and the tables that cannot be examined."""
+        found: dict[str, dict[str, Fingerprint]] = {}
+        for table in self.catalogue.source.values():
+            if table.name in self.problems:
+                continue
+            try:
+                with engine.readable_errors(f'"{table.name}" could not be examined'):
+                    found[table.name] = fingerprints(self.snapshot, table, self.days)
+            except PlatformError as problem:
+                self.problems[table.name] = problem
+                if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
+                    self.snapshot = self._open_snapshot()
+                    self._examine()  # all of them, for the others must be as of one instant
+                    return
+        self._stale = stale_partitions(self.catalogue, found, self.noted, self._loaded)
+
+    def recover(self) -> None:
+        """After an error: a new snapshot, if PostgreSQL refuses to go on with the one that there is."""
+        try:
+            self.snapshot.rows("SELECT 1")
+        except duckdb.Error:
+            self.snapshot = self._open_snapshot()
+            self._examine()
+
+    def sources(self, asset: str) -> tuple[str, ...]:
+        """The tables of ToteSys that an asset is made of."""
+        group, _, name = asset.partition("/")
+        return (name,) if group == TOTESYS else star_query(name).sources
+
+    def problem(self, asset: str) -> PlatformError | None:
+        """Why what an asset is made of could not be examined, if it could not."""
+        return next((self.problems[name] for name in self.sources(asset) if name in self.problems), None)
+
+    # What is pending, and what is left
+
+    def pending(self, asset: str) -> set[str]:
+        """Partitions that wait for a refresh."""
+        return self._stale.get(asset, set())
+
+    def compare(self, asset: str, one: Digests, other: Digests) -> Comparison:
+        """The partitions of both sides, but for what is pending."""
+        pending = self.pending(asset)
+        keys = (one.keys() | other.keys()) - pending
+        return Comparison(len(keys), sorted(key for key in keys if one.get(key) != other.get(key)), len(pending))
+
+    def nothing(self, asset: str, check: str) -> Finding | None:
+        """What to say where nothing of an asset was compared. None: both sides are there, and empty."""
+        pending = len(self.pending(asset))
+        if not pending:
+            return None
+        for name in self.sources(asset):
+            if reason := self._lost(name):
+                detail = f"nothing was compared: {reason}. If that is the lake to look at: totesys refresh"
+                return Finding(asset, check, False, detail, pending)
+        return Finding(
+            asset, check, False, "nothing was compared: all of it waits for a refresh", pending, warning=True
+        )
+
+    def _lost(self, name: str) -> str | None:
+        """What is missing of the lake, of a table of ToteSys that was captured before."""
+        entries = self.noted.get(f"{INGESTION}/{name}")
+        if name in self.versions:
+            lost = not entries and self.versions[name].file_uris()
+            return f'the ledger of the lake at {self.lake.uri} notes nothing of "{name}"' if lost else None
+        loaded = any(
+            any(self._loaded.get(star, {}).values())
+            for star in self.catalogue.star
+            if star_query(star).sources[0] == name
+        )
+        return f'the lake at {self.lake.uri} holds no "{name}"' if entries or loaded or not self.noted else None
+
+    # Rows of the source
+
+    def alive_in_source(self, table: Table) -> str:
+        """Condition that leaves out the dead letters, of which the lake holds the last good version, or none."""
+        dead = ", ".join(literal(key) for key in self.dead[table.name])
+        return f"{quoted(table.key)}::text NOT IN ({dead})" if dead else "true"
+
+    def settled_in_source(self, table: Table, asset: str) -> str:
+        """Condition that leaves out the dead letters, and what of ``asset`` is pending."""
+        pending = ", ".join(literal(key) for key in sorted(self.pending(asset)))
+        within = f" AND {partition_sql(table, self.days)} NOT IN ({pending})" if pending else ""
+        return f"{self.alive_in_source(table)}{within}"
+
+    def source_digests(self, table: Table, row: str, asset: str) -> Digests:
+        """Digest of ``row``, an expression, over the rows of every partition that is not pending."""
+        return dict(
+            self.snapshot.rows(
+                f"SELECT {partition_sql(table, self.days)} AS partition, {set_digest(row)} AS digest "
+                f"FROM {quoted(table.name)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
+            )
+        )
+
+    # Rows of the warehouse
+
+    def name(self, relation: str) -> str:
+        """A relation of the warehouse, for its SQL."""
+        return sql.Identifier(self.schema, relation).as_string(self.warehouse)
+
+    def alive_in_warehouse(self, source: Table, key: str) -> str:
+        """``alive_in_source`` for the warehouse, where the key may have another name."""
+        dead = ", ".join(literal(each) for each in self.dead[source.name])
+        return f"{quoted(key)}::text NOT IN ({dead})" if dead else "true"
+
+    def warehouse_digests(self, query: str) -> Digests:
+        """Partition and digest, the two columns of a query."""
+        return {str(partition): str(digest) for partition, digest in self.warehouse.execute(query).fetchall()}
+
+
+def count(digests: Mapping[str, str], partition: str) -> int:
+    """Rows of one partition."""
+    return int(digests.get(partition, "0").split()[0])
+
+
+def total(digests: Mapping[str, str]) -> int:
+    """Rows of all partitions."""
+    return sum(count(digests, partition) for partition in digests)
+
+
+def day_sql(table: Table) -> str:
+    """DuckDB expression of a row's partition, as text."""
+    return f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)

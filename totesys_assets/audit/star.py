@@ -1,0 +1,259 @@
+"""The checks of the warehouse: against the lake, against ToteSys, and its views against each other.
+
+Belongs here: what must be equal, or true, of the star. Does not belong here: reading the three as of one instant
+(observed.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
+from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
+from totesys_assets.automation.decide import WAREHOUSE
+from totesys_assets.capture.fingerprint import partition_sql
+from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import WHOLE
+from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.transform.build import create_schemas, warehouse_rows
+
+# What a fact is worth, in columns that have the same names in the source; and who says in which currency.
+_MONEY = {
+    "fact_sales_order": "units_sold * unit_price",
+    "fact_purchase_order": "item_quantity * item_unit_price",
+    "fact_payment": "payment_amount",
+}
+_CURRENCY = "currency_id"
+
+
+def checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
+    """The checks that there are of star ``table``."""
+    yield RECORDS
+    if mirrored(catalogue, table) is not None:
+        yield ROWS
+    if table.name in _MONEY:
+        yield MONEY
+    if any(column.references for column in table.columns):
+        yield REFERENCES
+    if table.is_fact:
+        yield VIEWS
+
+
+def mirrored(catalogue: Catalogue, table: Table) -> Table | None:
+    """The source table that has a row for each current row of star ``table``; the calendar has none."""
+    first = catalogue.source[star_query(table.name).sources[0]]
+    return first if table.is_fact or any(column.name == "_is_deleted" for column in table.columns) else None
+
+
+# The lake and the warehouse
+
+
+def records(seen: Observed, table: Table) -> Finding:
+    """The warehouse holds every record that follows from the lake's versions, in every column, and no other."""
+    asset = f"{WAREHOUSE}/{table.name}"
+    day = f"{quoted(table.day_column)}::text" if table.day_column else literal(WHOLE)
+    digest = set_digest(row_number(table.lake_columns, POSTGRES))
+    held = seen.warehouse_digests(f"SELECT {day}, {digest} FROM {seen.name(table.name)} GROUP BY 1")
+    compared = seen.compare(asset, _expected_digests(seen, table), held)
+    if not compared.compared and (nothing := seen.nothing(asset, RECORDS)):
+        return nothing
+    numbers: dict[str, int | str] = {"records": total(held), "partitions_differing": len(compared.differing)}
+    settled = sum(count(held, key) for key in held.keys() - seen.pending(asset))
+    detail = f"{counted(settled, 'record')}, equal in every column"
+    if compared.differing:
+        detail = (
+            f"the records differ from what follows from the lake, in {some(compared.differing)}: "
+            "totesys replay makes them anew"
+        )
+    elif not compared.compared:
+        detail = "no records, and none follow from the lake"
+    return Finding(asset, RECORDS, not compared.differing, detail, compared.pending, numbers)
+
+
+def _expected_digests(seen: Observed, table: Table) -> Digests:
+    query = star_query(table.name)
+    sources = {name: seen.versions[name] for name in query.sources if name in seen.versions}
+    if len(sources) < len(query.sources):
+        return {}
+    digest = set_digest(row_number(table.lake_columns, DUCKDB))
+    create_schemas(seen.engine, seen.catalogue, sources, None)
+    rows = f"SELECT {day_sql(table)}, {digest} FROM ({warehouse_rows(table)}) GROUP BY 1"
+    return dict(seen.engine.execute(rows).fetchall())
+
+
+# The source and the warehouse
+
+
+def current_rows(seen: Observed, table: Table) -> Finding:
+    """The current rows are those of ToteSys, by number and key."""
+    asset = f"{WAREHOUSE}/{table.name}"
+    source = mirrored(seen.catalogue, table)
+    assert source is not None  # noqa: S101 - checks() asks for no other
+    key = source.by_name[source.key]
+    in_source = seen.source_digests(source, row_number([key], POSTGRES), asset)
+    name = table.version_key[0] if table.is_fact else table.key
+    day = f"{quoted(table.day_column)}::text" if table.day_column else literal(WHOLE)
+    held = seen.warehouse_digests(
+        f"SELECT {day}, {set_digest(row_number([key], POSTGRES, [name]))} FROM {_current(seen, table)} "
+        f"WHERE {seen.alive_in_warehouse(source, name)} GROUP BY 1"
+    )
+    compared = seen.compare(asset, in_source, held)
+    if not compared.compared and (nothing := seen.nothing(asset, ROWS)):
+        return nothing
+    in_warehouse = sum(count(held, key) for key in held.keys() - seen.pending(asset))
+    detail = f"{counted(total(in_source), 'row')} in ToteSys, {in_warehouse:,} current in the warehouse"
+    if compared.differing:
+        detail += f": they differ in {some(compared.differing)}"
+    numbers: dict[str, int | str] = {"rows_in_totesys": total(in_source), "rows_in_warehouse": in_warehouse}
+    return Finding(asset, ROWS, not compared.differing, detail, compared.pending, numbers)
+
+
+def money(seen: Observed, table: Table) -> Finding:
+    """The sums of money, by currency, are those of ToteSys."""
+    asset = f"{WAREHOUSE}/{table.name}"
+    source = seen.catalogue.source[star_query(table.name).sources[0]]
+    worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
+    in_source = seen.snapshot.rows(
+        f"SELECT {partition_sql(source, seen.days)}, {worth} FROM {quoted(source.name)} "
+        f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
+    )
+    held = seen.warehouse.execute(
+        f"SELECT created_date::text, {worth} FROM {_current(seen, table)} "
+        f"WHERE {seen.alive_in_warehouse(source, table.version_key[0])} GROUP BY 1, 2"
+    ).fetchall()
+    pending = seen.pending(asset)
+    there, here = (_by_currency(rows, pending) for rows in (in_source, held))
+    if not there and not here and (nothing := seen.nothing(asset, MONEY)):
+        return nothing
+    numbers: dict[str, int | str] = {}
+    for currency in sorted(there.keys() | here.keys()):
+        numbers[f"currency_{currency}_in_totesys"] = str(there.get(currency, Decimal(0)))
+        numbers[f"currency_{currency}_in_warehouse"] = str(here.get(currency, Decimal(0)))
+    detail = _amounts(seen, here)
+    if there != here:
+        detail = f"{detail} in the warehouse, but {_amounts(seen, there)} in ToteSys"
+    return Finding(asset, MONEY, there == here, detail, len(pending), numbers)
+
+
+def _by_currency(rows: Iterable[tuple[Any, ...]], pending: set[str]) -> dict[int, Decimal]:
+    sums: dict[int, Decimal] = {}
+    for partition, currency, amount in rows:
+        if partition not in pending:
+            sums[currency] = sums.get(currency, Decimal(0)) + Decimal(amount)
+    return sums
+
+
+def _amounts(seen: Observed, sums: dict[int, Decimal]) -> str:
+    codes = dict(
+        seen.warehouse.execute(f"SELECT currency_id, currency_code FROM {seen.name('dim_currency')}").fetchall()
+    )
+    named = (
+        f"{codes.get(currency, f'currency {currency}')} {amount:,.2f}" for currency, amount in sorted(sums.items())
+    )
+    return ", ".join(named) or "no money yet"
+
+
+# The warehouse in itself
+
+
+def references(seen: Observed, table: Table) -> Finding:
+    """Every record finds its dimension rows, but for those that wait for a refresh."""
+    asset, broken, waiting = f"{WAREHOUSE}/{table.name}", dict[str, set[str]](), dict[str, set[str]]()
+    pending: set[tuple[str, str]] = set()
+    for column in table.columns:
+        if column.references is None:
+            continue
+        missing = _without_row(seen, table, column)
+        expected = _expected_rows(seen, column.references, missing) if missing else set()
+        if expected:
+            waiting[column.name] = expected
+            pending |= {(column.references, each) for each in seen.pending(f"{WAREHOUSE}/{column.references}")}
+        if missing - expected:
+            broken[column.name] = missing - expected
+    [(records,)] = seen.warehouse.execute(f"SELECT count(*) FROM {seen.name(table.name)}").fetchall()
+    if not records and (nothing := seen.nothing(asset, REFERENCES)):
+        return nothing
+    numbers: dict[str, int | str] = {"records": records, "keys_without_row": sum(map(len, broken.values()))}
+    if broken:
+        detail = "; ".join(
+            _keys(keys, column, "has no row in its", "have no row in their") for column, keys in broken.items()
+        )
+    elif waiting:
+        detail = "every reference finds its row, but " + "; ".join(
+            _keys(keys, column, "waits for a refresh of its", "wait for a refresh of their")
+            for column, keys in waiting.items()
+        )
+    else:
+        detail = f"{counted(records, 'record')}, every reference finds its row" if records else "no records yet"
+    return Finding(asset, REFERENCES, not broken, detail, len(pending), numbers)
+
+
+def _keys(keys: set[str], column: str, one: str, many: str) -> str:
+    return f"{column} {some(keys)} {f'{one} dimension' if len(keys) == 1 else f'{many} dimension'}"
+
+
+def _without_row(seen: Observed, table: Table, column: Column) -> set[str]:
+    """The values of ``column`` that its dimension has not."""
+    dimension = str(column.references)
+    rows = seen.warehouse.execute(
+        f"SELECT DISTINCT {quoted(column.name)}::text FROM {seen.name(table.name)} AS fact "
+        f"WHERE {quoted(column.name)} IS NOT NULL AND NOT EXISTS (SELECT FROM {seen.name(dimension)} AS dimension "
+        f"WHERE dimension.{quoted(seen.catalogue.star[dimension].key)} = fact.{quoted(column.name)})"
+    ).fetchall()
+    return {str(row[0]) for row in rows}
+
+
+def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
+    """Those of ``keys`` whose rows come with the next refresh: ToteSys has them, and the dimension is pending.
+
+    A dimension that is made of a table which cannot be examined waits for that; its own checks say why.
+    """
+    asset = f"{WAREHOUSE}/{dimension}"
+    if seen.problem(asset) is not None:
+        return keys
+    pending = seen.pending(asset)
+    source = mirrored(seen.catalogue, seen.catalogue.star[dimension])
+    if not pending or source is None:
+        return keys if pending else set()
+    listed, partitions = (", ".join(literal(each) for each in sorted(group)) for group in (keys, pending))
+    rows = seen.snapshot.rows(
+        f"SELECT {quoted(source.key)}::text FROM {quoted(source.name)} WHERE {quoted(source.key)}::text IN ({listed}) "
+        f"AND {seen.alive_in_source(source)} AND {partition_sql(source, seen.days)} IN ({partitions})"
+    )
+    return {str(row[0]) for row in rows}
+
+
+def views(seen: Observed, table: Table) -> Finding:
+    """The history's current records that are not deleted are those of the current view; each row has one of them."""
+    asset, subject = f"{WAREHOUSE}/{table.name}", table.name.removeprefix("fact_")
+    number, key = quoted(table.key), quoted(table.version_key[0])
+    history, current = seen.name(f"history_{subject}"), seen.name(f"current_{subject}")
+    [(alike, only_history, only_current, keys)] = seen.warehouse.execute(
+        f"SELECT count(*) FILTER (WHERE h.{number} = c.{number}), count(*) FILTER (WHERE c.{number} IS NULL), "
+        f"count(*) FILTER (WHERE h.{number} IS NULL), array_agg(DISTINCT coalesce(h.{key}, c.{key})::text) "
+        f"FILTER (WHERE h.{number} IS NULL OR c.{number} IS NULL) "
+        f"FROM (SELECT {number}, {key} FROM {history} WHERE is_current AND NOT is_deleted) AS h "
+        f"FULL JOIN (SELECT {number}, {key} FROM {current}) AS c ON h.{number} = c.{number}"
+    ).fetchall()
+    odd = seen.warehouse.execute(
+        f"SELECT {key}::text FROM {history} GROUP BY {key} HAVING count(*) FILTER (WHERE is_current) <> 1"
+    ).fetchall()
+    broken = set(keys or []) | {str(row[0]) for row in odd}
+    if not alike and not broken and (nothing := seen.nothing(asset, VIEWS)):
+        return nothing
+    numbers: dict[str, int | str] = {"records": alike, "only_history": only_history, "only_current": only_current}
+    detail = f"{counted(alike, 'record')} current in both views" if alike else "no current records, in both views"
+    if broken:
+        differ = "is not the same" if len(broken) == 1 else "are not the same"
+        detail = f"{table.version_key[0]} {some(broken)} {differ} in history_{subject} and current_{subject}"
+    return Finding(asset, VIEWS, not broken, detail, 0, numbers)
+
+
+def _current(seen: Observed, table: Table) -> str:
+    if table.is_fact:
+        return seen.name(f"current_{table.name.removeprefix('fact_')}")
+    return f"(SELECT * FROM {seen.name(table.name)} WHERE NOT _is_deleted) AS present"
