@@ -22,13 +22,16 @@ import psycopg
 
 import totesys_assets
 from totesys_assets.errors import PlatformError
+from totesys_assets.local import guard
 from totesys_assets.local.home import STOPPING_FILE, Databases
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
 HOST = "127.0.0.1"
+# In the environment of Dagster's processes: the home whose ``totesys up`` has started them.
+MARK = "TOTESYS_UP_HOME"
 _START_SECONDS = 120
-_STOP_SECONDS = 20
+_STOP_SECONDS = 3 * guard.ORDERLY_SECONDS
 _POLL_SECONDS = 1.0
 
 
@@ -72,42 +75,72 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
 
 @contextmanager
 def _dagster(home: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's webserver, daemon and code server, in a session of their own that ends with the block."""
+    """Dagster's webserver, daemon and code server, in a session of their own that ends with the block.
+
+    What is given is their guard, which leads the session and ends it too when this process is killed.
+    """
     workspace = Path(totesys_assets.__file__).parents[1] / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
-    command = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
+    program = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            guard.command("dagster", str(home / STOPPING_FILE), *program),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, MARK: str(home)},
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        _end(process, home / STOPPING_FILE)
+        _end(process)
 
 
-def _end(process: subprocess.Popen[bytes], stopping: Path) -> None:
-    """End Dagster and everything that it started, runs included. A Ctrl-C in between leaves nothing behind.
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End Dagster and everything that it started, runs included; a Ctrl-C meanwhile ends them at once.
 
     What a run was doing is done again by the next refresh.
     """
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, lambda *_: _tell(process, guard.NOW))
     try:
-        stopping.touch()  # Dagster's daemon waits for a tick under way, and this tick for its time to be up
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)  # dagster dev ends its own children in order
+        _tell(process, guard.END)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        left = _of_session(process.pid)
-        for each in left:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-        process.kill()
+        # Nobody is left unless the guard itself was killed, or stopped. Gone, not only asked to go: the databases stop with the
+        # last process that uses them.
+        _kill(_of_session(process.pid))
         process.wait()
-        # Gone, not only asked to go: the databases stop with the last process that uses them.
-        psutil.wait_procs(left, timeout=_STOP_SECONDS)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _tell(process: subprocess.Popen[bytes], what: bytes) -> None:
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with suppress(OSError):  # it is gone already
+        os.write(process.stdin.fileno(), what)
+
+
+def end_leftovers(home: Path) -> int:
+    """End what an earlier ``totesys up`` of this home left, and return how many processes that were.
+
+    To be called by the only ``up`` of the home. They are told by a mark in their environment: a process id would be
+    another program's by now.
+    """
+    left = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if each.environ().get(MARK) == str(home) and each.pid != os.getpid():
+                left.append(each)
+    _kill(left)
+    return len(left)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(processes, timeout=_STOP_SECONDS)
 
 
 def _of_session(leader: int) -> list[psutil.Process]:

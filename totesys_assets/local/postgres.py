@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.local import guard
 
 SUPERUSER = "totesys"
 START_SECONDS = 120  # a start after a crash replays the log first; a plain one takes 0.1 s
@@ -270,13 +271,13 @@ class EmbeddedServer:
 def lease(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[None]:
     """Keep the servers running for the block; they are stopped when no process holds a lease on ``lock`` any more.
 
-    A process that is killed gives its lease up, but stops nothing: the next one to come finds the servers running.
+    A process that is killed gives its lease up, and its guard stops the servers if it was the last.
     """
     # Two locks. Who needs the servers shares `lock`; who starts or stops them holds `turn`, so that nobody comes in
     # between "I am the last one" and "stopped". Wherever `lock` is held exclusively, `turn` is held too.
-    turn = lock.with_name(f"{lock.name}.turn")
+    turn = _turn_of(lock)
     _make_folder(lock.parent)
-    with _opened(lock) as holding:
+    with _opened(lock) as holding, _guarded(servers, lock) as guarding:
         try:
             with _turn(turn):
                 fcntl.flock(holding, fcntl.LOCK_SH)
@@ -289,6 +290,36 @@ def lease(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[None]:
                     _stop(servers)
                 # Said aloud, for closing is not enough when a forked child still has the file open.
                 fcntl.flock(holding, fcntl.LOCK_UN)
+            # Not when a second Ctrl-C came before: then it goes on with what was interrupted.
+            guarding.kill()
+            guarding.wait()
+
+
+def stop_unless_leased(servers: Sequence[EmbeddedServer], lock: Path) -> None:
+    """Stop the servers that run, unless a process holds a lease on ``lock``."""
+    with _opened(lock) as holding, _turn(_turn_of(lock)):
+        if _locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            _stop(servers)
+
+
+@contextmanager
+def _guarded(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stops the servers, unless they are leased, when this one is gone or leaves it alive."""
+    process = subprocess.Popen(
+        guard.command("servers", str(lock.absolute()), *(str(server.folder) for server in servers)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # what ends us, a Ctrl-C or a closed terminal, is not for it
+    )
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with process.stdin:
+        yield process
+
+
+def _turn_of(lock: Path) -> Path:
+    return lock.with_name(f"{lock.name}.turn")
 
 
 def _stop(servers: Sequence[EmbeddedServer]) -> None:
