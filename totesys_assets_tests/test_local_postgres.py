@@ -206,9 +206,8 @@ def test_a_server_whose_making_was_killed_is_made_at_the_next_start(folder: Path
             time.sleep(0.002)
         process.kill()
     assert not (folder / "server" / "data").exists()
-    server.start()
-    assert answer(server.url("postgres"), "SELECT 1") == 1
-    server.stop()
+    with lease([server], folder / "servers.lock"):
+        assert answer(server.url("postgres"), "SELECT 1") == 1
 
 
 def test_the_end_of_the_log_says_why_a_server_does_not_start(made: Path) -> None:
@@ -253,14 +252,25 @@ def test_processes_that_come_at_once_start_the_server_once(server: EmbeddedServe
     assert not server.running()
 
 
-def test_a_killed_holder_leaves_a_server_for_the_next_one(server: EmbeddedServer, lock: Path) -> None:
-    with holder(server, lock) as process:
-        assert said(process) == "in"
-        process.kill()
-    assert server.running()
-    left = server.url("postgres")
+def test_the_servers_of_a_killed_holder_are_stopped_unless_another_process_needs_them(
+    server: EmbeddedServer, lock: Path
+) -> None:
+    with holder(server, lock) as first, holder(server, lock) as second:
+        assert said(first) == said(second) == "in"
+        before = starts(server)
+        first.kill()
+        first.wait()
+        time.sleep(2)  # what would stop them has come and gone
+        assert server.running()
+        second.kill()
+        second.wait()
+        deadline = time.monotonic() + 30
+        while server.running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not server.running()
+        assert starts(server) == before
     with lease([server], lock):
-        assert server.url("postgres") == left
+        assert server.running()
     assert not server.running()
 
 

@@ -3,7 +3,11 @@
 Belongs here: options and what is printed. Does not belong here: running it (local/).
 """
 
+import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
@@ -12,7 +16,7 @@ from totesys_assets.commands.refresh import one_pass
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import databases, only_one, refreshed
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, reporter, silence
 
 
 @click.command()
@@ -60,12 +64,37 @@ def up(port: int, rate: float, scale: float) -> None:
     from totesys_assets.local import live
 
     settings = Settings.from_env()
-    with only_one(settings.home / "up.lock", "totesys up"):
+    with until_told(), only_one(settings.home / "up.lock", "totesys up"):
+        if left := live.end_leftovers(settings.home):
+            _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
         live.require_free_port(port)
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             one_pass(settings, urls, out)
             live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
+
+
+@contextmanager
+def until_told() -> Iterator[None]:
+    """Let SIGTERM, and a closed terminal's SIGHUP, end the block in order: the first of them raises SystemExit.
+
+    Later ones are ignored, for a shell sends its SIGHUP on to those that have had the terminal's.
+    """
+    kinds = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) != signal.SIG_IGN]  # nohup
+
+    def end(kind: int, _: object) -> None:
+        for each in kinds:
+            signal.signal(each, signal.SIG_IGN)
+        if kind == signal.SIGHUP:
+            silence()
+        sys.exit(128 + kind)
+
+    previous = {kind: signal.signal(kind, end) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
 
 
 def _say(who: str, what: str) -> None:

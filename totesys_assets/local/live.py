@@ -51,7 +51,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError)."""
     log = settings.home / "dagster.log"
     stop = threading.Event()
-    with _dagster(settings.home, port, log) as process:
+    with session(_dagster(port), settings.home, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
         say("warehouse", "totesys sql opens it")
@@ -73,15 +73,19 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
                 thread.join(timeout=5)
 
 
-@contextmanager
-def _dagster(home: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Dagster's webserver, daemon and code server, in a session of their own that ends with the block.
-
-    What is given is their guard, which leads the session and ends it too when this process is killed.
-    """
+def _dagster(port: int) -> list[str]:
+    """Command line of Dagster's webserver, daemon and code server."""
     workspace = Path(totesys_assets.__file__).parents[1] / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
-    program = [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
+    return [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
+
+
+@contextmanager
+def session(program: list[str], home: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program and all that it starts, in a session of their own that ends with the block, or with this process.
+
+    What is given is their guard, which leads the session and ends when the program does, with its exit code.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             guard.command("dagster", str(home / STOPPING_FILE), *program),
@@ -91,10 +95,12 @@ def _dagster(home: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byte
             env={**os.environ, MARK: str(home)},
             start_new_session=True,
         )
-    try:
-        yield process
-    finally:
-        _end(process)
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with process.stdin:
+        try:
+            yield process
+        finally:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -107,8 +113,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         _tell(process, guard.END)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        # Nobody is left unless the guard itself was killed, or stopped. Gone, not only asked to go: the databases stop with the
-        # last process that uses them.
+        # Nobody is left, unless the guard itself was killed or stopped. All must be gone, not only asked to go: the
+        # databases stop with the last process that uses them.
         _kill(_of_session(process.pid))
         process.wait()
     finally:

@@ -1,0 +1,130 @@
+"""What `totesys up` starts ends with it, whatever ends it: real processes, a stand-in for Dagster where one will do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from totesys_assets.local import live
+
+# A program with a child that heeds no request to end, which is how a run outlives the daemon that launched it.
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+PROGRAM = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {DEAF!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+open(sys.argv[1], "a").write("up ")
+time.sleep(600)
+"""
+# As the command `up` does it, without the databases.
+UP = f"""
+import sys, time
+from pathlib import Path
+from totesys_assets.commands.live import until_told
+from totesys_assets.local import live
+
+home = Path(sys.argv[1])
+with until_told(), live.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
+    time.sleep(600)
+"""
+
+
+def of_home(home: Path) -> list[psutil.Process]:
+    """Processes that were started for the home."""
+    found = []
+    for each in psutil.process_iter():
+        try:
+            if each.environ().get(live.MARK) == str(home) and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each)
+        except psutil.Error:
+            continue
+    return found
+
+
+def nothing_left(home: Path, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while of_home(home):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextmanager
+def started(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`up`, with its program and the program's child."""
+    process = subprocess.Popen([sys.executable, "-c", UP, str(home)], start_new_session=True)
+    try:
+        while not (home / "up").exists() or not (home / "up").read_text():
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for each in of_home(home):
+            each.kill()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_nothing_outlives_its_parent_whatever_ends_it(tmp_path: Path, kind: signal.Signals) -> None:
+    with started(tmp_path) as process:
+        assert len(of_home(tmp_path)) == 3  # guard, program, child
+        process.send_signal(kind)
+        process.wait(20)
+        assert nothing_left(tmp_path)
+        assert (tmp_path / "stopping").exists()  # a tick of the sensor that waits is told
+
+
+def test_the_second_hang_up_does_not_disturb_the_end(tmp_path: Path) -> None:
+    with started(tmp_path) as process:
+        for _ in range(20):  # the terminal's, and the shell's
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        assert process.wait(20) == 128 + signal.SIGHUP
+        assert of_home(tmp_path) == []
+
+
+def test_a_second_ctrl_c_ends_at_once_what_takes_its_time(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with live.session([sys.executable, "-c", DEAF], tmp_path, tmp_path / "log"):
+        while "up" not in (tmp_path / "log").read_text():
+            time.sleep(0.02)
+        interrupter = subprocess.Popen(["sh", "-c", f"sleep 1; kill -INT {os.getpid()}"])
+    assert time.monotonic() - began < 10
+    interrupter.wait()
+    assert of_home(tmp_path) == []
+
+
+def test_when_the_program_ends_so_do_its_children_and_its_code_is_told(tmp_path: Path) -> None:
+    program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}]); sys.exit(7)"
+    with live.session([sys.executable, "-c", program], tmp_path, tmp_path / "log") as process:
+        assert process.wait(10) == 7
+        assert of_home(tmp_path) == []
+
+
+def test_what_an_earlier_one_left_is_ended_and_nothing_of_another_home(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with started(here) as process, started(there):
+        (guarding,) = [each for each in of_home(here) if each.ppid() == process.pid]
+        process.send_signal(signal.SIGSTOP)
+        guarding.kill()  # and with it what would have ended the others
+        process.kill()
+        process.wait()
+        psutil.wait_procs([guarding], timeout=5)
+        assert len(of_home(here)) == 2
+        assert live.end_leftovers(here) == 2
+        assert of_home(here) == []
+        assert len(of_home(there)) == 3
+        assert live.end_leftovers(here) == 0
