@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import duckdb
 import psycopg
+import pytest
 
 from totesys_assets.catalogue.catalogue import Column, catalogue
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
@@ -39,6 +40,22 @@ def test_both_engines_give_every_type_the_same_number_and_every_value_one_of_its
                 assert in_postgres == in_duckdb, (type_, value)
                 numbers.append(in_postgres)
             assert len(set(numbers)) == len(numbers), type_
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII", "EUC_JP"])
+def test_text_has_the_same_number_in_every_encoding_that_it_can_be_kept_in(
+    postgres_server: PostgresServer, encoding: str
+) -> None:
+    column = _KNOWN["text"]
+    texts = ["plain", "日本語テキスト" if encoding == "EUC_JP" else "Málaga, Åland, ß"]
+    with psycopg.connect(postgres_server.database(encoding=encoding)) as server, duckdb.connect() as engine:
+        server.execute("SET client_encoding = 'UTF8'")
+        server.execute(f'CREATE TABLE kept ("{column.name}" text)')
+        for text in texts:
+            server.execute("INSERT INTO kept VALUES (%s)", [text])
+        in_postgres = server.execute(f"SELECT {row_number([column], POSTGRES)} FROM kept").fetchall()
+        query = f'SELECT {row_number([column], DUCKDB)} FROM (SELECT ?::VARCHAR AS "{column.name}")'
+        assert in_postgres == [engine.execute(query, [text]).fetchone() for text in texts]
 
 
 def test_values_that_move_from_one_column_to_the_next_change_the_number() -> None:

@@ -2,7 +2,8 @@
 
 Belongs here: the canonical text of a row and the SQL that digests it. Does not belong here: what is compared.
 
-A row's text is the text of its values, each behind its length in bytes, NULL as a dash: no two rows share one. Dates
+A row's text is the text of its values, each behind its length in bytes, NULL as a dash: no two rows share one. It is
+UTF-8 whatever the server keeps its texts in; one that says nothing of that (SQL_ASCII) is taken to hold it. Dates
 and times go in as whole days and microseconds, because the engines write them differently. The digest of a set is its
 number of rows and the sum of 60 bits of each row's SHA-256.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Column
 from totesys_assets.resources.engine import quoted
@@ -21,7 +24,7 @@ class Dialect:
     """How one engine writes what the digest is made of."""
 
     text: Callable[[Column, str], str]
-    bytes: str
+    bytes: Callable[[Column, str], str]
     number: str
 
 
@@ -43,12 +46,26 @@ def _duckdb_text(column: Column, name: str) -> str:
     return f"CAST({name} AS VARCHAR)"
 
 
+# From SQL_ASCII nothing can be converted: its bytes are taken as they are.
+_UTF8 = "convert_to({}, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)"
+
+
+def _postgres_bytes(column: Column, text: str) -> str:
+    """Of a text as UTF-8; numbers and dates have as many in every encoding."""
+    is_text = pa.types.is_string(column.arrow)
+    return f"octet_length({_UTF8.format(text) if is_text else text})::text"
+
+
 POSTGRES = Dialect(
     _postgres_text,
-    "octet_length({})::text",
-    "('x' || left(encode(sha256(convert_to({}, 'UTF8')), 'hex'), 15))::bit(60)::bigint",
+    _postgres_bytes,
+    f"('x' || left(encode(sha256({_UTF8}), 'hex'), 15))::bit(60)::bigint",
 )
-DUCKDB = Dialect(_duckdb_text, "CAST(strlen({}) AS VARCHAR)", "CAST('0x' || left(sha256({}), 15) AS BIGINT)")
+DUCKDB = Dialect(
+    _duckdb_text,
+    lambda _, text: f"CAST(strlen({text}) AS VARCHAR)",
+    "CAST('0x' || left(sha256({}), 15) AS BIGINT)",
+)
 
 
 def row_number(columns: Sequence[Column], dialect: Dialect, names: Sequence[str] | None = None) -> str:
@@ -56,7 +73,7 @@ def row_number(columns: Sequence[Column], dialect: Dialect, names: Sequence[str]
     parts = []
     for column, name in zip(columns, names or [column.name for column in columns], strict=True):
         text = dialect.text(column, quoted(name))
-        parts.append(f"coalesce({dialect.bytes.format(text)} || ':' || {text}, '-')")
+        parts.append(f"coalesce({dialect.bytes(column, text)} || ':' || {text}, '-')")
     return dialect.number.format(f"({' || '.join(parts)})")
 
 
