@@ -49,20 +49,63 @@ STAMPS = ("created_at", "last_updated")
 # The partition of a table that is one set.
 WHOLE = "*"
 
-_SETTINGS = "-c TimeZone=UTC -c DateStyle=ISO,YMD -c default_transaction_isolation=repeatable\\ read"
+# How Python names the encodings of servers. Of SQL_ASCII, which says nothing, most bytes are UTF-8.
+_CODECS = {"UTF8": "utf-8", "SQL_ASCII": "utf-8", "LATIN1": "latin-1", "WIN1252": "cp1252", "EUC_JP": "euc_jp"}
+# Said in every session, whatever the server, the database, the role and the environment say. The client's encoding is
+# SQL_ASCII, so that the server converts nothing: the bytes are read, and written, here.
+_SETTINGS = """
+SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';
+SET default_transaction_deferrable = off; SET client_encoding = 'SQL_ASCII'; SET standard_conforming_strings = on;
+SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1;
+SET bytea_output = 'hex'; SET quote_all_identifiers = off; SET transform_null_equals = off; SET row_security = on;
+SET statement_timeout = 0; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = 0
+"""
 
 
-def read(url: str) -> State:
+class Observer:
+    """A session of ours, whose results depend on no setting; text is converted here. Bytes that are no text of the
+    server's encoding are in it as lone surrogates, in both directions.
+    """
+
+    def __init__(self, url: str, schema: str = "public") -> None:
+        self._connection = psycopg.connect(url, autocommit=True, application_name="observer")
+        self._connection.execute(f"{_SETTINGS}; SET search_path = {schema}".encode())
+        self._codec = _CODECS[str(self._connection.info.parameter_status("server_encoding"))]
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session, and with it its transaction."""
+        self._connection.close()
+
+    def run(self, statement: str) -> list[tuple[str | None, ...]]:
+        """Run a statement, or several as one, and return its rows, every value as text."""
+        cursor = self._connection.execute(statement.encode(self._codec, "surrogateescape"))
+        result = cursor.pgresult
+        if result is None or cursor.description is None:
+            return []
+        columns = range(result.nfields)
+        return [tuple(self._text(result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
+
+    def _text(self, value: bytes | None) -> str | None:
+        return None if value is None else value.decode(self._codec, "surrogateescape")
+
+
+def read(url: str, schema: str = "public") -> State:
     """What is committed now, in one snapshot."""
-    with psycopg.connect(url, options=_SETTINGS) as connection:
-        return {table: _read_table(connection, table) for table in COLUMNS}
+    with Observer(url, schema) as observer:
+        observer.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        return {table: _read_table(observer, table) for table in COLUMNS}
 
 
-def _read_table(connection: psycopg.Connection[tuple[object, ...]], table: str) -> dict[str, Row]:
+def _read_table(observer: Observer, table: str) -> dict[str, Row]:
     columns = COLUMNS[table]
-    texts = ", ".join(f"{column}::text" for column in columns)
-    rows = connection.execute(f"SELECT {texts} FROM {table}".encode()).fetchall()
-    return {str(row[0]): dict(zip(columns, (None if v is None else str(v) for v in row), strict=True)) for row in rows}
+    rows = observer.run(f"SELECT {', '.join(f'{column}::text' for column in columns)} FROM {table}")
+    return {str(row[0]): dict(zip(columns, row, strict=True)) for row in rows}
 
 
 def day_of(row: Row, days: DayRange) -> str | None:
@@ -78,6 +121,8 @@ def is_dead(table: str, row: Row, days: DayRange) -> bool:
     """True for a row that cannot be typed, or has no partition to be in."""
     if table in BY_DAY and day_of(row, days) is None:
         return True
+    if any(value is not None and re.search("[\ud800-\udfff]", value) for value in row.values()):
+        return True  # bytes that are no text
     stamps = (value for name in STAMPS if (value := row[name]) is not None)
     if any("infinity" in value or value.endswith("BC") or len(value.split("-")[0]) != 4 for value in stamps):
         return True

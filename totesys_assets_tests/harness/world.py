@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 
+from totesys_assets.audit.audit import audit, checks
 from totesys_assets.automation.decide import Request, everything, partitioned
 from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute
@@ -40,7 +41,17 @@ from totesys_assets.settings import Settings
 from totesys_assets.transform.build import build
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.servers import QUICK
-from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, DIMENSIONS, FACTS, REFERENCES, State, is_dead, read
+from totesys_assets_tests.harness.source import (
+    BY_DAY,
+    COLUMNS,
+    DIMENSIONS,
+    FACTS,
+    REFERENCES,
+    Observer,
+    State,
+    is_dead,
+    read,
+)
 
 TRADE = Path(__file__).parents[1] / "trade.sql"
 # Days enough for ranges far apart, which become runs of their own, and few enough for Dagster's bookkeeping.
@@ -51,6 +62,14 @@ _SOURCE_NUMBER = 60_000
 _SETTINGS = {**QUICK, "autovacuum": "off"}  # it takes locks when it likes, and the same seed must replay
 # What a run captures, in the order in which Dagster does it: the small tables first.
 _ORDER = [*(table for table in COLUMNS if table not in BY_DAY), *BY_DAY]
+
+
+def trade(first_day: date) -> str:
+    """The hand-made trade, brought to the days that a world has."""
+    text = TRADE.read_text(encoding="utf-8")
+    for offset, day in enumerate(("2024-08-19", "2024-08-20", "2024-08-21")):
+        text = text.replace(f"{day} ", f"{first_day + timedelta(days=offset)} ")
+    return text
 
 
 @dataclass
@@ -107,13 +126,9 @@ class Laboratory:
         self._first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
         self.admin(f"CREATE DATABASE source OID {_SOURCE_NUMBER}")
         self.admin("CREATE DATABASE warehouse")
-        # The hand-made trade, brought to the days that the worlds have.
-        trade = TRADE.read_text(encoding="utf-8")
-        for offset, day in enumerate(("2024-08-19", "2024-08-20", "2024-08-21")):
-            trade = trade.replace(f"{day} ", f"{self._first_day + timedelta(days=offset)} ")
         with psycopg.connect(self._server.url("source")) as connection:
             connection.execute(ddl("totesys.sql").encode())
-            connection.execute(trade.encode())
+            connection.execute(trade(self._first_day).encode())
         world = self._world()
         world.refresh()
         world.close()
@@ -166,7 +181,7 @@ class Run:
 class WatchedTotesys(Totesys):
     """ToteSys, with a look at what is committed whenever a snapshot is taken."""
 
-    def __init__(self, url: str, taken: Callable[[], None]) -> None:
+    def __init__(self, url: str, schema: str, taken: Callable[[], None]) -> None:
         super().__init__(url, allow_superuser=True)
         self._taken = taken
 
@@ -183,11 +198,34 @@ Record = tuple[str | None, ...]
 Histories = dict[Place, list[tuple[str | None, Record]]]
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where a world is written and observed, if not by the ways that the platform takes.
+
+    ``settle`` waits until what was written to ``primary`` shows in ``source``.
+    """
+
+    source: str
+    warehouse: str
+    primary: str
+    schema: str = "public"
+    settle: Callable[[], None] = lambda: None
+
+
 class World:
     """Source, lake and warehouse with everything that is known of them."""
 
-    def __init__(self, lake: Path, source_url: str, warehouse_url: str, days: DayRange, tally: Tally) -> None:
+    def __init__(
+        self,
+        lake: Path,
+        source_url: str,
+        warehouse_url: str,
+        days: DayRange,
+        tally: Tally,
+        site: Site | None = None,
+    ) -> None:
         self.source_url, self.warehouse_url = source_url, warehouse_url
+        self._site = site
         self.folder, self.days, self.tally = lake, days, tally
         self.lake = Lake(str(lake))
         self.warehouse = Warehouse(warehouse_url)
@@ -199,7 +237,8 @@ class World:
         self._newest_state: dict[str, int] = {}
         self._seen: dict[str, dict[str, Record]] = {}
         self._instance: dg.DagsterInstance | None = None
-        self._reader: psycopg.Connection[tuple[object, ...]] | None = None
+        self._reader: Observer | None = None
+        self._mark: str | None = None
 
     def start_from(self, model: Model) -> None:
         """Take over what is known of the template."""
@@ -219,18 +258,38 @@ class World:
             self._reader = None
         self.lose_dagster()
 
+    @property
+    def site(self) -> Site:
+        """Where the world is written and observed."""
+        return self._site or Site(self.source_url, self.warehouse_url, self.source_url)
+
     def sql(self, statement: str) -> None:
         """Run a statement in ToteSys, in a transaction of its own."""
-        with psycopg.connect(self.source_url, autocommit=True) as connection:
-            connection.execute(statement.encode())
+        with self.writer() as writer:
+            writer.run(statement)
+        self.site.settle()
+
+    def writer(self) -> Observer:
+        """A session that may write to ToteSys."""
+        return Observer(self.site.primary, self.site.schema)
+
+    def read(self) -> State:
+        """What the source shows now."""
+        return read(self.site.source, self.site.schema)
+
+    def totesys(self, taken: Callable[[], None]) -> Totesys:
+        """ToteSys as the platform reaches it; ``taken`` is called at every snapshot."""
+        return WatchedTotesys(self.source_url, self.site.schema, taken)
 
     # Refreshing
 
     def look(self) -> tuple[Look, State]:
         """What there is to do, and what was committed at that moment."""
         seen: list[State] = []
-        totesys = WatchedTotesys(self.source_url, lambda: seen.append(read(self.source_url)))
-        return look(totesys, self.lake, self.warehouse, self.days), seen[0]
+        totesys = self.totesys(lambda: seen.append(self.read()))
+        found = look(totesys, self.lake, self.warehouse, self.days, unless=self._mark)
+        self._mark = found.mark
+        return found, seen[0]
 
     def refresh(
         self,
@@ -290,7 +349,7 @@ class World:
         """One run: capture in one snapshot, build, load; what follows a table that failed is left out."""
         self.tally.runs += 1
         run = Run(between)
-        session = Session(WatchedTotesys(self.source_url, lambda: self._taken(run)))
+        session = Session(self.totesys(lambda: self._taken(run)))
         tables = [table for table in _ORDER if f"totesys/{table}" in request.assets]
         if through_dagster:
             self._run_in_dagster(request, session, accept_deletions)
@@ -308,7 +367,7 @@ class World:
     def _taken(self, run: Run) -> None:
         """All tables of a run share one snapshot; only an error may lead to another."""
         if run.state is None or run.broken:
-            run.state, run.broken, run.number = read(self.source_url), False, next(self._numbers)
+            run.state, run.broken, run.number = self.read(), False, next(self._numbers)
 
     def _capture(
         self, run: Run, session: Session, table: str, of: int, request: Request, accept_deletions: bool
@@ -426,16 +485,14 @@ class World:
 
     # Comparing with the model
 
-    def _query(self, statement: str) -> list[Record]:
+    def reader(self, statement: str) -> list[Record]:
         if self._reader is None:
-            options = "-c TimeZone=UTC -c DateStyle=ISO,YMD"
-            self._reader = psycopg.connect(self.warehouse_url, autocommit=True, options=options)
-        rows = self._reader.execute(statement.encode()).fetchall()
-        return [tuple(None if value is None else str(value) for value in row) for row in rows]
+            self._reader = Observer(self.site.warehouse)
+        return self._reader.run(statement)
 
     def _texts(self, columns: str, relation: str) -> list[Record]:
         listed = ", ".join(f"({column.strip()})::text" for column in columns.split(","))
-        return self._query(f"SELECT {listed} FROM {relation}")
+        return self.reader(f"SELECT {listed} FROM {relation}")
 
     def _records(self, fact: str) -> list[Record]:
         """(record id, operation, recorded at, columns …) of every record, in the order of their numbers."""
@@ -494,7 +551,7 @@ class World:
         assert self._marks() == before, "a comparison of everything wrote to the warehouse, though nothing had changed"
 
     def _marks(self) -> list[Record]:
-        return self._query(
+        return self.reader(
             " UNION ALL ".join(
                 f"SELECT '{name}', ctid::text, xmin::text FROM {name}" for name in ("dim_date", *DIMENSIONS, *FACTS)
             )
@@ -608,6 +665,12 @@ class World:
                 if column.endswith("_date"):
                     named = {str(row[0]) for row in self._texts(column, fact)}
                     assert named <= days, f"days that {fact} names and dim_date has not"
+
+    def check_audit(self) -> None:
+        """The audit finds nothing wrong."""
+        totesys = self.totesys(lambda: None)
+        found = audit(totesys, self.lake, self.warehouse, self.days, checks(totesys.catalogue))
+        assert [finding for finding in found if not finding.passed] == []
 
     def _check_dead_letters(self, state: State) -> None:
         found = {(str(row["table_name"]), str(row["row_key"])) for row in open_dead_letters(self.lake).to_pylist()}
