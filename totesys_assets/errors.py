@@ -26,6 +26,10 @@ class SchemaDrift(PlatformError):
     """A table's columns differ from the catalogue."""
 
 
+class TableBusy(PlatformError):
+    """Another session has a table for itself, or did while a snapshot was taken; the next refresh tries again."""
+
+
 class MassDeletion(PlatformError):
     """Most of a table's rows are gone at once; taken for an accident until a user says otherwise."""
 

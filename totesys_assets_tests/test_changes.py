@@ -14,7 +14,8 @@ from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.resources.engine import CHUNK_ROWS
-from totesys_assets.resources.totesys import Snapshot, SourceTable
+from totesys_assets.resources.source_structure import SourceTable
+from totesys_assets.resources.totesys import Snapshot
 
 TABLE = catalogue().source["sales_order"]
 NOW = datetime(2024, 8, 22)

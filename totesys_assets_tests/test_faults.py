@@ -28,6 +28,7 @@ from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources import lake, totesys
+from totesys_assets.resources.session_settings import SETTINGS
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import FACTS, State, look_at, require_complete
 from totesys_assets_tests.harness.kills import (
@@ -242,8 +243,8 @@ def test_refreshes_whose_connections_are_cut_at_random_complete_in_the_end(shop:
 
 
 def test_a_read_that_takes_too_long_is_given_up_with_a_sentence(shop: Shop) -> None:
-    session = totesys._SESSION.replace("statement_timeout=3600000", "statement_timeout=300")
-    refresh = start(shop.platform, slow_reads, Set("totesys_assets.resources.totesys:_SESSION", session))
+    impatient = {**SETTINGS, "statement_timeout": "300ms"}
+    refresh = start(shop.platform, slow_reads, Set("totesys_assets.resources.session_settings:SETTINGS", impatient))
     sentence = re.compile(
         r'Capture of "(\w+)" failed, and will be done again by the next refresh: .*'
         r"ERROR: +canceling statement due to statement timeout\."
@@ -256,20 +257,18 @@ def test_a_read_that_takes_too_long_is_given_up_with_a_sentence(shop: Shop) -> N
 
 def test_a_table_that_somebody_locks_waits_and_the_others_go_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.platform.sql("UPDATE design SET design_name = 'locked'")
-    session = totesys._SESSION.replace("lock_timeout=60000", "lock_timeout=200")
-    monkeypatch.setattr(totesys, "_SESSION", session)
-    with psycopg.connect(shop.platform.totesys_url) as connection:
+    monkeypatch.setattr(totesys, "LOCK_TIMEOUT", {"lock_timeout": "200ms"})
+    with psycopg.connect(shop.platform.totesys_url, application_name="migration") as connection:
         connection.execute("LOCK TABLE design IN ACCESS EXCLUSIVE MODE")
+        sentence = (
+            f'Table "design" is left for the next refresh: process {connection.info.backend_pid} '
+            f"(role {connection.info.user}, application migration) has it locked for itself."
+        )
         seen = shop.platform.look()
-        assert [str(problem) for problem in seen.problems] == [
-            '"design" could not be examined: ERROR:  canceling statement due to lock timeout.'
-        ]
+        assert [str(problem) for problem in seen.problems] == [sentence]
         assert {"totesys/address", "totesys/sales_order", "totesys/payment"} <= seen.stale.keys()
         outcome = shop.platform.run(everything(catalogue(), AUGUST))
-        assert outcome.failures == [
-            'Capture of "design" failed, and will be done again by the next refresh: '
-            "ERROR:  canceling statement due to lock timeout."
-        ]
+        assert outcome.failures == [sentence]
     assert set(shop.platform.look().stale) == {"totesys/design", "star/dim_design", "warehouse/dim_design"}
 
 

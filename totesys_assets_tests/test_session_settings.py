@@ -106,7 +106,7 @@ def test_a_statement_timeout_that_ends_what_duckdb_asks_first_does_not_keep_us_o
         connection.execute("SET TRANSACTION READ WRITE")
         connection.execute("ALTER ROLE current_user SET statement_timeout = '100ms'")
         connection.execute("CREATE SCHEMA slow")
-        connection.execute("CREATE VIEW slow.pg_settings AS SELECT name FROM pg_settings, pg_sleep(1)")
+        connection.execute("CREATE VIEW slow.pg_settings AS SELECT 'rds'::text AS name FROM pg_sleep(1)")
     slow = psycopg.conninfo.make_conninfo(hostile_url, options="-c search_path=slow,pg_catalog")
     duck = engine.connect()
     try:

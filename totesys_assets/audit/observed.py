@@ -178,7 +178,7 @@ class Observed:
         return dict(
             self.snapshot.rows(
                 f"SELECT {partition_sql(table, self.days)} AS partition, {set_digest(row)} AS digest "
-                f"FROM {quoted(table.name)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
+                f"FROM {self.snapshot.relation(table)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
             )
         )
 

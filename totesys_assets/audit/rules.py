@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.automation.decide import TOTESYS
-from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.totesys import Snapshot
 
@@ -147,7 +147,13 @@ def examine(snapshot: Snapshot, table: Table, name: str) -> Finding:
     """How many rows break rule ``name`` of ``table``, and some of their keys."""
     rule = next(each for each in RULES if (each.table, each.name) == (table.name, name))
     rows = f"({rule.rows})" if rule.rows else quoted(rule.table)
+    # Under their own names, the rules know the tables of ToteSys's schema and no others.
+    named = (
+        f"{quoted(each.name)} AS NOT MATERIALIZED (TABLE {snapshot.relation(each)})"
+        for each in catalogue().source.values()
+    )
     query = (
+        f"WITH {', '.join(named)} "
         f"SELECT count(*), array_to_string((array_agg({rule.key} ORDER BY {rule.key}))[:{_EXAMPLES}], ', ') "
         f"FROM {rows} AS checked WHERE {rule.broken}"
     )

@@ -96,7 +96,7 @@ def _rows_differing(seen: Observed, table: Table, partition: str) -> int:
     """Rows of one partition that are not the same on both sides, or only on one."""
     source = (
         f"SELECT {quoted(table.key)} AS row_key, {row_number(table.columns, POSTGRES)} AS digest "
-        f"FROM {quoted(table.name)} WHERE {seen.alive_in_source(table)} "
+        f"FROM {seen.snapshot.relation(table)} WHERE {seen.alive_in_source(table)} "
         f"AND {partition_sql(table, seen.days)} = {literal(partition)}"
     )
     in_source = seen.snapshot.connection.execute(READ, [source]).to_arrow_table()

@@ -118,7 +118,7 @@ def money(seen: Observed, table: Table) -> Finding:
     source = seen.catalogue.source[star_query(table.name).sources[0]]
     worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
     in_source = seen.snapshot.rows(
-        f"SELECT {partition_sql(source, seen.days)}, {worth} FROM {quoted(source.name)} "
+        f"SELECT {partition_sql(source, seen.days)}, {worth} FROM {seen.snapshot.relation(source)} "
         f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
     )
     held = seen.warehouse.execute(
@@ -221,7 +221,8 @@ def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
         return keys if pending else set()
     listed, partitions = (", ".join(literal(each) for each in sorted(group)) for group in (keys, pending))
     rows = seen.snapshot.rows(
-        f"SELECT {quoted(source.key)}::text FROM {quoted(source.name)} WHERE {quoted(source.key)}::text IN ({listed}) "
+        f"SELECT {quoted(source.key)}::text FROM {seen.snapshot.relation(source)} "
+        f"WHERE {quoted(source.key)}::text IN ({listed}) "
         f"AND {seen.alive_in_source(source)} AND {partition_sql(source, seen.days)} IN ({partitions})"
     )
     return {str(row[0]) for row in rows}

@@ -84,7 +84,7 @@ def look(
     """
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
-        source = f"{snapshot.lifetime} {snapshot.text}"
+        source = snapshot.instant
         mark = _mark(source, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source)

@@ -253,6 +253,7 @@ class _Comparison:
         changes: Changes | None,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
+        self._relation = snapshot.relation(table)
         self._all_days, self._days, self._found = all_days, days, found
         # Dead letters are looked at again even if nobody touched them: a rule or the calendar may have moved on.
         self._dead = dead_letters.open_keys(lake, table) if changes is not None else []
@@ -281,7 +282,7 @@ class _Comparison:
 
     def _require_newest(self, held: DeltaTable) -> None:
         """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
-        if (held.transaction_version(self._snapshot.lifetime) or 0) > self._snapshot.order:
+        if self._snapshot.is_overtaken(held.transaction_version(self._snapshot.lifetime) or 0):
             raise StaleSnapshot(
                 f'Another refresh captured "{self._table.name}" from a later snapshot while this one held an earlier. '
                 "Nothing is lost; refresh again."
@@ -370,7 +371,7 @@ class _Comparison:
         )
         broken = dead_letters.first_broken(dead_letters.source_rules(self._table, self._all_days))
         rule = dead_letters.first_broken(dead_letters.engine_rules(self._table))
-        return f"SELECT {columns}, {broken} AS _broken FROM {quoted(self._table.name)} {where}", rule
+        return f"SELECT {columns}, {broken} AS _broken FROM {self._relation} {where}", rule
 
     def _read_source(self, connection: duckdb.DuckDBPyConnection, where: str, partitions: list[str]) -> None:
         query, rule = self._source_query(where)
@@ -387,7 +388,7 @@ class _Comparison:
             where = f"WHERE {key} IN ({', '.join(str(row[0]) for row in keys)})"
         raw = (
             f"SELECT {key}::text AS row_key, {partition_sql(self._table, self._all_days)} AS partition, "
-            f"row_to_json(t)::text AS raw FROM {quoted(self._table.name)} AS t {where}"
+            f"row_to_json(t)::text AS raw FROM {self._relation} AS t {where}"
         )
         connection.execute(_REJECTED.format(key=key), [raw, partitions])
 
@@ -427,7 +428,7 @@ class _Comparison:
             return "SELECT NULL::INT AS row_key, NULL::DATE AS _day WHERE false"
         where = " OR ".join(self._between(each) for each in ranges(frozenset(partitions))) or "true"
         day = quoted(self._table.day_column) if self._table.day_column else "NULL"
-        keys = f"SELECT {quoted(self._table.key)} AS row_key, {day}::date AS _day FROM {quoted(self._table.name)}"
+        keys = f"SELECT {quoted(self._table.key)} AS row_key, {day}::date AS _day FROM {self._relation}"
         own = "_day" if self._table.day_column else self._day()
         return f"SELECT row_key, {own} AS _day FROM postgres_query('{ALIAS}', {literal(f'{keys} WHERE {where}')})"
 

@@ -88,7 +88,7 @@ def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | Non
         partition=_partition_sql("day", days) if table.day_column else literal(WHOLE),
         day=f"{quoted(table.day_column)}::date" if table.day_column else "NULL",
         key=quoted(table.key),
-        table=quoted(table.name),
+        table=snapshot.relation(table),
         within=within,
     )
     with stage(FINGERPRINT):
@@ -103,11 +103,13 @@ def origin(snapshot: Snapshot, table: Table) -> str:
 def structure(snapshot: Snapshot, table: Table) -> str:
     """Digest of what ``table`` is in the source and of what the catalogue says of it, types and rules.
 
-    Either may change what every row reads as, or whether it is a dead letter, without a row being written.
+    Either may change what every row reads as, or whether it is a dead letter, without a row being written. Another
+    relation in the table's place, or among its parts, may have rows with transaction ids from before the last capture.
     """
     found = snapshot.tables[table.name]
+    is_source = [found.columns, found.identities, found.relations]
     declared = [(each.name, each.type, each.nullable, each.labels, each.is_date_text) for each in table.columns]
-    return hashlib.sha256(repr([declared, found.columns, found.identities]).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr([declared, *is_source]).encode()).hexdigest()[:12]
 
 
 def is_structure(snapshot: Snapshot, table: Table, state: str) -> bool:
