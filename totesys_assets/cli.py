@@ -1,11 +1,25 @@
-"""The entry point of ``totesys``. The commands are in commands/."""
+"""The entry point of ``totesys``: ends without a word if it is stopped before the commands are there.
+
+Belongs here: nothing that takes time to import. The commands are in commands/.
+"""
+
+import signal
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process, and end it."""
+    # Python's own handler would show a traceback of whatever is just imported.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from totesys_assets.commands import edge, interrupts
     from totesys_assets.commands import main as totesys
 
-    totesys(prog_name="totesys")
+    interrupts.install()
+    edge.quiet_beside()
+    try:
+        totesys(prog_name="totesys")
+    except SystemExit as end:
+        interrupts.leave(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

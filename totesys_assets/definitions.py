@@ -60,7 +60,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     @dg.resource
     def open_databases(_context: dg.InitResourceContext) -> Iterator[Databases]:
-        with databases(settings) as urls:
+        with databases(settings, dagster=False) as urls:
             yield urls
 
     @dg.resource(required_resource_keys={"databases"})

@@ -16,7 +16,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.lake import Lake, newest_first, present_first
-from totesys_assets.settings import Settings
+from totesys_assets.settings import Settings, lake_uri
 from totesys_assets.transform.build import create_schemas
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_arrow(
 ) -> pa.Table:
     """The Arrow table beneath ``read``; the arguments and errors are the same."""
     tables = catalogue()
-    versions = Lake(lake or Settings.from_env().lake_uri)
+    versions = Lake(lake_uri(lake, "lake") if lake else Settings.from_env().lake_uri)
     star = tables.star.get(table)
     if star is None and table not in tables.source:
         raise PlatformError(

@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 # The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
 FIRST_DAY = date(2022, 11, 3)
@@ -52,11 +52,11 @@ class Settings:
         Raises SettingsError for a value that cannot be one of its kind.
         """
         env = os.environ if env is None else env
-        home = Path(env.get("TOTESYS_HOME") or ".totesys").expanduser().resolve()
+        home = _folder("TOTESYS_HOME", env.get("TOTESYS_HOME") or ".totesys")
         totesys_url = env.get("TOTESYS_URL") or None
         return cls(
             home=home,
-            lake_uri=_lake_uri(env.get("LAKE_URI"), home),
+            lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
             warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
@@ -85,6 +85,15 @@ def _database_url(variable: str, url: str | None) -> str | None:
     return url
 
 
+def _folder(variable: str, value: str) -> Path:
+    try:
+        return Path(value).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a user who has no home, links in a circle, a working folder that is gone
+        raise SettingsError(
+            f"{variable} is {value!r}, which leads nowhere ({error}): set it to the whole path of a folder."
+        ) from None
+
+
 def _switch(variable: str, value: str | None) -> bool:
     """Whether the variable is 1. Whoever writes "true" or "no" must not be left to guess what it did."""
     if value not in (None, "", "0", "1"):
@@ -92,20 +101,38 @@ def _switch(variable: str, value: str | None) -> bool:
     return value == "1"
 
 
-def _lake_uri(value: str | None, home: Path) -> str:
-    if not value:
-        return str(home / "lake")
+def lake_uri(value: str, said_by: str = "LAKE_URI") -> str:
+    """A place for a lake as the lake takes it: the whole path of a folder, or s3://bucket/prefix.
+
+    Raises SettingsError for what is neither, and for names that delta-rs would take for others.
+    """
     scheme, separator, rest = value.partition("://")
     if not separator:
-        return str(Path(value).expanduser().resolve())
-    if scheme == "file" and rest.startswith("/"):
-        return rest
+        return _readable(str(_folder(said_by, value)), said_by)
     bucket = rest.partition("/")[0]
+    if scheme == "file" and bucket in ("", "localhost") and rest.startswith(f"{bucket}/"):
+        return _readable(str(_folder(said_by, unquote(rest.removeprefix(bucket), errors="surrogateescape"))), said_by)
     if scheme == "s3" and bucket and "@" not in bucket:
-        return value.rstrip("/")
+        return _readable(value.rstrip("/"), said_by, "?#")
     # The rest is not quoted: it may be a database's URL, or hold a key.
     shown = "a URL with a login" if "@" in bucket else repr(f"{scheme}://{bucket}")
-    raise SettingsError(f"LAKE_URI is {shown}: set it to a folder or to s3://bucket/prefix.")
+    raise SettingsError(f"{said_by} is {shown}: set it to a folder or to s3://bucket/prefix.")
+
+
+def _readable(uri: str, said_by: str, more: str = "") -> str:
+    # delta-rs makes a URL of it, decodes that twice and takes a backslash for a slash: it would write to one folder
+    # and read from another, or panic.
+    odd = re.search(rf"[\[\]^|\\\x00-\x1f\x7f{more}]|%[0-9A-Fa-f]{{2}}|[\ud800-\udfff]", uri)
+    if odd is None:
+        return uri
+    raise SettingsError(
+        f"{said_by} leads to {uri!r}, which has {odd[0]!r} in its name, and no Delta table can be read there. Set "
+        f"LAKE_URI to a place without \\ [ ] ^ |{''.join(f' {each}' for each in more)}, control characters and %xx."
+    )
+
+
+def _lake_uri(value: str | None, home: Path) -> str:
+    return lake_uri(str(home / "lake"), "TOTESYS_HOME") if value is None else lake_uri(value)
 
 
 def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
@@ -116,9 +143,12 @@ def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
     if not value:
         return FIRST_DAY
     try:
-        return date.fromisoformat(value)
+        first = date.fromisoformat(value)
     except ValueError:
         raise SettingsError(f"{said_by} is {value!r}: set it to a date such as {FIRST_DAY}.") from None
+    if first > datetime.now(UTC).date():
+        raise SettingsError(f"{said_by} is {first}, a day to come: set it to the day of the first rows of ToteSys.")
+    return first
 
 
 def _topic(value: str | None) -> str | None:

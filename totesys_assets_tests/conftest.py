@@ -37,6 +37,9 @@ for variable in [name for name in os.environ if name.startswith(OURS)]:
     if variable != "TOTESYS_DEPLOY_TOOLS":  # where `make check-deploy` has its tools: deploy/conftest.py
         del os.environ[variable]
 
+# Where homes are noted: not in the developer's own list.
+os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))
+
 # As in every process of the platform: see local/home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"

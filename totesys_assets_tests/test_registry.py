@@ -89,7 +89,7 @@ def test_a_lost_registry_is_begun_anew_by_the_next_capture(platform: Platform) -
 
 
 def test_the_command_lists_versions_and_their_changes(platform: Platform) -> None:
-    assert "No table was captured yet" in CliRunner().invoke(main, ["schema"]).output
+    assert "There is no platform in" in CliRunner().invoke(main, ["schema"]).output
     platform.refresh()
     platform.sql("ALTER TABLE design ADD COLUMN colour text")
     platform.look()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.resources.lake import Lake
 from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, SettingsError
 
 TOTESYS = "postgresql://reader:s3cret@db.example:5432/totesys"
@@ -154,6 +157,40 @@ def test_a_lake_in_a_folder_is_made_absolute(home: Path, tmp_path: Path, monkeyp
     assert read(home, LAKE_URI="/data/lake/").lake_uri == "/data/lake"
     assert read(home, LAKE_URI="~/lake").lake_uri == str(tmp_path / "somebody" / "lake")
     assert read(home, LAKE_URI="file:///data/lake").lake_uri == "/data/lake"
+    assert read(home, LAKE_URI="file://localhost/data/my%20lake/").lake_uri == "/data/my lake"
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        *((name, False) for name in ("la%ke", "la#ke", "la?ke", "la'ke\"x", "a+b&c=d", "c:lake", "{x};$HOME*", " -~")),
+        *((name, True) for name in ("my lake", "lägé-湖", "% 25", "a#b?c")),
+    ],
+)
+def test_a_folder_of_any_name_is_written_to_and_read(home: Path, tmp_path: Path, name: str, url: bool) -> None:
+    folder = tmp_path / name
+    settings = read(home, LAKE_URI=f"file://{quote(str(folder))}" if url else str(folder))
+    assert settings.lake_uri == str(folder)
+    now = datetime.now(UTC)
+    for partition in ("a", "b"):
+        Ledger(Lake(settings.lake_uri)).append([Entry("x", partition, "s", 1, now, "run")])
+    lake = Lake(settings.lake_uri)
+    assert sorted(Ledger(lake).newest()["x"]) == ["a", "b"]
+    lake.compact()
+    assert sorted(Ledger(Lake(settings.lake_uri)).totals()["x"]) == ["a", "b"]
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert list(folder.glob("ledger/*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["la%20ke", "la[ab]ke", "x]", "a\\b", "a|b", "a^b", "a\nb", "%%41", "\udcff"])
+def test_a_name_that_no_delta_table_can_have_is_refused(home: Path, tmp_path: Path, name: str) -> None:
+    for uri in (str(tmp_path / name), f"file://{quote(str(tmp_path / name), errors='surrogateescape')}"):
+        with pytest.raises(SettingsError, match=r"^LAKE_URI leads to .* in its name, and no Delta table"):
+            read(home, LAKE_URI=uri)
+    with pytest.raises(SettingsError, match=r"^TOTESYS_HOME leads to "):
+        read(tmp_path / name)
+    with pytest.raises(SettingsError, match=r"^LAKE_URI leads to "):
+        read(home, LAKE_URI=f"s3://bucket/{name}")
 
 
 def test_a_lake_in_a_bucket_is_used_as_it_is_but_for_a_closing_slash(home: Path) -> None:
@@ -201,6 +238,13 @@ def test_the_variable_counts_more_than_the_file(home: Path) -> None:
 def test_the_file_of_an_embedded_totesys_says_nothing_of_another(home: Path) -> None:
     noted(home, "2024-08-19")
     assert read(home, TOTESYS_URL=TOTESYS).first_day == FIRST_DAY
+
+
+def test_a_first_day_to_come_is_refused(home: Path) -> None:
+    today = datetime.now(UTC).date()
+    assert read(home, TOTESYS_FIRST_DAY=str(today)).first_day == today
+    with pytest.raises(SettingsError, match="a day to come: set it to the day of the first rows of ToteSys"):
+        read(home, TOTESYS_FIRST_DAY=str(today + timedelta(days=1)))
 
 
 @pytest.mark.parametrize("value", ["yesterday", "19/08/2024", "2024-02-30", "2024-08-19T00:00:00"])

@@ -5,15 +5,13 @@ to errors (edge.py).
 """
 
 import gc
-import signal
-import sys
 import warnings
 
 import click
 
 from totesys_assets.bench.command import bench
 from totesys_assets.commands.audit import audit
-from totesys_assets.commands.edge import Edge
+from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
 from totesys_assets.commands.lake import dead_letters, schema
 from totesys_assets.commands.live import simulate, up
 from totesys_assets.commands.refresh import refresh
@@ -23,6 +21,8 @@ from totesys_assets.commands.warehouse import migrate, provision, sql
 
 
 @click.group(cls=Edge, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="totesys-assets", prog_name="totesys", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, is_eager=True, callback=debug, help=DEBUG_HELP)
 def main() -> None:
     """Bring ToteSys into a star-schema warehouse, completely, within seconds, with full history.
 
@@ -34,7 +34,6 @@ def main() -> None:
     gc.set_threshold(20_000, 20, 20)
     # Dagster marks stable features of ours as beta; users of a command can do nothing about it.
     warnings.filterwarnings("ignore", module="dagster")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 for command in (

@@ -36,7 +36,7 @@ def audit(as_json: bool) -> None:
     counted as pending; what breaks a rule of the business is a warning.
     """
     settings = Settings.from_env()
-    with databases(settings, report=reporter(err)) as urls:
+    with databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
         settings = refreshed(settings)
         with err.status("Comparing"):
             from totesys_assets.audit.audit import audit as look_everywhere

@@ -1,25 +1,211 @@
-"""The edge of the command line: what becomes of errors.
+"""The edge of the command line: what becomes of errors, whatever they are.
 
-Belongs here: the one place where an exception turns into a sentence and an exit code. Does not belong here: commands.
+Belongs here: the one place where an exception turns into a sentence and an exit code, and how the output is written
+where it cannot be written as it is. Does not belong here: commands.
+
+Exit codes: 0 all was done; 1 something failed, differs or was refused; 2 the command was misused; 130 and 143 after
+Ctrl-C and SIGTERM.
 """
 
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
+from totesys_assets.commands import interrupts
 from totesys_assets.errors import PlatformError
 from totesys_assets.settings import SettingsError
 from totesys_assets.terminal import err
 
+DEBUG_VARIABLE = "TOTESYS_DEBUG"
+DEBUG_HELP = "Show where an error comes from."
+LOG = "errors.log"
+_PLAIN = {"✓": "OK:", "✗": "X:", "·": "-", "…": "...", "→": "->"}
+_LONGEST = 500
+
+
+def _without_marks(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
 
 class Edge(click.Group):
-    """Shows errors that users can act on as one sentence, and nothing else of them."""
+    """A group of commands of which no error reaches a user as anything but a sentence."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; each knows ``--debug``."""
+        option = click.Option(
+            ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=debug, help=DEBUG_HELP
+        )
+        cmd.params.append(option)
+        super().add_command(cmd, name)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line. Ends in SystemExit, and in nothing else."""
+        _prepare_output()
+        code = 1
+        try:
+            super().main(*args, **kwargs)
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException as error:
+            _show(error)
+        if code and interrupts.received() is not None:
+            code = interrupts.exit_code()
+        sys.exit(_written() or code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; PlatformError and SettingsError end it with exit code 1."""
+        """Run a command. What click would take for its own, a Ctrl-C and a broken pipe, is shown here too."""
         try:
             return super().invoke(ctx)
-        except (PlatformError, SettingsError) as error:
-            err.print(f"[red]{type(error).__name__}[/red]: ", end="")
-            err.print(str(error), markup=False)
-            ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            _show(error)
+            ctx.exit(interrupts.exit_code())
+
+
+def debug(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """What ``--debug`` does, as TOTESYS_DEBUG=1."""
+    if value:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+def _prepare_output() -> None:
+    codecs.register_error("totesys", _without_marks)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # closed, or no stream of the usual kind
+            stream.reconfigure(errors="totesys")  # type: ignore[union-attr]
+
+
+def quiet_beside() -> None:
+    """Log what fails in a thread, or while something is thrown away: who waits for that says what there is to say."""
+    threading.excepthook = lambda failed: _log_quietly(failed.exc_value)
+    sys.unraisablehook = lambda failed: _log_quietly(failed.exc_value)
+
+
+def _log_quietly(error: BaseException | None) -> None:
+    if error is not None and interrupts.received() is None:
+        _log(error)
+
+
+def _written() -> int:
+    """Write what is still to be written: 0, or the exit code if that fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError) as error:
+            _show(error)
+            with suppress(OSError, ValueError):  # Python would try again when it ends, and say so at length
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return 1
+    return 0
+
+
+def _show(error: BaseException) -> None:
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        with suppress(OSError):
+            sys.stderr.write(_scrubbed("".join(traceback.format_exception(error))))
+    with suppress(OSError, ValueError):
+        message = sentence(error)
+        if message:
+            err.print(Text.assemble(("✗ ", "red"), message), soft_wrap=True)
+
+
+def sentence(error: BaseException) -> str:
+    """What a user is told of ``error``; nothing of one that tells itself."""
+    if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
+        return "Stopped before the end. Nothing is left half done: run it again."
+    if isinstance(error, BrokenPipeError):
+        return ""
+    if isinstance(error, MemoryError):
+        return "Memory ran out. Free some, or run it on a larger machine; the next refresh does what is left to do."
+    causes = _chain(error)
+    for each in causes:
+        if isinstance(each, (PlatformError, SettingsError)):
+            return str(each)
+    for each in causes:
+        if isinstance(each, OSError) and each.errno is not None:
+            return _of_system(each)
+    for each in causes:
+        if type(each).__module__.partition(".")[0] in ("psycopg", "psycopg2", "duckdb", "_duckdb", "deltalake"):
+            from totesys_assets.resources.engine import reason  # here: it is there already if such an error is
+
+            return _scrubbed(
+                f"A database or the lake refused what was asked of it, or was lost: {reason(_as_exception(each))}. "
+                f"See that it is there and try again; what was done so far stays.{_logged(error)}"
+            )
+    text = " ".join(str(error).split())[:_LONGEST]
+    return _scrubbed(
+        f"Something happened that was not foreseen: {text or 'no message'} ({type(error).__name__}).{_logged(error)}"
+    )
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else Exception(str(error))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what caused it, the outermost first."""
+    found: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in found:
+        found.append(each)
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return found
+
+
+def _of_system(error: OSError) -> str:
+    what = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{what or 'Where output and data go: '}no space is left. Free some, or set TOTESYS_HOME and LAKE_URI to "
+            "folders on another disk; the next refresh does what is left to do."
+        )
+    said = os.strerror(error.errno or 0)
+    return f"{what}{said[:1].lower()}{said[1:]}." if what else f"The system says: {said}.{_logged(error)}"
+
+
+def _logged(error: BaseException) -> str:
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        return ""
+    place = _log(error)
+    more = "--debug shows where it comes from"
+    return f" Where it comes from is in {place}." if place else f" {more[:1].upper()}{more[1:]}."
+
+
+def _log(error: BaseException) -> Path | None:
+    """Append a traceback to the log in the home, or else to one in the system's folder for such things."""
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, process {os.getpid()}: {' '.join(sys.argv[:2])}\n"
+    text += _scrubbed("".join(traceback.format_exception(error))) + "\n"
+    home = Path(os.environ.get("TOTESYS_HOME") or ".totesys")
+    for folder in (home, Path(tempfile.gettempdir())):
+        with suppress(OSError, RuntimeError):
+            if folder.is_dir():
+                file = (folder / (LOG if folder is home else f"totesys-{LOG}")).absolute()
+                with file.open("a", encoding="utf-8", errors="replace") as log:
+                    log.write(text)
+                return file
+    return None
+
+
+def _scrubbed(text: str) -> str:
+    """Without the passwords that a URL or a connection string may hold."""
+    text = re.sub(r"(://[^/\s:@]*:)[^\s/]+@", r"\1***@", text)
+    return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", text, flags=re.I)

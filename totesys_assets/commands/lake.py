@@ -11,6 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.local import homes
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import out
 
@@ -27,7 +28,11 @@ def dead_letters(table: str | None, as_json: bool) -> None:
     from totesys_assets.capture.dead_letters import open_dead_letters
     from totesys_assets.resources.lake import Lake
 
-    listed = open_dead_letters(Lake(Settings.from_env().lake_uri)).to_pylist()
+    settings = Settings.from_env()
+    homes.require_lake(settings)
+    lake = Lake(settings.lake_uri)
+    lake.require()
+    listed = open_dead_letters(lake).to_pylist()
     letters = [letter for letter in listed if table in (None, letter["table_name"])]
     if as_json:
         click.echo(json.dumps(letters, default=str, indent=2))
@@ -59,12 +64,13 @@ def schema(table: str | None, as_json: bool) -> None:
 
     if table is not None and table not in catalogue().source:
         raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
-    found = structures(Lake(Settings.from_env().lake_uri), table)
+    settings = Settings.from_env()
+    homes.require_lake(settings)
+    lake = Lake(settings.lake_uri)
+    lake.require()
+    found = structures(lake, table)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], default=str, indent=2))
-        return
-    if not found:
-        out.print("No table was captured yet. Run: totesys refresh")
         return
     grid = Grid(header_style="bold")
     for name in ("table", "version", "since (UTC)", "status", "changes"):

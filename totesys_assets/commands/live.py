@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import click
 
+from totesys_assets.commands import interrupts
 from totesys_assets.commands.refresh import one_pass
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import databases, only_one, refreshed
@@ -41,7 +42,7 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
     from totesys_assets.local import simulator
     from totesys_assets.resources.engine import one_line
 
-    with databases(settings, scale=scale, report=reporter(err)) as urls:
+    with databases(settings, dagster=False, scale=scale, report=reporter(err)) as urls:
         try:
             if create and settings.totesys_url:
                 simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=reporter(err))
@@ -71,7 +72,8 @@ def up(port: int, rate: float, scale: float) -> None:
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             one_pass(settings, urls, out)
-            live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
+            with interrupts.patience():
+                live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table as Grid
 
 from totesys_assets import stages
+from totesys_assets.commands import interrupts
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, databases, refreshed
 from totesys_assets.settings import Settings
@@ -171,6 +172,7 @@ def _execute(
         gc.freeze()  # what is there now stays: to look through it for garbage, again and again, would take a second
     for request in requests:
         _run(definitions, instance, request, console, summary, accept_deletions=accept_deletions)
+        interrupts.check()
 
 
 def _run(
@@ -206,7 +208,7 @@ def _progress(console: Console, what: str, total: int) -> Iterator[None]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
 
         class Handler(logging.Handler):

@@ -10,7 +10,7 @@ import click
 from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import databases
+from totesys_assets.local.home import warehouse_only
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 
@@ -43,12 +43,12 @@ def _restore(schema: str, moment: datetime | None) -> None:
     settings = Settings.from_env()
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
-    with databases(settings, report=reporter(err)) as urls:
+    with warehouse_only(settings, reporter(err)) as url:
         from totesys_assets.load.restore import differing, restore
         from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.warehouse import Warehouse
 
-        target, used = Warehouse(urls.warehouse, schema), Warehouse(urls.warehouse, settings.warehouse_schema)
+        target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)
         with err.status("Reading the lake") as status:
             written = restore(
                 target, Lake(settings.lake_uri), as_of=moment, report=lambda table, _: status.update(f"{table} is done")

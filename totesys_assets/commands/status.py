@@ -20,7 +20,7 @@ from totesys_assets.terminal import address, err, out, reporter
 def status(as_json: bool) -> None:
     """Show what the warehouse holds, what is stale, and which rows wait in the dead letters. Changes nothing."""
     settings = Settings.from_env()
-    with databases(settings, report=reporter(err)) as urls:
+    with databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
         settings = refreshed(settings)
         from totesys_assets.automation.look import look
         from totesys_assets.capture.dead_letters import open_dead_letters

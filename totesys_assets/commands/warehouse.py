@@ -8,12 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from totesys_assets.local.home import databases
+from totesys_assets.local.home import warehouse_only
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, reporter
 
@@ -28,9 +27,7 @@ def migrate() -> None:
     from totesys_assets.resources.warehouse import Warehouse
 
     settings = Settings.from_env()
-    with ExitStack() as stack:
-        # A warehouse of one's own needs nothing embedded beside it.
-        url = settings.warehouse_url or stack.enter_context(databases(settings, report=reporter(err))).warehouse
+    with warehouse_only(settings, reporter(err)) as url:
         done = Warehouse(url, settings.warehouse_schema).migrate()
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
     out.print(f"[green]✓[/green] {what} ({address(url)}, schema {settings.warehouse_schema}).", soft_wrap=True)
@@ -66,8 +63,8 @@ def sql(statement: str | None) -> None:
     from totesys_assets.local.postgres import binaries
 
     settings = Settings.from_env()
-    with databases(settings, report=reporter(err)) as urls:
-        parts = psycopg.conninfo.conninfo_to_dict(urls.warehouse)
+    with warehouse_only(settings, reporter(err)) as url:
+        parts = psycopg.conninfo.conninfo_to_dict(url)
         # Through the environment: a command line can be seen by everybody on the machine.
         secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
         schema = {"PGOPTIONS": f"-c search_path={settings.warehouse_schema}"}
@@ -81,4 +78,5 @@ def sql(statement: str | None) -> None:
             )
         finally:
             signal.signal(signal.SIGINT, ignored)
-    sys.exit(ended.returncode)
+    if ended.returncode:
+        sys.exit(1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.local import homes
 from totesys_assets.settings import FIRST_DAY_FILE, Settings
 
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
@@ -36,14 +37,23 @@ class Databases:
 
 
 @contextmanager
-def databases(settings: Settings, *, scale: float = 1.0, report: Report | None = None) -> Iterator[Databases]:
+def databases(
+    settings: Settings,
+    *,
+    create: bool = True,
+    dagster: bool = True,
+    scale: float = 1.0,
+    report: Report | None = None,
+) -> Iterator[Databases]:
     """The databases that the settings name; those not named are embedded, and run for as long as the block.
 
     ToteSys alone has a server of its own: in life it is someone else's, and the probe for changes is per server. An
-    embedded ToteSys is filled at its first use, at ``scale``. Raises EmbeddedError, ConnectionFailed.
+    embedded ToteSys is filled at its first use, at ``scale``. Only with ``create`` is a home made where none is; only
+    with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
+    Raises NoHome, EmbeddedError, ConnectionFailed.
     """
-    own_dagster = "DAGSTER_HOME" in os.environ
-    if settings.totesys_url and settings.warehouse_url and own_dagster:
+    records = dagster and "DAGSTER_HOME" not in os.environ
+    if settings.totesys_url and settings.warehouse_url and not records:
         yield Databases(settings.totesys_url, settings.warehouse_url)
         return
     from totesys_assets.local.postgres import EmbeddedServer, lease  # here: not needed where nothing is embedded
@@ -53,9 +63,15 @@ def databases(settings: Settings, *, scale: float = 1.0, report: Report | None =
     source = EmbeddedServer(folder / TOTESYS)
     # What a power cut may take, the last moment's commits, the next refresh finds missing and loads again.
     ours = EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
-    servers = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url and own_dagster else [ours])]
+    servers = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url and not records else [ours])]
+    if create:
+        homes.prepare(settings.home)
+    else:
+        homes.require(settings.home, all((server.folder / "data").is_dir() for server in servers))
     if not folder.exists():
         say("Starting the embedded PostgreSQL for the first time")
+    if settings.totesys_url and settings.warehouse_url:
+        say(f"Starting an embedded PostgreSQL for Dagster's records ({folder}); DAGSTER_HOME keeps them elsewhere")
     with lease(servers, folder / "lease"):
         with _alone(folder / "fill"):
             if source in servers:
@@ -64,11 +80,22 @@ def databases(settings: Settings, *, scale: float = 1.0, report: Report | None =
             if ours in servers:
                 ours.create_database(WAREHOUSE)
                 ours.create_database(DAGSTER)
+        homes.remember(settings.home)
         yield Databases(
             totesys=settings.totesys_url or source.url(TOTESYS),
             warehouse=settings.warehouse_url or ours.url(WAREHOUSE),
             dagster=ours.url(DAGSTER) if ours in servers else None,
         )
+
+
+@contextmanager
+def warehouse_only(settings: Settings, report: Report | None = None) -> Iterator[str]:
+    """The warehouse's URL for the block; one of one's own needs nothing embedded beside it. Raises NoHome."""
+    if settings.warehouse_url:
+        yield settings.warehouse_url
+        return
+    with databases(settings, create=False, dagster=False, report=report) as urls:
+        yield urls.warehouse
 
 
 def _fill(url: str, home: Path, scale: float, say: Report) -> None:
@@ -103,7 +130,7 @@ def refreshed(settings: Settings) -> Settings:
 @contextmanager
 def only_one(lock: Path, what: str) -> Iterator[None]:
     """Hold ``lock`` for the block. Raises PlatformError, naming the process that holds it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    homes.prepare(lock.parent)
     with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

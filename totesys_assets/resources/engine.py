@@ -137,7 +137,7 @@ def reason(error: Exception) -> str:
 
 
 _S3_ANSWER = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<message>[^<]*)</Message>")
-_NO_CREDENTIALS = "an error occurred while loading credentials"
+_NO_CREDENTIALS = ("an error occurred while loading credentials", "AWS_EC2_METADATA_DISABLED")
 _CAUSE = "↳"
 
 
@@ -149,7 +149,7 @@ def one_line(error: Exception | str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if answer := _S3_ANSWER.search(text):
         return f"S3 answers {answer['code']}: {answer['message'].rstrip('.')}"[:500]
-    if _NO_CREDENTIALS in text:
+    if any(each in text for each in _NO_CREDENTIALS):
         return "no AWS credentials were found, neither in the environment nor in a profile, nor of a task's role"
     outermost, *others = text.split(_CAUSE)
     text = f"{outermost.strip()}: {others[-1].strip()}" if others else text

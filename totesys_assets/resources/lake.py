@@ -88,6 +88,11 @@ class Lake:
         """URI of a table."""
         return "/".join([self.uri, *parts])
 
+    def require(self) -> None:
+        """Raise PlatformError where there is no lake yet."""
+        if self.find(LEDGER) is None:
+            raise PlatformError(f"There is no lake at {self.uri} yet. Run: totesys refresh.")
+
     def find(self, *parts: str) -> DeltaTable | None:
         """The table as it is now, or None where nothing was written yet."""
         try:

@@ -1,0 +1,80 @@
+"""Homes: making the folder that a platform lives in, and knowing where others are.
+
+Belongs here: the folder itself, and the note of homes in the user's folder for state. Does not belong here: what
+is in a home (home.py).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.settings import Settings
+
+_MOST_NOTED = 20
+_ELSEWHERE = "Set TOTESYS_HOME to a folder that you can write to."
+
+
+class NoHome(PlatformError):
+    """A command that only looks was called where no platform is."""
+
+
+def prepare(home: Path) -> None:
+    """Make the folder unless it is there. Raises PlatformError when it is none, or cannot be used."""
+    if home.exists() and not home.is_dir():
+        raise PlatformError(f"The home {home} is a file. {_ELSEWHERE}")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlatformError(f"The home {home} cannot be made: {_reason(error)}. {_ELSEWHERE}") from error
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        raise PlatformError(f"The home {home} may not be written to. {_ELSEWHERE}")
+
+
+def require(home: Path, there: bool) -> None:
+    """Raise NoHome, with the homes that are known, unless it is ``there``."""
+    if home.exists() and not home.is_dir():
+        raise PlatformError(f"The home {home} is a file. {_ELSEWHERE}")
+    if there:
+        return
+    known = [each for each in noted() if each != home and each.is_dir()]
+    found = f" There is one in {', '.join(map(str, known))}: set TOTESYS_HOME to use it." if known else ""
+    raise NoHome(f"There is no platform in {home}, and only refresh, up and simulate make one.{found}")
+
+
+def require_lake(settings: Settings) -> None:
+    """Raise NoHome when the lake is to be in a home that is not there."""
+    if Path(settings.lake_uri).is_relative_to(settings.home):
+        require(settings.home, settings.home.is_dir())
+
+
+def remember(home: Path) -> None:
+    """Note the home as the newest one. Where nothing can be noted, nothing is."""
+    with suppress(OSError, ValueError, RuntimeError):
+        known = noted()
+        if known[:1] == [home]:
+            return
+        file = _file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = [str(each) for each in [home, *(each for each in known if each != home)]][:_MOST_NOTED]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def noted() -> list[Path]:
+    """The homes that were noted, the newest first."""
+    with suppress(OSError, ValueError, RuntimeError):
+        lines = _file().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return [Path(line) for line in lines if line]
+    return []
+
+
+def _file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or ""
+    return (Path(state) if Path(state).is_absolute() else Path("~/.local/state").expanduser()) / "totesys" / "homes"
+
+
+def _reason(error: OSError) -> str:
+    said = os.strerror(error.errno or 0)
+    return f"{said[:1].lower()}{said[1:]}"

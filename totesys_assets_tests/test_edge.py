@@ -1,0 +1,273 @@
+"""The edge of the command line: no environment, and no output, brings a traceback before a user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.commands import edge, main
+from totesys_assets.commands.edge import Edge
+from totesys_assets.errors import PlatformError
+from totesys_assets.local import homes
+from totesys_assets.resources.lake import Lake
+
+TOTESYS = [sys.executable, "-m", "totesys_assets.cli"]
+CLOSED = "postgresql://u:hush@127.0.0.1:1/x"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without a platform, and a user who has none."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("TOTESYS_HOME", raising=False)
+    return folder
+
+
+def invoke(*arguments: str, group: click.Group = main) -> Result:
+    result = CliRunner().invoke(group, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def said(result: Result) -> str:
+    return " ".join(result.output.split())
+
+
+ANY_COMMAND = ["refresh", "status", "audit", "sql", "migrate", "dead-letters", "schema"]
+OWN = {"TOTESYS_URL": CLOSED, "WAREHOUSE_URL": CLOSED, "DAGSTER_HOME": "/nowhere"}
+
+
+@pytest.mark.parametrize("command", ANY_COMMAND)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"TOTESYS_HOME": "{file}"}, "is a file. Set TOTESYS_HOME to a folder"),
+        ({"TOTESYS_HOME": "{file}/below"}, ""),
+        ({"TOTESYS_HOME": "/proc/none"}, ""),
+        ({"TOTESYS_HOME": "~nobody-of-that-name/x"}, "TOTESYS_HOME is '~nobody-of-that-name/x'"),
+        ({"TOTESYS_HOME": "n" * 300}, ""),
+        ({"TOTESYS_FIRST_DAY": "soon"}, "TOTESYS_FIRST_DAY is 'soon'"),
+        ({"TOTESYS_FIRST_DAY": "2999-01-01"}, "TOTESYS_FIRST_DAY is 2999-01-01"),
+        ({"LAKE_URI": "gs://bucket"}, "LAKE_URI is 'gs://bucket'"),
+        ({"LAKE_URI": "~nobody-of-that-name/x"}, "LAKE_URI is '~nobody-of-that-name/x'"),
+        ({**OWN, "LAKE_URI": "{file}"}, ""),
+        ({**OWN, "LAKE_URI": "{file}/below"}, ""),
+        ({**OWN, "LAKE_URI": "n" * 300}, ""),
+        ({**OWN, "WAREHOUSE_URL": "rubbish"}, "WAREHOUSE_URL is not a PostgreSQL URL"),
+        ({"TOTESYS_STALE_MINUTES": "-1"}, "TOTESYS_STALE_MINUTES is '-1'"),
+        ({"TOTESYS_ALLOW_SUPERUSER": "yes"}, "TOTESYS_ALLOW_SUPERUSER is 'yes'"),
+    ],
+)
+def test_a_bad_environment_is_answered_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, variables: dict[str, str], expected: str
+) -> None:
+    (tmp_path / "file").touch()
+    if command == "sql" and OWN.items() <= variables.items():
+        pytest.skip("psql says in its own words that the server is not there")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("{file}", str(tmp_path / "file")))
+    result = invoke(command)
+    assert result.exit_code == 1
+    assert result.output.count("✗") == 1, result.output
+    assert expected in said(result)
+    assert "hush" not in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [each for each in ANY_COMMAND if each != "refresh"])
+def test_only_what_makes_a_platform_makes_a_home_and_the_others_say_where_one_was(
+    elsewhere: Path, tmp_path: Path, command: str
+) -> None:
+    gone = tmp_path / "gone"
+    known = tmp_path / "known"
+    known.mkdir()
+    homes.remember(gone)
+    homes.remember(known)
+    homes.remember(elsewhere / ".totesys")
+    result = invoke(command)
+    assert result.exit_code == 1
+    assert said(result) == (
+        f"✗ There is no platform in {elsewhere}/.totesys, and only refresh, up and simulate make one. "
+        f"There is one in {known}: set TOTESYS_HOME to use it."
+    )
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_homes_are_noted_the_newest_first_and_it_fails_nothing_where_they_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "a"):
+        homes.remember(tmp_path / name)
+    assert homes.noted() == [tmp_path / "a", tmp_path / "b"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    homes.remember(tmp_path / "c")
+    assert homes.noted() == []
+
+
+def failing(error: BaseException) -> click.Group:
+    """A command line whose one command fails."""
+    group = Edge("totesys")
+
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    group.add_command(fail)
+    return group
+
+
+def chained(outer: Exception, inner: Exception) -> Exception:
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PlatformError("Do this."), "✗ Do this."),
+        (chained(RuntimeError("Error occurred while loading"), PlatformError("Do that.")), "✗ Do that."),
+        (FileNotFoundError(2, "x", "/no/where"), "✗ /no/where: no such file or directory."),
+        (OSError(28, "x", "/full/file"), "✗ /full/file: no space is left. Free some, or set"),
+        (chained(RuntimeError("wrapped"), OSError(28, "x")), "✗ Where output and data go: no space is left."),
+        (MemoryError(), "✗ Memory ran out."),
+        (KeyboardInterrupt(), "✗ Stopped before the end."),
+        (RecursionError("deep"), "✗ Something happened that was not foreseen: deep (RecursionError). Where"),
+        (ValueError("at postgresql://u:hush@h/d"), "at postgresql://u:***@h/d (ValueError)."),
+        (ValueError("password='hu sh' and password=hush"), "password=*** and password=*** (ValueError)"),
+    ],
+)
+def test_every_exception_becomes_a_sentence_and_exit_code_1(error: BaseException, expected: str) -> None:
+    result = invoke("fail", group=failing(error))
+    assert result.exit_code == 1
+    assert expected in said(result)
+    assert "hush" not in result.output
+
+
+def test_the_traceback_of_what_was_not_foreseen_goes_to_a_log_in_the_home_or_to_the_terminal_when_asked_for(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere / ".totesys").mkdir()
+    group = failing(ZeroDivisionError("postgresql://u:hush@h/d"))
+    assert f"Where it comes from is in {elsewhere}/.totesys/errors.log." in said(invoke("fail", group=group))
+    logged = (elsewhere / ".totesys" / "errors.log").read_text()
+    assert "ZeroDivisionError" in logged
+    assert "raise error" in logged
+    assert "hush" not in logged
+    monkeypatch.setenv(edge.DEBUG_VARIABLE, "")  # put back at the end
+    shown = CliRunner().invoke(group, ["fail", "--debug"]).output
+    assert "raise error" in shown
+    assert "hush" not in shown
+
+
+def test_the_version_is_told() -> None:
+    assert said(invoke("--version")).startswith("totesys 0.")
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lake of which there is little to say."""
+    monkeypatch.setenv("LAKE_URI", str(tmp_path / "lake"))
+    Ledger(Lake(str(tmp_path / "lake"))).append([Entry("x", "*", "s", 1, datetime.now(UTC), "run")])
+
+
+def shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    command = line.replace("totesys", " ".join(TOTESYS))
+    return subprocess.run(["bash", "-c", command], env={**os.environ, **env}, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "env", "code", "expected"),
+    [
+        ("totesys dead-letters > /dev/full", {}, 1, "no space is left"),
+        ("totesys dead-letters >&-", {}, 0, ""),
+        ("totesys --help | true; exit ${PIPESTATUS[1]}", {}, 0, ""),
+        ("totesys gibberish", {"PYTHONIOENCODING": "ascii"}, 2, "No such command"),
+        ("totesys as-of 0001-01-01", {"PYTHONIOENCODING": "ascii"}, 1, "X: "),
+        ("totesys as-of 0001-01-01", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 1, "X: "),
+    ],
+)
+def test_whatever_the_output_is_it_brings_no_traceback(
+    lake: None, line: str, env: dict[str, str], code: int, expected: str
+) -> None:
+    ended = shell(line, **env)
+    text = (ended.stdout + ended.stderr).decode("ascii" if env else "utf-8")
+    assert ended.returncode == code, text
+    assert "Traceback" not in text
+    assert "Exception ignored" not in text
+    assert expected in text
+
+
+@pytest.fixture
+def starting() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*TOTESYS, "bench"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("after", [0.15, 0.3, 0.45, 0.6])
+def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[str], after: float) -> None:
+    time.sleep(after)
+    starting.send_signal(signal.SIGINT)
+    text, _ = starting.communicate(timeout=20)
+    assert starting.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in text or "site.py" in text  # of Python's own start there is no saying
+
+
+# A command that waits in C, where Python hears no signal; a thread in the same process takes the server's part.
+_STUCK = """
+import ctypes, signal, socket, sys
+from totesys_assets.commands import interrupts
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+peer, _ = server.accept()
+interrupts.install()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # libpq and DuckDB wait again after a signal
+print("ready", flush=True)
+libc = ctypes.CDLL(None)
+try:
+    if sys.argv[1] == "server":
+        libc.recv(client.fileno(), ctypes.create_string_buffer(1), 1, 0)
+    else:
+        libc.sleep(60)
+except KeyboardInterrupt:
+    print("cut", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("waits", "least", "expected"), [("server", 2, "cut"), ("for ever", 4, "Ended at once")])
+def test_what_waits_in_c_for_a_server_is_cut_off_and_what_waits_for_ever_is_ended(
+    waits: str, least: float, expected: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _STUCK, waits], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        killer = threading.Timer(20, process.kill)
+        killer.start()
+        process.send_signal(signal.SIGTERM)
+        text, _ = process.communicate()
+        killer.cancel()
+    assert expected in text
+    assert least < time.monotonic() - began < 6
