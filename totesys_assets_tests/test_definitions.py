@@ -132,3 +132,23 @@ def test_dagsters_own_commands_load_them(command: list[str], tmp_path: Path) -> 
     env |= {"DG_CLI_CONFIG": str(tmp_path / "none"), "HOME": str(tmp_path), "VIRTUAL_ENV": str(scripts.parent)}
     result = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_asset_leads_to_the_line_that_defines_it(specs: list[dg.AssetSpec]) -> None:
+    for spec in specs:
+        references = spec.metadata["dagster/code_references"].code_references
+        lines = [
+            Path(each.file_path).read_text(encoding="utf-8").splitlines()[each.line_number - 1] for each in references
+        ]
+        assert lines[-1] == f"CREATE TABLE {spec.key.path[1]} ("
+        assert [each.label.partition("/")[0] for each in references] == (
+            ["star", "catalogue"] if spec.group_name == "processed" else ["catalogue"]
+        )
+        assert "```" not in (spec.description or "")
+
+
+def test_what_is_loaded_every_night_is_stale_in_dagster_soon_after_a_night_without(specs: list[dg.AssetSpec]) -> None:
+    policies = {spec.freshness_policy for spec in specs if spec.group_name == "warehouse"}
+    (policy,) = policies
+    assert isinstance(policy, dg.FreshnessPolicy)
+    assert {spec.freshness_policy for spec in specs if spec.group_name != "warehouse"} == {None}

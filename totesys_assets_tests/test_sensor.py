@@ -90,6 +90,28 @@ def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platfor
     assert request.tags["totesys/days"] == today
 
 
+def test_a_refresh_tells_what_it_added_and_how_large_its_tables_are(platform: Platform) -> None:
+    platform.refresh()
+    new_order(platform)
+    (outcome,) = platform.refresh()
+    run = platform.instance.get_run_by_id(outcome.run_id)
+    assert run is not None
+    assert run.job_name == "refresh"
+    assert set(run.tags["totesys/versions"].split(", ")) == {"sales_order 1", "transaction 1", "payment 1"}
+    for asset in ("totesys/payment", "star/fact_payment", "warehouse/fact_payment", "star/dim_date"):
+        event = platform.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
+        assert event is not None
+        assert event.asset_materialization is not None
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        loaded = asset.partition("/")[2].replace("fact_", "").replace("payment", "fact_payment")
+        assert [(rows,)] == platform.query(f"SELECT count(*) FROM {loaded}")
+    platform.sql("UPDATE payment SET last_updated = last_updated WHERE payment_id = 3")
+    (outcome,) = platform.refresh()
+    run = platform.instance.get_run_by_id(outcome.run_id)
+    assert run is not None
+    assert "totesys/versions" not in run.tags
+
+
 def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: Platform) -> None:
     platform.refresh()
     requests, skipped, cursor = tick(platform)

@@ -5,8 +5,9 @@ Belongs here: metadata made of the catalogue. Does not belong here: what an asse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from typing import Any
 
 import dagster as dg
@@ -17,10 +18,12 @@ from dagster._core.execution.context.metadata_logging import (
 )
 
 from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.resources.lake import Lake
 
 OWNERS = ["team:data-platform"]
 DEAD_LETTERS = "no_dead_letters"
@@ -38,15 +41,36 @@ def keys(group: str, names: Mapping[str, Table]) -> list[dg.AssetKey]:
     return [dg.AssetKey([group, name]) for name in names]
 
 
-def definition_metadata(table: Table, name: str, storage: str, *, versioned: bool = False) -> dict[str, Any]:
-    """Metadata that holds before the first run: columns, table name, kind of storage."""
+def definition_metadata(
+    table: Table, name: str, storage: str, *, defined_in: Sequence[dg.LocalFileCodeReference], versioned: bool = False
+) -> dict[str, Any]:
+    """Metadata that holds before the first run: columns, table name, kind of storage, and the files that define it."""
     held = table.columns if storage == "postgres" else table.lake_columns
     columns = [_table_column(column) for column in held] + (_VERSION_COLUMNS if versioned else [])
     return {
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/table_name": name,
         "dagster/storage_kind": storage,
+        "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=list(defined_in)),
     }
+
+
+def ddl_reference(file: str, table: Table) -> dg.LocalFileCodeReference:
+    """Where in a file of catalogue/ the table is defined."""
+    first = f"CREATE TABLE {table.name} ("
+    line = next((n for n, text in enumerate(ddl(file).splitlines(), 1) if text.startswith(first)), 1)
+    return _reference("totesys_assets.catalogue", file, line)
+
+
+def star_reference(table: Table) -> dg.LocalFileCodeReference:
+    """The file of star/ that holds the table's SELECT."""
+    return _reference("totesys_assets.star", f"{table.name}.sql", 1)
+
+
+def _reference(package: str, file: str, line: int) -> dg.LocalFileCodeReference:
+    path = resources.files(package).joinpath(file)
+    label = f"{package.rpartition('.')[2]}/{file}"
+    return dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
 
 
 def _table_column(column: Column) -> dg.TableColumn:
@@ -115,6 +139,16 @@ def record_partitions(
 def row_count(rows: int, *, of_partition: bool) -> dict[str, Any]:
     """Dagster's own metadata for a count of rows."""
     return {"dagster/partition_row_count" if of_partition else "dagster/row_count": rows}
+
+
+def total_row_count(lake: Lake, table: str) -> dict[str, Any]:
+    """Rows of all partitions, for the newest materialisation. ``table``: as the ledger names it, ``zone/name``.
+
+    Dagster draws the history of a table's size from these; from counts of partitions it draws sizes of days.
+    """
+    return row_count(
+        sum(entry.rows for entry in Ledger(lake).newest([table]).get(table, {}).values()), of_partition=False
+    )
 
 
 @contextmanager

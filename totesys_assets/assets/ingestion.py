@@ -15,16 +15,18 @@ from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
     changes_only,
+    ddl_reference,
     definition_metadata,
     failures,
     record_partitions,
     row_count,
     run_days,
+    total_row_count,
 )
 from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.days import partition_range
+from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
@@ -33,6 +35,8 @@ from totesys_assets.settings import Settings
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
 PRIORITY = 30
+# Versions that a run added, by table.
+VERSIONS_TAG = "totesys/versions"
 
 
 def ingestion_assets(
@@ -54,7 +58,13 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         ),
         kinds={"postgres", "deltalake"},
         owners=OWNERS,
-        metadata=definition_metadata(table, f"{INGESTION}.{table.name}", "deltalake", versioned=True),
+        metadata=definition_metadata(
+            table,
+            f"{INGESTION}.{table.name}",
+            "deltalake",
+            defined_in=[ddl_reference("totesys.sql", table)],
+            versioned=True,
+        ),
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: TOTESYS},
@@ -87,13 +97,25 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         log.info(
             "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
         )
-        return dg.MaterializeResult(metadata=_report(context, table, captured), check_results=[_check(captured)])
+        _tag_versions(context, table, captured)
+        return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=[_check(captured)])
 
     return _asset
 
 
-def _report(context: dg.AssetExecutionContext, table: Table, captured: Captured) -> dict[str, Any]:
-    metadata = {
+def _tag_versions(context: dg.AssetExecutionContext, table: Table, captured: Captured) -> None:
+    """Say in the run's tags how many versions it added, table by table: the list of runs shows them."""
+    if not captured.versions:
+        return
+    run = context.instance.get_run_by_id(context.run.run_id)  # the context's is as it began; captures go one by one
+    before = run.tags.get(VERSIONS_TAG) if run is not None else None
+    added = f"{table.name} {captured.versions}"
+    context.instance.add_run_tags(context.run.run_id, {VERSIONS_TAG: f"{before}, {added}" if before else added})
+
+
+def _report(context: dg.AssetExecutionContext, lake: Lake, table: Table, captured: Captured) -> dict[str, Any]:
+    days = run_days(context)
+    metadata: dict[str, dict[str, Any]] = {
         entry.partition: {
             **row_count(entry.rows, of_partition=table.day_column is not None),
             "versions_added": entry.inserted + entry.updated + entry.deleted,
@@ -101,7 +123,9 @@ def _report(context: dg.AssetExecutionContext, table: Table, captured: Captured)
         }
         for entry in captured.entries
     }
-    return record_partitions(context, run_days(context), metadata)
+    newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})
+    newest.update(total_row_count(lake, f"{INGESTION}/{table.name}"))
+    return record_partitions(context, days, metadata)
 
 
 def _check(captured: Captured) -> dg.AssetCheckResult:

@@ -11,12 +11,15 @@ from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
     changes_only,
+    ddl_reference,
     definition_metadata,
     failures,
     record_partitions,
     row_count,
     run_days,
     star_lineage,
+    star_reference,
+    total_row_count,
 )
 from totesys_assets.automation.decide import STAR, TOTESYS
 from totesys_assets.catalogue.catalogue import Catalogue, Table
@@ -43,10 +46,18 @@ def _processed_asset(
         key=dg.AssetKey([STAR, table.name]),
         deps=[dg.AssetKey([TOTESYS, source]) for source in query.sources],
         group_name=GROUPS[STAR],
-        description=f"{table.description} {query.description}\n\n```sql\n{query.sql}```",
+        description=f"{table.description} {query.description}",
         kinds={"duckdb", "deltalake"},
         owners=OWNERS,
-        metadata=definition_metadata(table, f"{PROCESSED}.{table.name}", "deltalake"),
+        metadata={
+            **definition_metadata(
+                table,
+                f"{PROCESSED}.{table.name}",
+                "deltalake",
+                defined_in=[star_reference(table), ddl_reference("warehouse.sql", table)],
+            ),
+            "query": dg.MarkdownMetadataValue(f"```sql\n{query.sql}```"),
+        },
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
@@ -60,9 +71,9 @@ def _processed_asset(
         log.info("star/%s: %s rows built", table.name, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.
-        metadata[days.keys[-1] if days is not None else WHOLE]["dagster/column_lineage"] = star_lineage(
-            catalogue, table
-        )
+        newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})
+        newest["dagster/column_lineage"] = star_lineage(catalogue, table)
+        newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
         return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
 
     return _asset

@@ -4,6 +4,7 @@ Belongs here: the factory. Does not belong here: the merge, which is load/.
 """
 
 import logging
+from datetime import timedelta
 
 import dagster as dg
 
@@ -11,11 +12,13 @@ from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
     changes_only,
+    ddl_reference,
     definition_metadata,
     failures,
     record_partitions,
     row_count,
     run_days,
+    total_row_count,
     warehouse_lineage,
 )
 from totesys_assets.automation.decide import STAR, WAREHOUSE
@@ -23,12 +26,14 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.load.merge import load
-from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.lake import PROCESSED, Lake
 from totesys_assets.resources.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 # Dimensions before facts: a reader who sees a new fact finds what it refers to.
 PRIORITY = 10
+# The nightly comparison loads every table, changed or not. Whether changes arrive in time, the sensor freshness tells.
+FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26), warn_window=timedelta(hours=25))
 
 
 def warehouse_assets(
@@ -46,7 +51,10 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
         description=f"{table.description} Loaded in one transaction: readers see all of a refresh or nothing of it.",
         kinds={"postgres"},
         owners=OWNERS,
-        metadata=definition_metadata(table, f"{schema}.{table.name}", "postgres"),
+        metadata=definition_metadata(
+            table, f"{schema}.{table.name}", "postgres", defined_in=[ddl_reference("warehouse.sql", table)]
+        ),
+        freshness_policy=FRESHNESS,
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact), LANE_TAG: WAREHOUSE},
@@ -65,6 +73,7 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
             for key in (days.keys if days is not None else [WHOLE])
         }
         newest = metadata[days.keys[-1] if days is not None else WHOLE]
+        newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
         newest["rows_written"] = loaded.written
         newest["dagster/column_lineage"] = warehouse_lineage(table)
         return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
