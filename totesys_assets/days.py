@@ -5,9 +5,11 @@ Belongs here: arithmetic on days and months. Does not belong here: Dagster's par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+from typing import overload
 
 ONE_DAY = timedelta(days=1)
 # The partition of a table that is one set.
@@ -53,6 +55,11 @@ class DayRange:
         """The months that the range touches, YYYY-MM: the folders of the lake."""
         return [month.first.isoformat()[:7] for month in self.by_month()]
 
+    @property
+    def ranges(self) -> tuple[DayRange, ...]:
+        """The range itself, as the one range of these days."""
+        return (self,)
+
     def by_month(self) -> Iterator[DayRange]:
         """The range cut at the ends of months."""
         first = self.first
@@ -60,6 +67,55 @@ class DayRange:
             following = (first.replace(day=1) + timedelta(days=32)).replace(day=1)
             yield DayRange(first, min(following - ONE_DAY, self.last))
             first = following
+
+
+@dataclass(frozen=True)
+class DaySet:
+    """Days with gaps between them: ``ranges`` in order, at least one."""
+
+    ranges: tuple[DayRange, ...]
+
+    @property
+    def first(self) -> date:
+        """The first of the days."""
+        return self.ranges[0].first
+
+    @property
+    def last(self) -> date:
+        """The last of the days."""
+        return self.ranges[-1].last
+
+    def __contains__(self, day: date) -> bool:
+        return any(day in each for each in self.ranges)
+
+    def __iter__(self) -> Iterator[date]:
+        return chain.from_iterable(self.ranges)
+
+    def __len__(self) -> int:
+        return sum(len(each) for each in self.ranges)
+
+    def __str__(self) -> str:
+        return ",".join(f"{each.first}/{each.last}" for each in self.ranges)
+
+    @classmethod
+    def parse(cls, text: str) -> DaySet:
+        """The days that ``str`` wrote down."""
+        ends = (each.partition("/") for each in text.split(","))
+        return cls(tuple(DayRange(date.fromisoformat(first), date.fromisoformat(last)) for first, _, last in ends))
+
+    @property
+    def keys(self) -> list[str]:
+        """Partition keys, YYYY-MM-DD."""
+        return [day.isoformat() for day in self]
+
+    @property
+    def months(self) -> list[str]:
+        """The months that the days touch, YYYY-MM: the folders of the lake."""
+        return [*dict.fromkeys(month for each in self.ranges for month in each.months)]
+
+
+# Some days: a range, or several.
+Days = DayRange | DaySet
 
 
 def partition_range(first_day: date, now: datetime | None = None) -> DayRange:
@@ -71,19 +127,43 @@ def partition_range(first_day: date, now: datetime | None = None) -> DayRange:
     return DayRange(first_day, max(first_day, now.astimezone(UTC).date()) + ONE_DAY)
 
 
-def chunks(days: DayRange, rows: Mapping[str, int], limit: int) -> Iterator[DayRange]:
-    """Cut ``days`` at ends of months into pieces of about ``limit`` rows at most, so that memory stays flat.
+@overload
+def chunks(days: DayRange, rows: Mapping[str, int], limit: int) -> Iterator[DayRange]: ...
+@overload
+def chunks(days: DaySet, rows: Mapping[str, int], limit: int) -> Iterator[Days]: ...
+def chunks(days: Days, rows: Mapping[str, int], limit: int) -> Iterator[Days]:
+    """Cut ``days`` into pieces of at most ``limit`` rows, so that memory stays flat; a single day may exceed it.
 
-    ``rows`` counts the rows of each partition key; a single month may exceed the limit.
+    ``rows`` counts the rows of each partition key. The cuts are at ends of months, as the lake's folders are, but for
+    months that exceed the limit by themselves.
     """
-    first, count = days.first, 0
-    for month in days.by_month():
-        added = sum(rows.get(key, 0) for key in month.keys)
-        if count and count + added > limit:
-            yield DayRange(first, month.first - ONE_DAY)
-            first, count = month.first, 0
-        count += added
-    yield DayRange(first, days.last)
+    gathered, count = list[DayRange](), 0
+    for part in chain.from_iterable(each.by_month() for each in days.ranges):
+        added = sum(rows.get(key, 0) for key in part.keys)
+        for piece in [part] if added <= limit else [DayRange(day, day) for day in part]:
+            more = sum(rows.get(key, 0) for key in piece.keys)
+            if count and more and count + more > limit:
+                yield _joined(gathered)
+                gathered, count = [], 0
+            gathered.append(piece)
+            count += more
+    yield _joined(gathered)
+
+
+def _joined(ranges: Sequence[DayRange]) -> Days:
+    """Ranges in order as few ranges: neighbours become one."""
+    joined = [ranges[0]]
+    for each in ranges[1:]:
+        if each.first == joined[-1].end:
+            joined[-1] = DayRange(joined[-1].first, each.last)
+        else:
+            joined.append(each)
+    return DaySet(tuple(joined)) if len(joined) > 1 else joined[0]
+
+
+def days_of(partitions: Iterable[str], gap: int = 0) -> Days:
+    """The days of partition keys, at least one; gaps of at most ``gap`` days are bridged."""
+    return _joined(contiguous((date.fromisoformat(each) for each in partitions), gap))
 
 
 def contiguous(days: Iterable[date], gap: int = 0) -> list[DayRange]:

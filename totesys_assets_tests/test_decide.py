@@ -26,11 +26,11 @@ from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.catalogue.star import StarQuery, star_query
-from totesys_assets.days import WHOLE, DayRange, chunks, contiguous, partition_range
+from totesys_assets.days import WHOLE, DayRange, Days, DaySet, chunks, contiguous, days_of, partition_range
 from totesys_assets.transform import build
 
 
-def refresh(assets: tuple[str, ...], days: DayRange | None) -> Request:
+def refresh(assets: tuple[str, ...], days: Days | None) -> Request:
     """A run that a look asks for."""
     return Request(assets, days, changes_only=True)
 
@@ -61,7 +61,7 @@ class World:
         return stale_partitions(self.tables, self.source, self.ledger, self.loaded)
 
     def requests(self) -> list[Request]:
-        return requests(self.tables, self.stale())
+        return requests(self.stale())
 
     def refresh(self) -> World:
         """Run everything that is asked for, once."""
@@ -367,47 +367,39 @@ def stale_days(*numbers: int) -> Stale:
 
 
 def ranges(*numbers: int) -> list[tuple[int, int]]:
+    """The ranges of the one run that is asked for, as numbers of days."""
     origin = date(2024, 1, 1)
-    found = [request.days for request in requests(TABLES, stale_days(*numbers))]
-    return [((each.first - origin).days, (each.last - origin).days) for each in found if each is not None]
+    (request,) = requests(stale_days(*numbers))
+    assert request.days is not None
+    return [((each.first - origin).days, (each.last - origin).days) for each in request.days.ranges]
 
 
-def test_contiguous_days_are_one_run() -> None:
+def test_contiguous_days_are_one_range() -> None:
     assert ranges(3, 4, 5) == [(3, 5)]
 
 
-def test_days_with_a_fortnight_between_them_are_bridged_and_days_further_apart_are_runs_of_their_own() -> None:
+def test_days_with_a_fortnight_between_them_are_bridged_and_days_further_apart_are_ranges_of_one_run() -> None:
     assert ranges(0, BRIDGED_DAYS + 1) == [(0, BRIDGED_DAYS + 1)]
     assert ranges(0, BRIDGED_DAYS + 2) == [(0, 0), (BRIDGED_DAYS + 2, BRIDGED_DAYS + 2)]
 
 
-def test_more_ranges_than_pay_off_become_one_from_the_first_to_the_last() -> None:
-    few = [100 * number for number in range(MOST_RANGES)]
-    assert ranges(*few) == [(day, day) for day in few]
-    assert ranges(*few, 1000) == [(0, 1000)]
+def test_of_more_ranges_than_a_tag_can_name_the_closest_are_bridged() -> None:
+    far, near = [100 * number for number in range(MOST_RANGES)], [100 * MOST_RANGES + 20 * n for n in range(5)]
+    assert ranges(*far) == [(day, day) for day in far]
+    assert ranges(*far[1:], *near) == [*((day, day) for day in far[1:]), (near[0], near[-1])]
+    assert len(str(DaySet(tuple(DayRange(date(2024, 1, 1), date(2024, 1, 1)) for _ in range(MOST_RANGES))))) < 2000
 
 
-def test_a_run_holds_only_the_assets_that_are_stale_in_its_days() -> None:
-    stale = {"totesys/payment": {"2024-01-01"}, "totesys/sales_order": {"2024-06-01"}}
-    assert requests(TABLES, stale) == [
-        refresh(("totesys/payment",), DayRange(date(2024, 1, 1), date(2024, 1, 1))),
-        refresh(("totesys/sales_order",), DayRange(date(2024, 6, 1), date(2024, 6, 1))),
-    ]
-
-
-def test_what_is_one_set_goes_with_the_first_run_and_the_calendar_with_the_last() -> None:
-    stale = {**stale_days(0, 100, 200), "totesys/address": {WHOLE}, "star/dim_location": {WHOLE}}
-    stale |= {"star/dim_date": {WHOLE}, "warehouse/dim_date": {WHOLE}}
-    first, second, third = requests(TABLES, stale)
-    assert first.assets == ("totesys/payment", "star/fact_payment", "totesys/address", "star/dim_location")
-    assert second.assets == ("totesys/payment", "star/fact_payment")
-    assert third.assets == ("totesys/payment", "star/fact_payment", "star/dim_date", "warehouse/dim_date")
+def test_all_stale_assets_and_days_are_one_run() -> None:
+    stale = {"totesys/payment": {"2024-01-01"}, "totesys/sales_order": {"2024-06-01"}, "totesys/address": {WHOLE}}
+    days = DaySet(tuple(DayRange(date(2024, month, 1), date(2024, month, 1)) for month in (1, 6)))
+    assert requests(stale) == [refresh(("totesys/payment", "totesys/sales_order", "totesys/address"), days)]
 
 
 def test_without_any_stale_day_there_is_one_run_without_days() -> None:
     stale: Stale = {"totesys/address": {WHOLE}, "star/dim_date": {WHOLE}}
-    assert requests(TABLES, stale) == [refresh(("totesys/address", "star/dim_date"), None)]
-    assert requests(TABLES, {}) == []
+    assert requests(stale) == [refresh(("totesys/address", "star/dim_date"), None)]
+    assert requests({}) == []
 
 
 @st.composite
@@ -420,30 +412,17 @@ def stales(draw: st.DrawFn) -> Stale:
 
 @given(stales())
 @quickly
-def test_every_stale_partition_is_covered_by_some_run(stale: Stale) -> None:
-    asked = requests(TABLES, stale)
-    for asset, partitions in stale.items():
-        for partition in partitions - {WHOLE}:
-            day = date.fromisoformat(partition)
-            assert any(asset in each.assets and each.days is not None and day in each.days for each in asked)
-    position = {asset: at for at, each in enumerate(asked) for asset in each.assets if WHOLE in stale[asset]}
-    assert position.keys() == {asset for asset, partitions in stale.items() if WHOLE in partitions}
-    for asset, at in position.items():
-        assert at == (len(asked) - 1 if asset.endswith("/dim_date") else 0)
-
-
-@given(stales())
-@quickly
-def test_the_runs_ask_for_nothing_twice_and_for_nothing_that_is_not_stale(stale: Stale) -> None:
-    asked = requests(TABLES, stale)
-    assert len(asked) <= MOST_RANGES
-    for each in asked:
-        assert len(set(each.assets)) == len(each.assets) > 0
-        assert set(each.assets) <= set(stale)
-    spans = [each.days for each in asked if each.days is not None]
-    assert all(earlier.last < later.first for earlier, later in pairwise(spans))
-    first_and_last = {day for partitions in stale.values() for day in partitions if day != WHOLE}
-    assert all({each.first.isoformat(), each.last.isoformat()} <= first_and_last for each in spans)
+def test_every_stale_partition_is_covered_by_the_one_run_and_nothing_that_is_not_stale(stale: Stale) -> None:
+    asked = requests(stale)
+    assert len(asked) == bool(stale)
+    for request in asked:
+        assert sorted(request.assets) == sorted(stale)
+        days = {date.fromisoformat(day) for partitions in stale.values() for day in partitions if day != WHOLE}
+        assert (request.days is None) == (not days)
+        if request.days is not None:
+            assert all(day in request.days for day in days)
+            assert {each for span in request.days.ranges for each in (span.first, span.last)} <= days
+            assert all(before.last < after.first for before, after in pairwise(request.days.ranges))
 
 
 def test_everything_means_every_asset_and_every_day() -> None:
@@ -494,14 +473,14 @@ def test_a_range_cut_by_month_is_itself_again_and_no_piece_leaves_its_month(span
 
 
 @given(spans, st.dictionaries(st.integers(0, 900), st.integers(0, 40), max_size=60), st.integers(1, 100))
-def test_chunks_cover_a_range_exactly_and_exceed_the_limit_only_by_a_single_month(
+def test_chunks_cover_a_range_exactly_and_exceed_the_limit_only_by_a_single_day(
     span: DayRange, counts: dict[int, int], limit: int
 ) -> None:
     rows = {(span.first + timedelta(days=offset)).isoformat(): count for offset, count in counts.items()}
     pieces = list(chunks(span, rows, limit))
     assert [day for piece in pieces for day in piece] == list(span)
     for piece in pieces:
-        held = [month for month in piece.by_month() if any(rows.get(key) for key in month.keys)]
+        held = [key for key in piece.keys if rows.get(key)]
         assert sum(rows.get(key, 0) for key in piece.keys) <= limit or len(held) == 1
 
 
@@ -513,6 +492,30 @@ def test_chunks_are_cut_at_ends_of_months_and_as_large_as_they_may_be() -> None:
         (date(2024, 3, 1), date(2024, 4, 15)),
     ]
     assert list(chunks(span, {}, 10)) == [span]
+
+
+def test_a_month_of_more_rows_than_the_limit_is_cut_by_days() -> None:
+    span = DayRange(date(2024, 1, 1), date(2024, 2, 29))
+    rows = {day.isoformat(): 1 for day in span}
+    assert [len(piece) for piece in chunks(span, rows, 20)] == [20, 20, 20]
+
+
+def test_days_with_gaps_between_them_are_gathered_into_chunks_too() -> None:
+    days = DaySet(tuple(DayRange(date(2024, 1, day), date(2024, 1, day)) for day in (1, 3, 5, 7)))
+    rows = dict.fromkeys(days.keys, 4)
+    assert [piece.keys for piece in chunks(days, rows, 8)] == [days.keys[:2], days.keys[2:]]
+
+
+def test_days_are_written_down_and_read_again() -> None:
+    days = days_of(["2024-01-05", "2024-01-01", "2024-01-02", "2024-03-01"])
+    assert str(days) == "2024-01-01/2024-01-02,2024-01-05/2024-01-05,2024-03-01/2024-03-01"
+    assert DaySet.parse(str(days)) == days
+    assert (days.months, len(days), days.first, days.last) == (
+        ["2024-01", "2024-03"],
+        4,
+        date(2024, 1, 1),
+        date(2024, 3, 1),
+    )
 
 
 @given(st.sets(st.integers(0, 300), max_size=30), st.integers(0, 20))

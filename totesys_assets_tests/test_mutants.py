@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -22,10 +23,10 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.automation import look as look_module
 from totesys_assets.automation.decide import Request
-from totesys_assets.capture import difference
+from totesys_assets.capture import comparison, difference
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
-from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.load import merge
@@ -292,11 +293,11 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 
 def difference_by_last_updated(patch: Patch) -> None:
     newer = "incoming.last_updated > held.last_updated"
-    rewrite(patch, difference, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
+    rewrite(patch, comparison, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
 
 
 def no_deletes(patch: Patch) -> None:
-    rewrite(patch, difference, "_DIFFERENCE", "FROM leaving CROSS", "FROM (FROM leaving LIMIT 0) AS leaving CROSS")
+    rewrite(patch, comparison, "_DIFFERENCE", "FROM leaving CROSS", "FROM (FROM leaving LIMIT 0) AS leaving CROSS")
 
 
 def anchored_at_its_end(patch: Patch) -> None:
@@ -304,17 +305,20 @@ def anchored_at_its_end(patch: Patch) -> None:
 
 
 def numbers_not_compared(patch: Patch) -> None:
-    patch.setattr(difference._Comparison, "_uncertain", lambda *_: [])
+    patch.setattr(comparison.Comparison, "_uncertain", lambda *_: frozenset())
 
 
 def ledger_first(patch: Patch) -> None:
-    commit = difference._Comparison.commit
+    commit = comparison.Comparison.commit
 
-    def noted_first(comparison: difference._Comparison) -> None:
-        Ledger(comparison._lake).append(entry for entry in comparison.entries("mutant", {}) if entry.state)
-        commit(comparison)
+    def noted_first(self: comparison.Comparison) -> None:
+        asset, now = difference.asset_name(self._table), datetime.now(UTC)
+        Ledger(self._lake).append(
+            Entry(asset, key, each.state, each.rows, now, "mutant") for key, each in self._found.items()
+        )
+        commit(self)
 
-    patch.setattr(difference._Comparison, "commit", noted_first)
+    patch.setattr(comparison.Comparison, "commit", noted_first)
 
 
 def no_lock(patch: Patch) -> None:
@@ -357,7 +361,7 @@ def no_fence(patch: Patch) -> None:
 
 
 def no_order(patch: Patch) -> None:
-    patch.setattr(difference._Comparison, "_require_newest", lambda *_: None)
+    patch.setattr(comparison.Comparison, "_require_newest", lambda *_: None)
 
 
 def whole_month_replaced(patch: Patch) -> None:

@@ -11,17 +11,19 @@ from importlib import resources
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.execution.context.metadata_logging import (
     AssetMetadataHandle,
     OutputMetadataAccumulator,
     OutputMetadataHandle,
 )
+from dagster._core.utils import make_new_run_id
 
 from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.star import star_query
-from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import Lake
 
@@ -29,6 +31,8 @@ OWNERS = ["team:data-platform"]
 DEAD_LETTERS = "no_dead_letters"
 CHANGES_ONLY_TAG = "totesys/changes-only"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
+# A run of Dagster's has one range of partitions; what it covers besides is in this tag.
+OTHER_DAYS_TAG = "totesys/other-days"
 # What the lake adds to a source table, as users see it.
 _VERSION_COLUMNS = [
     dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete"),
@@ -111,27 +115,44 @@ def changes_only(context: dg.AssetExecutionContext) -> bool:
     return context.run.tags.get(CHANGES_ONLY_TAG) == "true"
 
 
-def run_days(context: dg.AssetExecutionContext) -> DayRange | None:
+def run_days(context: dg.AssetExecutionContext) -> Days | None:
     """The days that this run asks of a partitioned asset; None for an asset that is one set."""
     if not context.assets_def.partitions_def:
         return None
+    own, others = _own_days(context), context.run.tags.get(OTHER_DAYS_TAG)
+    return DaySet((*DaySet.parse(others).ranges, own)) if others else own
+
+
+def _own_days(context: dg.AssetExecutionContext) -> DayRange:
     window = context.partition_time_window
-    first, end = window.start.date(), window.end.date()
-    return DayRange(first, DayRange(first, end).last.fromordinal(end.toordinal() - 1))
+    return DayRange(window.start.date(), window.end.date() - ONE_DAY)
 
 
 def record_partitions(
-    context: dg.AssetExecutionContext, days: DayRange | None, metadata: Mapping[str, Mapping[str, Any]]
+    context: dg.AssetExecutionContext, days: Days | None, metadata: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Attach metadata to each partition of the run; returns what belongs to an asset that is one set."""
+    """Attach metadata to each partition of the run; returns what belongs to an asset that is one set.
+
+    Dagster makes the events of the run's own range; those of the other days are made here.
+    """
     if days is None:
         return dict(metadata.get(WHOLE, {}))
+    step = context.get_step_execution_context()
+    *others, own = days.ranges
+    keys = [key for each in others for key in each.keys]
+    batch = make_new_run_id()
+    for number, key in enumerate(keys, start=1):
+        # As context.log_event does it, but in one batch: an event by itself is a transaction.
+        DagsterEvent.asset_materialization(
+            step,
+            dg.AssetMaterialization(context.asset_key, metadata=metadata.get(key, {}), partition=key),
+            DagsterEventBatchMetadata(batch, is_end=number == len(keys)),
+        )
     recorded: dict[OutputMetadataHandle | AssetMetadataHandle, Mapping[str, Any]] = {
-        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): metadata.get(key, {}) for key in days.keys
+        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): metadata.get(key, {}) for key in own.keys
     }
     # What context.add_asset_metadata does for one partition after the other, each time copying and checking all that
     # was there before: with 750 days, a fifth of all that Dagster does in a run.
-    step = context.get_step_execution_context()
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=recorded)
     return {}
 

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 
 from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.catalogue.star import star_query
-from totesys_assets.days import WHOLE, DayRange, contiguous
+from totesys_assets.days import WHOLE, DayRange, Days, days_of
 from totesys_assets.resources.lake import INGESTION, PROCESSED
 from totesys_assets.transform.build import expected_states
 
 # The three groups of assets, as the first part of their keys.
 TOTESYS, STAR, WAREHOUSE = "totesys", "star", "warehouse"
 
-# Stale days this close together go into one run: a day that is not stale costs some events, a run some seconds.
+# Stale days this close together are one range: a day that is not stale costs some events, a range a condition in SQL.
 BRIDGED_DAYS = 14
-# More ranges than this and one run from the first to the last is cheaper than one each.
-MOST_RANGES = 3
+# Of more ranges than this the closest are bridged: a tag of the run names them.
+MOST_RANGES = 60
 
 Stale = dict[str, set[str]]
 
@@ -37,7 +36,7 @@ class Request:
     """
 
     assets: tuple[str, ...]
-    days: DayRange | None
+    days: Days | None
     changes_only: bool = False
 
 
@@ -47,14 +46,14 @@ def stale_partitions(
     ledger: Mapping[str, Mapping[str, Entry]],
     loaded: Mapping[str, Mapping[str, str]],
 ) -> Stale:
-    """Asset key -> partitions that are not as the source now says they should be.
+    """Asset key -> partitions that are not as the source now says they should be, in the order of the data flow.
 
     ``source``: fingerprints of the tables that could be examined (a table that could not be is left alone);
     ``ledger``: newest entries of the lake; ``loaded``: states that the warehouse holds.
     """
     stale: Stale = {}
     for name, found in source.items():
-        known = {key: entry.state for key, entry in ledger.get(f"{INGESTION}/{name}", {}).items()}
+        known = {key: entry.fingerprint for key, entry in ledger.get(f"{INGESTION}/{name}", {}).items()}
         _add(stale, f"{TOTESYS}/{name}", _differing({key: each.state for key, each in found.items()}, known))
     for name, table in catalogue.star.items():
         upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in star_query(name).sources]
@@ -78,39 +77,22 @@ def _add(stale: Stale, asset: str, partitions: set[str]) -> None:
         stale[asset] = partitions
 
 
-def requests(catalogue: Catalogue, stale: Stale) -> list[Request]:
-    """The runs that bring ``stale`` up to date: one per range of days, the unpartitioned assets with the first.
+def requests(stale: Stale) -> list[Request]:
+    """The run that brings ``stale`` up to date, or none.
 
-    What is not partitioned but made of what is (the calendar) goes with the last, when all its inputs are there.
+    It is one run, however far apart the days are: what one snapshot shows of a table becomes visible at once.
     """
-    days = {
-        date.fromisoformat(partition) for partitions in stale.values() for partition in partitions if partition != WHOLE
-    }
-    ranges = contiguous(days, BRIDGED_DAYS)
-    if len(ranges) > MOST_RANGES:
-        ranges = [DayRange(ranges[0].first, ranges[-1].last)]
-    whole = [asset for asset, partitions in stale.items() if WHOLE in partitions]
-    if not ranges:
-        return [Request(tuple(whole), None, changes_only=True)] if whole else []
-    last = [asset for asset in whole if _follows_partitions(catalogue, asset)]
-    result = []
-    for position, days_range in enumerate(ranges):
-        assets = [asset for asset, partitions in stale.items() if any(_within(key, days_range) for key in partitions)]
-        if position == 0:
-            assets += [asset for asset in whole if asset not in last]
-        if position == len(ranges) - 1:
-            assets += last
-        result.append(Request(tuple(assets), days_range, changes_only=True))
-    return result
+    if not stale:
+        return []
+    keys = {key for partitions in stale.values() for key in partitions if key != WHOLE}
+    return [Request(tuple(stale), _gathered(keys) if keys else None, changes_only=True)]
 
 
-def _within(partition: str, days: DayRange) -> bool:
-    return partition != WHOLE and date.fromisoformat(partition) in days
-
-
-def _follows_partitions(catalogue: Catalogue, asset: str) -> bool:
-    group, _, name = asset.partition("/")
-    return group != TOTESYS and any(catalogue.source[source].day_column for source in star_query(name).sources)
+def _gathered(keys: set[str]) -> Days:
+    gap = BRIDGED_DAYS
+    while len((days := days_of(keys, gap)).ranges) > MOST_RANGES:
+        gap *= 2
+    return days
 
 
 def everything(catalogue: Catalogue, days: DayRange) -> Request:

@@ -18,10 +18,10 @@ from totesys_assets.automation.decide import Request, Stale, requests, stale_par
 from totesys_assets.capture.difference import asset_name, forgotten
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import settle
-from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
-from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.days import DayRange
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
@@ -94,17 +94,26 @@ def look(
         problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
-        stale = stale_partitions(totesys.catalogue, found, _noted(totesys.catalogue, lake), warehouse.loaded())
+        noted = _noted(totesys.catalogue, lake)
+        for name, partitions in found.items():
+            if not partitions and not noted.get(asset_name(totesys.catalogue.source[name])):
+                found[name] = _never_filled(totesys.catalogue.source[name], days)
+        stale = stale_partitions(totesys.catalogue, found, noted, warehouse.loaded())
         if stale and not problems and session is not None:
             session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    return Look(requests(totesys.catalogue, stale), stale, examined, mark if clean else None, source=source)
+    return Look(requests(stale), stale, examined, mark if clean else None, source=source)
 
 
 def examine(totesys: Totesys, lake: Lake, days: DayRange) -> Examined:
     """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
     with ExitStack() as stack:
         return _examine(totesys, lake, stack.enter_context(totesys.snapshot()), days, stack)[1]
+
+
+def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:
+    """What asks for a capture of a table that never had a row: so that whoever reads the lake finds it, and empty."""
+    return {days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
 
 
 def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -> str | None:

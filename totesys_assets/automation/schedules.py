@@ -2,14 +2,22 @@
 
 import dagster as dg
 
+from totesys_assets.assets.describe import OTHER_DAYS_TAG
 from totesys_assets.automation.jobs import AUDIT, EVERYTHING
-from totesys_assets.days import partition_range
+from totesys_assets.days import Days, DaySet, partition_range
 from totesys_assets.settings import Settings
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
     """Tags that make one run cover a range of partitions."""
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def day_tags(days: Days) -> dict[str, str]:
+    """Tags of a run that covers ``days``: the last range as its partitions, the others in a tag of ours."""
+    *others, last = days.ranges
+    others_tag = {OTHER_DAYS_TAG: str(DaySet(tuple(others)))} if others else {}
+    return range_tags(last.first.isoformat(), last.last.isoformat()) | others_tag
 
 
 def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:

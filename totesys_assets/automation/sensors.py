@@ -16,9 +16,9 @@ from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import TOTESYS, WAREHOUSE, Request
 from totesys_assets.automation.jobs import AUDIT, REFRESH, REFRESH_TAG
 from totesys_assets.automation.look import Examined, look
-from totesys_assets.automation.schedules import range_tags
+from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
-from totesys_assets.days import partition_range
+from totesys_assets.days import Days, partition_range
 from totesys_assets.local.home import STOPPING_FILE, Databases
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
@@ -32,6 +32,7 @@ NOTHING_CHANGED = "Nothing changed."
 LEFT_OUT_TAG = "totesys/left-out"
 # What a refresh is about, for people: shown in the list of runs.
 TABLES_TAG, DAYS_TAG = "totesys/tables", "totesys/days"
+_SPANS_NAMED = 3
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
 # out, and the sensor ticks every 10 s.
 INTERVAL_SECONDS = 1
@@ -64,17 +65,16 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
 
     ``left_out``: what could not be examined when it was decided, and so is not in it.
     """
-    days = request.days
     return dg.RunRequest(
         job_name=REFRESH,
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
         asset_check_keys=own_checks(request.assets),
         tags=REFRESH_TAG
-        | (range_tags(days.first.isoformat(), days.last.isoformat()) if days else {})
+        | (day_tags(request.days) if request.days else {})
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
         | ({LEFT_OUT_TAG: left_out} if left_out else {})
         | {TABLES_TAG: _tables(request)}
-        | ({DAYS_TAG: str(days.first) if days.first == days.last else f"{days.first} to {days.last}"} if days else {}),
+        | ({DAYS_TAG: _days(request.days)} if request.days else {}),
     )
 
 
@@ -82,6 +82,12 @@ def _tables(request: Request) -> str:
     """The tables of ToteSys that a run is about, or where it captures none, those that it builds or loads."""
     captured = [asset for asset in request.assets if asset.startswith(f"{TOTESYS}/")]
     return ", ".join(dict.fromkeys(asset.partition("/")[2] for asset in captured or request.assets))
+
+
+def _days(days: Days) -> str:
+    spans = [str(each.first) if len(each) == 1 else f"{each.first} to {each.last}" for each in days.ranges]
+    few = ", ".join(spans[-_SPANS_NAMED:])
+    return few if len(spans) <= _SPANS_NAMED else f"{few} and {len(spans) - _SPANS_NAMED} ranges before"
 
 
 def fail_dead_runs(

@@ -1,7 +1,7 @@
-"""Changes: which rows must be read to bring a table up to date, when not all of them must be.
+"""Changes: what must be read to bring a table up to date, when not all of it must be.
 
-Belongs here: telling by transaction ids which rows of the stale days may have been written since they were captured,
-and by numbers of rows on which days something is gone. Does not belong here: comparing rows, which is difference.py.
+Belongs here: which days are stale, and telling by transaction ids which of their rows may have been written since they
+were captured. Does not belong here: comparing rows, which is comparison.py.
 
 A row that was written after a capture bears a transaction id that the capture's snapshot did not know to be finished:
 ``anchor`` or later. So the rows of a day that was captured are those that the lake holds, less those that are gone,
@@ -11,15 +11,12 @@ doubt (another server, another structure, no anchor, too far round the circle) i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 
 from totesys_assets.capture.fingerprint import Fingerprint, origin
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.days import WHOLE, DayRange, contiguous
-from totesys_assets.resources.engine import CHUNK_ROWS
 from totesys_assets.resources.totesys import Snapshot
 
 _CIRCLE = 2**32
@@ -27,42 +24,50 @@ _CIRCLE = 2**32
 
 @dataclass(frozen=True)
 class Changes:
-    """What to read: the rows ``written`` (an SQL condition) on the ``stale`` partitions, and all rows of the ``whole``.
+    """What to read: the rows ``written`` (an SQL condition) on the ``dated`` partitions, and all rows of the ``whole``.
 
-    ``whole`` are those of the stale partitions of which it is not known when they were captured.
+    The two are all that is stale; of the ``whole`` it is not known when they were captured.
     """
 
     written: str
-    stale: frozenset[str]
+    dated: frozenset[str]
     whole: frozenset[str]
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The partitions to look at."""
+        return self.dated | self.whole
+
+    def all_read(self) -> Changes:
+        """The same partitions, and all of their rows."""
+        return Changes("false", frozenset(), self.stale)
+
+
+def all_of(partitions: Sequence[str]) -> Changes:
+    """All rows of all ``partitions``, as if nothing were known of them."""
+    return Changes("false", frozenset(), frozenset(partitions))
 
 
 def changes(
     snapshot: Snapshot,
     table: Table,
-    partitions: list[str],
+    partitions: Sequence[str],
     found: Mapping[str, Fingerprint],
     known: Mapping[str, Entry],
-) -> Changes | None:
-    """The changes on ``partitions`` since they were captured, as the ledger knows it. None: read everything."""
+) -> Changes:
+    """The changes on ``partitions`` since they were captured, as the ledger knows it."""
     prefix = origin(snapshot, table)
-    stale = {each for each in partitions if _state(found, each) != _state(known, each)}
+    stale = {each for each in partitions if is_stale(each, found, known)}
     dated = {each for each in stale if each in known and known[each].anchor and known[each].state.startswith(prefix)}
-    whole = stale - dated
-    if (stale and not dated) or sum(found[each].rows for each in whole if each in found) > CHUNK_ROWS:
-        return None  # to be read piece by piece
     anchor = min((known[each].anchor for each in dated), default=snapshot.xmax)
     width = snapshot.xmax - anchor
-    if not 0 <= width < _CIRCLE // 2:
-        return None
+    if not dated or not 0 <= width < _CIRCLE // 2:
+        return all_of(sorted(stale))
     written = f"(xmin::text::bigint - {anchor % _CIRCLE} + {_CIRCLE}) % {_CIRCLE} < {width}"
-    return Changes(written, frozenset(stale), frozenset(whole))
+    return Changes(written, frozenset(dated), frozenset(stale - dated))
 
 
-def _state(states: Mapping[str, Fingerprint] | Mapping[str, Entry], partition: str) -> str:
-    return states[partition].state if partition in states else ""
-
-
-def ranges(partitions: frozenset[str]) -> list[DayRange]:
-    """The days of partition keys, as few ranges."""
-    return contiguous(date.fromisoformat(each) for each in partitions if each != WHOLE)
+def is_stale(partition: str, found: Mapping[str, Fingerprint], known: Mapping[str, Entry]) -> bool:
+    """True when the source has a partition in another state than the ledger knows it in."""
+    now = found[partition].state if partition in found else ""
+    return now != (known[partition].fingerprint if partition in known else "")

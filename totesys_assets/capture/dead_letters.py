@@ -37,17 +37,27 @@ def source_rules(table: Table, days: DayRange) -> Iterator[tuple[Column, str, st
     """(column, PostgreSQL condition, reason) of values that must be caught in the source.
 
     DuckDB reads numeric NaN as 0.00 and cannot tell a timestamp of the far past or future: neither may be believed.
+    The day comes first: what has none is known by that, see ``is_outside``.
     """
+    if table.day_column:
+        name = quoted(table.day_column)
+        outside = f"NOT ({name} >= {literal(days.first.isoformat())} AND {name} < {literal(days.end.isoformat())})"
+        reason = f"lies outside the days from {days.first} to tomorrow that have a partition"
+        yield table.by_name[table.day_column], outside, reason
     for column in table.columns:
         name = quoted(column.name)
         if column.type.startswith("numeric"):
             yield column, f"{name} = 'NaN'", "is not a number"
         elif column.name == table.day_column:
-            outside = f"NOT ({name} >= {literal(days.first.isoformat())} AND {name} < {literal(days.end.isoformat())})"
-            yield column, outside, f"lies outside the days from {days.first} to tomorrow that have a partition"
+            continue
         elif column.type.startswith("timestamp"):
             outside = f"NOT ({name} >= '0001-01-01' AND {name} < '9999-12-31 23:59:59.9995')"
             yield column, outside, "is no time between the years 1 and 9999"
+
+
+def is_outside(table: Table) -> str:
+    """DuckDB condition of ``_broken``, made of ``source_rules``: the row lies on no day that has a partition."""
+    return f"starts_with(_broken, {literal(f'{table.day_column}{_SEPARATOR}')})"
 
 
 def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:
@@ -115,10 +125,10 @@ def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partit
         append(held, changes.to_batches(), SCHEMA, f"capture:{table.name}")
 
 
-def open_keys(lake: Lake, table: Table) -> list[str]:
-    """Keys of the rows of ``table`` that are among the dead letters."""
-    letters = open_dead_letters(lake).select(["table_name", "row_key"])
-    return sorted({row["row_key"] for row in letters.to_pylist() if row["table_name"] == table.name})
+def open_keys(lake: Lake, table: Table) -> list[tuple[str, str]]:
+    """Keys and partitions of the rows of ``table`` that are among the dead letters."""
+    letters = open_dead_letters(lake).select(["table_name", "row_key", "partition"]).to_pylist()
+    return [(row["row_key"], row["partition"]) for row in letters if row["table_name"] == table.name]
 
 
 def open_dead_letters(lake: Lake) -> pa.Table:

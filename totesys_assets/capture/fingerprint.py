@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.stages import FINGERPRINT, stage
@@ -27,6 +27,9 @@ FROM (
 ) AS days
 GROUP BY 1
 """
+
+# More ranges of days than this are asked for day by day.
+_FEW_RANGES = 8
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,25 @@ def _partition_sql(moment: str, days: DayRange) -> str:
     return f"CASE WHEN {moment} >= {first} AND {moment} < {end} THEN to_char({moment}, 'YYYY-MM-DD') ELSE {first} END"
 
 
-def within_sql(table: Table, days: DayRange) -> str:
+def within_sql(table: Table, days: Days) -> str:
     """PostgreSQL condition of the rows created on ``days``."""
     column = quoted(str(table.day_column))
-    return f"({column} >= {literal(days.first.isoformat())} AND {column} < {literal(days.end.isoformat())})"
+    if len(days.ranges) > _FEW_RANGES:  # a list is looked up by its hash
+        return f"{column}::date IN ({', '.join(literal(key) for key in days.keys)})"
+    ranges = (
+        f"({column} >= {literal(each.first.isoformat())} AND {column} < {literal(each.end.isoformat())})"
+        for each in days.ranges
+    )
+    return f"({' OR '.join(ranges)})"
 
 
-def fingerprints(
-    snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | None = None
-) -> dict[str, Fingerprint]:
+def examined_sql(table: Table, days: Days, all_days: DayRange) -> str:
+    """PostgreSQL condition of the rows examined with ``days``: with the first one, those that have no partition."""
+    within = within_sql(table, days)
+    return f"({within} OR {within_sql(table, all_days)} IS NOT TRUE)" if all_days.first in days else within
+
+
+def fingerprints(snapshot: Snapshot, table: Table, days: DayRange, only: Days | None = None) -> dict[str, Fingerprint]:
     """Fingerprint of every partition that has rows, by partition key. ``days`` is the range of all partitions.
 
     ``only``: those of some days are enough. One sequential scan in the source, unless the snapshot was asked before.
@@ -78,12 +91,10 @@ def fingerprints(
     return {partition: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for partition, rows, hash_ in scanned}
 
 
-def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: DayRange | None) -> list[tuple[str, int, str]]:
+def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: Days | None) -> list[tuple[str, int, str]]:
     within = "true"
     if only is not None and table.day_column:
-        within = within_sql(table, only)
-        if days.first in only:  # and with it what has no partition
-            within += f" OR {within_sql(table, days)} IS NOT TRUE"
+        within = examined_sql(table, only, days)
     sql = _FINGERPRINT.format(
         partition=_partition_sql("day", days) if table.day_column else literal(WHOLE),
         day=f"{quoted(table.day_column)}::date" if table.day_column else "NULL",

@@ -39,14 +39,18 @@ _SCHEMA = pa.schema(_COLUMNS)
 _DESCRIPTION = "One row per partition that a stage brought up to date"
 
 
+# The state of a partition that lost its last row: its versions are still there, and are built and loaded as any others.
+EMPTY = "empty"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One partition of one asset, as a stage left it.
 
-    ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; empty for a
-    partition without rows. ``rows`` are its current rows; the other counts are versions added by this capture, and of
-    these, the ones ``missed`` by the fingerprint: it had not changed. What was written after the capture bears a
-    transaction id of ``anchor`` or later; 0 where that is not known.
+    ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; EMPTY for a
+    partition that lost its rows, nothing for one of which nothing is held. ``rows`` are its current rows; the other
+    counts are versions added by this capture, and of these, the ones ``missed`` by the fingerprint: it had not changed.
+    What was written after the capture bears a transaction id of ``anchor`` or later; 0 where that is not known.
     """
 
     asset: str
@@ -61,6 +65,11 @@ class Entry:
     rejected: int = 0
     missed: int = 0
     anchor: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """The source's fingerprint, which a partition without rows has not."""
+        return "" if self.state == EMPTY else self.state
 
     @property
     def content(self) -> str:

@@ -20,8 +20,9 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLa
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from totesys_assets.assets.describe import CHANGES_ONLY_TAG
+from totesys_assets.assets.describe import CHANGES_ONLY_TAG, OTHER_DAYS_TAG
 from totesys_assets.automation.jobs import AUDIT, COMPACT, EVERYTHING
+from totesys_assets.days import DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.launch.launcher import WarmRunLauncher, host_of
 from totesys_assets.resources.engine import one_line
@@ -70,7 +71,8 @@ def _days(run: DagsterRun) -> int:
         last = date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_END_TAG])
     except (KeyError, ValueError):
         return 1
-    return (last - first).days + 1
+    others = run.tags.get(OTHER_DAYS_TAG)
+    return (last - first).days + 1 + (len(DaySet.parse(others)) if others else 0)
 
 
 class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
-from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
@@ -82,7 +82,7 @@ def load(
     lake: Lake,
     table: Table,
     *,
-    days: DayRange | None,
+    days: Days | None,
     run_id: str,
     changes_only: bool = False,
 ) -> Loaded:
@@ -149,10 +149,12 @@ def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: 
     return {partition: (state, count) for partition, state, count in rows}
 
 
-def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: DayRange | None) -> str:
+def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
     """The star's rows of ``days``, as what an SQL FROM takes."""
     source = register(connection, "star_files", star, days)
-    within = f"{table.day_column} BETWEEN DATE '{days.first}' AND DATE '{days.last}'" if days is not None else "true"
+    ranges = days.ranges if days is not None else ()
+    conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
+    within = f"({' OR '.join(conditions)})" if conditions else "true"
     if days is not None and not table.is_fact:
         gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()
         if gone != (0,):

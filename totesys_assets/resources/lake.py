@@ -37,7 +37,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, catalogue, lake_schema
-from totesys_assets.days import DayRange
+from totesys_assets.days import Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.engine import BATCH_ROWS, one_line, quoted
 from totesys_assets.stages import LAKE, count, stage
@@ -185,7 +185,7 @@ def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
     return table
 
 
-def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: DayRange | None = None) -> str:
+def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: Days | None = None) -> str:
     """Make a table's state readable in DuckDB under ``name``, only the months of ``days`` where given.
 
     Returns the quoted name. Nothing is read yet: DuckDB pulls the columns and rows that a query asks for.
@@ -250,12 +250,15 @@ def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:
     return pc.min(least).as_py(), pc.max(greatest).as_py()
 
 
-def lies_within(table: DeltaTable, column: str, days: DayRange) -> bool:
+def lies_within(table: DeltaTable, column: str, days: Days) -> bool:
     """True when all rows of a table have their ``column``, a date or a timestamp, on ``days``, as its files note it."""
     if not table.file_uris():
         return True
     found = bounds(table, column)
-    return found is not None and all((each.date() if isinstance(each, datetime) else each) in days for each in found)
+    if found is None:
+        return False
+    least, greatest = (each.date() if isinstance(each, datetime) else each for each in found)
+    return any(least in each and greatest in each for each in days.ranges)
 
 
 def microseconds(moment: datetime) -> int:

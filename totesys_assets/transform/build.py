@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
-from totesys_assets.days import WHOLE, DayRange, chunks
+from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS, quoted
@@ -100,7 +100,7 @@ def build(
     catalogue: Catalogue,
     table: Table,
     *,
-    days: DayRange | None,
+    days: Days | None,
     run_id: str,
     changes_only: bool = False,
 ) -> Built:
@@ -124,7 +124,7 @@ def build(
 
 
 def _build_once(
-    lake: Lake, catalogue: Catalogue, table: Table, days: DayRange | None, run_id: str, *, changes_only: bool
+    lake: Lake, catalogue: Catalogue, table: Table, days: Days | None, run_id: str, *, changes_only: bool
 ) -> Built:
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
@@ -201,15 +201,15 @@ class _Star:
             append(self._target, self._rows(), self._schema, _WRITER, self._marks(until))
         return True
 
-    def replace(self, days: DayRange | None, rows: Mapping[str, int]) -> None:
+    def replace(self, days: Days | None, rows: Mapping[str, int]) -> None:
         """Make ``days`` anew (None: everything); ``rows`` are the source's rows per partition."""
-        pieces: Iterable[DayRange | None] = [days]
+        pieces: Iterable[Days | None] = [days]
         if days is not None and not self._query.is_row_by_row:
             pieces = chunks(days, rows, CHUNK_ROWS)
         batches = chain.from_iterable(self._piece(piece) for piece in pieces)
         replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
 
-    def _piece(self, piece: DayRange | None) -> Iterator[pa.RecordBatch]:
+    def _piece(self, piece: Days | None) -> Iterator[pa.RecordBatch]:
         create_schemas(self._connection, self._catalogue, self._sources, piece)
         yield from self._rows()
 
@@ -220,7 +220,7 @@ class _Star:
             self._schema,
         )
 
-    def _replaced(self, days: DayRange | None) -> dict[str, int]:
+    def _replaced(self, days: Days | None) -> dict[str, int]:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""
         if not self._query.is_row_by_row or days is None:
             return {}
@@ -250,13 +250,14 @@ class _Star:
         return {each.isoformat(): count for each, count in found}
 
 
-def _predicate(table: Table, days: DayRange | None) -> str | None:
+def _predicate(table: Table, days: Days | None) -> str | None:
     if days is None:
         return None
     # The month says the same twice over; it lets delta-rs leave other folders alone.
-    return (
-        f"{table.day_column} >= '{days.first}' AND {table.day_column} <= '{days.last}' "
-        f"AND {MONTH} >= '{days.months[0]}' AND {MONTH} <= '{days.months[-1]}'"
+    return " OR ".join(
+        f"({table.day_column} >= '{each.first}' AND {table.day_column} <= '{each.last}' "
+        f"AND {MONTH} >= '{each.months[0]}' AND {MONTH} <= '{each.months[-1]}')"
+        for each in days.ranges
     )
 
 
@@ -275,7 +276,7 @@ def create_schemas(
     connection: duckdb.DuckDBPyConnection,
     catalogue: Catalogue,
     sources: Mapping[str, DeltaTable],
-    days: DayRange | None,
+    days: Days | None,
     *,
     as_of: datetime | None = None,
     since: int | None = None,
@@ -297,7 +298,8 @@ def create_schemas(
         conditions = ["true"]
         if days is not None and table.day_column:
             day = quoted(table.day_column)
-            conditions.append(f"{day} >= TIMESTAMP '{days.first}' AND {day} < TIMESTAMP '{days.end}'")
+            ranges = (f"({day} >= TIMESTAMP '{each.first}' AND {day} < TIMESTAMP '{each.end}')" for each in days.ranges)
+            conditions.append(f"({' OR '.join(ranges)})")
         if as_of is not None:
             conditions.append(f"{RECORDED_AT} <= {moment_sql(microseconds(as_of))}")
         if since is not None:

@@ -32,7 +32,7 @@ import totesys_assets.commands  # noqa: F401 - imported for those that are forke
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute
-from totesys_assets.capture.difference import _Comparison
+from totesys_assets.capture.comparison import Comparison
 from totesys_assets.days import partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.local.postgres import EmbeddedServer
@@ -139,13 +139,13 @@ class Set:
 
 def slow_reads() -> None:
     """Arm this process: the source takes a second for every row that is read to be compared."""
-    query = _Comparison._source_query
+    query = Comparison._source_query
 
-    def slow(self: _Comparison, where: str) -> tuple[str, str]:
+    def slow(self: Comparison, where: str) -> tuple[str, str]:
         condition = where.removeprefix("WHERE ") or "true"
         return query(self, f"WHERE ({condition}) AND pg_sleep(1) IS NOT NULL")
 
-    _Comparison._source_query = slow  # type: ignore[method-assign]
+    Comparison._source_query = slow  # type: ignore[method-assign]
 
 
 def meet(barrier: Barrier) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from totesys_assets.days import DayRange
+from totesys_assets.days import DayRange, Days
 from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, DIMENSIONS, WHOLE, Mapped, Row, State, day_of, is_dead
 
 # A row is known by its key and the day it was created on (WHOLE in a table that is one set).
@@ -51,7 +51,7 @@ class Model:
         """Where a row with a partition belongs."""
         return key, (day_of(row, self.days) or "") if table in BY_DAY else WHOLE
 
-    def capture(self, table: str, days: DayRange | None, state: State) -> Counter[str]:
+    def capture(self, table: str, days: Days | None, state: State) -> Counter[str]:
         """Add what a capture of ``days`` (None: all of them) must add; returns the versions by operation."""
         self._moment += 1
         added: Counter[str] = Counter()
@@ -72,7 +72,7 @@ class Model:
                     model.dead[partition].add(key)
         return added
 
-    def pending(self, table: str, days: DayRange | None, state: State) -> list[tuple[Place, Version]]:
+    def pending(self, table: str, days: Days | None, state: State) -> list[tuple[Place, Version]]:
         """What a capture would add."""
         return list(self._difference(table, self._wanted(table, days), state))
 
@@ -80,7 +80,7 @@ class Model:
         """The partition with which a row is examined: rows that belong nowhere with the first day."""
         return (day_of(row, self.days) or str(self.days.first)) if table in BY_DAY else WHOLE
 
-    def _wanted(self, table: str, days: DayRange | None) -> set[str]:
+    def _wanted(self, table: str, days: Days | None) -> set[str]:
         return set((days or self.days).keys) if table in BY_DAY else {WHOLE}
 
     def _difference(self, table: str, wanted: set[str], state: State) -> list[tuple[Place, Version]]:
@@ -100,11 +100,8 @@ class Model:
             key, day = place
             if day not in wanted or (key in good and self.place(table, key, good[key]) == place):
                 continue
-            if key in rows and key not in good:
-                # Turned bad: its last good version stands, unless it is bad on a day that was not looked at.
-                bad_day = self.partition(table, rows[key]) if day_of(rows[key], self.days) else None
-                if table not in BY_DAY or bad_day is None or bad_day in wanted:
-                    continue
+            if key in rows and self.place(table, key, rows[key]) == place:
+                continue  # turned bad: its last good version stands for as long as it is on that day
             result.append((place, Version("delete", row)))
         return result
 
