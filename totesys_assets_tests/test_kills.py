@@ -19,7 +19,7 @@ DIFFERENCE = "totesys_assets.capture.difference"
 LEDGER = "totesys_assets.capture.ledger"
 BUILD = "totesys_assets.transform.build"
 LAKE = "totesys_assets.resources.lake"
-SERVER = "totesys_assets.resources.warehouse"
+SERVER, SCHEMA = "totesys_assets.resources.warehouse", "totesys_assets.resources.warehouse_schema"
 MERGE = "totesys_assets.load.merge"
 ONE_ROW = (("totesys_assets.resources.engine:BATCH_ROWS", 1),)
 TIDY = ((f"{LAKE}:MOST_FILES", 1),)
@@ -32,11 +32,11 @@ FIRST = [
     Kill("after", f"{DIFFERENCE}:append", having="capture:payment"),
     Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/dim_staff"),
     Kill("after", f"{BUILD}:replace", 8),
-    Kill("before", f"{SERVER}:Warehouse._migrate_table", 5),
-    Kill("after", f"{SERVER}:Warehouse._apply"),
+    Kill("before", f"{SCHEMA}:_migrate_table", 5),
+    Kill("after", f"{SCHEMA}:_apply"),
     Kill("after", f"{SERVER}:Warehouse.migrate"),
-    Kill("before", f"{MERGE}:run", having="DROP CONSTRAINT"),
-    Kill("before", f"{MERGE}:run", having="ADD CONSTRAINT"),
+    Kill("before", f"{MERGE}:_fill_fact", having="fact_payment"),
+    Kill("after", f"{MERGE}:_fill_fact", having="fact_payment"),
     Kill("after", f"{MERGE}:_note", having="fact_sales_order"),
     Kill("after", f"{WAREHOUSE}:load", having="fact_sales_order"),
 ]

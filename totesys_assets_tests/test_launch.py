@@ -94,7 +94,11 @@ class Daemon:
         with psycopg.connect(self.platform.warehouse_url) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(7083379, hashtext('public'))")
             run_id = launch()
-            waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            # It asks again and again.
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND state = 'idle in transaction' AND query LIKE '%pg_try_advisory_xact_lock%'"
+            )
             with psycopg.connect(self.platform.warehouse_url, autocommit=True) as other:
                 wait_for(lambda: other.execute(waits).fetchone() != (0,), 60)
             yield run_id

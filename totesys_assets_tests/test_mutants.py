@@ -31,7 +31,7 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.load import merge
 from totesys_assets.resources import lake as lake_module
-from totesys_assets.resources import warehouse as warehouse_module
+from totesys_assets.resources import locks
 from totesys_assets.resources.lake import Lake, recorded_until
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
@@ -225,8 +225,13 @@ def two_loads_at_once(world: World) -> None:
 
 
 def waits_for_lock(world: World) -> bool:
+    """Who waits asks for the lock again and again, and has none."""
     with psycopg.connect(world.warehouse_url) as connection:
-        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        query = (
+            "SELECT count(*) FROM pg_stat_activity AS who WHERE datname = current_database() "
+            "AND state = 'idle in transaction' AND query LIKE '%pg_try_advisory_xact_lock%' "
+            "AND NOT EXISTS (SELECT FROM pg_locks WHERE pid = who.pid AND locktype = 'advisory')"
+        )
         return connection.execute(query).fetchone() != (0,)
 
 
@@ -322,13 +327,7 @@ def ledger_first(patch: Patch) -> None:
 
 
 def no_lock(patch: Patch) -> None:
-    run = warehouse_module.run
-
-    def run_without(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-        if "pg_advisory_xact_lock" not in statement:
-            run(connection, statement)
-
-    patch.setattr(warehouse_module, "run", run_without)
+    patch.setattr(locks, "wait", lambda *_: None)
 
 
 def facts_updated(patch: Patch) -> None:

@@ -59,8 +59,7 @@ class Observed:
     def __init__(self, stack: ExitStack, totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange) -> None:
         self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, days, lake, warehouse.schema
         self._totesys = totesys
-        self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect())
-        self.warehouse.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
         self.warehouse.execute(_SESSION)
         self._loaded = warehouse.states(self.warehouse)
         if not self._loaded:

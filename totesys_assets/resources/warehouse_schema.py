@@ -1,0 +1,276 @@
+"""The warehouse's tables, views and comments: creating and migrating them.
+
+Belongs here: every DDL statement on the warehouse. Does not belong here: what the tables and columns are, which is the
+catalogue; sessions (warehouse.py); loading (load/).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import psycopg
+from psycopg import sql
+
+from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
+from totesys_assets.errors import PlatformError, SchemaDrift
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.warehouse_notes import Connection, exists
+
+_LEDGER = """
+CREATE TABLE IF NOT EXISTS {schema}._ledger (
+    table_name text NOT NULL,
+    partition text NOT NULL,
+    state text NOT NULL,
+    rows bigint NOT NULL,
+    run_id text NOT NULL,
+    loaded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (table_name, partition)
+);
+COMMENT ON TABLE {schema}._ledger IS 'What was loaded, committed together with the rows';
+CREATE TABLE IF NOT EXISTS {schema}._migration (digest text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+COMMENT ON TABLE {schema}._migration IS 'Versions of the schema that were applied here';
+"""
+
+# A row is one fact for as long as it stays within its day; if its created_at ever changes, it leaves one day (delete)
+# and arrives at another (insert).
+_CURRENT = """
+CREATE OR REPLACE VIEW {view} AS
+SELECT * FROM (
+    SELECT DISTINCT ON ({key}) * FROM (
+        SELECT DISTINCT ON ({key}, created_date) * FROM {table}
+        ORDER BY {key} DESC, created_date DESC, _recorded_at DESC
+    ) AS newest
+    WHERE _operation <> 'delete'
+    ORDER BY {key}, _recorded_at DESC, created_date DESC
+) AS present
+"""
+# left_at: when the row was next recorded on the same day. days_present: on how many days it is, from that instant on.
+# A departure from one day is no version of a row that is on another. What current_ shows comes first of a key's
+# records, and of a key that it does not show, the last departure. The table's own columns come last and in the order of
+# the table, for PostgreSQL replaces a view only by one that has more columns at its end.
+_HISTORY = """
+CREATE OR REPLACE VIEW {view} AS
+SELECT _recorded_at AS valid_from,
+    CASE WHEN place = 1 THEN NULL ELSE least(next_recorded_at, left_at) END AS valid_to,
+    place = 1 AS is_current, _operation = 'delete' AS is_deleted, {columns}
+FROM (
+    SELECT *, lead(_recorded_at) OVER (PARTITION BY {key} ORDER BY _recorded_at, _operation <> 'delete')
+        AS next_recorded_at,
+        row_number() OVER (PARTITION BY {key} ORDER BY _operation = 'delete' OR left_at IS NOT NULL,
+            _recorded_at DESC, created_date DESC) AS place
+    FROM (
+        SELECT *, sum(step) OVER (PARTITION BY {key} ORDER BY _recorded_at) AS days_present
+        FROM (
+            SELECT *, lead(_recorded_at) OVER own_day AS left_at,
+                (_operation <> 'delete')::int
+                    - coalesce((lag(_operation) OVER own_day <> 'delete')::int, 0) AS step
+            FROM {table}
+            WINDOW own_day AS (PARTITION BY {key}, created_date ORDER BY _recorded_at)
+        ) AS records
+    ) AS counted
+    WHERE _operation <> 'delete' OR days_present = 0
+) AS versions
+"""
+_CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of those that are in ToteSys."
+_HISTORY_COMMENT = (
+    "{what} as they came to be, one row per version, with the time in which it was valid. As they were at a moment: "
+    "valid_from <= moment AND (valid_to > moment OR valid_to IS NULL) AND NOT is_deleted. As they are now: is_current "
+    "AND NOT is_deleted, or the view current_{subject}."
+)
+_VALIDITY = {
+    "valid_from": "when this version was first seen; the version is valid from then on",
+    "valid_to": "when the next version, or its end, was first seen; empty for the last version. Ask for "
+    "valid_to > moment OR valid_to IS NULL",
+    "is_current": "true for the last version of each row: how it is now, or, where is_deleted is true too, that it is "
+    "gone. Ask for is_current AND NOT is_deleted to get what is in ToteSys now",
+    "is_deleted": "true for a version that says that the row is gone from ToteSys; its other columns are as they were "
+    "last. Ask for NOT is_deleted to leave such versions out",
+}
+# The specification's list of tables has this name; every diagram of it has the singular.
+_PLURAL = "fact_purchase_orders"
+
+
+def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+    """Create what is missing, add columns that are new, refuse what differs. False when nothing was to be done.
+
+    In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
+    catalogue says, PlatformError when something is to be done and the login may not do it.
+    """
+    wanted = list(_stated(schema, catalogue, {}))
+    digest = hashlib.sha256("\n".join(str(part) for part in wanted).encode()).hexdigest()
+    if _is_applied(connection, schema, digest):
+        return False
+    try:
+        _apply(connection, schema, catalogue, digest)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PlatformError(
+            f'The login of WAREHOUSE_URL may not create or change the warehouse in schema "{schema}": '
+            f"{engine.one_line(error)}. Run `totesys migrate` with the owner's login in WAREHOUSE_URL (see "
+            "deploy/sql/warehouse_roles.sql), grant this one CREATE on the schema, or set WAREHOUSE_SCHEMA."
+        ) from None
+    return True
+
+
+def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
+    if not exists(connection, schema, "_migration"):
+        return False
+    query = sql.SQL("SELECT digest FROM {}._migration ORDER BY applied_at DESC LIMIT 1")
+    return bool(connection.execute(query.format(sql.Identifier(schema))).fetchone() == (digest,))
+
+
+def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
+    name = sql.Identifier(schema)
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+    connection.execute(sql.SQL(_LEDGER).format(schema=name))
+    for table in catalogue.star.values():
+        _migrate_table(connection, schema, table)
+    held = {table: list(_columns(connection, schema, table)) for table in catalogue.star}
+    for statement in _stated(schema, catalogue, held):
+        connection.execute(statement)
+    if connection.info.server_version >= 180000:
+        _declare_references(connection, schema, catalogue)
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {}._migration (digest) VALUES (%s) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
+        ).format(name),
+        [digest],
+    )
+
+
+def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
+    name = sql.Identifier(schema, table.name)
+    if not exists(connection, schema, table.name):
+        columns = sql.SQL(",\n    ").join(_definition(column) for column in table.columns)
+        connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
+        for statement in _keys(schema, table):
+            connection.execute(statement)
+        return
+    found = _columns(connection, schema, table.name)
+    for column in table.columns:
+        if column.name not in found:
+            _add_column(connection, schema, table, column)
+        elif found[column.name] != column.type:
+            raise SchemaDrift(
+                f'Column "{column.name}" of the warehouse\'s "{schema}"."{table.name}" is '
+                f"{found[column.name]} instead of {column.type}. Set WAREHOUSE_SCHEMA to a schema of the "
+                "platform's own, or change the column back."
+            )
+
+
+def _columns(connection: Connection, schema: str, table: str) -> dict[str, str]:
+    """Names and types of a table's columns, in its own order."""
+    query = (
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    )
+    return {
+        str(column): str(type_) for column, type_ in connection.execute(query, [f"{quoted(schema)}.{quoted(table)}"])
+    }
+
+
+def _keys(schema: str, table: Table) -> Iterator[sql.Composed]:
+    keys: list[tuple[str, str, tuple[str, ...]]] = [("pkey", "PRIMARY KEY", (table.key,))]
+    keys += [("version_key", "UNIQUE", table.version_key)] if table.is_fact else []
+    for suffix, kind, columns in keys:
+        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
+            sql.Identifier(schema, table.name),
+            sql.Identifier(f"{table.name}_{suffix}"),
+            sql.SQL(kind),
+            sql.SQL(", ").join(sql.Identifier(column) for column in columns),
+        )
+
+
+def _add_column(connection: Connection, schema: str, table: Table, column: Column) -> None:
+    name = sql.Identifier(schema, table.name)
+    try:
+        connection.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
+    except psycopg.errors.NotNullViolation:
+        raise SchemaDrift(
+            f'Column "{column.name}" is new and may not be NULL, but the rows of the warehouse\'s "{schema}".'
+            f'"{table.name}" have no value for it. Set WAREHOUSE_SCHEMA to a new schema: the next refresh fills it '
+            "from the lake."
+        ) from None
+
+
+def _definition(column: Column) -> sql.Composed:
+    return sql.SQL("{} {}{}{}").format(
+        sql.Identifier(column.name),
+        sql.SQL(column.type),
+        sql.SQL(" GENERATED ALWAYS AS IDENTITY" if column.is_identity else ""),
+        sql.SQL("" if column.nullable else " NOT NULL"),
+    )
+
+
+def _stated(schema: str, catalogue: Catalogue, held: dict[str, list[str]]) -> Iterator[sql.Composed]:
+    """Comments and views: what may be stated again and again. ``held`` has the columns of tables in their order."""
+    for table in catalogue.star.values():
+        yield from _comments(schema, "TABLE", table.name, table.description, _described(table))
+        if table.is_fact:
+            yield from _views(schema, table, held.get(table.name, [*table.by_name]))
+    plural = catalogue.star[_PLURAL.removesuffix("s")]
+    yield sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT * FROM {}").format(
+        sql.Identifier(schema, _PLURAL), sql.Identifier(schema, plural.name)
+    )
+    description = f"The table {plural.name} under its other name: the same records, all versions of them."
+    yield from _comments(schema, "VIEW", _PLURAL, description, _described(plural))
+
+
+def _described(table: Table) -> dict[str, str]:
+    return {column.name: column.description for column in table.columns}
+
+
+def _comments(schema: str, kind: str, name: str, text: str, columns: dict[str, str]) -> Iterator[sql.Composed]:
+    yield sql.SQL("COMMENT ON {} {} IS {}").format(sql.SQL(kind), sql.Identifier(schema, name), sql.Literal(text))
+    # In one statement for all columns: there are hundreds of them.
+    yield sql.SQL("; ").join(
+        sql.SQL("COMMENT ON COLUMN {} IS {}").format(sql.Identifier(schema, name, column), sql.SQL(literal(comment)))
+        for column, comment in columns.items()
+    )
+
+
+def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Composed]:
+    subject, what = (
+        table.name.removeprefix("fact_"),
+        f"{table.name.removeprefix('fact_').replace('_', ' ').capitalize()}s",
+    )
+    views = (
+        ("current", _CURRENT, _CURRENT_COMMENT, _described(table)),
+        ("history", _HISTORY, _HISTORY_COMMENT, {**_VALIDITY, **_described(table)}),
+    )
+    for prefix, template, comment, described in views:
+        yield sql.SQL(template).format(
+            view=sql.Identifier(schema, f"{prefix}_{subject}"),
+            table=sql.Identifier(schema, table.name),
+            key=sql.Identifier(table.version_key[0]),
+            columns=sql.SQL(", ").join(sql.Identifier(column) for column in columns),
+        )
+        text = comment.format(what=what, subject=subject)
+        yield from _comments(schema, "VIEW", f"{prefix}_{subject}", text, described)
+
+
+def _declare_references(connection: Connection, schema: str, catalogue: Catalogue) -> None:
+    """Tell BI tools how the star hangs together, where PostgreSQL can do so without enforcing it (18 and later).
+
+    Enforced, one dead-lettered dimension row would stop every fact that refers to it.
+    """
+    for table in catalogue.star.values():
+        for column in table.columns:
+            if column.references is None:
+                continue
+            constraint = f"{table.name}_{column.name}_fkey"
+            if connection.execute(
+                "SELECT 1 FROM pg_constraint WHERE conname = %s AND connamespace = %s::regnamespace",
+                [constraint, quoted(schema)],
+            ).fetchone():
+                continue
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} NOT ENFORCED").format(
+                    sql.Identifier(schema, table.name),
+                    sql.Identifier(constraint),
+                    sql.Identifier(column.name),
+                    sql.Identifier(schema, column.references),
+                )
+            )
