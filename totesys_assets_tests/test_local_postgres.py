@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import psycopg
 import pytest
 
 from totesys_assets.local import postgres
-from totesys_assets.local.postgres import EmbeddedError, EmbeddedServer, lease
+from totesys_assets.local.lease import lease
+from totesys_assets.local.locks import Report
+from totesys_assets.local.postgres import EmbeddedError, EmbeddedServer
 
 QUICK = {"fsync": "off"}
 
@@ -27,7 +30,8 @@ from pathlib import Path
 # The package without what its __init__ brings (DuckDB, PyArrow): more than a second for each process.
 sys.modules["totesys_assets"] = package = types.ModuleType("totesys_assets")
 package.__path__ = [sys.argv[1]]
-from totesys_assets.local.postgres import EmbeddedServer, lease
+from totesys_assets.local.lease import lease
+from totesys_assets.local.postgres import EmbeddedServer
 
 server = EmbeddedServer(Path(sys.argv[2]), {"fsync": "off"})
 with lease([server], Path(sys.argv[3])):
@@ -215,6 +219,29 @@ def test_the_end_of_the_log_says_why_a_server_does_not_start(made: Path) -> None
         EmbeddedServer(made, {"wal_level": "nonsense"}).start()
 
 
+def test_a_server_has_the_same_port_at_every_start_and_another_one_is_told(server: EmbeddedServer) -> None:
+    said: list[str] = []
+    server.start(said.append)
+    before = server.url("x")
+    server.stop()
+    assert server.url("x", running=False) == before
+    server.start(said.append)
+    assert server.url("x") == before
+    server.stop()
+    assert said == []
+    port = int(before.rpartition(":")[2].partition("/")[0])
+    with socket.create_server(("127.0.0.1", port)):
+        server.start(said.append)
+    other = server.url("x")
+    assert other != before
+    (told,) = said
+    assert f"port {port} is taken" in told
+    assert other.rpartition(":")[2].partition("/")[0] in told
+    server.stop()
+    server.start(said.append)
+    assert server.url("x") == other
+
+
 def test_a_server_that_does_not_run_has_no_url(server: EmbeddedServer) -> None:
     with pytest.raises(EmbeddedError, match="is not running: start it first"):
         server.url("postgres")
@@ -285,7 +312,7 @@ def test_ctrl_c_reaches_the_holder_not_the_server(server: EmbeddedServer, lock: 
 
 def test_a_lease_on_servers_of_which_one_fails_leaves_none_running(server: EmbeddedServer, lock: Path) -> None:
     class Broken(EmbeddedServer):
-        def start(self) -> None:
+        def start(self, say: Report = print) -> None:
             raise EmbeddedError("no")
 
     with pytest.raises(EmbeddedError, match="no"), lease([server, Broken(lock.parent / "broken")], lock):

@@ -18,7 +18,7 @@ import click
 from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import only_one
+from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.stages import NAMES
 from totesys_assets.terminal import err, out, reporter

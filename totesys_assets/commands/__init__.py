@@ -16,6 +16,7 @@ from totesys_assets.commands.lake import dead_letters, schema
 from totesys_assets.commands.live import simulate, up
 from totesys_assets.commands.refresh import refresh
 from totesys_assets.commands.restore import as_of, replay
+from totesys_assets.commands.servers import serve, url
 from totesys_assets.commands.status import status
 from totesys_assets.commands.warehouse import migrate, provision, sql
 
@@ -42,6 +43,8 @@ for command in (
     audit,
     up,
     sql,
+    url,
+    serve,
     dead_letters,
     schema,
     as_of,

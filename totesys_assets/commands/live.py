@@ -15,7 +15,8 @@ import click
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.refresh import one_pass
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import databases, only_one, refreshed
+from totesys_assets.local.home import databases, refreshed
+from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter, silence
 

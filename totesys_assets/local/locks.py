@@ -1,0 +1,114 @@
+"""Locks between processes of one machine: files that the kernel unlocks when the process that holds them is gone.
+
+Belongs here: taking them, waiting for them, and saying for whom. Does not belong here: what they protect.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from totesys_assets.errors import PlatformError
+from totesys_assets.local import homes
+
+Report = Callable[[str], None]
+# Until who waits says so, and until it says so again.
+FIRST_WORD_SECONDS, NEXT_WORD_SECONDS = 3.0, 60.0
+_POLL_SECONDS = 0.02
+_LONGEST_NAME = 60
+
+
+class Locked(PlatformError):
+    """Another process holds a lock, and has held it for too long."""
+
+
+@contextmanager
+def opened(lock: Path) -> Iterator[int]:
+    """Give the lock's file, made if need be, as a descriptor that programs we start do not inherit."""
+    # Read-only: a lock that root's process made can then be shared by a normal user's.
+    file = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def locked(file: int, operation: int) -> bool:
+    """Try ``fcntl.flock`` with an ``operation`` that does not wait. Whether it is locked now."""
+    with suppress(BlockingIOError):
+        fcntl.flock(file, operation)
+        return True
+    return False
+
+
+@contextmanager
+def held(lock: Path, what: str, say: Report, patience: float) -> Iterator[None]:
+    """Hold ``lock`` for the block, ``what`` being what its holder does with it, as in "which fills ToteSys".
+
+    Who waits says for whom after three seconds, and raises Locked after ``patience`` seconds.
+    """
+    began, word = time.monotonic(), FIRST_WORD_SECONDS
+    with opened(lock) as file:
+        while not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            waited = time.monotonic() - began
+            if waited > patience:
+                raise Locked(
+                    f"Waited {waited:.0f} s for {holder(lock)}, which {what}. End it, or see why it does not go on."
+                )
+            if waited > word:
+                say(f"waiting for {holder(lock)}, which {what}")
+                word = waited + NEXT_WORD_SECONDS
+            time.sleep(_POLL_SECONDS)
+        _note(lock)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # said aloud: a forked child may still have the file open
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold ``lock`` for the block. Raises Locked at once, naming the process that holds it."""
+    homes.prepare(lock.parent)
+    with opened(lock) as file:
+        if not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            raise Locked(
+                f"{what} is already running on {lock.parent}: {holder(lock)}. Stop it with Ctrl-C there, or set "
+                "TOTESYS_HOME to another folder."
+            )
+        _note(lock)
+        yield
+
+
+def holder(lock: Path) -> str:
+    """Who holds the lock, as far as it can be told: process id, command, since when, and whether it is stopped."""
+    import psutil  # here: nobody waits, as a rule
+
+    with suppress(OSError, ValueError, psutil.Error):
+        number, noted = lock.read_text(encoding="ascii").split()
+        process = psutil.Process(int(number))
+        if process.create_time() > float(noted) + 1:
+            return "another process"  # the number has been given away again
+        since = f"{datetime.fromtimestamp(process.create_time()):%H:%M:%S}"
+        stopped = process.status() == psutil.STATUS_STOPPED
+        hint = f", and is stopped: kill -CONT {number} lets it go on, kill -9 {number} ends it" if stopped else ""
+        return f"process {number} ({_name(process.cmdline())}, running since {since}{hint})"
+    return "another process"
+
+
+def _name(command: list[str]) -> str:
+    """The command as it was typed, near enough: without the interpreter, and the folders of programs."""
+    words = command[1:] if len(command) > 1 and Path(command[0]).name.startswith("python") else command
+    text = " ".join([Path(words[0]).name, *words[1:]]) if words else "unknown"
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+
+
+def _note(lock: Path) -> None:
+    """Write down who holds the lock. Not in a file that another user has made."""
+    with suppress(OSError):
+        lock.write_text(f"{os.getpid()} {time.time():.3f}", encoding="ascii")
