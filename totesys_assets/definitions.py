@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.checks import audit_checks, blocked_checks
+from totesys_assets.assets.checks import audit_checks
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.warehouse import warehouse_assets
@@ -40,7 +40,7 @@ def build_definitions(
             *processed_assets(tables, partitions),
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
-        asset_checks=[audit_checks(tables, settings), blocked_checks(tables, settings)],
+        asset_checks=[audit_checks(tables, settings)],
         jobs=[refresh, everything, backfill, audit, compact],
         schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
         sensors=[

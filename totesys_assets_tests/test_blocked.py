@@ -68,7 +68,7 @@ def test_a_blocked_table_is_seen_on_its_asset_and_on_what_waits_for_it_until_it_
         *((asset, UPSTREAM_CAPTURED) for asset in WAITING),
     }
     assert reason in found["totesys/sales_order", CAN_BE_CAPTURED]
-    assert all(found[asset, UPSTREAM_CAPTURED].startswith("Waits for totesys/sales_order: ") for asset in WAITING)
+    assert all(found[asset, UPSTREAM_CAPTURED].startswith("Waits for totesys/sales_order. ") for asset in WAITING)
     assert blocked.blocked(platform.instance, TABLES) == {"sales_order": found["totesys/sales_order", CAN_BE_CAPTURED]}
     before = number_of_evaluations(platform.instance)
     with pytest.raises(dg.Failure):
@@ -96,18 +96,16 @@ def test_a_table_that_goes_on_without_a_column_has_a_warning_that_names_it() -> 
     assert '"colour", "size"' in (warning.description or "")
 
 
-def test_who_asks_in_the_ui_is_told_what_the_sensor_would_tell(platform: Platform) -> None:
-    platform.sql("ALTER TABLE design RENAME COLUMN design_name TO name")
-    job = platform.definitions().resolve_implicit_global_asset_job_def()
-    subset = job.get_subset(asset_selection=set(), asset_check_selection=set(blocked.check_keys(TABLES)))
-    assert subset.execute_in_process(instance=platform.instance).success
-    assert ("totesys/design", CAN_BE_CAPTURED) in failed(platform.instance)
-    assert ("warehouse/dim_design", UPSTREAM_CAPTURED) in failed(platform.instance)
-
-
-def test_no_job_takes_the_checks_that_the_sensor_reports(platform: Platform) -> None:
-    definitions = platform.definitions()
-    for name in ("refresh", "refresh_everything", "backfill_days", "audit"):
-        taken = definitions.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys
-        assert taken
-        assert not taken & set(blocked.check_keys(TABLES))
+def test_what_is_brought_up_to_date_beside_a_blocked_table_says_so_with_its_newest_materialisation(
+    platform: Platform,
+) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE sales_order RENAME COLUMN units_sold TO units")
+    with pytest.raises(dg.Failure):
+        tick(platform)
+    platform.sql("UPDATE payment SET paid = NOT paid, last_updated = last_updated + interval '1 day'")
+    (outcome,) = platform.refresh()
+    for asset, passed in (("warehouse/dim_date", False), ("warehouse/fact_payment", True)):
+        key = dg.AssetCheckKey(dg.AssetKey(asset.split("/")), UPSTREAM_CAPTURED)
+        record = platform.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert (record.run_id, record.evaluation.passed if record.evaluation else None) == (outcome.run_id, passed)

@@ -1,7 +1,6 @@
-"""Asset checks that are steps of their own: the audit's, and those that tell which tables are blocked.
+"""The audit as asset checks: what the platform promises of its tables, and what the business promises of its data.
 
-Belongs here: the check of each finding. Does not belong here: what an audit looks at, which is audit/, and what a
-blocked table is, which is automation/blocked.py.
+Belongs here: the check of each finding. Does not belong here: what an audit looks at, which is audit/.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,9 +11,7 @@ from totesys_assets.assets.describe import failures
 from totesys_assets.audit import rules
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.audit.findings import CLAIMS, Finding
-from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import TOTESYS
-from totesys_assets.automation.look import examine
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
 from totesys_assets.resources.lake import Lake
@@ -45,35 +42,6 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
             yield _result(finding)
 
     return _audit
-
-
-def blocked_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
-    """The checks that the sensor ``changes`` reports by itself, for those who want to know it now."""
-
-    @dg.multi_asset_check(
-        name="blocked_checks",
-        specs=blocked.checks(catalogue),
-        can_subset=True,
-        description="Looks which tables of ToteSys can be captured. The sensor does so all the time, and reports what "
-        "has changed.",
-    )
-    def _blocked(
-        context: dg.AssetCheckExecutionContext, session: dg.ResourceParam[Session], lake: dg.ResourceParam[Lake]
-    ) -> Iterable[dg.AssetCheckResult]:
-        with failures():
-            examined = examine(session.totesys, lake, partition_range(settings.first_day))
-        found = {each.asset_check_key: each for each in blocked.evaluations(catalogue, examined)}
-        for key in context.selected_asset_check_keys:
-            each = found.get(key)
-            yield dg.AssetCheckResult(
-                asset_key=key.asset_key,
-                check_name=key.name,
-                passed=each is not None and each.passed,
-                severity=each.severity if each is not None else dg.AssetCheckSeverity.WARN,
-                description=each.description if each is not None else "Not known while the table cannot be captured.",
-            )
-
-    return _blocked
 
 
 def _specs(catalogue: Catalogue) -> Iterator[dg.AssetCheckSpec]:

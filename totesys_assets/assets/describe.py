@@ -19,6 +19,7 @@ from dagster._core.execution.context.metadata_logging import (
 )
 from dagster._core.utils import make_new_run_id
 
+from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
@@ -183,11 +184,14 @@ def failures() -> Iterator[None]:
 
 def own_checks(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
     """The checks that go with the materialisation of ``assets``; those of the audit go by themselves."""
-    return [
-        dg.AssetCheckKey(dg.AssetKey(asset.split("/")), DEAD_LETTERS)
-        for asset in assets
-        if asset.startswith(f"{TOTESYS}/")
-    ]
+    return [key for asset in assets for key in _own_checks(*asset.split("/"))]
+
+
+def _own_checks(group: str, table: str) -> Iterator[dg.AssetCheckKey]:
+    if group == TOTESYS:
+        yield dg.AssetCheckKey(dg.AssetKey([group, table]), DEAD_LETTERS)
+    for spec in blocked.checks(group, table):
+        yield spec.key
 
 
 GROUPS = {TOTESYS: "ingestion", STAR: "processed", WAREHOUSE: "warehouse"}

@@ -23,13 +23,16 @@ from totesys_assets.assets.describe import (
     run_days,
     total_row_count,
 )
+from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import TOTESYS
+from totesys_assets.automation.look import unknown_columns
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,12 +72,13 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: TOTESYS},
         check_specs=[
+            *blocked.checks(TOTESYS, table.name),
             dg.AssetCheckSpec(
                 DEAD_LETTERS,
                 asset=key,
                 description="No row of the days just captured breaks a type or a rule. Those that do are kept aside, "
                 "with the reason and their raw text, until they are mended in ToteSys.",
-            )
+            ),
         ],
     )
     def _asset(
@@ -82,7 +86,13 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
         tables = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
-        comparison = partial(
+        unknown: list[str] = []
+
+        def comparison(snapshot: Snapshot) -> Captured:
+            unknown[:] = unknown_columns(snapshot, table) if table.name in snapshot.tables else []
+            return compare(snapshot)
+
+        compare = partial(
             capture,
             lake=lake,
             table=table,
@@ -98,7 +108,8 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
         )
         _tag_versions(context, table, captured)
-        return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=[_check(captured)])
+        checks = [_check(captured), *map(blocked.result, blocked.of_captured(table.name, None, unknown))]
+        return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=checks)
 
     return _asset
 

@@ -21,6 +21,7 @@ from totesys_assets.assets.describe import (
     star_reference,
     total_row_count,
 )
+from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import STAR, TOTESYS
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
@@ -60,9 +61,10 @@ def _processed_asset(
         },
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
+        check_specs=blocked.checks(STAR, table.name),
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
     )
-    def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult[None]:
+    def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
         with failures():
             built = build(
@@ -74,6 +76,9 @@ def _processed_asset(
         newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})
         newest["dagster/column_lineage"] = star_lineage(catalogue, table)
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
-        return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
+        waits = blocked.of_made(STAR, table.name, blocked.blocked(context.instance, catalogue))
+        return dg.MaterializeResult(
+            metadata=record_partitions(context, days, metadata), check_results=[blocked.result(waits)]
+        )
 
     return _asset

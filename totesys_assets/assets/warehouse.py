@@ -21,6 +21,7 @@ from totesys_assets.assets.describe import (
     total_row_count,
     warehouse_lineage,
 )
+from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import STAR, WAREHOUSE
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
@@ -40,10 +41,12 @@ def warehouse_assets(
     catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], schema: str
 ) -> list[dg.AssetsDefinition]:
     """The eleven assets ``warehouse/<table>``."""
-    return [_warehouse_asset(table, partitions, schema) for table in catalogue.star.values()]
+    return [_warehouse_asset(catalogue, table, partitions, schema) for table in catalogue.star.values()]
 
 
-def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], schema: str) -> dg.AssetsDefinition:
+def _warehouse_asset(
+    catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str], schema: str
+) -> dg.AssetsDefinition:
     @dg.asset(
         key=dg.AssetKey([WAREHOUSE, table.name]),
         deps=[dg.AssetKey([STAR, table.name])],
@@ -57,11 +60,12 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
         freshness_policy=FRESHNESS,
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
+        check_specs=blocked.checks(WAREHOUSE, table.name),
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact), LANE_TAG: WAREHOUSE},
     )
     def _asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
         with failures():
             loaded = load(
@@ -76,6 +80,9 @@ def _warehouse_asset(table: Table, partitions: dg.PartitionsDefinition[str], sch
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
         newest["rows_written"] = loaded.written
         newest["dagster/column_lineage"] = warehouse_lineage(table)
-        return dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
+        waits = blocked.of_made(WAREHOUSE, table.name, blocked.blocked(context.instance, catalogue))
+        return dg.MaterializeResult(
+            metadata=record_partitions(context, days, metadata), check_results=[blocked.result(waits)]
+        )
 
     return _asset

@@ -1,15 +1,16 @@
 """Blocked: which tables of ToteSys cannot be captured, and what waits for them, as checks of the assets.
 
-Belongs here: what the checks claim, and reporting a change of them. Does not belong here: finding it out (look.py), and
-telling people (alerts.py).
+Belongs here: what the checks claim and say, and reporting a change of that between two runs. Does not belong here:
+finding it out (look.py), and telling people (alerts.py).
 
 Checks, because Dagster shows them where one looks: on the asset, in the graph and in the catalogue. Nothing else turns
-red when a table is blocked: no run is started for it, and its last materialisation stays green.
+red when a table is blocked: no run is started for it, and its last materialisation stays green. The assets give them
+with each materialisation, too, since Dagster takes a check for outdated that is older than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -26,68 +27,71 @@ CLAIMS = {
 }
 
 
-def checks(catalogue: Catalogue) -> list[dg.AssetCheckSpec]:
-    """The checks, two of every captured table, one of everything that is made of those."""
+def checks(group: str, table: str) -> list[dg.AssetCheckSpec]:
+    """The checks of one asset: two of a captured table, one of what is made of those."""
     return [
-        dg.AssetCheckSpec(key.name, asset=key.asset_key, description=CLAIMS[key.name]) for key in check_keys(catalogue)
+        dg.AssetCheckSpec(key.name, asset=key.asset_key, description=CLAIMS[key.name]) for key in _keys(group, table)
     ]
 
 
 def check_keys(catalogue: Catalogue) -> list[dg.AssetCheckKey]:
-    """Their keys."""
-    return [each.asset_check_key for each in evaluations(catalogue, Examined())]
+    """The checks of all assets."""
+    groups = ((TOTESYS, catalogue.source), (STAR, catalogue.star), (WAREHOUSE, catalogue.star))
+    return [key for group, tables in groups for table in tables for key in _keys(group, table)]
+
+
+def _keys(group: str, table: str) -> list[dg.AssetCheckKey]:
+    names = [CAN_BE_CAPTURED, NO_NEW_COLUMNS] if group == TOTESYS else [UPSTREAM_CAPTURED]
+    return [dg.AssetCheckKey(dg.AssetKey([group, table]), name) for name in names]
+
+
+def of_captured(table: str, reason: str | None, unknown: Sequence[str] = ()) -> list[dg.AssetCheckEvaluation]:
+    """What the checks of a captured table say. ``reason``: why it cannot be captured; ``unknown``: columns left out."""
+    found = [_evaluation(TOTESYS, table, CAN_BE_CAPTURED, reason)]
+    if reason is None:  # else nobody knows which columns would be left out
+        columns = ", ".join(f'"{column}"' for column in unknown)
+        warning = (
+            f'Not captured of table "{table}": {columns}. Add what is wanted of it to catalogue/totesys.sql; the next '
+            "refresh then brings in its values."
+        )
+        found.append(_evaluation(TOTESYS, table, NO_NEW_COLUMNS, warning if unknown else None))
+    return found
+
+
+def of_made(group: str, table: str, reasons: Mapping[str, str]) -> dg.AssetCheckEvaluation:
+    """What the check of a star or warehouse table says. ``reasons``: why tables of ToteSys cannot be captured."""
+    waits = [f"Waits for {TOTESYS}/{name}. {reasons[name]}" for name in star_query(table).sources if name in reasons]
+    return _evaluation(group, table, UPSTREAM_CAPTURED, " ".join(waits) or None)
+
+
+def _evaluation(group: str, table: str, check: str, wrong: str | None) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey([group, table]),
+        check_name=check,
+        passed=wrong is None,
+        severity=dg.AssetCheckSeverity.ERROR if check == CAN_BE_CAPTURED else dg.AssetCheckSeverity.WARN,
+        description=wrong,
+        metadata={},
+    )
+
+
+def result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
+    """The same, as an asset gives it with its materialisation: Dagster counts what was said before that as outdated."""
+    return dg.AssetCheckResult(
+        asset_key=found.asset_key,
+        check_name=found.check_name,
+        passed=found.passed,
+        severity=found.severity,
+        description=found.description,
+    )
 
 
 def evaluations(catalogue: Catalogue, examined: Examined) -> list[dg.AssetCheckEvaluation]:
     """What each of the checks says of tables that are as ``examined``."""
     reasons = {table: str(problem) for table, problem in examined.blocked.items()}
-    return [*_of_captured(catalogue, examined, reasons), *_of_what_is_made(catalogue, reasons)]
-
-
-def _of_captured(
-    catalogue: Catalogue, examined: Examined, reasons: dict[str, str]
-) -> Iterator[dg.AssetCheckEvaluation]:
-    for table in catalogue.source:
-        yield _evaluation(TOTESYS, table, CAN_BE_CAPTURED, reasons.get(table))
-        if table in reasons:
-            continue  # nobody knows which columns would be left out
-        unknown = ", ".join(f'"{column}"' for column in examined.unknown.get(table, []))
-        yield _evaluation(
-            TOTESYS,
-            table,
-            NO_NEW_COLUMNS,
-            f'Not captured of table "{table}": {unknown}. Add what is wanted of it to catalogue/totesys.sql; the next '
-            "refresh then brings in its values."
-            if unknown
-            else None,
-            dg.AssetCheckSeverity.WARN,
-        )
-
-
-def _of_what_is_made(catalogue: Catalogue, reasons: dict[str, str]) -> Iterator[dg.AssetCheckEvaluation]:
-    for group in (STAR, WAREHOUSE):
-        for table in catalogue.star:
-            waits = [
-                f"Waits for {TOTESYS}/{name}: {reasons[name]}" for name in star_query(table).sources if name in reasons
-            ]
-            yield _evaluation(group, table, UPSTREAM_CAPTURED, " ".join(waits) or None, dg.AssetCheckSeverity.WARN)
-
-
-def _evaluation(
-    group: str,
-    table: str,
-    check: str,
-    wrong: str | None,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey([group, table]),
-        check_name=check,
-        passed=wrong is None,
-        severity=severity,
-        description=wrong,
-        metadata={},
-    )
+    captured = [of_captured(table, reasons.get(table), examined.unknown.get(table, ())) for table in catalogue.source]
+    made = [of_made(group, table, reasons) for group in (STAR, WAREHOUSE) for table in catalogue.star]
+    return [*(each for found in captured for each in found), *made]
 
 
 def report(instance: dg.DagsterInstance, catalogue: Catalogue, examined: Examined) -> list[str]:

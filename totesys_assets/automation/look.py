@@ -105,12 +105,6 @@ def look(
     return Look(requests(stale), stale, examined, mark if clean else None, source=source)
 
 
-def examine(totesys: Totesys, lake: Lake, days: DayRange) -> Examined:
-    """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
-    with ExitStack() as stack:
-        return _examine(totesys, lake, stack.enter_context(totesys.snapshot()), days, stack)[1]
-
-
 def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:
     """What asks for a capture of a table that never had a row: so that whoever reads the lake finds it, and empty."""
     return {days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
@@ -139,7 +133,7 @@ def _examine(
                 drift_noted(lake, snapshot, table),
             ):
                 found[table.name] = fingerprints(snapshot, table, days)
-            if unknown := [name for name in snapshot.tables[table.name].columns if name not in table.by_name]:
+            if unknown := unknown_columns(snapshot, table):
                 examined.unknown[table.name] = unknown
         except PlatformError as problem:
             examined.blocked[table.name] = problem
@@ -147,6 +141,11 @@ def _examine(
                 stack.close()
                 snapshot = settle(ledger, stack.enter_context(totesys.snapshot()))
     return found, examined
+
+
+def unknown_columns(snapshot: Snapshot, table: Table) -> list[str]:
+    """Columns of ToteSys that the catalogue has not, of a table that can be captured without them."""
+    return [name for name in snapshot.tables[table.name].columns if name not in table.by_name]
 
 
 def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
