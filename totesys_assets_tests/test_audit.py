@@ -197,7 +197,7 @@ def test_a_dimension_row_among_the_dead_letters_leaves_its_facts_without_a_row(p
 
 def test_a_table_that_drifted_fails_its_own_checks_and_no_others(platform: Platform) -> None:
     platform.refresh()
-    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     lost = differing(look_back(platform))
     assert {asset for asset, _ in lost} == {"totesys/design", "warehouse/dim_design"}
     assert '"colour" (text) is new' in lost["totesys/design", CONTENT].detail

@@ -575,7 +575,7 @@ def test_a_capture_that_always_loses_says_so(
 
 # table: (what was done to it, how it is put)
 DRIFT = {
-    "sales_order": ("ADD COLUMN discount numeric(4,1)", '"discount" (numeric(4,1)) is new'),
+    "sales_order": ("ADD COLUMN discount numeric(4,1) NOT NULL DEFAULT 0", '"discount" (numeric(4,1)) is new'),
     "payment": ("DROP COLUMN paid", '"paid" is missing'),
     "design": ("ALTER COLUMN design_name TYPE varchar(80)", '"design_name" is character varying(80) instead of text'),
     "staff": ("RENAME COLUMN first_name TO name", '"first_name" is missing; "name" (text) is new'),

@@ -264,7 +264,7 @@ def test_another_database_is_recognised(
 
 
 def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_is_1(platform: Platform) -> None:
-    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     code, text = invoke("refresh")
     assert code == 1
     assert '"colour" (text) is new' in text

@@ -6,12 +6,16 @@ from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
+import pytest
 
 from totesys_assets.capture.difference import capture
+from totesys_assets.capture.registry import structures
 from totesys_assets.catalogue.catalogue import Column, catalogue
 from totesys_assets.days import DayRange
+from totesys_assets.errors import SchemaDrift
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import register
+from totesys_assets.resources.totesys import Totesys
 from totesys_assets_tests.conftest import Platform
 
 
@@ -21,6 +25,9 @@ def test_a_new_column_of_the_catalogue_is_added_to_the_lake_and_its_values_are_n
     with platform.totesys.snapshot() as snapshot:
         capture(snapshot, platform.lake, table, all_days=days, days=None, run_id="before")
     platform.sql("ALTER TABLE design ADD COLUMN colour text DEFAULT 'red'")
+    with platform.totesys.snapshot() as snapshot:  # the catalogue does not know it yet: the others are captured
+        captured = capture(snapshot, platform.lake, table, all_days=days, days=None, run_id="between")
+    assert captured.versions == 0
     colour = Column("colour", "text", pa.string(), nullable=True, description="colour of the bag")
     wider = replace(table, columns=(*table.columns, colour))
     with platform.totesys.snapshot() as snapshot:
@@ -33,3 +40,19 @@ def test_a_new_column_of_the_catalogue_is_added_to_the_lake_and_its_values_are_n
         ("Wooden", "red"),
     ]
     connection.close()
+
+
+def test_a_new_nullable_column_stops_its_table_only_where_it_is_set_so(platform: Platform) -> None:
+    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    careful = Totesys(platform.totesys_url, allow_superuser=True, ignores_new=False)
+    design = catalogue().source["design"]
+    with careful.snapshot() as snapshot, pytest.raises(SchemaDrift, match=r'"colour" \(text\) is new'):
+        snapshot.require(design)
+    seen = platform.look()
+    assert (seen.problems, seen.examined.unknown) == ([], {"design": ["colour"]})
+    platform.refresh()
+    assert structures(platform.lake, "design")[-1].columns["colour"] == "text"
+    assert platform.look().stale == {}
+    platform.sql("ALTER TABLE design ALTER COLUMN design_name TYPE varchar(80)")
+    (problem,) = platform.look().problems
+    assert '"colour"' not in str(problem)

@@ -33,7 +33,7 @@ def test_every_table_is_noted_once_with_its_columns_and_types(platform: Platform
 
 def test_a_drift_is_noted_as_refused_and_what_came_of_it_too(platform: Platform) -> None:
     platform.refresh()
-    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     for _ in range(2):  # noted once, however often it is seen
         assert ['"colour" (text) is new' in str(problem) for problem in platform.look().problems] == [True]
     platform.sql("ALTER TABLE design DROP COLUMN colour, ALTER COLUMN file_name TYPE varchar(99)")
@@ -91,7 +91,7 @@ def test_a_lost_registry_is_begun_anew_by_the_next_capture(platform: Platform) -
 def test_the_command_lists_versions_and_their_changes(platform: Platform) -> None:
     assert "There is no platform in" in CliRunner().invoke(main, ["schema"]).output
     platform.refresh()
-    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     platform.look()
     listed = CliRunner().invoke(main, ["schema", "design"], terminal_width=200)
     assert [word in listed.output for word in ("captured", "refused", '"colour" (text)')] == [True] * 3

@@ -17,13 +17,13 @@ from totesys_assets.capture.comparison import ATTEMPTS, Comparison
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
-from totesys_assets.capture.registry import CAPTURED, drift_noted, note
+from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters, MassDeletion
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import INGESTION, REGISTRY, Lake, LostRace, newest_first, register
+from totesys_assets.resources.lake import INGESTION, Lake, LostRace, newest_first, register
 from totesys_assets.resources.totesys import Snapshot
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def capture(
     if lake.find(INGESTION, table.name) is None:
         ledger.forget(asset_name(table), run_id)
     known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
-    if lake.find(REGISTRY) is None or not any(is_structure(snapshot, table, each.state) for each in known.values()):
+    if may_be_new(lake, table) or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
     lost = {} if known else forgotten(lake, table)
     known = known or lost

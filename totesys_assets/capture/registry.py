@@ -76,6 +76,16 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
     ]
 
 
+def may_be_new(lake: Lake, table: Table) -> bool:
+    """False if ``table`` was only ever seen with one structure: then nothing but another one is to be noted."""
+    held = lake.find(REGISTRY)
+    return held is None or held.transaction_version(_writer(table)) != 1
+
+
+def _writer(table: Table) -> str:
+    return f"registry:{table.name}"
+
+
 def note(lake: Lake, snapshot: Snapshot, table: Table, status: str) -> None:
     """Append the structure that ``table`` has in ``snapshot``, unless it is the newest one noted, with this status."""
     found = snapshot.tables[table.name].columns
@@ -92,7 +102,7 @@ def note(lake: Lake, snapshot: Snapshot, table: Table, status: str) -> None:
             "first_seen_at": snapshot.taken_at.replace(tzinfo=UTC),
         }
         try:
-            append(held, pa.Table.from_pylist([row], schema=_SCHEMA).to_batches(), _SCHEMA, f"registry:{table.name}")
+            append(held, pa.Table.from_pylist([row], schema=_SCHEMA).to_batches(), _SCHEMA, _writer(table))
         except LostRace:
             continue  # somebody else noted this table's structure: look again
         return

@@ -51,7 +51,7 @@ SELECT c.relname AS table_name, c.relkind::text AS kind, r.identity AS relations
     EXISTS (
         SELECT FROM parts JOIN pg_attribute AS each ON each.attrelid = part
         WHERE root = c.oid AND each.attname = a.attname AND each.attgenerated = 'v'
-    ) AS computed
+    ) AS computed, a.attnotnull AS required
 FROM wanted AS c JOIN relations AS r ON r.root = c.oid
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type AS t ON t.oid = a.atttypid
@@ -69,7 +69,8 @@ class SourceTable:
 
     ``identities`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
     ``relations`` identifies what the table consists of. ``odd_part`` and ``odd_storage`` are what parts may not be;
-    ``computed`` are columns that are worked out when they are read; ``locked`` is whether all parts are.
+    ``computed`` are columns that are worked out when they are read, ``required`` those that may not be NULL; ``locked``
+    is whether all parts are.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class SourceTable:
     odd_storage: str | None = None
     locked: bool = True
     computed: list[str] = field(default_factory=list)
+    required: list[str] = field(default_factory=list)
 
 
 def structure_query(schema: str, tables: Collection[str]) -> str:
@@ -101,7 +103,8 @@ def _names(tables: Collection[str]) -> str:
 def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
     """The tables by name, of the rows of ``structure_query``."""
     tables: dict[str, SourceTable] = {}
-    for table, kind, relations, part, storage, locked, readable, filtered, column, type_, identity, computed in rows:
+    for table, kind, relations, part, storage, locked, readable, filtered, column, *column_facts in rows:
+        type_, identity, computed, required = column_facts
         found = tables.setdefault(
             str(table),
             SourceTable(
@@ -118,4 +121,6 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
         found.identities[str(column)] = str(identity)
         if computed:
             found.computed.append(str(column))
+        if required:
+            found.required.append(str(column))
     return tables

@@ -67,6 +67,7 @@ class Snapshot:
     locked before it was taken but for the ``held`` ones, of which a clause says who has them. ``schema`` is where they
     are, ``encoding`` that of their text. ``replayed``, of a standby: the positions in the WAL up to which it had
     replayed the primary's changes before and after the snapshot was taken; ``process`` is the server's for it.
+    ``ignores_new``: a nullable column that the catalogue has not is left out, and does not stop its table.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -83,6 +84,7 @@ class Snapshot:
     held: dict[str, str] = field(default_factory=dict)
     replayed: tuple[int, int] | None = None
     process: int = 0
+    ignores_new: bool = True
 
     @property
     def instant(self) -> str:
@@ -151,7 +153,10 @@ class Snapshot:
         if not found.locked:
             why = self.held.get(table.name, "it got another part while the snapshot was taken")
             raise TableBusy(f'Table "{table.name}" is left for the next refresh: {why}.')
-        self._require_columns(table, found.columns)
+        # One that must have a value is no addition: rows mean something else since.
+        left_out = [name for name in found.columns if name not in table.by_name and name not in found.required]
+        known = {name: type_ for name, type_ in found.columns.items() if not (self.ignores_new and name in left_out)}
+        self._require_columns(table, known)
 
     def _require_kind(self, table: Table, found: SourceTable) -> None:
         """Refuse what hides changes: changes are known by the transaction ids that heap tables keep of their rows."""
@@ -193,14 +198,20 @@ class Snapshot:
 class Totesys:
     """The source database behind a libpq URL, with its tables in ``schema``.
 
-    ``allow_superuser``: take a login that could do anything there.
+    ``allow_superuser``: take a login that could do anything there. ``ignores_new``: see ``Snapshot``.
     """
 
     def __init__(
-        self, url: str, tables: Catalogue | None = None, *, allow_superuser: bool = False, schema: str = "public"
+        self,
+        url: str,
+        tables: Catalogue | None = None,
+        *,
+        allow_superuser: bool = False,
+        schema: str = "public",
+        ignores_new: bool = True,
     ) -> None:
         self._url = url
-        self._allow_superuser = allow_superuser
+        self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
         self.schema = schema
         self.catalogue = tables or catalogue()
 
@@ -273,6 +284,7 @@ class Totesys:
             held=held,
             replayed=None if before is None or row["replayed"] is None else (before, row["replayed"]),
             process=row["process"],
+            ignores_new=self._ignores_new,
         )
 
 

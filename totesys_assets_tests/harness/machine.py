@@ -155,7 +155,7 @@ class Interleavings(RuleBasedStateMachine):
         """A column comes, or goes again: a table that is not as the catalogue says stops, the others go on."""
         if table in self.world.drifted:
             self._mend_structure(table)
-        elif self._admin(f"ALTER TABLE {table} ADD COLUMN surprise int DEFAULT 1"):
+        elif self._admin(f"ALTER TABLE {table} ADD COLUMN surprise int NOT NULL DEFAULT 1"):
             self.world.drifted.add(table)
 
     def _crowd(self, what: str) -> None:
