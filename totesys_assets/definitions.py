@@ -65,7 +65,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     @dg.resource(required_resource_keys={"databases"})
     def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
-        session = Session(Totesys(context.resources.databases.totesys, allow_superuser=settings.superuser_allowed))
+        session = Session(Totesys.of(settings, context.resources.databases.totesys))
         try:
             yield session
         finally:

@@ -39,6 +39,7 @@ class Settings:
     alert_topic: str | None = None
     ui_url: str | None = None
     stale_minutes: int = STALE_MINUTES
+    totesys_schema: str = "public"
 
     @property
     def superuser_allowed(self) -> bool:
@@ -59,6 +60,7 @@ class Settings:
             lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
             warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
+            totesys_schema=env.get("TOTESYS_SCHEMA") or "public",
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
@@ -69,20 +71,39 @@ class Settings:
 
 
 def _database_url(variable: str, url: str | None) -> str | None:
-    """The URL when libpq can read it; the message never quotes it, for it may hold a password."""
-    if url is None:
+    """The URL without surrounding blanks, when libpq can read it; no message quotes it, for it may hold a password."""
+    url = (url or "").strip()
+    if not url:
         return None
     import psycopg.conninfo  # here: embedded databases need no URL
 
+    form = "Set it in the form postgresql://user:password@host:port/database"
+    if other := re.match(r"jdbc:|postgres(ql)?\+[a-z0-9_]+(?=:)", url):
+        raise SettingsError(f"{variable} begins with {other[0]!r}, which is for another library. {form}.")
+    parts, failure = {}, ""
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        parts = {}
-    if not parts:
+    except psycopg.ProgrammingError as error:
+        failure = str(error)
+    if unknown := re.search(r'invalid URI query parameter: "(\w+)"', failure):
+        raise SettingsError(f"{variable} has a parameter that libpq does not know, {unknown[1]!r}: take it out.")
+    if re.match(r"postgres(ql)?://", url) and _has_raw_password(url, parts):
         raise SettingsError(
-            f"{variable} is not a PostgreSQL URL. Set it in the form postgresql://user:password@host:port/database."
+            f"{variable} seems to have a password with characters that must be percent-encoded in a URL: write @ as "
+            "%40, / as %2F, : as %3A, ? as %3F, % as %25."
         )
+    if not parts:
+        raise SettingsError(f"{variable} is not a PostgreSQL URL. {form}.")
     return url
+
+
+def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:
+    """Whether a URL was split, or could not be split, at a character of its password."""
+    login_and_host, _, rest = url.partition("://")[2].partition("?")[0].partition("/")
+    if not parts:
+        return bool(re.search(r"%(?![0-9a-fA-F]{2})", login_and_host + rest)) or "@" in rest
+    ports = str(parts.get("port") or "").split(",")
+    return login_and_host.count("@") > 1 or "@" in rest or any(port and not port.isdigit() for port in ports)
 
 
 def _folder(variable: str, value: str) -> Path:

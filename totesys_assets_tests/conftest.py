@@ -149,7 +149,7 @@ class Platform:
 
     @property
     def totesys(self) -> Totesys:
-        return Totesys(self.totesys_url, allow_superuser=self.settings.superuser_allowed)
+        return Totesys.of(self.settings, self.totesys_url)
 
     @property
     def days(self) -> DayRange:

@@ -133,7 +133,6 @@ def test_a_database_is_given_in_any_form_that_libpq_reads_and_passed_on_as_it_is
         "mysql://reader:s3cret@db.example/totesys",
         "postgresql:/reader:s3cret@db.example/totesys",
         "postgresql://reader:s3cret@[db.example/totesys",
-        "postgresql://reader:s3cret%zz@db.example/totesys",
         "postgresql://",
         "host=db.example pasword=s3cret",
     ],
@@ -148,6 +147,49 @@ def test_what_is_no_database_url_is_refused_in_a_sentence_that_names_the_variabl
     )
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None  # libpq quotes parts of what it cannot read
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("postgresql+psycopg2://u:s3cret@h/d", "begins with 'postgresql+psycopg2', which is for another library"),
+        ("postgres+asyncpg://u:s3cret@h/d", "begins with 'postgres+asyncpg', which is for another library"),
+        ("jdbc:postgresql://h/d", "begins with 'jdbc:', which is for another library"),
+        ("postgresql://u:s3cret@h/d?schema=x", "has a parameter that libpq does not know, 'schema'"),
+        ("postgresql://u:s3c@ret@h/d", "must be percent-encoded in a URL"),
+        ("postgresql://u:s3c/ret@h:5432/d", "must be percent-encoded in a URL"),
+        ("postgresql://u:1/ret@h:5432/d", "must be percent-encoded in a URL"),
+        ("postgresql://u:s3c%ret@h/d", "must be percent-encoded in a URL"),
+        ("postgresql://u:p@s3:w/c%ret@127.0.0.1:5432/d", "must be percent-encoded in a URL"),
+    ],
+)
+def test_a_url_in_another_librarys_form_or_with_a_raw_password_is_told_which_it_is(
+    home: Path, url: str, sentence: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_URL=url)
+    assert str(caught.value).startswith("TOTESYS_URL ")
+    assert sentence in str(caught.value)
+    assert "s3c" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40ss%3Aw%2Fo%25rd@h:5432/d",
+        "postgresql:///d?host=/var/run/postgresql&port=5433&user=a@b",
+        "postgresql://u:p#q@h1:1,h2:2/d?target_session_attrs=read-write",
+        "postgresql://u:p@[::1]:5432/d",
+    ],
+)
+def test_what_is_right_is_taken_and_blanks_around_it_are_not(home: Path, url: str) -> None:
+    assert read(home, TOTESYS_URL=f" {url}\n").totesys_url == url
+
+
+def test_the_schema_of_totesys_is_public_unless_it_is_said(home: Path) -> None:
+    assert read(home).totesys_schema == "public"
+    assert read(home, TOTESYS_SCHEMA="green").totesys_schema == "green"
 
 
 def test_a_lake_in_a_folder_is_made_absolute(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from psycopg import sql
 
 from totesys_assets.audit.findings import Finding
 from totesys_assets.automation.decide import TOTESYS, stale_partitions
-from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
 from totesys_assets.capture.generation import settle
 from totesys_assets.capture.ledger import Ledger
@@ -164,7 +164,8 @@ class Observed:
     def alive_in_source(self, table: Table) -> str:
         """Condition that leaves out the dead letters, of which the lake holds the last good version, or none."""
         dead = ", ".join(literal(key) for key in self.dead[table.name])
-        return f"{quoted(table.key)}::text NOT IN ({dead})" if dead else "true"
+        sent = readable(table, self.snapshot.encoding)  # what is not noted yet would end the transaction
+        return f"{quoted(table.key)}::text NOT IN ({dead}) AND {sent}" if dead else sent
 
     def settled_in_source(self, table: Table, asset: str) -> str:
         """Condition that leaves out the dead letters, and what of ``asset`` is pending."""

@@ -12,14 +12,25 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
-import psycopg.conninfo
+
+from totesys_assets.errors import ConnectionFailed
+from totesys_assets.resources.session_settings import open_session
 
 # A probe is one round trip to the source: 0.3 ms of both sides' time, 0.15 % of a processor.
 POLL_SECONDS = 0.2
 # Other databases of the server move its snapshot too. A look that it led to in vain is followed by a pause in
 # proportion, so that on a server that is never quiet at most a quarter of the time is spent on looking.
 PAUSE_PER_LOOK = 3
-_SESSION = "-c default_transaction_read_only=on -c statement_timeout=10000"
+# The text of a snapshot changes with every commit, but not on a standby, where it names no transaction that is under
+# way: a commit may become visible there without a change of it. What tells of it there is how far the replay has come,
+# which also counts what is of no interest. One round trip, and what it relies on is set in its own transaction.
+_STATE = """
+BEGIN READ ONLY;
+SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = '10s';
+SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+    CASE WHEN pg_is_in_recovery() THEN 'standby ' || pg_last_wal_replay_lsn() ELSE pg_current_snapshot()::text END);
+COMMIT
+"""
 
 Clock = Callable[[], float]
 
@@ -27,8 +38,8 @@ Clock = Callable[[], float]
 class Probe:
     """Tells whether anything may have been committed in ToteSys since ``note``. It misses nothing, and may be wrong.
 
-    One session per tick, in autocommit: between probes no transaction is open, and no snapshot keeps the source from
-    cleaning up behind itself.
+    One session per tick: between probes no transaction is open, and no snapshot keeps the source from cleaning up
+    behind itself.
     """
 
     def __init__(self, url: str) -> None:
@@ -40,35 +51,35 @@ class Probe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._close()
 
     def note(self) -> None:
         """Remember the present state. To be called before a look: what is committed during the look is not missed."""
-        self._noted = self._snapshot()
+        self._noted = self._state()
 
     def moved(self) -> bool:
-        """Whether the server's snapshot is another. True also when it cannot be told: a look says what is wrong."""
-        found = self._snapshot()
+        """Whether the server's state is another. True also when it cannot be told: a look says what is wrong."""
+        found = self._state()
         return found is None or found != self._noted
 
-    def _snapshot(self) -> str | None:
+    def _state(self) -> str | None:
         try:
             if self._connection is None:
-                # Beside the URL's own options, a role to take on for example, and not in their place.
-                own = psycopg.conninfo.conninfo_to_dict(self._url).get("options") or ""
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    prepare_threshold=None,  # a pooler in between may give every statement another session
-                    options=f"{own} {_SESSION}",
-                    application_name="totesys_assets",
-                    connect_timeout=10,
-                )
-            row = self._connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-        except psycopg.Error:
+                self._connection = open_session(self._url, variable="TOTESYS_URL", read_only=True)
+                self._connection.autocommit = True  # transactions are those of _STATE
+            cursor = self._connection.execute(_STATE)
+            while not cursor.description and cursor.nextset():
+                pass
+            row = cursor.fetchone()
+        except (psycopg.Error, ConnectionFailed):
+            self._close()
             return None
         return str(row[0]) if row else None
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class Patience:

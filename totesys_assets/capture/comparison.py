@@ -311,7 +311,7 @@ class Comparison:
             where = f"WHERE {key} IN ({', '.join(str(row[0]) for row in keys)})"
         raw = (
             f"SELECT {key}::text AS row_key, {partition_sql(self._table, self._all_days)} AS partition, "
-            f"row_to_json(t)::text AS raw FROM {self._relation} AS t {where}"
+            f"{dead_letters.source_raw(self._table, self._snapshot.encoding)} AS raw FROM {self._relation} AS t {where}"
         )
         connection.execute(_REJECTED.format(key=key), [raw, sorted(partitions)])
 
@@ -345,11 +345,9 @@ class Comparison:
 
     def _source_query(self, where: str) -> tuple[str, str]:
         """What to ask of the source, and the rule that the engine adds: a broken row is named, the others are not."""
-        columns = ", ".join(
-            quoted(column.name) + (f"::text AS {quoted(column.name)}" if column.labels else "")
-            for column in self._table.columns
-        )
-        broken = dead_letters.first_broken(dead_letters.source_rules(self._table, self._all_days))
+        encoding = self._snapshot.encoding
+        columns = ", ".join(dead_letters.source_column(column, encoding) for column in self._table.columns)
+        broken = dead_letters.first_broken(dead_letters.source_rules(self._table, self._all_days, encoding))
         rule = dead_letters.first_broken(dead_letters.engine_rules(self._table))
         return f"SELECT {columns}, {broken} AS _broken FROM {self._relation} {where}", rule
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, Table
 from totesys_assets.days import DayRange
+from totesys_assets.resources import source_text
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import DEAD_LETTER, Lake, append, newest_first, register
 
@@ -33,8 +34,8 @@ _DESCRIPTION = "Rows that could not be typed or break a rule: why, and their raw
 _SEPARATOR = ": "
 
 
-def source_rules(table: Table, days: DayRange) -> Iterator[tuple[Column, str, str]]:
-    """(column, PostgreSQL condition, reason) of values that must be caught in the source.
+def source_rules(table: Table, days: DayRange, encoding: str = "UTF8") -> Iterator[tuple[Column, str, str]]:
+    """(column, PostgreSQL condition, reason) of values that must be caught in the source, with text in ``encoding``.
 
     DuckDB reads numeric NaN as 0.00 and cannot tell a timestamp of the far past or future: neither may be believed.
     The day comes first: what has none is known by that, see ``is_outside``.
@@ -46,6 +47,8 @@ def source_rules(table: Table, days: DayRange) -> Iterator[tuple[Column, str, st
         yield table.by_name[table.day_column], outside, reason
     for column in table.columns:
         name = quoted(column.name)
+        if invalid := _invalid(column, encoding):
+            yield column, invalid, f"holds bytes that are no text, in a database of encoding {encoding}"
         if column.type.startswith("numeric"):
             yield column, f"{name} = 'NaN'", "is not a number"
         elif column.name == table.day_column:
@@ -58,6 +61,32 @@ def source_rules(table: Table, days: DayRange) -> Iterator[tuple[Column, str, st
 def is_outside(table: Table) -> str:
     """DuckDB condition of ``_broken``, made of ``source_rules``: the row lies on no day that has a partition."""
     return f"starts_with(_broken, {literal(f'{table.day_column}{_SEPARATOR}')})"
+
+
+def _invalid(column: Column, encoding: str) -> str | None:
+    is_text = column.type.startswith(("text", "character")) and not column.labels
+    return source_text.invalid(quoted(column.name), encoding) if is_text else None
+
+
+def readable(table: Table, encoding: str) -> str:
+    """PostgreSQL condition: all text of a row can be sent, in ``encoding`` of the source."""
+    conditions = [condition for column in table.columns if (condition := _invalid(column, encoding))]
+    return f"({' OR '.join(conditions)}) IS NOT TRUE" if conditions else "true"
+
+
+def source_column(column: Column, encoding: str) -> str:
+    """A column of a SELECT in the source: labels as text, and nothing in place of what cannot be sent."""
+    name = quoted(column.name)
+    if column.labels:
+        return f"{name}::text AS {name}"
+    invalid = _invalid(column, encoding)
+    return f"CASE WHEN {invalid} THEN NULL ELSE {name} END AS {name}" if invalid else name
+
+
+def source_raw(table: Table, encoding: str) -> str:
+    """PostgreSQL expression of the raw text of row ``t``; where it cannot be sent, with its bytes written out."""
+    raw, sent = "row_to_json(t)::text", readable(table, encoding)
+    return raw if sent == "true" else f"CASE WHEN {sent} THEN {raw} ELSE {source_text.escaped(raw, encoding)} END"
 
 
 def engine_rules(table: Table) -> Iterator[tuple[Column, str, str]]:

@@ -47,7 +47,7 @@ def audit(as_json: bool) -> None:
             from totesys_assets.resources.warehouse import Warehouse
 
             found = look_everywhere(
-                Totesys(urls.totesys, allow_superuser=settings.superuser_allowed),
+                Totesys.of(settings, urls.totesys),
                 Lake(settings.lake_uri),
                 Warehouse(urls.warehouse, settings.warehouse_schema),
                 partition_range(settings.first_day),

@@ -104,7 +104,7 @@ def one_pass(
 
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
         all_days = partition_range(settings.first_day)
-        session = Session(Totesys(urls.totesys, allow_superuser=settings.superuser_allowed))
+        session = Session(Totesys.of(settings, urls.totesys))
         seen = Look()
         if full:
             wanted = [everything(catalogue(), all_days)]

@@ -30,7 +30,7 @@ def status(as_json: bool) -> None:
         from totesys_assets.resources.warehouse import Warehouse
 
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        totesys = Totesys(urls.totesys, allow_superuser=settings.superuser_allowed)
+        totesys = Totesys.of(settings, urls.totesys)
         seen = look(totesys, lake, warehouse, partition_range(settings.first_day))
         letters = open_dead_letters(lake).to_pylist()
         contents = contents_of(warehouse)

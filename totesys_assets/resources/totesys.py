@@ -21,6 +21,7 @@ from totesys_assets.resources import engine
 from totesys_assets.resources.session_settings import check_query, require, set_local
 from totesys_assets.resources.source_structure import SourceTable, others_query, source_tables, structure_query
 from totesys_assets.resources.table_locks import LOCK_TIMEOUT, busy, lock_statement, relation
+from totesys_assets.settings import Settings
 
 ALIAS = "totesys"
 VARIABLE = "TOTESYS_URL"
@@ -214,6 +215,11 @@ class Totesys:
         self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
         self.schema = schema
         self.catalogue = tables or catalogue()
+
+    @classmethod
+    def of(cls, settings: Settings, url: str) -> Totesys:
+        """ToteSys at ``url``, with what the environment says of it."""
+        return cls(url, allow_superuser=settings.superuser_allowed, schema=settings.totesys_schema)
 
     def __repr__(self) -> str:
         return "Totesys()"  # never the URL: it holds a password

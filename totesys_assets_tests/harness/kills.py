@@ -320,7 +320,7 @@ def _look(settings: Settings) -> Look:
     assert settings.totesys_url is not None
     assert settings.warehouse_url is not None
     warehouse = Warehouse(settings.warehouse_url, settings.warehouse_schema)
-    totesys = Totesys(settings.totesys_url, allow_superuser=settings.superuser_allowed)
+    totesys = Totesys.of(settings, settings.totesys_url)
     return look(totesys, Lake(settings.lake_uri), warehouse, partition_range(settings.first_day))
 
 
