@@ -5,6 +5,7 @@ Dagster's database, so that a refresh that finds nothing to do need not wait for
 """
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 _FILE = "mark"
@@ -14,6 +15,16 @@ def recall(home: Path) -> str | None:
     """The last mark, or None."""
     with suppress(OSError):
         return (home / _FILE).read_text(encoding="utf-8")
+    return None
+
+
+def remembered_at(home: Path, lake: str) -> datetime | None:
+    """When a mark of this lake was last kept: nothing was left to do then."""
+    mark = recall(home)
+    with suppress(OSError):
+        if mark is None or f'"{lake} ' not in mark:
+            return None
+        return datetime.fromtimestamp((home / _FILE).stat().st_mtime, UTC)
     return None
 
 

@@ -55,8 +55,8 @@ def seen(instance: dg.DagsterInstance) -> Seen:
     )
 
 
-def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str]:
-    """The newest thing that went wrong after ``since``: the run, if it was one, and what, in a sentence."""
+def newest_trouble(instance: dg.DagsterInstance) -> tuple[float, str | None, str] | None:
+    """The newest thing that went wrong: when, the run, if it was one, and what, in a sentence."""
     ticks = _ticks(instance, TickStatus.FAILURE)[:1]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)[:1]
     partial = [run for run in _refreshes(instance, dg.DagsterRunStatus.SUCCESS) if LEFT_OUT_TAG in run.dagster_run.tags]
@@ -65,7 +65,12 @@ def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str
         *((_ended(run), run.dagster_run.run_id, why_failed(instance, run.dagster_run.run_id)) for run in failed),
         *((_ended(run), run.dagster_run.run_id, run.dagster_run.tags[LEFT_OUT_TAG]) for run in partial),
     ]
-    newest = max(found, default=None, key=lambda each: each[0])
+    return max(found, default=None, key=lambda each: each[0])
+
+
+def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str]:
+    """The newest thing that went wrong after ``since``: the run, if it was one, and what, in a sentence."""
+    newest = newest_trouble(instance)
     if newest is None or newest[0] < since:
         return None, (
             "Nothing failed since then: see whether Dagster's daemon runs, the sensor changes is on, "

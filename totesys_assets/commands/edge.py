@@ -33,7 +33,7 @@ from totesys_assets.terminal import err
 DEBUG_VARIABLE = "TOTESYS_DEBUG"
 DEBUG_HELP = "Show where an error comes from."
 LOG = "errors.log"
-_PLAIN = {"✓": "OK:", "✗": "X:", "·": "-", "…": "...", "→": "->"}
+_PLAIN = {"✓": "OK:", "✗": "X:", "·": "-", "…": "...", "→": "->", "≤": "<="}
 _LONGEST = 500
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import click
 
 from totesys_assets.commands import interrupts
-from totesys_assets.commands.refresh import one_pass
+from totesys_assets.commands.refresh import SCALE_HELP, one_pass
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import databases, refreshed
 from totesys_assets.local.locks import only_one
@@ -22,13 +22,20 @@ from totesys_assets.terminal import err, out, reporter, silence
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(min=1), default=20, show_default=True, help="How many events to make.")
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Per second."
+    "--events", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many events to make."
 )
-@click.option("--seed", type=int, help="The same seed on the same rows makes the same events.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="N",
+    help="Per second.",
+)
+@click.option("--seed", type=int, metavar="N", help="The same seed on the same rows makes the same events.")
 @click.option("--create", is_flag=True, help="Create and fill the tables first (with TOTESYS_URL: an empty database).")
-@click.option("--scale", default=1.0, show_default=True, help="Size of what --create fills in; 1 is the real size.")
+@click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help="Size of what --create fills in.")
 @click.option("--into-totesys-url", is_flag=True, help="Write into the database of TOTESYS_URL. Never a real ToteSys!")
 def simulate(events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool) -> None:
     """Let the simulated ToteSys do some business: orders, updates with and without a trace, payments, deletions."""
@@ -58,9 +65,23 @@ def _tell(text: str) -> None:
 
 
 @click.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port of the Dagster UI.")
-@click.option("--rate", default=0.3, show_default=True, type=click.FloatRange(min=0), help="Simulated events a second.")
-@click.option("--scale", default=1.0, show_default=True, help="Size of the embedded ToteSys when it is first filled.")
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Port of the Dagster UI.",
+)
+@click.option(
+    "--rate",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Simulated events a second.",
+)
+@click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 def up(port: int, rate: float, scale: float) -> None:
     """Run everything live: ToteSys traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
     from totesys_assets.local import live

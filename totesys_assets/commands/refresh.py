@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table as Grid
 
 from totesys_assets import stages
-from totesys_assets.commands import interrupts
+from totesys_assets.commands import interrupts, words
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, dagster_records, databases, refreshed
 from totesys_assets.settings import Settings
@@ -30,7 +30,9 @@ from totesys_assets.terminal import address, err, out, reporter
 
 # To count takes time in proportion to the table, and which rows of a fact are current even a sort: above so many, a
 # refresh does neither.
-_MOST_COUNTED = 100_000
+MOST_COUNTED = 100_000
+SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
+_DAY = click.DateTime(["%Y-%m-%d"])
 GROUPS = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
 
 
@@ -39,6 +41,7 @@ class Summary:
     """What a refresh did, as ``--json`` prints it.
 
     ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
+    ``dead_letters`` says how many are ``open``, and how many of these are ``new``.
     """
 
     changed: bool
@@ -48,15 +51,16 @@ class Summary:
     work: dict[str, float] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    dead_letters: dict[str, int] = field(default_factory=dict)
     tables: list[dict[str, Any]] = field(default_factory=list)
 
 
 @click.command()
-@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), help="Backfill from this day (by created_at).")
-@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), help="… to this day, included.")
+@click.option("--from", "first", type=_DAY, metavar="DAY", help="Backfill from this day (by created_at) …")
+@click.option("--to", "last", type=_DAY, metavar="DAY", help="… to this day, included.  [default: today]")
 @click.option("--full", is_flag=True, help="Compare all content of all days, whatever the fingerprints say.")
 @click.option("--accept-deletions", is_flag=True, help="Believe it when most of a table's rows are gone.")
-@click.option("--scale", default=1.0, show_default=True, help="Size of the embedded ToteSys when it is first filled.")
+@click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
 def refresh(
     first: datetime | None, last: datetime | None, full: bool, accept_deletions: bool, scale: float, as_json: bool
@@ -65,14 +69,16 @@ def refresh(
 
     Exit code 0 only if all of it succeeded.
     """
-    if (first is None) != (last is None):
-        raise click.UsageError("Give both --from and --to.")
-    days = (first.date(), last.date()) if first and last else None
+    if first is None and last is not None:
+        raise click.UsageError("Give --from, too: the first day of the backfill.")
+    days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = err if as_json else out
     settings = Settings.from_env()
     with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
         summary = one_pass(refreshed(settings), urls, console, days, full=full, accept_deletions=accept_deletions)
-    if as_json:
+    if not as_json:
+        _print_next(out, settings, summary)
+    else:
         click.echo(json.dumps(asdict(summary), default=str, indent=2))
     if not summary.success:
         sys.exit(1)
@@ -95,6 +101,7 @@ def one_pass(
         from totesys_assets.automation.decide import partitioned as partitioned_assets
         from totesys_assets.automation.hint import recall, remember
         from totesys_assets.automation.look import Look, look, mark_of_done
+        from totesys_assets.capture.dead_letters import open_letters
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
         from totesys_assets.resources.lake import Lake
@@ -118,6 +125,7 @@ def one_pass(
             wanted = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
+    letters = open_letters(lake) if wanted else None
     try:
         if wanted:
             with dagster_records(settings, urls, reporter(console)) as urls:
@@ -126,10 +134,12 @@ def one_pass(
     finally:
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
-    if mark is not None and not seen.probed_only:
+    if mark is not None:
         remember(settings.home, mark)
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
-    summary.tables = contents_of(warehouse, most=_MOST_COUNTED)
+    now = open_letters(lake)
+    summary.dead_letters = {"new": 0 if letters is None else len(now - letters), "open": len(now)}
+    summary.tables = contents_of(warehouse, most=MOST_COUNTED)
     _print_summary(console, settings, urls, summary)
     return summary
 
@@ -239,9 +249,11 @@ def _count(number: int | None) -> str:
 
 
 def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
-    for problem in summary.problems:
+    from totesys_assets.catalogue.catalogue import catalogue
+
+    for problem in words.grouped(summary.problems, [*catalogue().source, *catalogue().star]):
         console.print("[red]✗[/red] ", end="")
-        console.print(problem, markup=False)
+        console.print(problem, markup=False, soft_wrap=True)
     if not summary.changed and not summary.problems:
         console.print(f"[green]✓[/green] Nothing changed ({summary.seconds:.1f} s).")
     elif summary.success:
@@ -255,7 +267,20 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     console.print(grid)
     console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
     console.print(f"warehouse  {address(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
-    if settings.warehouse_url is None:
+    if opened := summary.dead_letters.get("open"):
+        new = summary.dead_letters["new"]
+        count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"
+        console.print(
+            f"[yellow]![/yellow] {count}: totesys dead-letters shows what to mend in ToteSys.", soft_wrap=True
+        )
+
+
+def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
+    if not summary.success:
+        console.print(
+            "\nNext: see to what is said above, then run it again; [bold]totesys status[/bold] shows the rest."
+        )
+    elif settings.warehouse_url is None:
         console.print("\nNext: [bold]make up[/bold] (totesys up) runs everything live, with the Dagster UI;")
         console.print("      [bold]totesys sql[/bold] opens the warehouse, [bold]totesys --help[/bold] lists the rest.")
 

@@ -1,68 +1,153 @@
 """The command ``totesys status``: what an operator asks first.
 
-Belongs here: what is printed. Does not belong here: finding out.
+Belongs here: what is printed. Does not belong here: finding out (automation/condition.py).
 """
 
+from __future__ import annotations
+
 import json
-from typing import Any
+import os
+import sys
+import threading
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table as Grid
 
-from totesys_assets.commands.refresh import contents_of
-from totesys_assets.local.home import databases, refreshed
+from totesys_assets.commands import words
+from totesys_assets.commands.refresh import MOST_COUNTED
+from totesys_assets.local.home import dagster_home, databases, refreshed
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, reporter
 
+if TYPE_CHECKING:
+    from totesys_assets.automation.condition import Condition
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document; README says what is in it.")
 def status(as_json: bool) -> None:
-    """Show what the warehouse holds, what is stale, and which rows wait in the dead letters. Changes nothing."""
+    """Show how far every table is behind, what failed last, what is blocked and what it takes. Changes nothing.
+
+    Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be asked, or a table cannot be captured.
+    """
     settings = Settings.from_env()
-    with databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
+    records = "DAGSTER_HOME" in os.environ or (settings.home / "dagster" / "dagster.yaml").exists()
+    if records:  # while the source scans its tables
+        threading.Thread(target=import_module, args=["totesys_assets.automation.records"], daemon=True).start()
+    with (
+        databases(settings, create=False, dagster=records, report=reporter(err)) as urls,
+        err.status("Looking"),
+    ):
         settings = refreshed(settings)
-        from totesys_assets.automation.look import look
-        from totesys_assets.capture.dead_letters import open_dead_letters
+        if records:
+            dagster_home(settings, urls)
+        from totesys_assets.automation.condition import condition
         from totesys_assets.days import partition_range
         from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 
-        lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-        totesys = Totesys.of(settings, urls.totesys)
-        seen = look(totesys, lake, warehouse, partition_range(settings.first_day))
-        letters = open_dead_letters(lake).to_pylist()
-        contents = contents_of(warehouse)
+        found = condition(
+            Totesys.of(settings, urls.totesys),
+            Lake(settings.lake_uri),
+            Warehouse(urls.warehouse, settings.warehouse_schema),
+            partition_range(settings.first_day),
+            settings.home,
+            records=records,
+            most=MOST_COUNTED,
+        )
         where = {
             "totesys": address(urls.totesys),
             "lake": settings.lake_uri,
             "warehouse": address(urls.warehouse),
             "schema": settings.warehouse_schema,
         }
-    stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
-    problems = [str(problem) for problem in seen.problems]
     if as_json:
-        document = {**where, "tables": contents, "stale": stale, "problems": problems, "dead_letters": letters}
-        click.echo(json.dumps(document, default=str, indent=2))
-        return
-    for name, value in where.items():
-        out.print(f"{name:<10} {value}", soft_wrap=True)
-    _print_status(contents, stale, problems, letters)
+        click.echo(json.dumps(where | asdict(found), default=_plain, indent=2))
+    else:
+        _print(where, found)
+    if not found.well:
+        sys.exit(1)
 
 
-def _print_status(
-    contents: list[dict[str, Any]], stale: dict[str, list[str]], problems: list[str], letters: list[dict[str, Any]]
-) -> None:
-    grid = Grid(header_style="bold")
-    for name in ("table", "rows", "versions", "stale"):
-        grid.add_column(name, justify="left" if name == "table" else "right")
-    for row in contents:
-        waiting = len(stale.get(f"warehouse/{row['table']}", []))
-        grid.add_row(row["table"], f"{row['rows']:,}", f"{row['versions']:,}", str(waiting) if waiting else "")
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _print(where: dict[str, str], found: Condition) -> None:
+    more = {
+        "lake": ", ".join(
+            [
+                *([words.size(found.lake_bytes)] if found.lake_bytes is not None else []),
+                *([f"{words.size(found.disk_free_bytes)} left on its disk"] if found.disk_free_bytes else []),
+            ]
+        ),
+        "warehouse": f"schema {where['schema']}",
+    }
+    for part in ("totesys", "lake", "warehouse", "dagster"):
+        if part in found.down:
+            err.print(f"[red]✗[/red] {part:<10} ", end="")
+            err.print(found.down[part], markup=False, soft_wrap=True)
+        elif part in where:
+            out.print(f"  {part:<10} ", end="")
+            out.print(f"{where[part]} ({more[part]})" if more.get(part) else where[part], markup=False, soft_wrap=True)
+    out.print(f"  up to date {_ago(found.up_to_date_at) or 'never, as far as is known'}", soft_wrap=True)
+    if found.last_failure is not None:
+        out.print(f"  failed     {_ago(found.last_failure.at)}: ", end="")
+        out.print(found.last_failure.problem, markup=False, soft_wrap=True)
+    _print_source(found)
+    _print_warehouse(found)
+    tables = [each.table for each in found.source]
+    for problem in words.grouped(found.problems, tables):
+        err.print("[red]✗[/red] ", end="")
+        err.print(problem, markup=False, soft_wrap=True)
+    if found.dead_letters:
+        count = words.number(len(found.dead_letters), "dead letter")
+        out.print(f"{count}, kept until mended in ToteSys: totesys dead-letters")
+    if found.stale:
+        out.print("Next: totesys refresh")
+    elif found.well:
+        out.print("Everything is up to date.")
+
+
+def _print_source(found: Condition) -> None:
+    grid = _grid("ToteSys", "captured", "waiting", "behind", "dead letters")
+    for each in found.source:
+        behind = each.behind_seconds
+        shown = "" if behind == 0 else "?" if behind is None else f"≤ {words.span(behind)}"
+        waiting = "blocked" if each.blocked else _number(each.stale)
+        grid.add_row(each.table, _ago(each.captured_at), waiting, shown, _number(each.dead_letters))
     out.print(grid)
-    for problem in problems:
-        err.print(f"✗ {problem}", markup=False)
-    if letters:
-        out.print(f"{len(letters)} dead letters, kept until they are mended in ToteSys: totesys dead-letters")
-    out.print("Everything is up to date." if not stale and not problems else "Next: totesys refresh")
+
+
+def _print_warehouse(found: Condition) -> None:
+    if not found.tables:
+        return
+    grid = _grid("warehouse", "rows", "versions", "loaded", "waiting")
+    for each in found.tables:
+        rows = "" if each.rows is None else f"{each.rows:,}"
+        grid.add_row(each.table, rows, f"{each.versions:,}", _ago(each.loaded_at), _number(each.stale))
+    out.print(grid)
+
+
+def _grid(first: str, *others: str) -> Grid:
+    grid = Grid(header_style="bold")
+    grid.add_column(first)
+    for name in others:
+        grid.add_column(name, justify="right")
+    return grid
+
+
+def _number(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}" if count else ""
+
+
+def _ago(moment: datetime | None) -> Any:
+    if moment is None:
+        return ""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return "now" if seconds < 1 else f"{words.span(seconds)} ago"

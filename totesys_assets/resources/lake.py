@@ -12,8 +12,10 @@ Does not belong here: what the rows mean.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from queue import Full, Queue
@@ -123,6 +125,18 @@ class Lake:
         if found is not None:
             return _with_new_columns(found, schema)
         return self._create([name], schema, [], description, append_only=True)
+
+    def size(self) -> int:
+        """Bytes that the lake takes: of a folder all its files, of a bucket those that are read."""
+        if self._options is None:
+            size = 0
+            for _, _, names, folder in os.fwalk(self.uri):
+                for name in names:
+                    with suppress(FileNotFoundError):  # merged away meanwhile
+                        size += os.lstat(name, dir_fd=folder).st_size
+            return size
+        tables = [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
+        return sum(int(pc.sum(pa.table(table.get_add_actions()).column("size_bytes")).as_py() or 0) for table in tables)
 
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.

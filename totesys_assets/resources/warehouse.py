@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import duckdb
 import psycopg
@@ -201,6 +202,15 @@ class Warehouse:
     def last_load(self) -> str:
         """When something was last loaded, as the server writes it."""
         return self.loads_since("-infinity")[1]
+
+    def loaded_at(self) -> dict[str, datetime]:
+        """When each table was last loaded."""
+        with self.connect() as connection:
+            if not self._exists(connection, "_ledger"):
+                return {}
+            query = sql.SQL("SELECT table_name, max(loaded_at) FROM {}._ledger GROUP BY 1")
+            rows = connection.execute(query.format(sql.Identifier(self.schema))).fetchall()
+            return {str(table): moment for table, moment in rows if isinstance(moment, datetime)}
 
     def loads_since(self, moment: str) -> tuple[list[str], str]:
         """The tables loaded after ``moment``, and the moment of the last load."""

@@ -1,0 +1,220 @@
+"""The condition of a platform: what an operator asks first, as far as it can be found out.
+
+Belongs here: gathering it from ToteSys, the lake, the warehouse and Dagster's records, though one of them be down. Does
+not belong here: how it is told (commands/status.py). Nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import psycopg
+
+from totesys_assets.automation import hint
+from totesys_assets.automation.look import Examined, Look, examine, look
+from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.difference import asset_name
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.days import DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources.engine import reason
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
+
+T = TypeVar("T")
+TOTESYS, LAKE, WAREHOUSE, DAGSTER = "totesys", "lake", "warehouse", "dagster"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last refresh, or look, that failed: when, the run if it was one, and what, in a sentence."""
+
+    at: datetime
+    run_id: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table of ToteSys. ``stale``: partitions that wait for a refresh; None where nobody could look.
+
+    ``behind_seconds``: the age of its oldest change that is not loaded yet, at most; 0 when there is none, None where
+    it is not known. ``blocked``: why it cannot be captured. ``captured_at``: when something of it last was.
+    """
+
+    table: str
+    captured_at: datetime | None
+    stale: int | None
+    behind_seconds: float | None
+    blocked: str | None
+    dead_letters: int
+
+
+@dataclass(frozen=True)
+class StarTable:
+    """A table of the warehouse. ``rows`` of a large fact are not counted: None."""
+
+    table: str
+    rows: int | None
+    versions: int
+    loaded_at: datetime | None
+    stale: int | None
+
+
+@dataclass
+class Condition:
+    """All of it. ``down``: part -> why it cannot be asked. ``up_to_date_at``: when all was last known to be loaded."""
+
+    source: list[SourceTable] = field(default_factory=list)
+    tables: list[StarTable] = field(default_factory=list)
+    stale: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    down: dict[str, str] = field(default_factory=dict)
+    dead_letters: list[dict[str, Any]] = field(default_factory=list)
+    up_to_date_at: datetime | None = None
+    last_failure: Failure | None = None
+    lake_bytes: int | None = None
+    disk_free_bytes: int | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether everything could be asked, and every table can be captured."""
+        return not self.down and not self.problems
+
+
+def condition(
+    totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, home: Path, *, records: bool, most: int
+) -> Condition:
+    """Look everywhere. Dagster's ``records`` are read where there are some; tables above ``most`` are not counted."""
+    found = Condition()
+    no_notes: dict[str, dict[str, Entry]] = {}
+    no_contents: list[tuple[str, int | None, int]] = []
+    no_moments: dict[str, datetime] = {}
+    noted = _asked(found, LAKE, lambda: Ledger(lake).newest(), no_notes)
+    found.dead_letters = _asked(found, LAKE, lambda: open_dead_letters(lake).to_pylist(), [])
+    found.lake_bytes = _asked(found, LAKE, lake.size, None)
+    found.disk_free_bytes = _disk_free(lake)
+    contents = _asked(found, WAREHOUSE, lambda: warehouse.contents(most), no_contents)
+    loaded = _asked(found, WAREHOUSE, warehouse.loaded_at, no_moments)
+    examined, seen = _look(found, totesys, lake, warehouse, days)
+    found.problems = [str(problem) for problem in examined.blocked.values()]
+    if seen is not None:
+        found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
+    found.up_to_date_at = hint.remembered_at(home, lake.uri)
+    if records:
+        _asked(found, DAGSTER, lambda: _read_records(found), None)
+    if seen is not None and not seen.stale and not examined.blocked:
+        found.up_to_date_at = datetime.now(UTC)
+    found.source = _sources(totesys.catalogue, found, examined, seen, noted)
+    found.tables = [
+        StarTable(name, rows, versions, loaded.get(name), _stale(seen, f"{WAREHOUSE}/{name}"))
+        for name, rows, versions in contents
+    ]
+    return found
+
+
+def _asked(found: Condition, part: str, question: Callable[[], T], otherwise: T) -> T:
+    """The answer of a part, or ``otherwise``, with the reason among those that are down."""
+    if part in found.down:
+        return otherwise
+    try:
+        return question()
+    except PlatformError as error:
+        found.down[part] = str(error)
+    except (psycopg.Error, duckdb.Error, OSError) as error:
+        found.down[part] = f"{reason(error)}."
+    return otherwise
+
+
+def _look(
+    found: Condition, totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange
+) -> tuple[Examined, Look | None]:
+    """What the tables of ToteSys are like, and what is stale where lake and warehouse could be asked for it."""
+    told: list[Examined] = []
+    if LAKE in found.down or WAREHOUSE in found.down:
+        return _asked(found, TOTESYS, lambda: examine(totesys, lake, days), Examined()), None
+    seen = _asked(found, TOTESYS, lambda: look(totesys, lake, warehouse, days, tell=told.append), None)
+    if seen is None and told and told[0].blocked:  # it answers, and no table can be captured
+        del found.down[TOTESYS]
+    return told[0] if told else Examined(), seen
+
+
+def _stale(seen: Look | None, asset: str) -> int | None:
+    return None if seen is None else len(seen.stale.get(asset, ()))
+
+
+def _sources(
+    catalogue: Catalogue,
+    found: Condition,
+    examined: Examined,
+    seen: Look | None,
+    noted: Mapping[str, Mapping[str, Entry]],
+) -> list[SourceTable]:
+    letters = Counter(str(letter["table_name"]) for letter in found.dead_letters)
+    result = []
+    for table in catalogue.source.values():
+        entries = noted.get(asset_name(table), {})
+        problem = examined.blocked.get(table.name)
+        # From ToteSys to the warehouse: what is captured, but not loaded, is behind, too.
+        waiting = set(found.stale.get(f"{TOTESYS}/{table.name}", ()))
+        result.append(
+            SourceTable(
+                table=table.name,
+                captured_at=max((entry.recorded_at for entry in entries.values()), default=None),
+                stale=None if problem is not None else _stale(seen, f"{TOTESYS}/{table.name}"),
+                behind_seconds=None if seen is None else _behind(waiting, entries, found.up_to_date_at, problem),
+                blocked=None if problem is None else str(problem),
+                dead_letters=letters[table.name],
+            )
+        )
+    return result
+
+
+def _behind(
+    waiting: set[str], entries: Mapping[str, Entry], up_to_date_at: datetime | None, problem: PlatformError | None
+) -> float | None:
+    """The age of the oldest change that waits, at most: each came after the last moment without it."""
+    now = datetime.now(UTC)
+    if problem is not None:
+        waiting = {""}  # nobody knows which
+    ages = []
+    for partition in waiting:
+        captured = entries[partition].recorded_at if partition in entries else None
+        known = [moment for moment in (captured, up_to_date_at) if moment is not None]
+        if not known:
+            return None
+        ages.append((now - max(known)).total_seconds())
+    return max(ages, default=0.0)
+
+
+def _read_records(found: Condition) -> None:
+    import dagster as dg
+
+    from totesys_assets.automation.records import newest_trouble, seen
+
+    with dg.DagsterInstance.get() as instance:
+        moments = [datetime.fromtimestamp(moment, UTC) for moment in [seen(instance).up_to_date] if moment]
+        found.up_to_date_at = max([*moments, *filter(None, [found.up_to_date_at])], default=None)
+        trouble = newest_trouble(instance)
+        if trouble is not None:
+            found.last_failure = Failure(datetime.fromtimestamp(trouble[0], UTC), *trouble[1:])
+
+
+def _disk_free(lake: Lake) -> int | None:
+    """Bytes left on the disk of a lake in a folder."""
+    if "://" in lake.uri:
+        return None
+    folder = Path(lake.uri)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free if os.access(folder, os.X_OK) else None

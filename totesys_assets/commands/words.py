@@ -1,0 +1,54 @@
+"""How numbers, times and problems are told.
+
+Belongs here: pure functions from values to what a person reads. Does not belong here: printing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+
+def number(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 table``, ``2 tables``, ``no table``."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {plural or noun + 's'}" if count else f"no {plural or noun + 's'}"
+
+
+def size(count: int) -> str:
+    """Bytes as kB, MB, GB, TB, of 1,000 each."""
+    amount = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:,.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} TB"
+
+
+def span(seconds: float) -> str:
+    """A time span in its two largest units: ``3 min 20 s``, ``2 d 5 h``."""
+    left = max(0, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= length or parts or unit == "s":
+            parts.append((left // length, unit))
+            left %= length
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
+
+
+def grouped(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
+    """The problems; those that differ by nothing but the name of a table are told once, with their number."""
+    names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")
+    first: dict[str, str] = {}
+    more: dict[str, int] = {}
+    for problem in problems:
+        kind = names.sub("*", problem)
+        if kind in first:
+            more[kind] = more.get(kind, 0) + 1
+        else:
+            first[kind] = problem
+    return [
+        problem + (f" (And {number(more[kind], 'more table')}.)" if kind in more else "")
+        for kind, problem in first.items()
+    ]

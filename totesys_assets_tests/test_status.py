@@ -1,0 +1,107 @@
+"""``totesys status``: what an operator sees, also when something is down; and the words in which it is told."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.commands import main, words
+from totesys_assets_tests.conftest import Platform
+
+DOWN = "postgresql://u:hush@127.0.0.1:1/x"
+
+
+def status() -> tuple[int, dict[str, Any]]:
+    result = CliRunner().invoke(main, ["status", "--json"])
+    assert "hush" not in result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+def shown() -> str:
+    result = CliRunner().invoke(main, ["status"])
+    assert "hush" not in result.output
+    return " ".join(result.output.split())
+
+
+def by_table(document: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    return {each["table"]: each for each in document[part]}
+
+
+def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.refresh()
+    code, document = status()
+    assert (code, document["down"], document["stale"]) == (0, {}, {})
+    assert {each["behind_seconds"] for each in document["source"]} == {0}
+    assert {each["stale"] for each in document["tables"]} == {0}
+    assert all(datetime.fromisoformat(each["loaded_at"]) <= datetime.now(UTC) for each in document["tables"])
+    assert document["lake_bytes"] == sum(path.stat().st_size for path in platform.files())
+    assert document["disk_free_bytes"] > 0
+    assert "Everything is up to date." in shown()
+
+    platform.sql("UPDATE design SET design_name = 'Linen'")
+    code, document = status()
+    assert code == 0
+    design, staff = (by_table(document, "source")[name] for name in ("design", "staff"))
+    assert design["stale"] == 1
+    age = (datetime.now(UTC) - datetime.fromisoformat(design["captured_at"])).total_seconds()
+    assert 0 < design["behind_seconds"] <= age
+    assert (staff["stale"], staff["behind_seconds"]) == (0, 0)
+    assert by_table(document, "tables")["dim_design"]["stale"] == 1
+
+    platform.sql("ALTER TABLE staff ALTER COLUMN email_address TYPE varchar(99)")
+    code, document = status()
+    assert code == 1
+    assert 'Table "staff" of ToteSys' in by_table(document, "source")["staff"]["blocked"]
+    assert by_table(document, "source")["design"]["stale"] == 1
+    assert "│ blocked │" in shown()
+
+    monkeypatch.setenv("TOTESYS_URL", DOWN)
+    code, document = status()
+    assert (code, set(document["down"])) == (1, {"totesys"})
+    assert "TOTESYS_URL cannot be reached" in shown()
+    assert by_table(document, "tables")["fact_sales_order"]["rows"] == 1
+    assert by_table(document, "source")["design"]["behind_seconds"] is None
+
+    monkeypatch.setenv("TOTESYS_URL", platform.totesys_url)
+    monkeypatch.setenv("WAREHOUSE_URL", DOWN)
+    code, document = status()
+    assert (code, set(document["down"]), document["tables"]) == (1, {"warehouse"}, [])
+    assert "staff" in by_table(document, "source")["staff"]["blocked"]
+    assert by_table(document, "source")["design"]["captured_at"]
+    assert "WAREHOUSE_URL cannot be reached" in shown()
+
+
+def test_problems_that_differ_by_the_table_only_are_told_once() -> None:
+    tables = ["sales_order", "order"]
+    problems = ['"sales_order" is full.', "Nothing else.", '"order" is full.', '"order" is empty.']
+    assert words.grouped(problems, tables) == [
+        '"sales_order" is full. (And 1 more table.)',
+        "Nothing else.",
+        '"order" is empty.',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (words.number(0, "row"), "no rows"),
+        (words.number(1, "row"), "1 row"),
+        (words.number(1200, "entry", "entries"), "1,200 entries"),
+        (words.size(999), "999 bytes"),
+        (words.size(1_500), "1.5 kB"),
+        (words.size(81_000_000_000), "81 GB"),
+        (words.size(3_400_000_000_000_000), "3,400.0 TB"),
+        (words.span(0.2), "0 s"),
+        (words.span(61), "1 min 1 s"),
+        (words.span(7200), "2 h"),
+        (words.span(90_000), "1 d 1 h"),
+    ],
+)
+def test_numbers_sizes_and_spans_are_told_as_people_say_them(told: str, expected: str) -> None:
+    assert told == expected
