@@ -206,11 +206,7 @@ class Warehouse:
     def loaded_at(self) -> dict[str, datetime]:
         """When each table was last loaded."""
         with self.connect() as connection:
-            if not self._exists(connection, "_ledger"):
-                return {}
-            query = sql.SQL("SELECT table_name, max(loaded_at) FROM {}._ledger GROUP BY 1")
-            rows = connection.execute(query.format(sql.Identifier(self.schema))).fetchall()
-            return {str(table): moment for table, moment in rows if isinstance(moment, datetime)}
+            return Notes(connection, self.schema).moments()
 
     def loads_since(self, moment: str) -> tuple[list[str], str]:
         """The tables loaded after ``moment``, and the moment of the last load."""

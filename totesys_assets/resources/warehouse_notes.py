@@ -8,6 +8,7 @@ A row is a partition of a table with the state that it was loaded from; two more
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -58,6 +59,10 @@ class Notes:
             "FROM {} WHERE loaded_at > %(moment)s::timestamptz"
         )
         return next(((list(tables), str(newest)) for tables, newest in self._rows(query, moment=moment)), ([], moment))
+
+    def moments(self) -> dict[str, datetime]:
+        """When each table was last loaded."""
+        return dict(self._rows("SELECT table_name, max(loaded_at) FROM {} GROUP BY 1"))
 
     def rows(self) -> dict[str, int]:
         """Rows of each table as they were counted when they were loaded."""
