@@ -50,6 +50,7 @@ class SourceTable:
 
     ``behind_seconds``: the age of its oldest change that is not loaded yet, at most; 0 when there is none, None where
     it is not known. ``blocked``: why it cannot be captured. ``captured_at``: when something of it last was.
+    ``unknown_columns``: those that the catalogue has not, and that are left out.
     """
 
     table: str
@@ -58,6 +59,7 @@ class SourceTable:
     behind_seconds: float | None
     blocked: str | None
     dead_letters: int
+    unknown_columns: list[str]
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _sources(
                 behind_seconds=None if seen is None else _behind(waiting, entries, found.up_to_date_at, problem),
                 blocked=None if problem is None else str(problem),
                 dead_letters=letters[table.name],
+                unknown_columns=examined.unknown.get(table.name, []),
             )
         )
     return result

@@ -110,6 +110,12 @@ def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:
     return {days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
 
 
+def examine(totesys: Totesys, lake: Lake, days: DayRange) -> Examined:
+    """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
+    with ExitStack() as stack:
+        return _examine(totesys, lake, stack.enter_context(totesys.snapshot()), days, stack)[1]
+
+
 def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -> str | None:
     """The mark under which nothing is left to do, once all that ``seen`` asked for was done. None: look again.
 

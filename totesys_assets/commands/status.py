@@ -105,6 +105,13 @@ def _print(where: dict[str, str], found: Condition) -> None:
     for problem in words.grouped(found.problems, tables):
         err.print("[red]✗[/red] ", end="")
         err.print(problem, markup=False, soft_wrap=True)
+    for each in found.source:
+        if each.unknown_columns:
+            out.print("[yellow]![/yellow] ", end="")
+            names = ", ".join(each.unknown_columns)
+            out.print(
+                f"{each.table}: left out, for the catalogue does not know it: {names}", markup=False, soft_wrap=True
+            )
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
         out.print(f"{count}, kept until mended in ToteSys: totesys dead-letters")
