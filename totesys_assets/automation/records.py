@@ -79,6 +79,20 @@ def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str
     return newest[1:]
 
 
+def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
+    """Why the newest tick of ``changes`` failed; None if it did not, or there is none."""
+    newest = max(
+        (
+            tick
+            for status in (TickStatus.FAILURE, TickStatus.SUCCESS, TickStatus.SKIPPED)
+            for tick in _ticks(instance, status)[:1]
+        ),
+        default=None,
+        key=_end,
+    )
+    return sentence(newest.error) if newest is not None and newest.error else None
+
+
 def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
     """When the refresh before ``run_id`` failed; None if it did not, or was none."""
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], tags=REFRESH_TAG)

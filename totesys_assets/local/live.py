@@ -33,6 +33,8 @@ MARK = "TOTESYS_UP_HOME"
 _START_SECONDS = 120
 _STOP_SECONDS = 3 * guard.ORDERLY_SECONDS
 _POLL_SECONDS = 1.0
+# Some queries each time; and after one that failed.
+_NEWS_SECONDS, _NEWS_AGAIN_SECONDS = 2.0, 30.0
 
 
 def require_free_port(port: int) -> None:
@@ -57,6 +59,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
         say("warehouse", "totesys sql opens it")
         say("dagster", "Ctrl-C stops everything")
         threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
+        threads.append(threading.Thread(target=_report_news, args=(settings, stop, say), daemon=True))
         if rate:
             threads.append(threading.Thread(target=_traffic, args=(urls.totesys, rate, stop, say), daemon=True))
         for thread in threads:
@@ -201,3 +204,23 @@ def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, sa
         if tables:
             since = newest
             say("warehouse", f"loaded {', '.join(tables)}")
+
+
+def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
+    """Say what goes wrong, when it begins and when it is over."""
+    import dagster as dg
+
+    from totesys_assets.local.news import News
+    from totesys_assets.resources.lake import Lake
+
+    news: News | None = None
+    while not stop.is_set():
+        try:
+            news = news or News(dg.DagsterInstance.get(), Lake(settings.lake_uri))
+            for who, what in news.next():
+                say(who, what)
+        except Exception as error:  # whatever it is: the rest goes on, and so does this
+            if not stop.is_set():
+                say("error", f"Dagster's records cannot be read: {error}")
+            stop.wait(_NEWS_AGAIN_SECONDS)
+        stop.wait(_NEWS_SECONDS)

@@ -1,0 +1,70 @@
+"""News in the terminal of `totesys up`: what goes wrong is told once, at once, and so is that it is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.local.news import News
+from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.test_sensor import tick
+
+
+@pytest.fixture
+def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
+    """A platform whose Dagster has its records in PostgreSQL, as it has live."""
+    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
+    dagster = postgres_server.database()
+    with make_platform(source, postgres_server.database(), tmp_path, dagster=dagster) as made:
+        yield made
+
+
+def test_a_blocked_table_is_told_once_and_again_when_it_can_be_captured(platform: Platform) -> None:
+    platform.refresh()
+    news = News(platform.instance, platform.lake)
+    assert news.next() == []
+    platform.sql("ALTER TABLE design RENAME COLUMN design_name TO name")
+    for expected in (1, 0):
+        with pytest.raises(dg.Failure):
+            tick(platform)
+        told = news.next()
+        assert len(told) == expected
+        assert all(who == "error" and '"design_name" is missing' in what for who, what in told)
+    assert len(News(platform.instance, platform.lake).next()) == 1  # who starts later is told too
+    platform.sql("ALTER TABLE design RENAME COLUMN name TO design_name")
+    tick(platform)
+    assert news.next() == [("dagster", '"design" can be captured again')]
+
+
+def test_dead_letters_are_told_when_their_number_changes(platform: Platform) -> None:
+    platform.refresh()
+    news = News(platform.instance, platform.lake)
+    assert news.next() == []
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
+    platform.refresh()
+    ((who, what),) = news.next()
+    assert who == "error"
+    assert "in the dead letters: 1 of sales_order" in what
+    assert news.next() == []
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = '2024-09-01'")
+    platform.refresh()
+    assert news.next() == [("dagster", "no row is in the dead letters any more")]
+
+
+def test_a_failed_run_is_told_with_its_sentence_and_one_from_before_is_not(platform: Platform) -> None:
+    def fail() -> str:
+        run = platform.instance.create_run_for_job(platform.definitions().resolve_job_def("refresh"), tags=REFRESH_TAG)
+        platform.instance.report_run_failed(run, "The disk is full.")
+        return run.run_id
+
+    fail()
+    news = News(platform.instance, platform.lake)
+    assert news.next() == []
+    run_id = fail()
+    assert news.next() == [("error", f"run {run_id[:8]} (refresh) failed: The disk is full.")]
+    assert news.next() == []
