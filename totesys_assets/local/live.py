@@ -23,7 +23,7 @@ import psycopg
 import totesys_assets
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import guard
-from totesys_assets.local.home import STOPPING_FILE, Databases
+from totesys_assets.local.home import STOPPING_FILE, Databases, dagster_home
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -53,6 +53,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError)."""
     log = settings.home / "dagster.log"
     stop = threading.Event()
+    dagster_home(settings, urls)
     with session(_dagster(port), settings.home, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
@@ -221,6 +222,6 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
                 say(who, what)
         except Exception as error:  # whatever it is: the rest goes on, and so does this
             if not stop.is_set():
-                say("error", f"Dagster's records cannot be read: {error}")
+                say("error", f"Dagster's records cannot be read: {str(error).partition(chr(10))[0]}")
             stop.wait(_NEWS_AGAIN_SECONDS)
         stop.wait(_NEWS_SECONDS)
