@@ -83,8 +83,28 @@ LATIN = "Málaga ÿ ß \\'\\"
 KINDS = [
     Kind("plain"),
     Kind("on another version of PostgreSQL", other_version=True),
+    Kind("with hostile roles", role=HOSTILE),
+    Kind("with hostile databases", database=HOSTILE),
+    Kind("in a hostile environment", environment=ENVIRONMENT),
+    Kind("in LATIN1", encoding="LATIN1", text=LATIN),
+    Kind("in EUC_JP", encoding="EUC_JP", text="東京都 ソ能 かばん \\'\\"),
+    Kind("with ToteSys behind a pooler", pooled="source"),
+    Kind("with the warehouse behind a pooler", pooled="warehouse"),
+    Kind("with both behind a pooler and hostile databases", pooled="source warehouse", database=HOSTILE),
+    Kind("with a standby as ToteSys", standby=True),
     Kind("with tables partitioned by created_at", tables="partitioned"),
     Kind("with tables that have inherited children", tables="inherited"),
+    Kind("in another schema", schema="shop"),
+    Kind(
+        "with all of it on another version of PostgreSQL",
+        other_version=True,
+        encoding="LATIN1",
+        text=LATIN,
+        role=HOSTILE,
+        tables="partitioned",
+        schema="shop",
+        pooled="source warehouse",
+    ),
 ]
 
 
@@ -103,6 +123,34 @@ def test_what_totesys_went_through_is_in_the_warehouse(
     kind: Kind, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tell(kind, setting, monkeypatch)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("where", "settings"), [("role", HOSTILE), ("environment", ENVIRONMENT)], ids=["role", "env"])
+def test_no_setting_by_itself_changes_anything(
+    where: str, settings: Mapping[str, str], setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(Kind("plain"), setting) as world:
+        world.refresh()
+        for name, value in settings.items():
+            with monkeypatch.context() as patch:
+                if where == "environment":
+                    patch.setenv(name, value)
+                else:
+                    alter_login(world.source_url, world.site.source, {name: value})
+                    alter_login(world.warehouse_url, world.site.warehouse, {name: value})
+                world.warehouse.close()  # its sessions began before
+                world.sql(
+                    f"UPDATE sales_order SET units_sold = units_sold + 1; UPDATE address SET city = '{quoted(UNICODE)} "
+                    f"{name}'; UPDATE purchase_order SET created_at = created_at + interval '1 second'"
+                )
+                try:
+                    world.refresh()
+                except AssertionError as error:
+                    error.add_note(f"with {name} = {value}")
+                    raise
+        world.check_everything()
+        world.check_audit()
 
 
 def tell(kind: Kind, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +319,14 @@ def alter_role(url: str, name: str, settings: Mapping[str, str]) -> None:
     with Observer(url) as observer:
         for setting, value in settings.items():
             observer.run(f"ALTER ROLE {name} SET {setting} = '{value}'")
+
+
+def alter_login(login: str, url: str, settings: Mapping[str, str]) -> None:
+    """Give the role of ``login`` these settings and no others."""
+    name = urlsplit(login).username or ""
+    with Observer(url) as observer:
+        observer.run(f"ALTER ROLE {name} RESET ALL")
+    alter_role(url, name, settings)
 
 
 def moved(url: str, server: EmbeddedServer) -> str:

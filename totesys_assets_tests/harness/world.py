@@ -182,7 +182,7 @@ class WatchedTotesys(Totesys):
     """ToteSys, with a look at what is committed whenever a snapshot is taken."""
 
     def __init__(self, url: str, schema: str, taken: Callable[[], None]) -> None:
-        super().__init__(url, allow_superuser=True)
+        super().__init__(url, allow_superuser=True, schema=schema)
         self._taken = taken
 
     @contextmanager
@@ -670,7 +670,8 @@ class World:
         """The audit finds nothing wrong."""
         totesys = self.totesys(lambda: None)
         found = audit(totesys, self.lake, self.warehouse, self.days, checks(totesys.catalogue))
-        assert [finding for finding in found if not finding.passed] == []
+        wrong = [finding for finding in found if not finding.passed]
+        assert not wrong, f"the audit: {wrong}"
 
     def _check_dead_letters(self, state: State) -> None:
         found = {(str(row["table_name"]), str(row["row_key"])) for row in open_dead_letters(self.lake).to_pylist()}
