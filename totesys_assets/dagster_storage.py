@@ -30,12 +30,14 @@ from dagster_postgres.utils import (
 from sqlalchemy.engine import Connection, Engine
 
 from totesys_assets import event_batches
+from totesys_assets.resources.session_settings import set_session
 
 POOL_SIZE = 5  # connections kept open per process; a run needs 2 at a time, the daemon's threads a few more
 RECYCLE_SECONDS = 1800
 # No limit, as without a pool: Dagster asks for a second connection while it holds a first (an event's tags), so that
 # threads which have used up a limit would wait for one another.
 UNLIMITED = -1
+UNLIMITED_TIME = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0")
 PLANNED = {DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
 MATERIALIZED = {DagsterEventType.ASSET_MATERIALIZATION}
 
@@ -66,10 +68,20 @@ def pooled_engine(
             pool_recycle=pool_recycle,
             pool_pre_ping=True,  # a connection may have died while it lay in the pool
         )
+        sa.event.listen(engine, "connect", _settle)
         if statement_timeout is not None:
             sa.event.listen(engine, "connect", lambda raw, _: set_pg_statement_timeout(raw, statement_timeout))
         _engines.setdefault(key, engine)  # another thread may have been faster
     return _engines[key]
+
+
+def _settle(raw: Any, _: object) -> None:
+    """Fix what rows are read and written by, whatever the role or the environment says.
+
+    Where Dagster's tables are is the role's affair, and how long its statements take is Dagster's.
+    """
+    with raw, raw.cursor() as cursor:
+        cursor.execute(set_session({"search_path": None, "row_security": None, **UNLIMITED_TIME}))
 
 
 def _leave_connections_to_parent() -> None:

@@ -25,7 +25,8 @@ from psycopg import sql
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.local.home import DAGSTER_URL_VARIABLE
-from totesys_assets.resources.engine import one_line
+from totesys_assets.resources.engine import conninfo, one_line
+from totesys_assets.resources.session_settings import set_session
 from totesys_assets.resources.warehouse import Warehouse
 
 ADMIN = "WAREHOUSE_ADMIN_URL"
@@ -182,7 +183,8 @@ def _run_file(folder: Path, name: str, url: str, **variables: str) -> None:
     # Through the environment: a command line can be seen by everybody on the machine.
     secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
     options = [part for variable, value in variables.items() for part in ("-v", f"{variable}={value}")]
-    command = [shutil.which("psql") or str(binaries() / "psql"), "-X", "-q", "-w", *options, "-f", str(folder / name)]
+    psql = shutil.which("psql") or str(binaries() / "psql")
+    command = [psql, "-X", "-q", "-w", *options, "-c", set_session(), "-f", str(folder / name)]
     ended = subprocess.run(
         [*command, "-d", psycopg.conninfo.make_conninfo("", **parts)],
         env={**os.environ, **secret},
@@ -209,9 +211,11 @@ def _migrate_dagster() -> None:
 
 def _connect(url: str, variable: str) -> Connection:
     try:
-        return psycopg.connect(url, autocommit=True, application_name="totesys_assets", connect_timeout=10)
+        connection = psycopg.connect(psycopg.conninfo.make_conninfo("", **conninfo(url)), autocommit=True)
+        connection.execute(set_session().encode())
     except psycopg.OperationalError as error:
         raise ConnectionFailed(f"{variable} cannot be used: {one_line(error)}.") from None
+    return connection
 
 
 def _within(admin_url: str, login: Login) -> str:

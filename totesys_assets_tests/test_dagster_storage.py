@@ -27,6 +27,7 @@ from totesys_assets.dagster_storage import (
     pooled_engine,
 )
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets_tests.harness.servers import HOSTILE, hostile_login
 
 YAML = """
 telemetry: {enabled: false}
@@ -162,6 +163,22 @@ def test_an_instance_of_dagster_yaml_runs_a_job_over_a_handful_of_connections(
         assert connected() - made <= 2
         assert dagster.get_runs()[0].is_success
         assert len(dagster.get_materialized_partitions(dg.AssetKey("sales"))) == 20
+
+
+def test_rows_are_read_and_written_alike_whatever_the_login_and_the_environment_say(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {name: value for name, value in HOSTILE.items() if name != "search_path"}
+    hostile = hostile_login(url, settings)
+    monkeypatch.setenv("PGTZ", "America/New_York")
+    with instance(hostile, tmp_path, monkeypatch) as dagster:
+        assert job.execute_in_process(instance=dagster, tags=RANGE).success
+        assert len(dagster.get_materialized_partitions(dg.AssetKey("sales"))) == 20
+    query = "SELECT abs(extract(epoch FROM create_timestamp - now() AT TIME ZONE 'UTC')) < 600 FROM runs"
+    assert rows(url, query) == [(True,)]
+    with engine(hostile).connect() as connection:
+        shown = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("TimeZone", "DateStyle")}
+    assert shown == {"TimeZone": "UTC", "DateStyle": "ISO, YMD"}
 
 
 def test_an_instance_made_again_uses_the_connections_that_are_there(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import psycopg
@@ -10,7 +12,9 @@ import psycopg.conninfo
 import pytest
 from psycopg import sql
 
+from totesys_assets.commands.warehouse import start_file
 from totesys_assets.errors import PlatformError
+from totesys_assets.local.postgres import binaries
 from totesys_assets.resources import engine
 from totesys_assets.resources.session_settings import (
     SETTINGS,
@@ -32,6 +36,8 @@ HOSTILE = {
     "bytea_output": "escape",
     "quote_all_identifiers": "on",
     "standard_conforming_strings": "off",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
     "search_path": "nowhere",
     "row_security": "on",
     "statement_timeout": "2s",
@@ -120,10 +126,25 @@ def test_a_statement_timeout_that_ends_what_duckdb_asks_first_does_not_keep_us_o
 
 def test_a_session_of_a_pool_of_our_own_has_the_settings_in_every_transaction(hostile_url: str) -> None:
     with psycopg.connect(hostile_url, autocommit=True) as connection:
-        connection.execute(set_session(without=("search_path",)).encode())
+        connection.execute(set_session({"search_path": None, "lock_timeout": "0"}).encode())
         found = connection.execute(check_query().encode()).fetchone()
         assert found is not None
-        assert dict(zip(SETTINGS, found, strict=False)) == {**SETTINGS, "search_path": "elsewhere"}
+        assert dict(zip(SETTINGS, found, strict=False)) == {**SETTINGS, "search_path": "elsewhere", "lock_timeout": "0"}
+        connection.execute("CREATE SCHEMA written")  # not read only any more
+
+
+def test_psql_on_the_warehouse_shows_times_alike_whatever_role_and_environment_say(hostile_url: str) -> None:
+    program = shutil.which("psql") or str(binaries() / "psql")
+    statement = "SELECT '2024-08-19 10:00:00+00'::timestamptz, current_schemas(false)"
+    with start_file('od"d') as file:
+        shown = subprocess.run(
+            [program, hostile_url, "-At", "-c", statement],
+            env={**os.environ, "PSQLRC": file},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert shown.stdout == "2024-08-19 10:00:00+00|{}\n"
 
 
 def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:

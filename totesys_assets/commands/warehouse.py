@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -51,6 +54,22 @@ def provision(folder: Path | None) -> None:
     out.print("[green]✓[/green] Everything is there for the platform to start.")
 
 
+@contextmanager
+def start_file(schema: str) -> Iterator[str]:
+    """What psql begins with: settings of our sessions, but for the terminal's encoding, and then the user's own."""
+    from totesys_assets.resources.engine import literal, quoted
+    from totesys_assets.resources.session_settings import SETTINGS
+
+    fixed = {name: literal(SETTINGS[name]) for name in ("TimeZone", "DateStyle", "IntervalStyle")}
+    lines = [f"SET {name} = {value};" for name, value in {**fixed, "search_path": quoted(schema)}.items()]
+    own = Path(os.environ.get("PSQLRC") or "~/.psqlrc").expanduser()
+    with tempfile.TemporaryDirectory(prefix="totesys-") as folder:
+        file = Path(folder, "psqlrc")
+        more = [rf"\i {literal(str(own))}"] if own.is_file() else []
+        file.write_text("\n".join([r"\set QUIET on", *lines, r"\set QUIET off", *more, ""]), encoding="utf-8")
+        yield str(file)
+
+
 @click.command()
 @click.argument("statement", required=False)
 def sql(statement: str | None) -> None:
@@ -67,15 +86,15 @@ def sql(statement: str | None) -> None:
         parts = psycopg.conninfo.conninfo_to_dict(url)
         # Through the environment: a command line can be seen by everybody on the machine.
         secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
-        schema = {"PGOPTIONS": f"-c search_path={settings.warehouse_schema}"}
         command = [shutil.which("psql") or str(binaries() / "psql"), psycopg.conninfo.make_conninfo("", **parts)]
         ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql, which cancels its statement
         try:
-            ended = subprocess.run(
-                [*command, *(["-c", statement] if statement else [])],
-                env={**os.environ, **schema, **secret},
-                check=False,
-            )
+            with start_file(settings.warehouse_schema) as file:
+                ended = subprocess.run(
+                    [*command, *(["-c", statement] if statement else [])],
+                    env={**os.environ, **secret, "PSQLRC": file},
+                    check=False,
+                )
         finally:
             signal.signal(signal.SIGINT, ignored)
     if ended.returncode:

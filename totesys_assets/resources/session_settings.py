@@ -31,6 +31,8 @@ SETTINGS: dict[str, str] = {
     "bytea_output": "hex",
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
     "search_path": "pg_catalog, pg_temp",
     "row_security": "off",
     "statement_timeout": "1h",
@@ -40,6 +42,11 @@ SETTINGS: dict[str, str] = {
 # PostgreSQL knows it since 17, so that it can only be set by a query that asks for it first.
 _TRANSACTION_TIMEOUT = "transaction_timeout"
 _NO_TIMEOUT = "0"
+_TRANSACTIONS = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+}
 _NAMES = ("search_path",)  # a list of names: as one literal it would be one name
 
 
@@ -48,9 +55,13 @@ def set_local(extra: Mapping[str, str] | None = None) -> str:
     return "; ".join(_set("SET LOCAL", name, value) for name, value in {**SETTINGS, **(extra or {})}.items())
 
 
-def set_session(*, without: tuple[str, ...] = ()) -> str:
-    """SET statements for a session of which nobody else gets hold, as those of a pool of our own."""
-    return "; ".join(_set("SET", name, value) for name, value in SETTINGS.items() if name not in without)
+def set_session(extra: Mapping[str, str | None] | None = None) -> str:
+    """SET statements for a session of which nobody else gets hold; ``extra`` in addition or instead, None: not at all.
+
+    There, transactions are what they are by default.
+    """
+    settings = {**SETTINGS, **_TRANSACTIONS, **(extra or {})}
+    return "; ".join(_set("SET", name, value) for name, value in settings.items() if value is not None)
 
 
 def _set(command: str, name: str, value: str) -> str:
