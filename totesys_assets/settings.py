@@ -19,6 +19,8 @@ FIRST_DAY = date(2022, 11, 3)
 FIRST_DAY_FILE = "first_day"
 # Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
 STALE_MINUTES = 30
+# What a nullable column that is new in ToteSys does to its table.
+IGNORE, STOP = "ignore", "stop"
 
 
 class SettingsError(ValueError):
@@ -40,6 +42,7 @@ class Settings:
     ui_url: str | None = None
     stale_minutes: int = STALE_MINUTES
     totesys_schema: str = "public"
+    new_columns: str = IGNORE
 
     @property
     def superuser_allowed(self) -> bool:
@@ -61,6 +64,7 @@ class Settings:
             warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
             totesys_schema=env.get("TOTESYS_SCHEMA") or "public",
+            new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
@@ -113,6 +117,12 @@ def _folder(variable: str, value: str) -> Path:
         raise SettingsError(
             f"{variable} is {value!r}, which leads nowhere ({error}): set it to the whole path of a folder."
         ) from None
+
+
+def _choice(variable: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingsError(f"{variable} is {value!r}: set it to {' or '.join(choices)}.")
+    return value
 
 
 def _switch(variable: str, value: str | None) -> bool:

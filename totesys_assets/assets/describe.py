@@ -31,6 +31,7 @@ from totesys_assets.resources.lake import Lake
 OWNERS = ["team:data-platform"]
 DEAD_LETTERS = "no_dead_letters"
 CHANGES_ONLY_TAG = "totesys/changes-only"
+SEEN_TAG = "totesys/seen"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
 # A run of Dagster's has one range of partitions; what it covers besides is in this tag.
 OTHER_DAYS_TAG = "totesys/other-days"

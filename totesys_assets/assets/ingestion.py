@@ -14,6 +14,7 @@ from totesys_assets.assets.describe import (
     DEAD_LETTERS,
     GROUPS,
     OWNERS,
+    SEEN_TAG,
     changes_only,
     ddl_reference,
     definition_metadata,
@@ -100,6 +101,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             days=days,
             run_id=context.run.run_id,
             changes_only=changes_only(context),
+            seen=context.run.tags.get(SEEN_TAG, ""),
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():

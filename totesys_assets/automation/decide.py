@@ -33,11 +33,13 @@ class Request:
     """One run: assets by key (``totesys/sales_order``), and the days for those that are partitioned.
 
     ``changes_only``: it is enough to read what was written since the last capture; else every row is compared.
+    ``seen``: what was looked at when the days were all that were stale (capture/generation.py).
     """
 
     assets: tuple[str, ...]
     days: Days | None
     changes_only: bool = False
+    seen: str = ""
 
 
 def stale_partitions(
@@ -77,7 +79,7 @@ def _add(stale: Stale, asset: str, partitions: set[str]) -> None:
         stale[asset] = partitions
 
 
-def requests(stale: Stale) -> list[Request]:
+def requests(stale: Stale, seen: str = "") -> list[Request]:
     """The run that brings ``stale`` up to date, or none.
 
     It is one run, however far apart the days are: what one snapshot shows of a table becomes visible at once.
@@ -85,7 +87,7 @@ def requests(stale: Stale) -> list[Request]:
     if not stale:
         return []
     keys = {key for partitions in stale.values() for key in partitions if key != WHOLE}
-    return [Request(tuple(stale), _gathered(keys) if keys else None, changes_only=True)]
+    return [Request(tuple(stale), _gathered(keys) if keys else None, changes_only=True, seen=seen)]
 
 
 def _gathered(keys: set[str]) -> Days:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import duckdb
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
-from totesys_assets.capture.difference import asset_name, forgotten
+from totesys_assets.capture.difference import asset_name, forgotten, require_first_day
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
-from totesys_assets.capture.generation import settle
+from totesys_assets.capture.generation import seen_until, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
@@ -95,6 +95,8 @@ def look(
         if not found:
             raise problems[0]
         noted = _noted(totesys.catalogue, lake)
+        for table in totesys.catalogue.source.values():
+            require_first_day(table, days, noted.get(asset_name(table), {}))
         for name, partitions in found.items():
             if not partitions and not noted.get(asset_name(totesys.catalogue.source[name])):
                 found[name] = _never_filled(totesys.catalogue.source[name], days)
@@ -102,7 +104,8 @@ def look(
         if stale and not problems and session is not None:
             session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    return Look(requests(stale), stale, examined, mark if clean else None, source=source)
+    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot)))
+    return Look(asked, stale, examined, mark if clean else None, source=source)
 
 
 def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:

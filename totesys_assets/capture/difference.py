@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from totesys_assets.capture.changes import all_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
-from totesys_assets.capture.generation import reached, settle
+from totesys_assets.capture.generation import complete, reached, seen_until, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.errors import ConcurrentWriters, MassDeletion
+from totesys_assets.errors import ConcurrentWriters, MassDeletion, PlatformError
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import INGESTION, Lake, LostRace, newest_first, register
@@ -87,11 +87,13 @@ def capture(
     run_id: str,
     accept_deletions: bool = False,
     changes_only: bool = False,
+    seen: str = "",
 ) -> Captured:
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
     ``changes_only`` looks at the days that are stale, and reads no more of them than may have been written since the
     last capture (changes.py); else every row of the days is compared.
+    ``seen``: the days are all that were stale when ``generation.seen_until`` was this; it is noted with them.
     Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion,
     StaleSnapshot when another writer captured from a later snapshot, and ConcurrentWriters when other writers win five
     times in a row.
@@ -109,6 +111,7 @@ def capture(
         note(lake, snapshot, table, CAPTURED)
     lost = {} if known else forgotten(lake, table)
     known = known or lost
+    require_first_day(table, all_days, known)
     partitions = wanted.keys if wanted is not None else [WHOLE]
     if not accept_deletions:
         rows = {key: entry.rows for key, entry in known.items()}
@@ -136,7 +139,9 @@ def capture(
             if entry.missed or entry.state != _state(known, entry.partition)
         }
         if lost or new:
-            ledger.append([*(lost | new).values(), reached(snapshot, run_id)])
+            of_all = wanted is None or (wanted == all_days and not changes_only)
+            noted = complete(snapshot, table.name, seen_until(snapshot) if of_all else seen, run_id)
+            ledger.append([*(lost | new).values(), *noted, reached(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
@@ -146,6 +151,20 @@ def capture(
 
 def _state(known: Mapping[str, Entry], partition: str) -> str:
     return known[partition].state if partition in known else ""
+
+
+def require_first_day(table: Table, all_days: DayRange, known: Mapping[str, Entry]) -> None:
+    """Raise PlatformError if days of ``table`` that were captured are none of ``all_days``: the first was moved later.
+
+    Else their rows would be dead letters of the new first day, and gone from the days that they are on.
+    """
+    first = min((key for key, entry in known.items() if entry.state and key != WHOLE), default=None)
+    if first is not None and first < all_days.first.isoformat():
+        raise PlatformError(
+            f'TOTESYS_FIRST_DAY is {all_days.first}, but "{table.name}" was captured from {first} on, and days that '
+            f"were captured cannot be left out. Set it to {first} or an earlier day; or begin anew, with another "
+            "LAKE_URI and another WAREHOUSE_SCHEMA."
+        )
 
 
 def _refuse_mass_deletion(table: Table, before: int, now: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC
 
-from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.ledger import COMPLETE, Entry, Ledger
 from totesys_assets.resources.totesys import Snapshot
 
 SOURCE = "source"
@@ -29,6 +29,27 @@ def settle(ledger: Ledger, snapshot: Snapshot) -> Snapshot:
     # At once: when the server has given out as many ids as before, there is nothing left to notice it by.
     ledger.append([reached(settled, run_id="")])
     return settled
+
+
+def seen_until(snapshot: Snapshot) -> str:
+    """Where all partitions that were stale are captured: every transaction up to which the source was seen."""
+    return f"{_origin(snapshot)} {snapshot.xmin}"
+
+
+def complete(snapshot: Snapshot, table: str, until: str, run_id: str) -> list[Entry]:
+    """The entry for ``table``, captured from ``snapshot``: complete ``until`` an earlier one of the same source.
+
+    Its ``anchor`` is the first transaction id of which that is not said; its ``state`` tells of which source.
+    """
+    origin, _, xmin = until.rpartition(" ")
+    if origin != _origin(snapshot):
+        return []
+    taken_at = snapshot.taken_at.replace(tzinfo=UTC)
+    return [Entry(COMPLETE, table, origin, 0, taken_at, run_id, anchor=int(xmin))]
+
+
+def _origin(snapshot: Snapshot) -> str:
+    return f"{snapshot.server}#{snapshot.generation}"
 
 
 def reached(snapshot: Snapshot, run_id: str) -> Entry:

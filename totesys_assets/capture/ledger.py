@@ -6,18 +6,22 @@ also the audit trail. Does not belong here: deciding what is stale, which is aut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from totesys_assets.errors import PlatformError
 from totesys_assets.resources import engine
+from totesys_assets.resources.engine import one_line
 from totesys_assets.resources.lake import LEDGER, Lake, register, tidy, unwritable
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
@@ -41,6 +45,8 @@ _DESCRIPTION = "One row per partition that a stage brought up to date"
 
 # The state of a partition that lost its last row: its versions are still there, and are built and loaded as any others.
 EMPTY = "empty"
+# Asset of the entries that say of a table up to which transaction id it was captured completely (generation.py).
+COMPLETE = "complete"
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Ledger:
         table = self._lake.find(LEDGER)
         if table is None:
             return {}
-        with _LOCK:
+        with _LOCK, self._reading():
             known = _KNOWN.get(self._lake)
             files = {uri.rpartition("/")[2] for uri in table.file_uris()}
             if known is None or not known.files <= files:
@@ -154,9 +160,11 @@ class Ledger:
         connection = engine.connect()
         try:
             source = register(connection, "entries", table)
-            rows = connection.execute(
-                f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} GROUP BY ALL"
-            ).fetchall()
+            with self._reading():
+                rows = connection.execute(
+                    f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} "
+                    "GROUP BY ALL"
+                ).fetchall()
         finally:
             connection.close()
         for asset, partition, versions, missing in rows:
@@ -180,8 +188,23 @@ class Ledger:
         try:
             write_deltalake(table, data, mode="append")
         except (OSError, DeltaError) as error:
+            if (now := self._lake.find(LEDGER)) is None or now.metadata().id != table.metadata().id:
+                raise PlatformError(
+                    f"The ledger at {self._lake.location(LEDGER)} was removed while a refresh was under way. No data "
+                    "is lost with it: refresh again, and what it knew is found out by comparing."
+                ) from error
             raise unwritable(table, error) from error
         tidy(table)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, DeltaError, pa.ArrowException, duckdb.Error) as error:
+            raise PlatformError(
+                f"The ledger at {self._lake.location(LEDGER)} has lost some of its files: {one_line(error)}. Remove "
+                "the rest of that folder and refresh: what the ledger knew is found out by comparing."
+            ) from error
 
     def _open(self) -> DeltaTable:
         return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)

@@ -21,7 +21,7 @@ from totesys_assets.resources import engine
 from totesys_assets.resources.session_settings import check_query, require, set_local
 from totesys_assets.resources.source_structure import SourceTable, others_query, source_tables, structure_query
 from totesys_assets.resources.table_locks import LOCK_TIMEOUT, busy, lock_statement, relation
-from totesys_assets.settings import Settings
+from totesys_assets.settings import IGNORE, Settings
 
 ALIAS = "totesys"
 VARIABLE = "TOTESYS_URL"
@@ -219,7 +219,12 @@ class Totesys:
     @classmethod
     def of(cls, settings: Settings, url: str) -> Totesys:
         """ToteSys at ``url``, with what the environment says of it."""
-        return cls(url, allow_superuser=settings.superuser_allowed, schema=settings.totesys_schema)
+        return cls(
+            url,
+            allow_superuser=settings.superuser_allowed,
+            schema=settings.totesys_schema,
+            ignores_new=settings.new_columns == IGNORE,
+        )
 
     def __repr__(self) -> str:
         return "Totesys()"  # never the URL: it holds a password

@@ -383,6 +383,7 @@ class World:
                     run_id="harness",
                     changes_only=request.changes_only,
                     accept_deletions=accept_deletions,
+                    seen=request.seen,
                 )
             except PlatformError:
                 run.broken = True
