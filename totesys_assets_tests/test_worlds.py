@@ -87,6 +87,8 @@ KINDS = [
     Kind("with hostile databases", database=HOSTILE),
     Kind("in a hostile environment", environment=ENVIRONMENT),
     Kind("in LATIN1", encoding="LATIN1", text=LATIN),
+    Kind("in WIN1252", encoding="WIN1252", text=LATIN + " € “Œuvre”", bad_text="a\udc81b"),
+    Kind("in SQL_ASCII", encoding="SQL_ASCII", bad_text="M\udce1laga"),
     Kind("in EUC_JP", encoding="EUC_JP", text="東京都 ソ能 かばん \\'\\"),
     Kind("with ToteSys behind a pooler", pooled="source"),
     Kind("with the warehouse behind a pooler", pooled="warehouse"),
