@@ -6,21 +6,23 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from time import sleep
 from typing import Any
 
+import duckdb
 import psycopg
 import pytest
 from click.testing import CliRunner
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from totesys_assets.audit import audit as audit_module
 from totesys_assets.audit import rules
 from totesys_assets.audit.audit import audit, checks, compared_nothing
 from totesys_assets.audit.findings import (
     CONTENT,
-    DELETIONS,
+    HISTORY,
     LEDGER,
     MONEY,
     RECORDS,
@@ -36,7 +38,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import Lake
-from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 ALL = [*checks(catalogue()), *rules.checks()]
@@ -207,7 +209,7 @@ def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_gr
     platform.refresh()
     empty = Lake(f"{platform.settings.lake_uri}_of_another_name")
     found = audit(platform.totesys, empty, platform.warehouse, platform.days, checks(catalogue()))
-    compare_nothing = {REFERENCES, VIEWS, DELETIONS}  # which ask one side only
+    compare_nothing = {REFERENCES, VIEWS}  # which ask one side only
     assert {each.outcome for each in found if each.check not in compare_nothing} == {"different"}
     assert compared_nothing(found)
     [content] = [each for each in found if (each.asset, each.check) == ("totesys/payment", CONTENT)]
@@ -288,9 +290,47 @@ def test_a_row_that_was_deleted_and_came_back_as_it_was_is_warned_of_for_ever(pl
     platform.sql("INSERT INTO payment SELECT * FROM kept WHERE payment_id = 2")
     platform.sql("UPDATE payment SET paid = NOT paid WHERE payment_id = 2")  # which is no return of the same row
     platform.refresh()
-    finding = differing(look_back(platform))["totesys/payment", DELETIONS]
+    finding = differing(look_back(platform))["totesys/payment", HISTORY]
     assert finding.warning
     assert finding.detail.startswith("1 row was deleted and came back equal in every column, at 20")
+
+
+def commit_to(platform: Platform, table: str, changed: str) -> None:
+    """Append the newest version of row 1 once more, with one of its columns ``changed`` (SQL), as no capture would."""
+    held = DeltaTable(platform.lake.location("ingestion", table))
+    with duckdb.connect() as connection:
+        connection.register("held", held.to_pyarrow_table())
+        rows = connection.execute(
+            f"SELECT * REPLACE ({changed}) FROM held WHERE {table}_id = 1 ORDER BY _recorded_at DESC LIMIT 1"
+        ).to_arrow_table()
+    write_deltalake(held, rows.cast(held.to_pyarrow_table().schema), mode="append")
+
+
+def test_a_version_that_does_not_follow_from_the_one_before_it_is_named(platform: Platform) -> None:
+    platform.refresh()
+    commit_to(platform, "payment", "_recorded_at + INTERVAL 1 MICROSECOND AS _recorded_at")
+    finding = differing(look_back(platform))["totesys/payment", HISTORY]
+    assert finding.outcome == "different"
+    assert finding.detail.startswith("1 version does not follow from the version before it")
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(5, "dated 4:59:5"), (-5, "are dated 5:00:0")], ids=["in the future", "in the past"]
+)
+def test_versions_that_are_dated_by_another_clock_are_warned_of(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, hours: int, said: str
+) -> None:
+    take = Totesys._take
+
+    def take_at_another_time(*arguments: Any) -> Snapshot:
+        snapshot = take(*arguments)
+        return replace(snapshot, taken_at=snapshot.taken_at + timedelta(hours=hours))
+
+    monkeypatch.setattr(Totesys, "_take", take_at_another_time)
+    platform.refresh()
+    finding = {(each.asset, each.check): each for each in look_back(platform)}["totesys/payment", HISTORY]
+    assert finding.outcome == "warning"
+    assert said in finding.detail
 
 
 def test_a_row_that_moves_to_another_day_and_back_is_no_false_deletion(platform: Platform) -> None:

@@ -12,6 +12,8 @@ from totesys_assets.audit import rules
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.audit.findings import CLAIMS, Finding
 from totesys_assets.automation.decide import TOTESYS
+from totesys_assets.automation.hint import recall
+from totesys_assets.automation.records import mark_of_sensor
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
 from totesys_assets.resources.lake import Lake
@@ -37,7 +39,14 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
     ) -> Iterable[dg.AssetCheckResult]:
         chosen = [("/".join(key.asset_key.path), key.name) for key in context.selected_asset_check_keys]
         with failures():
-            found = audit(session.totesys, lake, warehouse, partition_range(settings.first_day), sorted(chosen))
+            found = audit(
+                session.totesys,
+                lake,
+                warehouse,
+                partition_range(settings.first_day),
+                sorted(chosen),
+                marks=[mark for mark in (recall(settings.home), mark_of_sensor(context.instance)) if mark],
+            )
         for finding in found:
             yield _result(finding)
 

@@ -6,7 +6,7 @@ Belongs here: which checks there are, and looking at those that are wanted. Does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 
 import psycopg
@@ -14,9 +14,10 @@ import psycopg
 from totesys_assets.audit import rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
-    DELETIONS,
+    HISTORY,
     LEDGER,
     MONEY,
+    OVERDUE,
     RECORDS,
     REFERENCES,
     ROWS,
@@ -37,7 +38,8 @@ Look = Callable[[Observed, Table], Finding]
 _SOURCE: dict[str, Look] = {
     CONTENT: source_lake.content,
     LEDGER: source_lake.ledger,
-    DELETIONS: source_lake.deletions,
+    OVERDUE: source_lake.overdue,
+    HISTORY: source_lake.history,
 }
 _STAR: dict[str, Look] = {
     RECORDS: star.records,
@@ -62,16 +64,18 @@ def audit(
     warehouse: Warehouse,
     days: DayRange,
     wanted: Iterable[tuple[str, str]] | None = None,
+    marks: Collection[str] = (),
 ) -> list[Finding]:
     """Look at everything, or at the ``wanted`` pairs of asset and check. Changes nothing.
 
     What cannot be examined (drift, lost rights, a view that is gone) fails its checks with the reason; the others are
-    looked at all the same. Raises ConnectionFailed, and PlatformError before the first refresh.
+    looked at all the same. ``marks`` are what the probe goes by (automation/look.py), of those who look.
+    Raises ConnectionFailed, and PlatformError before the first refresh.
     """
     chosen = list(wanted) if wanted is not None else [*checks(totesys.catalogue), *rules.checks()]
     try:
         with ExitStack() as stack:
-            observed = Observed(stack, totesys, lake, warehouse, days)
+            observed = Observed(stack, totesys, lake, warehouse, days, marks)
             return [_check(observed, asset, check) for asset, check in chosen]
     except psycopg.Error as error:
         raise PlatformError(f"The warehouse could not be audited: {engine.one_line(error)}.") from error

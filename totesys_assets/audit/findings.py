@@ -12,11 +12,11 @@ from typing import Literal
 from totesys_assets.days import WHOLE
 
 # The checks of the audit, with what each of them claims. The texts are shown in Dagster.
-CONTENT, LEDGER, OVERDUE, DELETIONS, ROWS, RECORDS, MONEY, REFERENCES, VIEWS = (
+CONTENT, LEDGER, OVERDUE, HISTORY, ROWS, RECORDS, MONEY, REFERENCES, VIEWS = (
     "content_equals_source",
     "ledger_agrees",
     "nothing_overdue",
-    "no_false_deletions",
+    "history_plausible",
     "rows_equal_source",
     "records_equal_lake",
     "money_equals_source",
@@ -30,8 +30,9 @@ CLAIMS = {
     LEDGER: "The ledger notes no version that the lake does not hold.",
     OVERDUE: "What waits for a refresh was written since the last one that was complete, and the probe, which saves a "
     "refresh where nothing changed, does not say that nothing did.",
-    DELETIONS: "No row was deleted and came back equal in every column. Where one did, look whether ToteSys had it all "
-    "the while: then the deletion in the history is a false one.",
+    HISTORY: "Every version follows from the one before it. No row was deleted and came back equal in every column: "
+    "where one did, look whether ToteSys had it all the while, for then the deletion in the history is a false one. "
+    "The newest versions are dated when they were written.",
     ROWS: "The warehouse's current rows are those of ToteSys, by number and key.",
     RECORDS: "The warehouse holds every record that follows from the lake's versions, in every column, and no other.",
     MONEY: "The sums of money, by currency, are those of ToteSys.",

@@ -10,9 +10,10 @@ everywhere. The others are pending, counted, and left to the next refresh.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -22,6 +23,7 @@ from psycopg import sql
 
 from totesys_assets.audit.findings import Finding
 from totesys_assets.automation.decide import TOTESYS, stale_partitions
+from totesys_assets.automation.look import Look, mark_of_done
 from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
 from totesys_assets.capture.generation import settle
@@ -54,11 +56,24 @@ class Comparison:
 
 
 class Observed:
-    """All three as they were at one moment each. ``stack`` ends the sessions."""
+    """All three as they were at one moment each. ``stack`` ends the sessions.
 
-    def __init__(self, stack: ExitStack, totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange) -> None:
+    ``marks`` are those that the command line and the sensor keep, under which they take nothing to have changed.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        totesys: Totesys,
+        lake: Lake,
+        warehouse: Warehouse,
+        days: DayRange,
+        marks: Collection[str] = (),
+    ) -> None:
         self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, days, lake, warehouse.schema
-        self._totesys = totesys
+        self._totesys, self._marks = totesys, marks
+        self._mark_of = partial(_mark, lake, warehouse, days)
+        self._mark_before = self._mark_of("")
         self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
         self.warehouse.execute(_SESSION)
         self._loaded = warehouse.states(self.warehouse)
@@ -112,6 +127,12 @@ class Observed:
             self.snapshot = self._open_snapshot()
             self._examine()
 
+    def is_marked(self) -> bool:
+        """Whether a mark says that nothing was left to do in the very state that is observed here."""
+        if not self._marks or self._mark_of("") != self._mark_before:  # the lake or the warehouse went on in between
+            return False
+        return self._mark_of(self.snapshot.instant) in self._marks
+
     def sources(self, asset: str) -> tuple[str, ...]:
         """The tables of ToteSys that an asset is made of."""
         group, _, name = asset.partition("/")
@@ -126,6 +147,10 @@ class Observed:
     def pending(self, asset: str) -> set[str]:
         """Partitions that wait for a refresh."""
         return self._stale.get(asset, set())
+
+    def fed_by(self, table: Table) -> list[str]:
+        """The assets that wait for a refresh and are made of a table of ToteSys, that itself included."""
+        return sorted(asset for asset in self._stale if table.name in self.sources(asset))
 
     def compare(self, asset: str, one: Digests, other: Digests) -> Comparison:
         """The partitions of both sides, but for what is pending."""
@@ -196,6 +221,11 @@ class Observed:
     def warehouse_digests(self, query: str) -> Digests:
         """Partition and digest, the two columns of a query."""
         return {str(partition): str(digest) for partition, digest in self.warehouse.execute(query).fetchall()}
+
+
+def _mark(lake: Lake, warehouse: Warehouse, days: DayRange, source: str) -> str | None:
+    """The mark of ``source``, as the probe makes it: see automation/look.py."""
+    return mark_of_done(Look(source=source), lake, warehouse, days)
 
 
 def count(digests: Mapping[str, str], partition: str) -> int:

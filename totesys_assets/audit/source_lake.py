@@ -7,9 +7,11 @@ Belongs here: what must be equal, or true, between the two. Does not belong here
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
-from totesys_assets.audit.findings import CONTENT, DELETIONS, LEDGER, Finding, counted, some
+from deltalake import DeltaTable
+
+from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, OVERDUE, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, day_sql, total
 from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.fingerprint import partition_sql
@@ -17,7 +19,7 @@ from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Ta
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import INGESTION, bounds, register
+from totesys_assets.resources.lake import INGESTION, RECORDED, register
 from totesys_assets.resources.totesys import READ
 
 
@@ -136,37 +138,97 @@ def ledger(seen: Observed, table: Table) -> Finding:
     return Finding(asset, LEDGER, False, detail, 0, numbers)
 
 
-def deletions(seen: Observed, table: Table) -> Finding:
-    """Rows whose deletion was followed by an insertion of the very same row: ToteSys may have had them all the while.
-
-    A row that moves to another day leaves and arrives in one instant, and is another row, by its created_at.
-    """
+def overdue(seen: Observed, table: Table) -> Finding:
+    """What is pending was written since the last complete refresh, and the probe does not say that nothing changed."""
     asset = f"{TOTESYS}/{table.name}"
-    held = seen.versions.get(table.name)
-    rows: list[tuple[int, str, str]] = []
-    # Where rows were only ever inserted, as the files note it, none was deleted.
-    if held is not None and bounds(held, OPERATION) != ("insert", "insert"):
-        versions = register(seen.engine, f"returned_{table.name}", held)
-        key, order = quoted(table.key), f"{RECORDED_AT}, {OPERATION} <> 'delete'"
-        rows = seen.engine.execute(
-            f"SELECT count(DISTINCT row_key), min(moment)::VARCHAR, max(moment)::VARCHAR FROM ("
-            f"SELECT {key} AS row_key, {RECORDED_AT} AS moment, {OPERATION} AS operation, digest, "
-            f"lag({OPERATION}) OVER versions AS before, lag(digest) OVER versions AS digest_before "
-            f"FROM (SELECT *, {row_number(table.columns, DUCKDB)} AS digest FROM {versions} "
-            f"WHERE {key} IN (SELECT {key} FROM {versions} WHERE {OPERATION} = 'delete')) "
-            f"WINDOW versions AS (PARTITION BY {key} ORDER BY {order})) "
-            "WHERE operation = 'insert' AND before = 'delete' AND digest = digest_before"
-        ).fetchall()
-    count, first, last = rows[0] if rows else (0, "", "")
-    if not count:
-        return Finding(asset, DELETIONS, True, "no row came back as it was", 0, {"rows_returned": 0})
-    when = f"at {_second(first)}" if _second(first) == _second(last) else f"from {_second(first)} to {_second(last)}"
-    detail = (
-        f"{counted(count, 'row')} {'was' if count == 1 else 'were'} deleted and came back equal in every column, "
-        f"{when} UTC: if ToteSys had {'it' if count == 1 else 'them'} all the while, the history's deletion is false"
+    waiting = seen.fed_by(table)
+    nothing = seen.nothing(asset, OVERDUE)
+    if nothing is not None and nothing.outcome == "different":
+        return nothing
+    if waiting and seen.is_marked():
+        detail = (
+            f"{', '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for a refresh, and yet the mark of the "
+            "last one says that nothing changed since: totesys refresh --full brings it in"
+        )
+        return Finding(asset, OVERDUE, False, detail, len(seen.pending(asset)))
+    detail = "what waits was written since the last refresh" if waiting else "nothing waits for a refresh"
+    return Finding(asset, OVERDUE, True, detail, len(seen.pending(asset)))
+
+
+# How much later, and how much earlier, versions may be dated than they were committed, by the clock of who writes the
+# lake: clocks differ a little, and a capture takes its time.
+_LATER, _EARLIER = timedelta(minutes=5), timedelta(hours=1)
+# Commits looked through for the newest with rows: merging files makes some without.
+_RECENT = 50
+
+# Of every row with more than one version, those before it: of the row wherever it was, and on the same day.
+_VERSIONS = """
+SELECT row_key, moment, operation,
+    operation = 'insert' AND lag(operation) OVER row_versions = 'delete' AND digest = lag(digest) OVER row_versions
+        AS is_return,
+    CASE operation WHEN 'insert' THEN coalesce(lag(operation) OVER day_versions, 'delete') <> 'delete'
+        WHEN 'update' THEN coalesce(lag(operation) OVER day_versions, 'delete') = 'delete'
+            OR digest = lag(digest) OVER day_versions
+        ELSE coalesce(lag(operation) OVER day_versions, 'delete') = 'delete' END AS is_odd
+FROM (
+    SELECT {key} AS row_key, {day} AS day, _recorded_at AS moment, _operation AS operation, {digest} AS digest
+    FROM {versions} WHERE {key} IN (SELECT {key} FROM {versions} GROUP BY {key} HAVING count(*) > 1)
+) AS several
+WINDOW row_versions AS (PARTITION BY row_key ORDER BY moment, operation <> 'delete'),
+    day_versions AS (PARTITION BY row_key, day ORDER BY moment)
+"""
+_ODD = """
+SELECT count(*) FILTER (WHERE is_odd), count(DISTINCT row_key) FILTER (WHERE is_return),
+    min(moment) FILTER (WHERE is_return)::VARCHAR, max(moment) FILTER (WHERE is_return)::VARCHAR
+FROM ({versions}) AS versions
+"""
+
+
+def history(seen: Observed, table: Table) -> Finding:
+    """Versions follow one another; no row came back just as it was; what was recorded is dated when it was.
+
+    A row that moves to another day leaves and arrives in one instant, and is another row, by its created_at. One that
+    was deleted and came back equal in every column ToteSys may have had all the while.
+    """
+    asset, held = f"{TOTESYS}/{table.name}", seen.versions.get(table.name)
+    if held is None or not held.file_uris():
+        return seen.nothing(asset, HISTORY) or Finding(asset, HISTORY, True, "no versions yet", 0)
+    versions = _VERSIONS.format(
+        key=quoted(table.key),
+        day=f"CAST({quoted(table.day_column)} AS DATE)" if table.day_column else "NULL",
+        digest=row_number(table.columns, DUCKDB),
+        versions=register(seen.engine, f"history_of_{table.name}", held),
     )
-    return Finding(asset, DELETIONS, False, detail, 0, {"rows_returned": count}, warning=True)
+    [(odd, returned, first, last)] = seen.engine.execute(_ODD.format(versions=versions)).fetchall()
+    numbers: dict[str, int | str] = {"versions_odd": odd, "rows_returned": returned}
+    said = []
+    if odd:
+        follow = "does not follow from the version before it" if odd == 1 else "do not follow from those before them"
+        said.append(f"{counted(odd, 'version')} {follow}: nobody but totesys may write to the lake")
+    if returned:
+        when = f"at {first[:19]}" if first == last else f"from {first[:19]} to {last[:19]}"
+        said.append(
+            f"{counted(returned, 'row')} {'was' if returned == 1 else 'were'} deleted and came back equal in every "
+            f"column, {when} UTC: if ToteSys had {'it' if returned == 1 else 'them'} all the while, that deletion is "
+            "false"
+        )
+    if off := _misdated(held):
+        said.append(f"{off}: see the clock of ToteSys's server, and that of who writes the lake")
+    detail = "; ".join(said) or "every version follows from the one before it"
+    return Finding(asset, HISTORY, not said, detail, 0, numbers, warning=not odd)
 
 
-def _second(moment: str) -> str:
-    return moment[:19]
+def _misdated(held: DeltaTable) -> str | None:
+    """How far the newest versions are dated from their commit, by the lake's own clock, if that is too far."""
+    recorded = held.transaction_version(RECORDED)
+    writes = [each for each in held.history(_RECENT) if each.get("operation") == "WRITE"]
+    with_rows = [each for each in writes if int(each.get("operationMetrics", {}).get("num_added_rows", 0))]
+    if not recorded or not with_rows:
+        return None
+    moment = datetime.fromtimestamp(recorded / 1_000_000, UTC)
+    newest, newest_rows = (datetime.fromtimestamp(each[0]["timestamp"] / 1000, UTC) for each in (writes, with_rows))
+    if moment > newest + _LATER:
+        return f"the newest versions are dated {moment - newest} after they were written".replace(", ", " and ")
+    if moment < newest_rows - _EARLIER:
+        return f"the newest versions are dated {newest_rows - moment} before they were written".replace(", ", " and ")
+    return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.events import JobFailureData
-from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.scheduler.instigation import InstigatorTick, SensorInstigatorData, TickStatus
 from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
@@ -91,6 +91,14 @@ def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
         key=_end,
     )
     return sentence(newest.error) if newest is not None and newest.error else None
+
+
+def mark_of_sensor(instance: dg.DagsterInstance) -> str | None:
+    """The mark under which the sensor ``changes`` takes nothing to have changed: its cursor. None: it has none."""
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        if state.instigator_name == CHANGES and isinstance(state.instigator_data, SensorInstigatorData):
+            return state.instigator_data.cursor
+    return None
 
 
 def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:

@@ -41,6 +41,7 @@ def audit(as_json: bool) -> None:
         with err.status("Comparing"):
             from totesys_assets.audit.audit import audit as look_everywhere
             from totesys_assets.audit.audit import compared_nothing
+            from totesys_assets.automation.hint import recall
             from totesys_assets.days import partition_range
             from totesys_assets.resources.lake import Lake
             from totesys_assets.resources.totesys import Totesys
@@ -51,6 +52,7 @@ def audit(as_json: bool) -> None:
                 Lake(settings.lake_uri),
                 Warehouse(urls.warehouse, settings.warehouse_schema),
                 partition_range(settings.first_day),
+                marks=[mark for mark in [recall(settings.home)] if mark],
             )
     outcomes: Counter[str] = Counter(finding.outcome for finding in found)
     vain = compared_nothing(found)

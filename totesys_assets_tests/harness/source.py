@@ -96,9 +96,10 @@ class Observer:
 
 
 def read(url: str, schema: str = "public") -> State:
-    """What is committed now, in one snapshot."""
+    """What is committed now, in one snapshot: taken when nobody rewrites a table, which would look empty to it."""
     with Observer(url, schema) as observer:
         observer.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        observer.run(f"LOCK TABLE {', '.join(COLUMNS)} IN ACCESS SHARE MODE")
         return {table: _read_table(observer, table) for table in COLUMNS}
 
 

@@ -240,6 +240,11 @@ class World:
         self._reader: Observer | None = None
         self._mark: str | None = None
 
+    @property
+    def marks(self) -> list[str]:
+        """Those under which the next look takes nothing to have changed."""
+        return [self._mark] if self._mark is not None else []
+
     def start_from(self, model: Model) -> None:
         """Take over what is known of the template."""
         for table, known in model.tables.items():

@@ -1,0 +1,59 @@
+"""Mutants: code broken on purpose, the scenario that shows it, and what the harness and the audit say then.
+
+Belongs here: what a case is, and that it is noticed. Does not belong here: the cases, which are in test_mutants.py and
+test_mutants_of_the_world.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from totesys_assets.audit.audit import audit, checks
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets_tests.harness.world import Laboratory, World
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mutant and the scenario that shows it, with what the harness says then, and what the audit.
+
+    ``aftermath`` is what goes on until the audit is made: the harness stops at once. ``audit`` is empty where nothing
+    is left that an audit could see: what is written too often, or in an order that shows for a moment.
+    """
+
+    mutate: Callable[[Patch], None]
+    scenario: Callable[[World], None]
+    finding: str
+    audit: str = ""
+    aftermath: Callable[[World], None] = lambda _: None
+
+
+def require_noticed(laboratory: Laboratory, case: Case) -> None:
+    """The code as it is passes, for the audit too; the mutant is noticed by an assertion, and named by the audit."""
+    with laboratory.world() as world:
+        case.scenario(world)
+        if case.audit:
+            assert said_by_the_audit(world) == ""
+    with laboratory.world() as world, Patch.context() as patch:
+        case.mutate(patch)
+        with pytest.raises(AssertionError, match=case.finding):
+            case.scenario(world)
+        case.aftermath(world)
+        said = said_by_the_audit(world)
+        assert re.search(case.audit, said), said
+
+
+def said_by_the_audit(world: World) -> str:
+    """What the audit finds in a world, pending apart: a line for each finding."""
+    found = audit(
+        world.totesys(lambda: None), world.lake, world.warehouse, world.days, checks(catalogue()), marks=world.marks
+    )
+    return "\n".join(
+        f"{each.asset} {each.check}: {each.detail}" for each in found if each.outcome in ("different", "warning")
+    )
