@@ -273,7 +273,7 @@ def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
     def mutant(snapshot: Snapshot, table: Table, days: DayRange, _only: object = None) -> dict[str, Fingerprint]:
         snapshot.require(table)
         query = f"SELECT {partition_sql(table, days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
-        query += f"FROM {table.name} GROUP BY 1"
+        query += f"FROM {snapshot.relation(table)} GROUP BY 1"
         return {partition: Fingerprint(rows, state) for partition, rows, state in snapshot.rows(query)}
 
     return mutant
