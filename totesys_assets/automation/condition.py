@@ -58,7 +58,7 @@ class SourceTable:
     stale: int | None
     behind_seconds: float | None
     blocked: str | None
-    dead_letters: int
+    dead_letters: int | None
     unknown_columns: list[str]
 
 
@@ -176,7 +176,7 @@ def _sources(
                 stale=None if problem is not None else _stale(seen, f"{TOTESYS}/{table.name}"),
                 behind_seconds=None if seen is None else _behind(waiting, entries, found.up_to_date_at, problem),
                 blocked=None if problem is None else str(problem),
-                dead_letters=letters[table.name],
+                dead_letters=None if LAKE in found.down else letters[table.name],
                 unknown_columns=examined.unknown.get(table.name, []),
             )
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import logging
 import os
 import re
 import sys
@@ -35,6 +36,7 @@ DEBUG_HELP = "Show where an error comes from."
 LOG = "errors.log"
 _PLAIN = {"✓": "OK:", "✗": "X:", "·": "-", "…": "...", "→": "->", "≤": "<="}
 _LONGEST = 500
+_FULL = os.strerror(errno.ENOSPC)
 
 
 def _without_marks(error: UnicodeError) -> tuple[str, int]:
@@ -94,7 +96,11 @@ def _prepare_output() -> None:
 
 
 def quiet_beside() -> None:
-    """Log what fails in a thread, or while something is thrown away: who waits for that says what there is to say."""
+    """Log what fails in a thread, or while something is thrown away: who waits for that says what there is to say.
+
+    What libraries log is not for the terminal either.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
     threading.excepthook = lambda failed: _log_quietly(failed.exc_value)
     sys.unraisablehook = lambda failed: _log_quietly(failed.exc_value)
 
@@ -137,6 +143,9 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "Memory ran out. Free some, or run it on a larger machine; the next refresh does what is left to do."
     causes = _chain(error)
+    if any(_FULL in str(each) for each in causes):
+        full = next((each for each in causes if isinstance(each, OSError) and each.errno == errno.ENOSPC), None)
+        return _of_system(full or OSError(errno.ENOSPC, _FULL))
     for each in causes:
         if isinstance(each, (PlatformError, SettingsError)):
             return str(each)

@@ -35,7 +35,8 @@ def status(as_json: bool) -> None:
     Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be asked, or a table cannot be captured.
     """
     settings = Settings.from_env()
-    records = "DAGSTER_HOME" in os.environ or (settings.home / "dagster" / "dagster.yaml").exists()
+    kept = ("dagster/dagster.yaml", "postgres/warehouse/data")
+    records = "DAGSTER_HOME" in os.environ or all((settings.home / part).exists() for part in kept)
     if records:  # while the source scans its tables
         threading.Thread(target=import_module, args=["totesys_assets.automation.records"], daemon=True).start()
     with (

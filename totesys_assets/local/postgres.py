@@ -33,6 +33,7 @@ from totesys_assets.local.locks import Report, locked, opened
 SUPERUSER = "totesys"
 START_SECONDS = 120  # a start after a crash replays the log first; a plain one takes 0.1 s
 STOP_SECONDS = 60
+ORDERLY_SECONDS = 15
 PORT_ATTEMPTS = 3  # between finding a free port and the server's taking it, another program may take it
 PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
 DEFAULTS = MappingProxyType(
@@ -88,10 +89,15 @@ class EmbeddedServer:
             raise EmbeddedError(explain(str(error), self.folder)) from error
 
     def stop(self) -> None:
-        """Stop the server in order: sessions are ended, what was committed is kept. Does nothing when none runs."""
+        """Stop the server in order: sessions are ended, what was committed is kept. Does nothing when none runs.
+
+        One that does not stop, as on a full disk, is ended at once; it reads its log when it is started again.
+        """
         deadline = time.monotonic() + STOP_SECONDS
+        how = "fast"
         while self._alive():
-            stopping = self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-t", str(STOP_SECONDS))
+            stopping = self._run("pg_ctl", "stop", "-D", str(self._data), "-m", how, "-t", str(ORDERLY_SECONDS))
+            how = "immediate" if stopping else how
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"PostgreSQL in {self.folder} does not stop: {stopping}")
             time.sleep(0.02)
