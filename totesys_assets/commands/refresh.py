@@ -4,13 +4,14 @@ Belongs here: options, progress and what is printed. Does not belong here: decid
 """
 
 import gc
+import io
 import json
 import logging
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from importlib import import_module
@@ -26,7 +27,7 @@ from totesys_assets.commands import interrupts, words
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import Databases, dagster_home, dagster_records, databases, refreshed
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, err, out, reporter
+from totesys_assets.terminal import address, out, reporter
 
 # To count takes time in proportion to the table, and which rows of a fact are current even a sort: above so many, a
 # refresh does neither.
@@ -72,7 +73,7 @@ def refresh(
     if first is None and last is not None:
         raise click.UsageError("Give --from, too: the first day of the backfill.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
-    console = err if as_json else out
+    console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
     with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
         summary = one_pass(refreshed(settings), urls, console, days, full=full, accept_deletions=accept_deletions)
@@ -191,7 +192,8 @@ def _run(
     from totesys_assets.automation.refresh import execute
 
     what = f"{len(request.assets)} assets" + (f", {request.days.first} to {request.days.last}" if request.days else "")
-    with _progress(console, what, len(request.assets)):
+    # What Dagster writes there of events that it cannot store is as long as they are; that it failed is in the outcome.
+    with _progress(console, what, len(request.assets)), redirect_stderr(io.StringIO()):
         outcome = execute(definitions, instance, request, accept_deletions=accept_deletions)
     summary.success = summary.success and outcome.success
     summary.problems += outcome.failures
