@@ -63,7 +63,7 @@ class Settings:
             lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
             warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
-            totesys_schema=env.get("TOTESYS_SCHEMA") or "public",
+            totesys_schema=_source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
             new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
@@ -99,6 +99,15 @@ def _database_url(variable: str, url: str | None) -> str | None:
     if not parts:
         raise SettingsError(f"{variable} is not a PostgreSQL URL. {form}.")
     return url
+
+
+def _source_schema(schema: str | None, url: str | None) -> str:
+    """The schema of ToteSys. A URL that says where to look would be surprised to be ignored."""
+    if schema is None and re.search(r"options=[^&]*search_path", url or ""):
+        raise SettingsError(
+            "TOTESYS_URL sets search_path, on which nothing is looked up: name the schema of ToteSys in TOTESYS_SCHEMA."
+        )
+    return schema or "public"
 
 
 def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:

@@ -52,7 +52,7 @@ def test_every_task_of_the_readme_is_in_the_makefile(command: str) -> None:
 
 def test_every_variable_that_is_read_is_in_the_readme() -> None:
     read = set(re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(settings)))
-    assert len(read) == 10
+    assert len(read) == 12
     assert read <= set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
 
 

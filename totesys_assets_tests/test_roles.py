@@ -200,8 +200,9 @@ def test_schemas_may_have_other_names(postgres_server: PostgresServer, trade_tem
         roles.apply("warehouse_roles.sql")
         Warehouse(roles["owner"], roles.schema).migrate()
         roles.apply("warehouse_grants.sql", roles["owner"])
+        schemas = {"TOTESYS_SCHEMA": "Back office", "WAREHOUSE_SCHEMA": roles.schema}
         with make_platform(
-            roles["role"], roles["loader"], tmp_path, TOTESYS_ALLOW_SUPERUSER="0", WAREHOUSE_SCHEMA=roles.schema
+            roles["role"], roles["loader"], tmp_path, TOTESYS_ALLOW_SUPERUSER="0", **schemas
         ) as platform:
             platform.refresh()
             assert platform.look().stale == {}

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from totesys_assets.commands.warehouse import start_file
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.local.postgres import binaries
 from totesys_assets.resources import engine
 from totesys_assets.resources.session_settings import (
@@ -145,6 +145,25 @@ def test_psql_on_the_warehouse_shows_times_alike_whatever_role_and_environment_s
             check=True,
         )
     assert shown.stdout == "2024-08-19 10:00:00+00|{}\n"
+
+
+@pytest.mark.parametrize("attrs", ["any", "read-write", "primary", "prefer-standby"])
+def test_a_url_may_say_what_kind_of_session_it_wants(postgres_server: PostgresServer, attrs: str) -> None:
+    url = psycopg.conninfo.make_conninfo(postgres_server.database(), target_session_attrs=attrs)
+    open_session(url, variable=VARIABLE, read_only=True).close()
+    duck = engine.connect()
+    engine.attach(duck, "there", url, variable=VARIABLE)
+    engine.close(duck)
+
+
+def test_a_login_that_is_read_only_by_default_is_told_what_to_ask_for(hostile_url: str) -> None:
+    url = psycopg.conninfo.make_conninfo(hostile_url, target_session_attrs="read-write")
+    with pytest.raises(ConnectionFailed, match=r"session is read-only.*ask for target_session_attrs=primary"):
+        open_session(url, variable=VARIABLE, read_only=True)
+    duck = engine.connect()
+    with pytest.raises(ConnectionFailed, match=r"session is read-only.*ask for target_session_attrs=primary"):
+        engine.attach(duck, "there", url, variable=VARIABLE)
+    engine.close(duck)
 
 
 def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:

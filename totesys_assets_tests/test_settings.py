@@ -192,6 +192,13 @@ def test_the_schema_of_totesys_is_public_unless_it_is_said(home: Path) -> None:
     assert read(home, TOTESYS_SCHEMA="green").totesys_schema == "green"
 
 
+def test_a_search_path_in_the_url_is_not_ignored_in_silence(home: Path) -> None:
+    url = "postgresql://reader@db.example/totesys?options=-csearch_path%3Dgreen"
+    with pytest.raises(SettingsError, match="name the schema of ToteSys in TOTESYS_SCHEMA"):
+        read(home, TOTESYS_URL=url)
+    assert read(home, TOTESYS_URL=url, TOTESYS_SCHEMA="green").totesys_schema == "green"
+
+
 def test_a_lake_in_a_folder_is_made_absolute(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "somebody"))

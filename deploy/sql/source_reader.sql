@@ -25,7 +25,7 @@ ALTER ROLE :"role" SET default_transaction_read_only = on;
 ALTER ROLE :"role" SET statement_timeout = '1h';
 ALTER ROLE :"role" SET idle_in_transaction_session_timeout = '1h';
 ALTER ROLE :"role" SET lock_timeout = '60s';
-ALTER ROLE :"role" SET search_path = :"schema"; -- the platform reads the schema that comes first
+ALTER ROLE :"role" SET search_path = :"schema"; -- for sessions opened by hand; the platform is told by TOTESYS_SCHEMA
 
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'role') \gexec
 REVOKE ALL ON SCHEMA :"schema" FROM :"role";

@@ -118,9 +118,15 @@ def attach(
         except duckdb.Error as error:
             if attempts and _TOOK_TOO_LONG in str(error):
                 continue
-            raise ConnectionFailed(
-                f"{variable} cannot be reached: {reason(error)}. Check the URL and the server."
-            ) from None
+            raise unreachable(variable, reason(error)) from None
+
+
+def unreachable(variable: str, why: str) -> ConnectionFailed:
+    """The error of a database that the URL in ``variable`` does not lead to."""
+    what_to_do = "Check the URL and the server"
+    if "session is read-only" in why:  # so answers libpq where a role is read-only by default, as that of the source is
+        what_to_do = "Its login is read-only by default: ask for target_session_attrs=primary in place of read-write"
+    return ConnectionFailed(f"{variable} cannot be reached: {why}. {what_to_do}.")
 
 
 def conninfo(url: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.resources.engine import conninfo, literal, one_line, quoted
+from totesys_assets.errors import PlatformError
+from totesys_assets.resources.engine import conninfo, literal, one_line, quoted, unreachable
 
 if TYPE_CHECKING:
     import psycopg
@@ -106,9 +106,7 @@ def open_session(url: str, *, variable: str, read_only: bool) -> psycopg.Connect
         # A pooler in between may give every transaction another session: nothing is prepared.
         connection = psycopg.connect(psycopg.conninfo.make_conninfo("", **conninfo(url)), prepare_threshold=None)
     except psycopg.OperationalError as error:
-        raise ConnectionFailed(
-            f"{variable} cannot be reached: {one_line(error)}. Check the URL and the server."
-        ) from None
+        raise unreachable(variable, one_line(error)) from None
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.read_only = read_only
     connection.deferrable = False
