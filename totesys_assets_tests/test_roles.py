@@ -200,9 +200,13 @@ def test_schemas_may_have_other_names(postgres_server: PostgresServer, trade_tem
         roles.apply("warehouse_roles.sql")
         Warehouse(roles["owner"], roles.schema).migrate()
         roles.apply("warehouse_grants.sql", roles["owner"])
-        schemas = {"TOTESYS_SCHEMA": "Back office", "WAREHOUSE_SCHEMA": roles.schema}
         with make_platform(
-            roles["role"], roles["loader"], tmp_path, TOTESYS_ALLOW_SUPERUSER="0", **schemas
+            roles["role"],
+            roles["loader"],
+            tmp_path,
+            TOTESYS_ALLOW_SUPERUSER="0",
+            TOTESYS_SCHEMA="Back office",
+            WAREHOUSE_SCHEMA=roles.schema,
         ) as platform:
             platform.refresh()
             assert platform.look().stale == {}
@@ -328,7 +332,7 @@ def test_a_superuser_is_refused_before_anything_is_read_and_told_what_to_do(
         result = CliRunner().invoke(main, [command])
         assert result.exit_code == 1
         said = " ".join(result.output.split())
-        assert "UnsafeLogin: The login of TOTESYS_URL is a superuser or may become one" in said
+        assert "✗ The login of TOTESYS_URL is a superuser or may become one" in said
         assert "with deploy/sql/source_reader.sql and log in as that, or set TOTESYS_ALLOW_SUPERUSER=1." in said
     assert platform.files() == []
     monkeypatch.setenv("TOTESYS_ALLOW_SUPERUSER", "1")
