@@ -15,11 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import psycopg
 import pytest
 from click.testing import CliRunner
 
+from totesys_assets.automation import blocked
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.local.home import databases
 from totesys_assets.local.postgres import EmbeddedServer
@@ -269,6 +272,8 @@ def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_i
     code, text = invoke("refresh")
     assert code == 1
     assert '"colour" (text) is new' in text
+    with dg.DagsterInstance.get() as instance:
+        assert list(blocked.blocked(instance, catalogue())) == ["design"]
     assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
 
 

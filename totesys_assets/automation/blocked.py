@@ -95,11 +95,14 @@ def evaluations(catalogue: Catalogue, examined: Examined) -> list[dg.AssetCheckE
 
 
 def report(instance: dg.DagsterInstance, catalogue: Catalogue, examined: Examined) -> list[str]:
-    """Report the checks that say something else than they said last. Returns the tables that are newly blocked."""
+    """Report the checks that say something else than they said last. Returns the tables that are newly blocked.
+
+    What was never said is taken for passed: the first materialisation says it.
+    """
     found = evaluations(catalogue, examined)
     known = _latest(instance, [each.asset_check_key for each in found])
     for each in found:
-        if known.get(each.asset_check_key) != (each.passed, each.description):
+        if known.get(each.asset_check_key, (True, None)) != (each.passed, each.description):
             instance.report_runless_asset_event(each)
     before = {
         key.asset_key.path[-1] for key, (passed, _) in known.items() if key.name == CAN_BE_CAPTURED and not passed

@@ -128,10 +128,19 @@ def one_pass(
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
     letters = open_letters(lake) if wanted else None
     try:
-        if wanted:
+        if wanted or problems:
             with dagster_records(settings, urls, reporter(console)) as urls:
                 dagster_home(settings, urls)
-                _execute(settings, warehouse, session, wanted, console, summary, accept_deletions=accept_deletions)
+                _execute(
+                    settings,
+                    warehouse,
+                    session,
+                    wanted,
+                    seen,
+                    console,
+                    summary,
+                    accept_deletions=accept_deletions,
+                )
     finally:
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
@@ -166,6 +175,7 @@ def _execute(
     warehouse: Any,
     session: Any,
     requests: list[Any],
+    seen: Any,
     console: Console,
     summary: Summary,
     *,
@@ -174,11 +184,14 @@ def _execute(
     with console.status("Starting Dagster"):
         import dagster as dg
 
+        from totesys_assets.automation.blocked import report
         from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.definitions import build_definitions
 
         instance = dg.DagsterInstance.get()
         fail_dead_runs(instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
+        if seen.source:  # it is empty where nobody looked: a backfill, a comparison of everything
+            report(instance, session.totesys.catalogue, seen.examined)
         definitions = build_definitions(settings, {"session": session})
         gc.freeze()  # what is there now stays: to look through it for garbage, again and again, would take a second
     for request in requests:
