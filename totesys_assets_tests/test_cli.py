@@ -205,6 +205,19 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
     assert not any(server.running() for server in home.servers())
 
 
+def test_up_that_is_killed_leaves_nothing_behind(home: Home) -> None:
+    process = home.start("up", "--port", str(free_port()), "--rate", "1")
+    read_until(process, "Ctrl-C stops everything", 120)
+    assert len(home.processes()) > 4
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while (left := home.processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    assert not any(server.running() for server in home.servers())
+
+
 def test_a_port_in_use_is_said_before_anything_is_started(home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

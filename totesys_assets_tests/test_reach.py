@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from totesys_assets.local.home import databases, embedded
+from totesys_assets.local.postgres import EmbeddedError
 from totesys_assets.settings import Settings
 from totesys_assets_tests.conftest import PostgresServer
 
@@ -113,3 +115,28 @@ def test_with_urls_of_ones_own_a_server_is_started_only_for_dagsters_records_and
         assert again.returncode == 0, again.stdout + again.stderr
         assert "embedded" not in again.stdout + again.stderr
     assert log.read_text().count("starting PostgreSQL") == starts
+
+
+def test_a_disk_with_too_little_room_is_said_before_anything_is_made(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_env({"TOTESYS_HOME": str(scratch / "small")})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=120_000_000))
+    with pytest.raises(EmbeddedError, match=r"has 120 MB free: .* need about 300 MB"), databases(settings):
+        pytest.fail("there is no room")
+    assert not (scratch / "small" / "postgres").exists()
+
+
+def test_what_fails_because_a_servers_disk_is_full_says_that(home: Path) -> None:
+    settings = Settings.from_env({"TOTESYS_HOME": str(home)})
+
+    def fail(said_by_the_server: str) -> None:
+        with databases(settings):
+            log = home / "postgres" / "warehouse" / "server.log"
+            log.write_text(log.read_text() + said_by_the_server)
+            raise psycopg.OperationalError("connection refused")
+
+    with pytest.raises(EmbeddedError, match=r"The disk of .* is full"):
+        fail('PANIC:  could not write to file "pg_wal/xlogtemp.77": No space left on device\n')
+    with pytest.raises(psycopg.OperationalError):  # what the log said before is past
+        fail("")

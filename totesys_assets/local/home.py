@@ -7,6 +7,7 @@ how a server is run (postgres.py) and what ToteSys is filled with (simulator.py)
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -129,12 +130,24 @@ def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
 
 @contextmanager
 def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report) -> Iterator[None]:
+    """The servers, for the block. Where it fails because their disk is full, that is what is said."""
     from totesys_assets.local.lease import lease
+    from totesys_assets.local.postgres import BEGIN_BYTES, EmbeddedError, disk_full
 
-    if not _folder(settings).exists() and not (settings.totesys_url and settings.warehouse_url):
-        say("Starting the embedded PostgreSQL for the first time")
+    if not _folder(settings).exists():
+        if not (settings.totesys_url and settings.warehouse_url):
+            say("Starting the embedded PostgreSQL for the first time")
+        free = shutil.disk_usage(settings.home).free
+        if free < BEGIN_BYTES:
+            raise EmbeddedError(disk_full(settings.home, free))
     with lease(servers, _folder(settings) / "lease", say):
-        yield
+        logged = [server.log_size() for server in servers]
+        try:
+            yield
+        except Exception as error:
+            if any(server.said_full(since) for server, since in zip(servers, logged, strict=True)):
+                raise EmbeddedError(disk_full(settings.home)) from error
+            raise
 
 
 def _folder(settings: Settings) -> Path:

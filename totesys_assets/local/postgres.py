@@ -36,6 +36,7 @@ STOP_SECONDS = 60
 ORDERLY_SECONDS = 15
 PORT_ATTEMPTS = 3  # between finding a free port and the server's taking it, another program may take it
 PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
+BEGIN_BYTES = 300_000_000  # two servers with a small ToteSys, its warehouse and Dagster's records took 230 MB
 DEFAULTS = MappingProxyType(
     {
         "listen_addresses": "127.0.0.1",
@@ -135,10 +136,18 @@ class EmbeddedServer:
                 return False  # another process was faster
             return True
 
+    def log_size(self) -> int:
+        """Bytes in the server's log."""
+        return self._log.stat().st_size if self._log.exists() else 0
+
+    def said_full(self, since: int) -> bool:
+        """Whether the server's log says, after its first ``since`` bytes, that the disk is full."""
+        return is_full(self._log_end(since, lines=1000))
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Raise EmbeddedError, with what the server's log says, where a session on it fails in the block."""
-        logged = self._log.stat().st_size if self._log.exists() else 0
+        logged = self.log_size()
         try:
             yield
         except psycopg.OperationalError as error:  # a full disk, or a server that is gone
@@ -300,13 +309,13 @@ class EmbeddedServer:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _log_end(self, since: int = 0) -> str:
+    def _log_end(self, since: int = 0, lines: int = 10) -> str:
         """Return the log's last lines, not looking further back than byte ``since``."""
         if not self._log.exists():
             return ""
         with self._log.open("rb") as log:
             log.seek(since)
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-10:])
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
 def binaries() -> Path:
@@ -363,13 +372,24 @@ def _free_port() -> int:
     raise EmbeddedError(f"No port from {PORTS[0]} to {PORTS[-1]} is free on 127.0.0.1.")
 
 
+def is_full(said: str) -> bool:
+    """Whether that was said because a disk is full."""
+    return os.strerror(errno.ENOSPC) in said or "free disk space" in said  # the latter after a write cut short
+
+
+def disk_full(folder: Path, free: int | None = None) -> str:
+    """What to say where the disk of a folder is full, or has only so many bytes ``free``."""
+    state = "is full" if free is None else f"has {free // 1_000_000} MB free"
+    return (
+        f"The disk of {folder} {state}: the embedded PostgreSQL servers need about {BEGIN_BYTES // 1_000_000} MB to "
+        "begin with. Free some space, or set TOTESYS_HOME to a folder on another disk."
+    )
+
+
 def explain(failure: str, folder: Path) -> str:
     """What a server's failure means, in a sentence that says what to do, as far as it is known."""
-    if os.strerror(errno.ENOSPC) in failure or "free disk space" in failure:  # the latter after a write cut short
-        return (
-            f"The disk of {folder} is full: PostgreSQL needs about 100 MB to begin with. "
-            f"Free some space, or set TOTESYS_HOME to a folder on another disk."
-        )
+    if is_full(failure):
+        return disk_full(folder)
     if os.strerror(errno.EACCES) in failure:
         return (
             f"What PostgreSQL needs in {folder} belongs to another user: run as that user, or set TOTESYS_HOME to "
