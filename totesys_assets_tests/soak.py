@@ -76,8 +76,9 @@ class Soak:
             "|---|---|",
             *(f"| {name} | {number:,} |" for name, number in tally.counts().items()),
             "",
-            "Faults are commits and whole refreshes in the middle of a refresh, a lost ledger, a lost Dagster, "
-            "compactions, changed structures, truncated tables and crowds of rows that come and go.",
+            "Faults are commits, rewrites and whole refreshes in the middle of a refresh, a lost ledger, a lost "
+            "Dagster, compactions, changed structures and settings, tables that take another's place, parts attached "
+            "and detached, truncated tables and crowds of rows that come and go.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]

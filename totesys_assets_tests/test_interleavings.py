@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests import soak
 from totesys_assets_tests.harness.machine import Interleavings
 from totesys_assets_tests.harness.world import Laboratory
 
+# The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
+SEED = 25
 QUICK = settings(
     max_examples=3,
     stateful_step_count=25,
-    derandomize=True,  # the same series everywhere; other ones are for `make soak`
+    database=None,
     deadline=None,
     # An example is a whole world, with seconds of work in it.
     suppress_health_check=list(HealthCheck),
@@ -33,7 +35,7 @@ def laboratory(scratch: Path) -> Iterator[Laboratory]:
 
 def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(laboratory: Laboratory) -> None:
     machine = type("Machine", (Interleavings,), {"laboratory": laboratory})
-    run_state_machine_as_test(machine, settings=QUICK)
+    run_state_machine_as_test(seed(SEED)(machine), settings=QUICK)
     tally = laboratory.tally
     assert tally.lost == tally.doubled == 0
     # That it was worth the while.

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
-import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
+from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
 from totesys_assets_tests.harness.world import Laboratory
 from totesys_assets_tests.harness.writers import KINDS, OFFSETS, Scribe, Writer
@@ -39,6 +39,18 @@ _WAYS = (*["directly"] * 8, "full", "accepting deletions", "through Dagster")
 _MISHAPS = (
     *("lose the ledger", "lose Dagster", "compact the lake", "change a structure", "a crowd comes", "a crowd goes"),
     *("TRUNCATE", "VACUUM FREEZE", "VACUUM FULL"),
+    *(*ALTERATIONS, "swap with the shadow", "hostile settings", "hostile settings", "no settings"),
+)
+# Where a row may be, and what may become of it, between refreshes and backfills of single days.
+_STATIONS = (*("day", "day", "day", "infinity", "bad"), *("mended", "deleted", "inserted"))
+_journey = st.lists(
+    st.tuples(
+        st.sampled_from(_STATIONS),
+        st.integers(0, len(OFFSETS) - 1),
+        st.sampled_from(("nothing", "refresh", "backfill", "backfill of the last day")),
+    ),
+    min_size=3,
+    max_size=6,
 )
 # More rows than the guard against mass deletions needs to take notice.
 _CROWD = 24
@@ -61,6 +73,7 @@ class Interleavings(RuleBasedStateMachine):
         self.laboratory.tally.interleavings += 1
         self.world = self._stack.enter_context(self.laboratory.world())
         self._scribe = Scribe(self.world.days.first)
+        self._administrator = Administrator(self.world.source_url, self.world.warehouse_url)
         # The last one is careless: whatever is refused it, it loses its whole transaction.
         self._writers = [Writer(self.world, careful=number < WRITERS - 1) for number in range(WRITERS)]
 
@@ -95,7 +108,7 @@ class Interleavings(RuleBasedStateMachine):
         elif not what.endswith("PREPARED"):
             self._writers[who].savepoint(what)
         elif self._prepared:
-            self._admin(f"{what} '{self._prepared[number % len(self._prepared)]}'")
+            self._administrator.run(f"{what} '{self._prepared[number % len(self._prepared)]}'")
 
     # Refreshes
 
@@ -124,6 +137,29 @@ class Interleavings(RuleBasedStateMachine):
         self.laboratory.tally.faults += 1
         self.world.refresh(_once(after, meanwhile))
 
+    @rule(who=_who, several=_several, how=st.sampled_from(REWRITES), table=st.sampled_from(("payment", "design")))
+    def refresh_during_a_rewrite(self, who: int, several: list[Statement], how: str, table: str) -> None:
+        """A table is being truncated or rewritten when a refresh begins, and is done while the refresh waits."""
+        self.write(who, several)
+        self.laboratory.tally.faults += 1
+        with self._administrator.under_way(how, table):
+            self.world.refresh(accept_deletions=True)
+
+    @rule(journey=_journey)
+    def wander(self, journey: list[tuple[str, int, str]]) -> None:
+        """One row goes from day to day, turns bad, is mended and deleted, and is captured in any split of runs."""
+        key, last = self._scribe.new_key(), self.world.days.first
+        self._administrator.run(self._scribe.traveller(key, 0))
+        for station, number, then in journey:
+            day = self.world.days.first + timedelta(days=OFFSETS[number])
+            self._administrator.run(self._scribe.travel(key, station, number))
+            if then == "refresh":
+                self.world.refresh()
+            elif then != "nothing":
+                chosen = last if then == "backfill of the last day" else day
+                self.world.backfill(DayRange(chosen, chosen))
+            last = day
+
     @rule(who=_who, several=_several, one=_offset, other=_offset)
     def backfill(self, who: int, several: list[Statement], one: int, other: int) -> None:
         self.write(who, several)
@@ -146,16 +182,22 @@ class Interleavings(RuleBasedStateMachine):
             self._change_structure(list(COLUMNS)[number % len(COLUMNS)])
         elif what.startswith("a crowd"):
             self._crowd(what)
+        elif what in ALTERATIONS:
+            # A table that took another's place has the structure that it had, whatever became of the other's.
+            if not self.world.drifted:
+                self._administrator.alter(what, number)
+        elif what.endswith("settings"):
+            self._administrator.change_settings(number, hostile=what == "hostile settings")
         elif what == "TRUNCATE":
-            self._admin(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
+            self._administrator.run(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
         else:
-            self._admin(what)
+            self._administrator.run(what)
 
     def _change_structure(self, table: str) -> None:
         """A column comes, or goes again: a table that is not as the catalogue says stops, the others go on."""
         if table in self.world.drifted:
             self._mend_structure(table)
-        elif self._admin(f"ALTER TABLE {table} ADD COLUMN surprise int NOT NULL DEFAULT 1"):
+        elif self._administrator.run(f"ALTER TABLE {table} ADD COLUMN surprise int NOT NULL DEFAULT 1"):
             self.world.drifted.add(table)
 
     def _crowd(self, what: str) -> None:
@@ -163,24 +205,15 @@ class Interleavings(RuleBasedStateMachine):
         self._crowds += 1
         first = 10_000 + 100 * self._crowds
         if what == "a crowd comes":
-            self._admin(
+            self._administrator.run(
                 f"INSERT INTO payment_type SELECT n, 'SALES_REFUND', now(), now() "
                 f"FROM generate_series({first}, {first + _CROWD}) AS n"
             )
         else:
-            self._admin("DELETE FROM payment_type WHERE payment_type_id >= 10000")
-
-    def _admin(self, statement: str) -> bool:
-        """A statement of a session of its own; False when something held it up."""
-        try:
-            with psycopg.connect(self.world.source_url, autocommit=True, options="-c lock_timeout=60") as connection:
-                connection.execute(statement.encode())
-        except psycopg.Error:
-            return False
-        return True
+            self._administrator.run("DELETE FROM payment_type WHERE payment_type_id >= 10000")
 
     def _mend_structure(self, table: str) -> None:
-        if self._admin(f"ALTER TABLE {table} DROP COLUMN surprise"):
+        if self._administrator.run(f"ALTER TABLE {table} DROP COLUMN surprise"):
             self.world.drifted.remove(table)
 
     def teardown(self) -> None:
@@ -197,7 +230,7 @@ class Interleavings(RuleBasedStateMachine):
         for number, writer in enumerate(self._writers):
             writer.end("ROLLBACK" if number == 0 else "COMMIT")
         for number, name in enumerate(self._prepared):
-            self._admin(f"{'ROLLBACK' if number % 2 else 'COMMIT'} PREPARED '{name}'")
+            self._administrator.run(f"{'ROLLBACK' if number % 2 else 'COMMIT'} PREPARED '{name}'")
         for table in list(self.world.drifted):
             self._mend_structure(table)
         self.world.refresh(accept_deletions=True)

@@ -40,6 +40,7 @@ from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 from totesys_assets.transform.build import build
 from totesys_assets_tests.harness.model import Model, Place
+from totesys_assets_tests.harness.relations import Administrator
 from totesys_assets_tests.harness.servers import QUICK
 from totesys_assets_tests.harness.source import (
     BY_DAY,
@@ -129,6 +130,10 @@ class Laboratory:
         with psycopg.connect(self._server.url("source")) as connection:
             connection.execute(ddl("totesys.sql").encode())
             connection.execute(trade(self._first_day).encode())
+        # What may take the place of a table, or become a part of it: its rows bear older ids than any look.
+        administrator = Administrator(self._server.url("source"), self._server.url("warehouse"))
+        for number, what in enumerate(("fill a shadow", "fill a shadow", "make a child")):
+            assert administrator.alter(what, number)
         world = self._world()
         world.refresh()
         world.close()

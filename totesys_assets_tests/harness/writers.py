@@ -198,9 +198,41 @@ class Scribe:
 
     def _change_day(self, writer: Writer, a: int, b: int, c: int) -> None:
         table = BY_DAY[a % len(BY_DAY)]
-        days = [self._day(n) for n in range(len(OFFSETS))] + [str(self._first_day - timedelta(days=1)), "2999-01-01"]
+        days = [self._day(n) for n in range(len(OFFSETS))] + [
+            str(self._first_day - timedelta(days=1)),
+            "2999-01-01",
+            "infinity",
+        ]
         times = ("09:10:11.123", "00:00:00", "23:59:59.999")
-        self._set(writer, table, f"created_at = '{days[c % len(days)]} {times[b % 3]}'", b)
+        day = days[c % len(days)]
+        self._set(writer, table, f"created_at = '{day if day == 'infinity' else f'{day} {times[b % 3]}'}'", b)
+
+    def new_key(self) -> int:
+        """A key that no row has."""
+        return next(self._keys)
+
+    def traveller(self, key: int, number: int) -> str:
+        """A purchase order, which nothing refers to, unless it is there."""
+        stamp = f"'{self._day(number)} 09:00'"
+        staff, firm, money, place = (self._pick(table, 0) for table in ("staff", "counterparty", "currency", "address"))
+        return (
+            f"INSERT INTO purchase_order VALUES ({key}, {stamp}, {stamp}, {staff}, {firm}, 'FAR', 1, 3.10, {money}, "
+            f"'2024-08-24', '2024-08-23', {place}) ON CONFLICT DO NOTHING"
+        )
+
+    def travel(self, key: int, station: str, number: int) -> str:
+        """What happens to the purchase order next: it moves, turns bad, is mended, is gone, is there again."""
+        assignments = {
+            "day": f"created_at = '{self._day(number)} 09:00'",
+            "infinity": "created_at = 'infinity'",
+            "bad": "agreed_payment_date = 'never'",
+            "mended": "agreed_payment_date = '2024-08-25'",
+        }
+        if station in assignments:
+            return f"UPDATE purchase_order SET {assignments[station]} WHERE purchase_order_id = {key}"
+        if station == "inserted":
+            return self.traveller(key, number)
+        return f"DELETE FROM purchase_order WHERE purchase_order_id = {key}"
 
     def _copy(self, writer: Writer, a: int, b: int, _: int) -> None:
         stamp = f"{self._day(a)} 07:00:00"
