@@ -34,6 +34,7 @@ def main() -> None:
     # The default looks for garbage every 700 objects, and an import makes a hundred thousand that all stay.
     gc.set_threshold(20_000, 20, 20)
     # Dagster marks stable features of ours as beta; users of a command can do nothing about it.
+    warnings.filterwarnings("ignore", message=r"[\s\S]* is currently in (beta|preview)")
     warnings.filterwarnings("ignore", module="dagster")
 
 
