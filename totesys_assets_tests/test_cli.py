@@ -76,6 +76,7 @@ def home(scratch: Path) -> Iterator[Home]:
     first = made.run("refresh", "--scale", "0.02")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "Up to date in" in first.stdout
+    assert "Warning" not in first.stdout + first.stderr
     assert re.search(r"fact_sales_order\s+│\s+224 │\s+224 │", first.stdout)
     assert str(folder / "lake") in first.stdout
     assert "Next: make up" in first.stdout
