@@ -180,4 +180,13 @@ def test_a_url_may_have_options_a_name_and_a_time_limit_of_its_own() -> None:
     url = "postgresql://x@h/d?options=-crole%3Dreader&application_name=mine&connect_timeout=3"
     parts = engine.conninfo(url)
     assert (parts["options"], parts["application_name"], parts["connect_timeout"]) == ("-crole=reader", "mine", "3")
-    assert "options" not in engine.conninfo("postgresql://x@h/d")
+    assert engine.conninfo("postgresql://x@h/d")["options"] == ""
+
+
+def test_a_role_in_pgoptions_is_not_taken_on(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGOPTIONS", "-c role=pg_monitor")
+        connection = open_session(url, variable=VARIABLE, read_only=True)
+    with connection:
+        assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)

@@ -94,17 +94,15 @@ def attach(
     *,
     variable: str,
     attach_options: str = "",
-    options: str = "",
 ) -> None:
     """Attach a PostgreSQL database as ``alias``; its settings are those of session_settings.py, in each transaction.
 
-    ``attach_options`` are DuckDB's own, ``options`` server settings beside the URL's own (``-c name=value …``). The
-    password travels in a DuckDB secret: DuckDB quotes the ATTACH string in its errors, a secret never.
+    ``attach_options`` are DuckDB's own. The password travels in a DuckDB secret: DuckDB quotes the ATTACH string in its
+    errors, a secret never.
     Raises ConnectionFailed, naming the environment ``variable`` to look at.
     """
     _load_postgres_extension(connection)
     parts = conninfo(url)
-    parts["options"] = f"{parts.get('options', '')} {options}".strip()
     secret = [f"{key} {literal(parts.pop(key))}" for key in _SECRET_KEYS if key in parts]
     connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")
     attempts = [parts, {**parts, "options": f"{parts['options']} {_UNLIMITED}"}]
@@ -130,9 +128,13 @@ def unreachable(variable: str, why: str) -> ConnectionFailed:
 
 
 def conninfo(url: str) -> dict[str, str]:
-    """Parts of a URL, with a name and a time limit for connecting where it has none of its own."""
+    """Parts of a URL, with a name and a time limit for connecting where it has none of its own.
+
+    What PGOPTIONS says is not asked: where a URL has no options, there are none.
+    """
     parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
-    return {"application_name": "totesys_assets", "connect_timeout": _CONNECT_TIMEOUT_SECONDS, **parts}
+    own = {"application_name": "totesys_assets", "connect_timeout": _CONNECT_TIMEOUT_SECONDS, "options": ""}
+    return {**own, **parts}
 
 
 def reason(error: Exception) -> str:
