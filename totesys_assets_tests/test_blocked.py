@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import psycopg
 import pytest
 
 from totesys_assets.automation import blocked
@@ -86,6 +87,32 @@ def test_a_source_of_which_nothing_can_be_captured_turns_all_of_it_red(platform:
         tick(platform)
     assert set(blocked.blocked(platform.instance, TABLES)) == set(TABLES.source)
     assert len(failed(platform.instance)) == 11 + 22
+
+
+def test_a_table_that_another_session_stands_in_the_way_of_names_that_session(platform: Platform) -> None:
+    platform.refresh()
+    with psycopg.connect(platform.totesys_url, application_name="a migration") as other:
+        other.execute("LOCK TABLE design IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(dg.Failure, match="a migration"):
+            tick(platform)
+    assert "a migration" in failed(platform.instance)["totesys/design", CAN_BE_CAPTURED]
+    tick(platform)
+    assert failed(platform.instance) == {}
+
+
+def test_a_new_column_is_a_warning_on_its_table_as_long_as_it_is_there(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE design ADD COLUMN colour text")
+    tick(platform)
+    ((key, text),) = failed(platform.instance).items()
+    assert key == ("totesys/design", NO_NEW_COLUMNS)
+    assert '"colour"' in text
+    platform.sql("UPDATE design SET design_name = 'Cotton'")
+    platform.refresh()
+    assert failed(platform.instance) == {key: text}  # said with the capture, too
+    platform.sql("ALTER TABLE design DROP COLUMN colour")
+    tick(platform)
+    assert failed(platform.instance) == {}
 
 
 def test_a_table_that_goes_on_without_a_column_has_a_warning_that_names_it() -> None:
