@@ -176,6 +176,20 @@ def test_the_traceback_of_what_was_not_foreseen_goes_to_a_log_in_the_home_or_to_
     assert "hush" not in shown
 
 
+@pytest.mark.parametrize(
+    ("moment", "code", "expected"),
+    [
+        ("soon", 2, "'soon' is no date or time: write it as 2026-01-31 or"),
+        ("9999-12-31T23:59:59-23:00", 2, "is no date or time"),
+        ("2999-01-01 10:00", 1, "2999-01-01 10:00:00 UTC is yet to come: nothing was recorded by then."),
+    ],
+)
+def test_a_moment_that_is_none_or_is_yet_to_come_is_said_as_that(moment: str, code: int, expected: str) -> None:
+    result = invoke("as-of", moment)
+    assert result.exit_code == code
+    assert expected in said(result)
+
+
 def test_the_version_is_told() -> None:
     assert said(invoke("--version")).startswith("totesys 0.")
 

@@ -5,6 +5,7 @@ Belongs here: options and what is printed. Does not belong here: the work itself
 
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from rich.table import Table as Grid
@@ -14,11 +15,28 @@ from totesys_assets.local.home import warehouse_only
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 
-_TIMESTAMPS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
+    """A date or a time as ISO 8601 writes them, in UTC unless it says otherwise."""
+
+    name = "timestamp"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value).strip())
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no date or time: write it as 2026-01-31 or 2026-01-31T12:30:00+00:00.", param, ctx)
 
 
 @click.command()
-@click.option("--into", "schema", required=True, help="A schema of the warehouse that is empty, or not there yet.")
+@click.option(
+    "--into",
+    "schema",
+    metavar="SCHEMA",
+    required=True,
+    help="A schema of the warehouse that is empty, or not there yet.",
+)
 def replay(schema: str) -> None:
     """Rebuild the warehouse from the lake alone, into an empty SCHEMA, and compare it with the one in use.
 
@@ -28,15 +46,18 @@ def replay(schema: str) -> None:
 
 
 @click.command("as-of")
-@click.argument("timestamp", type=click.DateTime(_TIMESTAMPS))
-@click.option("--into", "schema", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]")
+@click.argument("timestamp", type=_Moment())
+@click.option(
+    "--into", "schema", metavar="SCHEMA", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]"
+)
 def as_of(timestamp: datetime, schema: str | None) -> None:
     """Make the star as it was recorded at TIMESTAMP (UTC, unless it says otherwise), in a schema of its own.
 
     All eleven tables and their views, from the lake. A plain date means its first instant.
     """
-    moment = timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
-    _restore(schema or f"as_of_{moment:%Y%m%d_%H%M%S}", moment)
+    if timestamp > datetime.now(UTC):
+        raise PlatformError(f"{timestamp:%Y-%m-%d %H:%M:%S} UTC is yet to come: nothing was recorded by then.")
+    _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", timestamp)
 
 
 def _restore(schema: str, moment: datetime | None) -> None:
