@@ -1,9 +1,10 @@
-"""How far a table is known to be complete, and what is refused because days would be left out."""
+"""How far a table is known to be complete; what is refused since it would leave days out; what need not be loaded."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+import dagster as dg
 import pytest
 
 from totesys_assets.automation.decide import Request
@@ -84,3 +85,26 @@ def test_a_ledger_that_lost_its_files_is_told_in_a_sentence(
     monkeypatch.setattr(ledger, "_open", lambda: opened)
     with pytest.raises(PlatformError, match="was removed while a refresh was under way"):
         ledger.append([entry])
+
+
+def loads(platform: Platform, table: str) -> int:
+    key = dg.AssetKey(["warehouse", table])
+    return len(platform.instance.fetch_materializations(key, limit=20).records)
+
+
+def test_the_calendar_is_loaded_only_when_it_changes(platform: Platform) -> None:
+    platform.refresh()
+    assert loads(platform, "dim_date") == 1
+    platform.sql("UPDATE sales_order SET units_sold = 7")
+    platform.refresh()
+    assert (loads(platform, "dim_date"), platform.look().stale) == (1, {})
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = '2204-08-24'")
+    platform.refresh()
+    assert (loads(platform, "dim_date"), platform.look().stale) == (2, {})
+    assert platform.query("SELECT count(*) FROM dim_date WHERE year = 2204") == [(1,)]
+    with platform.warehouse.connect() as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    platform.sql("UPDATE sales_order SET units_sold = 8")
+    platform.refresh()
+    assert (loads(platform, "dim_date"), platform.look().stale) == (3, {})
+    assert platform.query("SELECT count(*) FROM dim_date WHERE year = 2204") == [(1,)]

@@ -384,7 +384,7 @@ def noted_outside_the_transaction(patch: Patch) -> None:
         states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
-            notes = {key: (states[key].state, states[key].rows) for key in keys if key in states}
+            notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
             merge._note(connection, warehouse, table, notes, {}, run_id)
         return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only)
 

@@ -4,6 +4,7 @@ Belongs here: the factory. Does not belong here: the merge, which is load/.
 """
 
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -58,6 +59,8 @@ def _warehouse_asset(
             table, f"{schema}.{table.name}", "postgres", defined_in=[ddl_reference("warehouse.sql", table)]
         ),
         freshness_policy=FRESHNESS,
+        # What is one set is not loaded when it is as it was.
+        output_required=table.day_column is not None,
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         check_specs=blocked.checks(WAREHOUSE, table.name),
@@ -65,7 +68,7 @@ def _warehouse_asset(
     )
     def _asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         days = run_days(context)
         with failures():
             loaded = load(
@@ -81,8 +84,8 @@ def _warehouse_asset(
         newest["rows_written"] = loaded.written
         newest["dagster/column_lineage"] = warehouse_lineage(table)
         waits = blocked.of_made(WAREHOUSE, table.name, blocked.blocked(context.instance, catalogue))
-        return dg.MaterializeResult(
-            metadata=record_partitions(context, days, metadata), check_results=[blocked.result(waits)]
-        )
+        if loaded.needed:
+            yield dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
+        yield blocked.result(waits)
 
     return _asset

@@ -59,13 +59,15 @@ def stale_partitions(
         _add(stale, f"{TOTESYS}/{name}", _differing({key: each.state for key, each in found.items()}, known))
     for name, table in catalogue.star.items():
         upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in star_query(name).sources]
-        built = {key: entry.state for key, entry in ledger.get(f"{PROCESSED}/{name}", {}).items()}
+        entries = ledger.get(f"{PROCESSED}/{name}", {})
+        built = {key: entry.state for key, entry in entries.items()}
         inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())
         to_build = inherited | _differing(expected_states(table, ledger), built)
         _add(stale, f"{STAR}/{name}", to_build)
         # What only the warehouse knows of (a lake was lost, and the rows are gone) no load can ever bring up to date.
         held = {key: state for key, state in loaded.get(name, {}).items() if key in built}
-        _add(stale, f"{WAREHOUSE}/{name}", to_build | _differing(built, held))
+        content = {key: entry.content for key, entry in entries.items()}
+        _add(stale, f"{WAREHOUSE}/{name}", to_build | _differing(content, held))
     return stale
 
 

@@ -35,6 +35,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("rejected", pa.int64()),
     ("missed", pa.int64()),
     ("anchor", pa.int64()),
+    ("digest", pa.string()),
     ("recorded_at", pa.timestamp("us", tz="UTC")),
     ("run_id", pa.string()),
     ("sequence", pa.int64()),
@@ -57,6 +58,7 @@ class Entry:
     partition that lost its rows, nothing for one of which nothing is held. ``rows`` are its current rows; the other
     counts are versions added by this capture, and of these, the ones ``missed`` by the fingerprint: it had not changed.
     What was written after the capture bears a transaction id of ``anchor`` or later; 0 where that is not known.
+    ``digest`` is that of the rows, of a star table that is one set.
     """
 
     asset: str
@@ -71,6 +73,7 @@ class Entry:
     rejected: int = 0
     missed: int = 0
     anchor: int = 0
+    digest: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -79,8 +82,8 @@ class Entry:
 
     @property
     def content(self) -> str:
-        """Differs whenever the rows do: the state, and when rows changed though the state did not."""
-        return f"{self.state} {self.recorded_at.isoformat()}" if self.missed else self.state
+        """Differs whenever the rows do: their digest, or the state, and when rows changed though the state did not."""
+        return self.digest or (f"{self.state} {self.recorded_at.isoformat()}" if self.missed else self.state)
 
 
 @dataclass(frozen=True)

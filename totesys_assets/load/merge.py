@@ -70,10 +70,14 @@ _WRITTEN = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_xact_all_tables WHERE reli
 
 @dataclass(frozen=True)
 class Loaded:
-    """What one load of one table did: rows per partition in the star, and rows written in the warehouse."""
+    """What one load of one table did: rows per partition in the star, and rows written in the warehouse.
+
+    Not ``needed``: what is one set was there already, row for row.
+    """
 
     rows: dict[str, int]
     written: int
+    needed: bool = True
 
 
 def load(
@@ -107,6 +111,9 @@ def load(
                 f"Materialise star/{table.name} first, or run: totesys refresh."
             )
         loaded = _loaded(connection, warehouse, table)
+        whole = states.get(WHOLE)
+        if changes_only and whole is not None and loaded.get(WHOLE) == (whole.content, whole.rows):
+            return Loaded({WHOLE: whole.rows}, 0, needed=False)
         origin, until = _origin(star)
         since = _since(loaded, origin, until) if changes_only else None
         keys = wanted.keys if wanted is not None else [WHOLE]
@@ -121,7 +128,7 @@ def load(
         entries = [states[key] for key in keys if key in states]
         one_per_key = not table.is_fact and not _is_doubled(connection, table, rows)
         written = merge(connection, warehouse, table, rows, _pieces(star, table), one_per_key=one_per_key)
-        notes = {entry.partition: (entry.state, entry.rows) for entry in entries}
+        notes = {entry.partition: (entry.content, entry.rows) for entry in entries}
         if origin and covered:
             notes[NEWEST] = (f"{origin} {until}", 0)
         _note(connection, warehouse, table, notes, loaded, run_id)

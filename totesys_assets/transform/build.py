@@ -49,6 +49,8 @@ _WRITER = "build"
 # Noted with the commits to a star table that holds a row for each version up to RECORDED: of which versions, by which
 # SELECT. 0: it does not.
 _MADE_OF = "made_of"
+# Noted with the commits to a star table that is one set: the digest of its rows, as a number.
+_ROWS = "rows"
 States = Mapping[str, Mapping[str, Entry]]
 
 
@@ -139,8 +141,10 @@ def _build_once(
     connection = engine.connect()
     try:
         star = _Star(connection, catalogue, table, target, sources)
-        added = star.add()
-        if not (added and changes_only):
+        added, digest = bool(table.day_column) and star.add(), ""
+        if not table.day_column:
+            digest = star.remake(keep=changes_only)
+        elif not (added and changes_only):
             rows: Counter[str] = Counter()
             for name in sources:
                 rows.update({key: entry.rows for key, entry in known.get(f"{INGESTION}/{name}", {}).items()})
@@ -154,7 +158,10 @@ def _build_once(
         connection.interrupt()
         connection.close()
     now = datetime.now(UTC)
-    entries = [Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id) for key in keys]
+    entries = [
+        Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id, digest=digest)
+        for key in keys
+    ]
     ledger.append(entry for entry in entries if entry.state != _state(before, entry.partition))
     return Built(entries)
 
@@ -208,6 +215,21 @@ class _Star:
             pieces = chunks(days, rows, CHUNK_ROWS)
         batches = chain.from_iterable(self._piece(piece) for piece in pieces)
         replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
+
+    def remake(self, *, keep: bool) -> str:
+        """Make all of a table that is one set anew; returns the digest of its rows. ``keep`` what is there if equal.
+
+        Most of what changes in ToteSys leaves the calendar as it is, which is made of it.
+        """
+        create_schemas(self._connection, self._catalogue, self._sources, None)
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {self._query.sql}")
+        digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
+        rows = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
+        number = int(rows[:15], 16)
+        if not keep or self._target.transaction_version(_ROWS) != number:
+            remade = conform(timed(STAR, engine.batches(self._connection.execute("FROM remade"))), self._schema)
+            replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
+        return rows
 
     def _piece(self, piece: Days | None) -> Iterator[pa.RecordBatch]:
         create_schemas(self._connection, self._catalogue, self._sources, piece)
