@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import psycopg
 
-from totesys_assets.audit import rules, source_lake, star
+from totesys_assets.audit import overdue, rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
     HISTORY,
@@ -38,7 +38,7 @@ Look = Callable[[Observed, Table], Finding]
 _SOURCE: dict[str, Look] = {
     CONTENT: source_lake.content,
     LEDGER: source_lake.ledger,
-    OVERDUE: source_lake.overdue,
+    OVERDUE: overdue.overdue,
     HISTORY: source_lake.history,
 }
 _STAR: dict[str, Look] = {

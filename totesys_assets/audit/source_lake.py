@@ -1,4 +1,4 @@
-"""The checks of ToteSys and the lake: the same rows, every version noted, nothing overdue, no false deletions.
+"""The checks of ToteSys and the lake: the same rows, every version noted, a history that is plausible.
 
 Belongs here: what must be equal, or true, between the two. Does not belong here: reading them as of one instant
 (observed.py).
@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from deltalake import DeltaTable
 
-from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, OVERDUE, Finding, counted, some
+from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, day_sql, total
 from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.fingerprint import partition_sql
@@ -62,7 +62,7 @@ def _months(seen: Observed, table: Table) -> Iterator[DayRange | None]:
         yield next(DayRange(first, first + timedelta(days=31)).by_month())
 
 
-def _lake_rows(seen: Observed, table: Table, days: DayRange | None) -> str:
+def lake_rows(seen: Observed, table: Table, days: DayRange | None) -> str:
     """DuckDB query of the lake's current rows: key, day and digest; a row is known by its key within its day.
 
     No more than these three travel, so that a month of a million rows takes some megabytes.
@@ -88,7 +88,7 @@ def _lake_digests(seen: Observed, table: Table) -> Digests:
     for month in _months(seen, table):
         query = (
             f"SELECT {partition}, count(*) || ' ' || coalesce(sum(digest), 0) "
-            f"FROM ({_lake_rows(seen, table, month)}) GROUP BY 1"
+            f"FROM ({lake_rows(seen, table, month)}) GROUP BY 1"
         )
         found |= dict(seen.engine.execute(query).fetchall())
     return found
@@ -105,7 +105,7 @@ def _rows_differing(seen: Observed, table: Table, partition: str) -> int:
     if table.name not in seen.versions:
         return in_source.num_rows
     seen.engine.register("in_source", in_source)
-    in_lake = _lake_rows(seen, table, DayRange.of(partition) if table.day_column else None)
+    in_lake = lake_rows(seen, table, DayRange.of(partition) if table.day_column else None)
     row = seen.engine.execute(
         f"SELECT count(*) FROM in_source FULL JOIN ({in_lake}) AS in_lake USING (row_key) "
         "WHERE in_source.digest IS DISTINCT FROM in_lake.digest"
@@ -136,23 +136,6 @@ def ledger(seen: Observed, table: Table) -> Finding:
         f"in the lake, in {some(lost)}: restore the lake from its backup"
     )
     return Finding(asset, LEDGER, False, detail, 0, numbers)
-
-
-def overdue(seen: Observed, table: Table) -> Finding:
-    """What is pending was written since the last complete refresh, and the probe does not say that nothing changed."""
-    asset = f"{TOTESYS}/{table.name}"
-    waiting = seen.fed_by(table)
-    nothing = seen.nothing(asset, OVERDUE)
-    if nothing is not None and nothing.outcome == "different":
-        return nothing
-    if waiting and seen.is_marked():
-        detail = (
-            f"{', '.join(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for a refresh, and yet the mark of the "
-            "last one says that nothing changed since: totesys refresh --full brings it in"
-        )
-        return Finding(asset, OVERDUE, False, detail, len(seen.pending(asset)))
-    detail = "what waits was written since the last refresh" if waiting else "nothing waits for a refresh"
-    return Finding(asset, OVERDUE, True, detail, len(seen.pending(asset)))
 
 
 # How much later, and how much earlier, versions may be dated than they were committed, by the clock of who writes the

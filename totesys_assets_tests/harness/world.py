@@ -489,6 +489,12 @@ class World:
             self._instance.dispose()
             self._instance = None
 
+    def lose_warehouse(self) -> None:
+        """Know nothing any more of a warehouse that is gone."""
+        self.close()
+        self.warehouse = Warehouse(self.warehouse_url)
+        self._seen = {}
+
     def lose_ledger(self) -> None:
         """Throw away the notes of what was done."""
         shutil.rmtree(self.folder / "ledger", ignore_errors=True)
