@@ -5,7 +5,7 @@ As test_mutants.py, of which the machinery is in harness/mutants.py. Of each of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -240,8 +240,13 @@ def a_run_for_each_day(patch: Patch) -> None:
 
 
 def time_zone_not_set(patch: Patch) -> None:
-    settings = {name: value for name, value in session_settings.SETTINGS.items() if name != "TimeZone"}
-    patch.setattr(session_settings, "SETTINGS", settings)
+    """Neither set nor looked after."""
+
+    def without(extra: Mapping[str, str] | None = None) -> str:
+        return "; ".join(each for each in session_settings.set_local(extra).split("; ") if "TimeZone" not in each)
+
+    patch.setattr(totesys_module, "set_local", without)
+    patch.setattr(totesys_module, "require", lambda *_: None)
 
 
 CASES = {
