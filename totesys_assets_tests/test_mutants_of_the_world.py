@@ -292,7 +292,7 @@ CASES = {
     "a history of which the last record is current": Case(
         current_by_the_last_record,
         moved_and_its_new_day_captured_first,
-        "validity of sales_order",
+        "history and current of sales_order show other rows",
         "warehouse/fact_sales_order views_agree: sales_order_id 1 is not the same",
     ),
     "an emptied day without a state": Case(

@@ -653,6 +653,11 @@ class World:
             assert ends == [*(row[0] for row in ordered[1:]), None], f"validity of {subject} {number}: {ordered}"
             assert [row[2] for row in ordered] == ["false"] * (len(ordered) - 1) + ["true"]
             assert all((row[3] == "true") == (row[4] == "delete") and row[0] == row[5] for row in ordered)
+        present = {
+            number for number, versions in by_key.items() if any(row[2:4] == ("true", "false") for row in versions)
+        }
+        current = {row[0] for row in self._texts(key, f"current_{subject}")}
+        assert present == current, f"history and current of {subject} show other rows: {present ^ current}"
 
     def _check_references(self, source: str, state: State) -> None:
         """What a present row refers to is there, unless it is, or hangs on, a dead letter."""
