@@ -57,7 +57,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     with session(_dagster(port), settings.home, log) as process:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
-        say("warehouse", "totesys sql opens it")
+        say("warehouse", "totesys sql opens it; totesys url --password prints its URL for other programs")
         say("dagster", "Ctrl-C stops everything")
         threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
         threads.append(threading.Thread(target=_report_news, args=(settings, stop, say), daemon=True))
