@@ -248,7 +248,8 @@ class Totesys:
             finally:
                 engine.close(connection)
             names, held = busy(self._url, VARIABLE, self.schema, self.catalogue.source.keys())
-        raise TableBusy(f"The tables of ToteSys are changed so often that they could not be locked: {held}.")
+        who = "; ".join(f'"{name}": {clause}' for name, clause in held.items())
+        raise TableBusy(f"The tables of ToteSys could not be locked, {_ATTEMPTS} times. Refresh again. {who}".rstrip())
 
     def _begin(self, connection: duckdb.DuckDBPyConnection, names: Collection[str]) -> bool:
         """Begin the transaction, and lock the tables. False when that fails: then the transaction is over."""
