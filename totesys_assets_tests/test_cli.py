@@ -278,7 +278,9 @@ def test_another_database_is_recognised(
     monkeypatch.setenv("TOTESYS_URL", url)
     code, text = invoke("refresh")
     assert code == 1
-    assert 'which has no table "address" (found: "customers"). Set TOTESYS_URL to the ToteSys database.' in text
+    assert (
+        'which has no table "address" in schema "public" (found: "customers"). Set TOTESYS_URL to the ToteSys' in text
+    )
 
 
 def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_is_1(platform: Platform) -> None:

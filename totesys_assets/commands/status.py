@@ -35,8 +35,7 @@ def status(as_json: bool) -> None:
     Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be asked, or a table cannot be captured.
     """
     settings = Settings.from_env()
-    kept = ("dagster/dagster.yaml", "postgres/warehouse/data")
-    records = "DAGSTER_HOME" in os.environ or all((settings.home / part).exists() for part in kept)
+    records = _has_records(settings)
     if records:  # while the source scans its tables
         threading.Thread(target=import_module, args=["totesys_assets.automation.records"], daemon=True).start()
     with (
@@ -73,6 +72,20 @@ def status(as_json: bool) -> None:
         _print(where, found)
     if not found.well:
         sys.exit(1)
+
+
+def _has_records(settings: Settings) -> bool:
+    """Whether Dagster's records can be asked. No server is started for nothing but that."""
+    if "DAGSTER_HOME" in os.environ:
+        return True
+    folder = settings.home / "postgres" / "warehouse"
+    if not (settings.home / "dagster" / "dagster.yaml").exists() or not (folder / "data").is_dir():
+        return False
+    if not (settings.totesys_url and settings.warehouse_url):
+        return True
+    from totesys_assets.local.postgres import EmbeddedServer
+
+    return EmbeddedServer(folder).running()
 
 
 def _plain(value: object) -> str:
