@@ -8,12 +8,14 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from totesys_assets.automation.decide import Request, partitioned
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
+from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange, DaySet
 from totesys_assets.load.restore import restore
@@ -208,3 +210,24 @@ def test_a_table_that_never_had_a_row_lies_in_the_lake_and_the_warehouse_is_repl
     platform.refresh()
     assert platform.query("SELECT count(*) FROM current_payment") == [(1,)]
     assert platform.look().stale == {}
+
+
+def test_a_day_captured_by_a_refresh_that_was_killed_and_emptied_then_is_not_left_as_it_was(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.refresh()
+    platform.sql(DEEDS["later"])
+    monkeypatch.setattr(Ledger, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        captured(platform, platform.lake)
+    monkeypatch.undo()
+    platform.sql(DEEDS["deleted"])
+    platform.refresh()
+    assert in_lake(platform.lake) == {}
+    assert platform.query("SELECT count(*) FROM current_sales_order") == [(0,)]
+    assert platform.look().stale == {}
+
+
+def interrupted(_ledger: Ledger, _entries: object) -> None:
+    """In place of Ledger.append: the process ends before it notes what it committed."""
+    raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
-from totesys_assets.capture.difference import asset_name, forgotten, require_first_day
+from totesys_assets.capture.difference import asset_name, require_first_day, unnoted
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import seen_until, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
@@ -163,12 +163,13 @@ def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
     tables = [*((INGESTION, name) for name in catalogue.source), *((PROCESSED, name) for name in catalogue.star)]
     # At once, for each is a question to the bucket.
     with ThreadPoolExecutor(max_workers=len(tables)) as threads:
-        for (zone, name), found in zip(tables, threads.map(lambda parts: lake.find(*parts), tables), strict=True):
-            if found is None:
-                noted.pop(f"{zone}/{name}", None)
+        held = dict(zip(tables, threads.map(lambda parts: lake.find(*parts), tables), strict=True))
+    for (zone, name), found in held.items():
+        if found is None:
+            noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
-        if asset_name(table) not in noted:
-            noted[asset_name(table)] = forgotten(lake, table)
+        if lost := unnoted(lake, table, held[INGESTION, table.name], noted):
+            noted[asset_name(table)] = noted.get(asset_name(table), {}) | lost
     return noted
 
 

@@ -108,6 +108,15 @@ class _Piece:
         return f"abs({key} % {self.parts}) = {self.part}" if self.parts > 1 else "true"
 
 
+def committed(held: DeltaTable) -> str:
+    """Which commit of a capture to an ingestion table was the last."""
+    return _commit(held, held.transaction_version(RECORDED))
+
+
+def _commit(held: DeltaTable, recorded_at: int | None) -> str:
+    return f"{held.metadata().id} {recorded_at}"
+
+
 class Comparison:
     """One table of the source, and what is held of it."""
 
@@ -126,6 +135,7 @@ class Comparison:
         self._letters = dead_letters.open_keys(lake, table)
         # Dead letters are not held, and so must be read to know that they are still there.
         self._changes = changes if len(self._letters) <= _FEW_KEYS else changes.all_read()
+        self.committed = ""
         # Versions by partition and operation, and dead letters by partition.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -147,6 +157,9 @@ class Comparison:
         if first is not None:  # no commit at all when there is nothing to say
             marks = {self._snapshot.lifetime: self._snapshot.order, RECORDED: recorded_at}
             append(held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
+            self.committed = _commit(held, recorded_at)
+        else:
+            self.committed = committed(held)
         self._keep_dead_letters(connection)
 
     def _require_newest(self, held: DeltaTable) -> None:

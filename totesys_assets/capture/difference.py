@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from deltalake import DeltaTable
+
 from totesys_assets.capture.changes import all_of, changes
-from totesys_assets.capture.comparison import ATTEMPTS, Comparison
+from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
 from totesys_assets.capture.generation import complete, reached, seen_until, settle
-from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
+from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
@@ -77,6 +79,20 @@ def forgotten(lake: Lake, table: Table) -> dict[str, Entry]:
     return {key: Entry(asset_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
 
 
+def unnoted(
+    lake: Lake, table: Table, held: DeltaTable | None, noted: Mapping[str, Mapping[str, Entry]]
+) -> dict[str, Entry]:
+    """Partitions that the lake's table ``held`` has versions of, and the ledger, as ``noted``, knows nothing of.
+
+    All of them if the ledger was lost; else those that a capture committed which was killed before it could note them.
+    If their rows went meanwhile, nothing else would ask for them.
+    """
+    known, last = noted.get(asset_name(table), {}), noted.get(LAST, {}).get(table.name)
+    if held is None or (known and (last is None or last.state == committed(held))):
+        return {}
+    return {key: entry for key, entry in forgotten(lake, table).items() if not _state(known, key)}
+
+
 def capture(
     snapshot: Snapshot,
     lake: Lake,
@@ -106,11 +122,12 @@ def capture(
         found = fingerprints(snapshot, table, all_days, wanted)
     if lake.find(INGESTION, table.name) is None:
         ledger.forget(asset_name(table), run_id)
-    known = ledger.newest([asset_name(table)]).get(asset_name(table), {})
+    newest = ledger.newest()
+    known = newest.get(asset_name(table), {})
     if may_be_new(lake, table) or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
-    lost = {} if known else forgotten(lake, table)
-    known = known or lost
+    lost = unnoted(lake, table, lake.find(INGESTION, table.name), newest)
+    known = known | lost
     require_first_day(table, all_days, known)
     partitions = wanted.keys if wanted is not None else [WHOLE]
     if not accept_deletions:
@@ -141,7 +158,8 @@ def capture(
         if lost or new:
             of_all = wanted is None or (wanted == all_days and not changes_only)
             noted = complete(snapshot, table.name, seen_until(snapshot) if of_all else seen, run_id)
-            ledger.append([*(lost | new).values(), *noted, reached(snapshot, run_id)])
+            last = Entry(LAST, table.name, comparison.committed, 0, datetime.now(UTC), run_id)
+            ledger.append([*(lost | new).values(), last, *noted, reached(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '

@@ -48,6 +48,8 @@ _DESCRIPTION = "One row per partition that a stage brought up to date"
 EMPTY = "empty"
 # Asset of the entries that say of a table up to which transaction id it was captured completely (generation.py).
 COMPLETE = "complete"
+# Asset of the entries that say of a table which commit to the lake was the last that was noted.
+LAST = "last"
 
 
 @dataclass(frozen=True)
