@@ -1,6 +1,7 @@
 """Mutants of what keeps data right outside of the harness: other relations, rewrites, settings, lakes, standbys, moves.
 
-As test_mutants.py, of which the machinery is in harness/mutants.py. Of each of these the audit says something too.
+As test_mutants.py, of which the machinery is in harness/mutants.py. Where something is left
+that the audit could see, it says so too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from threading import Event, Thread
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 import pytest
 
 from totesys_assets.automation import decide as decide_module
@@ -22,14 +24,14 @@ from totesys_assets.automation.decide import Request, Stale
 from totesys_assets.capture import comparison as comparison_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import fingerprint as fingerprint_module
-from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.catalogue.catalogue import Table, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.resources import session_settings, source_structure, warehouse_schema
 from totesys_assets.resources import totesys as totesys_module
 from totesys_assets.resources.source_structure import SourceTable
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed
-from totesys_assets_tests.harness.world import Laboratory, World
+from totesys_assets_tests.harness.world import Laboratory, World, trade
 
 SILENT = "UPDATE sales_order SET units_sold = units_sold + 1"
 
@@ -175,6 +177,19 @@ def in_another_zone(world: World) -> None:
     world.check_everything(again=False)
 
 
+def in_latin1(world: World) -> None:
+    with psycopg.connect(world.warehouse_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE DATABASE other_source ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
+        )
+    world.source_url = psycopg.conninfo.make_conninfo(world.source_url, dbname="other_source")
+    world.sql(ddl("totesys.sql"))
+    world.sql(trade(world.days.first))
+    world.sql("UPDATE design SET design_name = 'Málaga'")
+    world.refresh()
+    world.check_everything(again=False)
+
+
 # Mutants
 
 
@@ -239,14 +254,17 @@ def a_run_for_each_day(patch: Patch) -> None:
     patch.setattr(look_module, "requests", requests)
 
 
-def time_zone_not_set(patch: Patch) -> None:
-    """Neither set nor looked after."""
+def not_set(setting: str) -> Callable[[Patch], None]:
+    """Neither set in the source's transactions nor looked after."""
 
     def without(extra: Mapping[str, str] | None = None) -> str:
-        return "; ".join(each for each in session_settings.set_local(extra).split("; ") if "TimeZone" not in each)
+        return "; ".join(each for each in session_settings.set_local(extra).split("; ") if setting not in each)
 
-    patch.setattr(totesys_module, "set_local", without)
-    patch.setattr(totesys_module, "require", lambda *_: None)
+    def mutate(patch: Patch) -> None:
+        patch.setattr(totesys_module, "set_local", without)
+        patch.setattr(totesys_module, "require", lambda *_: None)
+
+    return mutate
 
 
 CASES = {
@@ -277,11 +295,13 @@ CASES = {
         aftermath=run_what_is_asked_for,
     ),
     "a setting that is left to the database": Case(
-        time_zone_not_set,
+        not_set("TimeZone"),
         in_another_zone,
         "recorded 5:",
         "totesys/sales_order history_plausible: the newest versions are dated 5:.* after they were written",
     ),
+    # Which stops the run, in a sentence: what the audit could compare waits for it.
+    "text in the encoding of the server": Case(not_set("client_encoding"), in_latin1, "failed: |dim_design"),
     "rows that turned bad and stay on every day": Case(
         bad_rows_stay_where_they_were,
         turned_bad_and_mended_on_another_day,
