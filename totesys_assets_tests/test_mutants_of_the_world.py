@@ -1,7 +1,7 @@
 """Mutants of what keeps data right outside of the harness: other relations, rewrites, settings, lakes, standbys, moves.
 
-As test_mutants.py, of which the machinery is in harness/mutants.py. Where something is left
-that the audit could see, it says so too.
+As test_mutants.py, of which the machinery is in harness/mutants.py. Where something is left that the
+audit could see, it says so too.
 """
 
 from __future__ import annotations
