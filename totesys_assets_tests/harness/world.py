@@ -55,7 +55,7 @@ from totesys_assets_tests.harness.source import (
 )
 
 TRADE = Path(__file__).parents[1] / "trade.sql"
-# Days enough for ranges far apart, which become runs of their own, and few enough for Dagster's bookkeeping.
+# Days enough for ranges far apart, which become ranges of their own, and few enough for Dagster's bookkeeping.
 DAYS = 40
 # The same database number every time: it is part of the source's identity, and to a lake copied from the template
 # every world must look like the one in which the template was made.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # A lock that another of our sessions holds will not be given up while we wait: there is one thread.
 _PATIENCE = "-c lock_timeout=60 -c statement_timeout=20000"
-# Offsets from the first day: three groups far enough apart to be runs of their own.
+# Offsets from the first day: three groups far enough apart to be ranges of their own.
 OFFSETS = (0, 1, 2, 19, 20, 38, 39)
 ZONES = ("UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu")
 
