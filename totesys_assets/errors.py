@@ -34,6 +34,10 @@ class MassDeletion(PlatformError):
     """Most of a table's rows are gone at once; taken for an accident until a user says otherwise."""
 
 
+class LakeChanged(PlatformError):
+    """The lake is not the one that the warehouse was loaded from, or not as new as it was then."""
+
+
 class ConcurrentWriters(PlatformError):
     """Other writers kept committing first."""
 

@@ -88,7 +88,7 @@ def failures_of(platform: Platform) -> list[str]:
         "totesys_assets.capture.ledger:write_deltalake",
         pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
         pytest.param(f"{MERGE}:Ledger.newest", marks=pytest.mark.thorough),
-        f"{MERGE}:_note",
+        f"{MERGE}:note",
     ],
 )
 def test_of_two_refreshes_that_meet_anywhere_nothing_is_lost_or_doubled(shop: Shop, place: str) -> None:
@@ -188,7 +188,7 @@ def placed(site: Site, tmp_path: Path) -> Iterator[Platform]:
         "totesys_assets.assets.warehouse:load",
         f"{MERGE}:_insert_facts",
         f"{MERGE}:_upsert_dimension",
-        f"{MERGE}:_note",
+        f"{MERGE}:note",
     ],
 )
 def test_a_warehouse_that_loses_its_power_mid_load_is_completed_when_it_is_back(
@@ -440,7 +440,7 @@ def test_a_killed_run_holds_the_sensor_up_only_until_it_is_seen_to_be_dead(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = asked_for(shop.platform.settings, shop.platform.instance)
-    at = Kill("before", f"{MERGE}:_note", having="fact_sales_order")
+    at = Kill("before", f"{MERGE}:note", having="fact_sales_order")
     killed(start_recorded(shop.platform, tmp_path, at), at)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert asked_for(shop.platform.settings, instance) == ["A refresh is under way; the next look sees everything."]

@@ -37,7 +37,7 @@ FIRST = [
     Kill("after", f"{SERVER}:Warehouse.migrate"),
     Kill("before", f"{MERGE}:_fill_fact", having="fact_payment"),
     Kill("after", f"{MERGE}:_fill_fact", having="fact_payment"),
-    Kill("after", f"{MERGE}:_note", having="fact_sales_order"),
+    Kill("after", f"{MERGE}:note", having="fact_sales_order"),
     Kill("after", f"{WAREHOUSE}:load", having="fact_sales_order"),
 ]
 
@@ -64,9 +64,9 @@ LATER = [
     Kill("after", f"{SERVER}:Warehouse._attached"),
     Kill("before", f"{MERGE}:_upsert_dimension", having="dim_counterparty"),
     Kill("before", f"{MERGE}:_insert_facts", having="fact_sales_order"),
-    Kill("before", f"{MERGE}:_note", having="dim_location"),
-    Kill("before", f"{MERGE}:_note", having="fact_purchase_order"),
-    Kill("after", f"{MERGE}:_note", having="fact_sales_order"),
+    Kill("before", f"{MERGE}:note", having="dim_location"),
+    Kill("before", f"{MERGE}:note", having="fact_purchase_order"),
+    Kill("after", f"{MERGE}:note", having="fact_sales_order"),
     Kill("after", f"{WAREHOUSE}:load", having="dim_location"),
     Kill("after", f"{WAREHOUSE}:load", having="fact_payment"),
     Kill("before", f"{WAREHOUSE}:load", 6),

@@ -31,6 +31,7 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.load import merge
+from totesys_assets.load.staging import staging_name
 from totesys_assets.resources import lake as lake_module
 from totesys_assets.resources import locks
 from totesys_assets.resources.lake import Lake, recorded_until
@@ -336,7 +337,7 @@ def facts_updated(patch: Patch) -> None:
     def statement(table: Table, name: str, columns: str) -> str:
         key = ", ".join(table.version_key)
         return (
-            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {merge._staging(table)} "
+            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {staging_name(table)} "
             f"ON CONFLICT ({key}) DO UPDATE SET _operation = excluded._operation"
         )
 
@@ -385,7 +386,7 @@ def noted_outside_the_transaction(patch: Patch) -> None:
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
             notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
-            merge._note(connection, warehouse, table, notes, {}, run_id)
+            merge.note(connection, warehouse, table, notes, {}, run_id)
         return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only)
 
     patch.setattr(world_module, "load", note_and_load)

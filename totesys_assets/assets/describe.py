@@ -33,6 +33,7 @@ DEAD_LETTERS = "no_dead_letters"
 CHANGES_ONLY_TAG = "totesys/changes-only"
 SEEN_TAG = "totesys/seen"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
+ADOPT_LAKE_TAG = "totesys/adopt-lake"
 # A run of Dagster's has one range of partitions; what it covers besides is in this tag.
 OTHER_DAYS_TAG = "totesys/other-days"
 # What the lake adds to a source table, as users see it.

@@ -10,6 +10,7 @@ from datetime import timedelta
 import dagster as dg
 
 from totesys_assets.assets.describe import (
+    ADOPT_LAKE_TAG,
     GROUPS,
     OWNERS,
     changes_only,
@@ -72,7 +73,13 @@ def _warehouse_asset(
         days = run_days(context)
         with failures():
             loaded = load(
-                warehouse, lake, table, days=days, run_id=context.run.run_id, changes_only=changes_only(context)
+                warehouse,
+                lake,
+                table,
+                days=days,
+                run_id=context.run.run_id,
+                changes_only=changes_only(context),
+                adopt_lake=context.run.tags.get(ADOPT_LAKE_TAG) == "true",
             )
         log.info("warehouse/%s: %s rows written", table.name, loaded.written)
         metadata = {

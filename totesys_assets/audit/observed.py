@@ -32,12 +32,14 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.load.origin import Origin
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.resources.warehouse_notes import Notes
 
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
 # was given would end them.
@@ -77,6 +79,7 @@ class Observed:
         self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
         self.warehouse.execute(_SESSION)
         self._loaded = warehouse.states(self.warehouse)
+        self._origins = Notes(self.warehouse, self.schema).origins()
         if not self._loaded:
             raise PlatformError("Nothing was loaded into this warehouse yet. Run: totesys refresh.")
         self._ledger = Ledger(lake)
@@ -132,6 +135,10 @@ class Observed:
         if not self._marks or self._mark_of("") != self._mark_before:  # the lake or the warehouse went on in between
             return False
         return self._mark_of(self.snapshot.instant) in self._marks
+
+    def adopted(self, table: Table) -> int:
+        """Moment from which on the records of star ``table`` follow from the lake; 0 where they always did."""
+        return Origin.parse(self._origins[table.name]).adopted if table.name in self._origins else 0
 
     def sources(self, asset: str) -> tuple[str, ...]:
         """The tables of ToteSys that an asset is made of."""

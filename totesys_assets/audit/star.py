@@ -17,6 +17,7 @@ from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
+from totesys_assets.load.origin import comparable
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.transform.build import create_schemas, warehouse_rows
@@ -57,8 +58,11 @@ def records(seen: Observed, table: Table) -> Finding:
     asset = f"{WAREHOUSE}/{table.name}"
     day = f"{quoted(table.day_column)}::text" if table.day_column else literal(WHOLE)
     digest = set_digest(row_number(table.lake_columns, POSTGRES))
-    held = seen.warehouse_digests(f"SELECT {day}, {digest} FROM {seen.name(table.name)} GROUP BY 1")
-    compared = seen.compare(asset, _expected_digests(seen, table), held)
+    expected = _expected_digests(seen, table)
+    held = seen.warehouse_digests(
+        f"SELECT {day}, {digest} FROM {seen.name(table.name)} WHERE {_comparable(seen, table)} GROUP BY 1"
+    )
+    compared = seen.compare(asset, expected, held)
     if not compared.compared and (nothing := seen.nothing(asset, RECORDS)):
         return nothing
     numbers: dict[str, int | str] = {"records": total(held), "partitions_differing": len(compared.differing)}
@@ -81,8 +85,24 @@ def _expected_digests(seen: Observed, table: Table) -> Digests:
         return {}
     digest = set_digest(row_number(table.lake_columns, DUCKDB))
     create_schemas(seen.engine, seen.catalogue, sources, None)
-    rows = f"SELECT {day_sql(table)}, {digest} FROM ({warehouse_rows(table)}) GROUP BY 1"
+    compared = comparable(table, seen.adopted(table))
+    rows = f"SELECT {day_sql(table)}, {digest} FROM ({warehouse_rows(table)}) WHERE {compared} GROUP BY 1"
     return dict(seen.engine.execute(rows).fetchall())
+
+
+def _comparable(seen: Observed, table: Table) -> str:
+    """Condition of the warehouse's rows that follow from the lake, where that was adopted from some moment on.
+
+    A dimension's rows that only the warehouse has are those of keys that the lake does not know.
+    """
+    adopted = seen.adopted(table)
+    condition = comparable(table, adopted)
+    if not adopted or table.is_fact or not all(name in seen.versions for name in star_query(table.name).sources):
+        return condition
+    key = f"CAST({quoted(table.key)} AS VARCHAR)"
+    keys = seen.engine.execute(f"SELECT DISTINCT {key} FROM ({warehouse_rows(table)})").fetchall()
+    listed = ", ".join(literal(each) for (each,) in keys) or "NULL"
+    return f"{condition} AND {quoted(table.key)}::text IN ({listed})"
 
 
 # The source and the warehouse

@@ -34,12 +34,14 @@ class Request:
 
     ``changes_only``: it is enough to read what was written since the last capture; else every row is compared.
     ``seen``: what was looked at when the days were all that were stale (capture/generation.py).
+    ``adopt_lake``: the warehouse may go on with another lake than the one that it was loaded from.
     """
 
     assets: tuple[str, ...]
     days: Days | None
     changes_only: bool = False
     seen: str = ""
+    adopt_lake: bool = False
 
 
 def stale_partitions(

@@ -23,6 +23,7 @@ from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.load.origin import require_known_lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
 from totesys_assets.resources.session import Session
@@ -80,7 +81,8 @@ def look(
     called before tables are read: it may begin what there is to do if something changed. ``tell`` gets what the tables
     are like as soon as that is known, also where the look then fails.
 
-    Raises ConnectionFailed, and the problem itself when no table at all could be examined.
+    Raises ConnectionFailed, LakeChanged when the warehouse was loaded from another lake, and the problem itself when no
+    table at all could be examined.
     """
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
@@ -88,6 +90,7 @@ def look(
         mark = _mark(source, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source)
+        require_known_lake(warehouse, lake)
         meanwhile()
         found, examined = _examine(totesys, lake, snapshot, days, stack)
         tell(examined)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib import import_module
 from typing import Any
@@ -61,10 +61,21 @@ class Summary:
 @click.option("--to", "last", type=_DAY, metavar="DAY", help="… to this day, included.  [default: today]")
 @click.option("--full", is_flag=True, help="Compare all content of all days, whatever the fingerprints say.")
 @click.option("--accept-deletions", is_flag=True, help="Believe it when most of a table's rows are gone.")
+@click.option(
+    "--adopt-lake",
+    is_flag=True,
+    help="Go on with this lake in a warehouse that was loaded from another, or from one that was newer.",
+)
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
 def refresh(
-    first: datetime | None, last: datetime | None, full: bool, accept_deletions: bool, scale: float, as_json: bool
+    first: datetime | None,
+    last: datetime | None,
+    full: bool,
+    accept_deletions: bool,
+    adopt_lake: bool,
+    scale: float,
+    as_json: bool,
 ) -> None:
     """Detect what changed, materialise it through Dagster, print what was done.
 
@@ -72,11 +83,21 @@ def refresh(
     """
     if first is None and last is not None:
         raise click.UsageError("Give --from, too: the first day of the backfill.")
+    if adopt_lake and first is not None:
+        raise click.UsageError("--adopt-lake is about all days: leave --from and --to out.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
     with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
-        summary = one_pass(refreshed(settings), urls, console, days, full=full, accept_deletions=accept_deletions)
+        summary = one_pass(
+            refreshed(settings),
+            urls,
+            console,
+            days,
+            full=full,
+            accept_deletions=accept_deletions,
+            adopt_lake=adopt_lake,
+        )
     if not as_json:
         _print_next(out, settings, summary)
     else:
@@ -93,6 +114,7 @@ def one_pass(
     *,
     full: bool = False,
     accept_deletions: bool = False,
+    adopt_lake: bool = False,
 ) -> Summary:
     """One pass; prints progress while it works and a summary at its end."""
     started = time.monotonic()
@@ -105,6 +127,7 @@ def one_pass(
         from totesys_assets.capture.dead_letters import open_letters
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
+        from totesys_assets.load.origin import require_known_lake
         from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.session import Session
         from totesys_assets.resources.totesys import Totesys
@@ -114,8 +137,10 @@ def one_pass(
         all_days = partition_range(settings.first_day)
         session = Session(Totesys.of(settings, urls.totesys))
         seen = Look()
-        if full:
-            wanted = [everything(catalogue(), all_days)]
+        if (full or days is not None) and not adopt_lake:
+            require_known_lake(warehouse, lake)
+        if full or adopt_lake:
+            wanted = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
         elif days is not None:
             wanted = [_backfill(partitioned_assets(catalogue()), DayRange(*days), all_days)]
         else:

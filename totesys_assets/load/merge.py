@@ -15,35 +15,44 @@ from deltalake import DeltaTable
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.load.adopt import adopt, newest
+from totesys_assets.load.origin import Origin, change_of, sources_of
+from totesys_assets.load.staging import (
+    ORDER,
+    create_staging,
+    fill_staging,
+    lake_column_names,
+    show_rows,
+    staging_name,
+    upsert,
+)
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import PROCESSED, Lake, bounds, lies_within, moment_sql, present_first, register
+from totesys_assets.resources.lake import (
+    PROCESSED,
+    Lake,
+    LostRace,
+    bounds,
+    lies_within,
+    moment_sql,
+    present_first,
+    register,
+)
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, run
-from totesys_assets.resources.warehouse_notes import NEWEST
+from totesys_assets.resources.warehouse_notes import LAKE, NEWEST
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import asset_name, built_from
 
+_ATTEMPTS = 5
 # Distinct keys that are counted at once: 100 MB.
 _KEYS_AT_ONCE = 2_000_000
-# Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
-# from a day comes before the arrival at another, then by month and key.
-_ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', created_date), {key}"
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})
 SELECT {columns} FROM {staging} AS staged
 WHERE NOT EXISTS (SELECT 1 FROM {table} AS held WHERE {same_version})
 ORDER BY {order}
 ON CONFLICT DO NOTHING
-"""
-
-# Of a row that moved to another day several states may be staged: a presence comes before a departure, the newer before
-# the older. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
-_UPSERT_DIMENSION = """
-INSERT INTO {table} AS held ({columns})
-SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
-ON CONFLICT ({key}) DO UPDATE SET {assignments}
-WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
 """
 
 # What comes from one day overrides what is held from another unless that is newer, and present, and still there. All
@@ -88,51 +97,113 @@ def load(
     days: Days | None,
     run_id: str,
     changes_only: bool = False,
+    adopt_lake: bool = False,
 ) -> Loaded:
     """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
 
     ``changes_only``: what was loaded before is believed in; of a table to which rows are only ever added, those are
     loaded that were recorded since, on whatever day they are. Else all rows of the days are compared.
-    One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises PlatformError.
+    ``adopt_lake``: go on with this lake if it is not the one that was loaded from before (adopt.py).
+    One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
+    lake is not to be adopted, PlatformError.
     """
     warehouse.migrate()
-    wanted = days if table.day_column else None
-    with (
-        stage(LOAD),
-        engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
-        warehouse.transaction(table.name) as connection,
-    ):
-        # After the lock: what is read now is at least as new as what its last holder loaded.
-        states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
+    for _ in range(_ATTEMPTS):
+        with (
+            stage(LOAD),
+            engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
+        ):
+            try:
+                with warehouse.transaction(table.name) as connection:
+                    work = _Load(connection, warehouse, lake, table, run_id)
+                    return work.merge(days if table.day_column else None, changes_only, adopt_lake=adopt_lake)
+            except LostRace:  # for the lake's note of an adoption, and nothing was committed
+                continue
+    raise ConcurrentWriters(
+        f'Other refreshes captured what "{table.name}" is made of {_ATTEMPTS} times while this one adopted the lake. '
+        "Nothing is lost; refresh again."
+    )
+
+
+class _Load:
+    """One load of one table in one transaction, begun after its lock was taken."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, lake: Lake, table: Table, run_id: str
+    ) -> None:
+        self._connection, self._warehouse, self._table, self._run_id = connection, warehouse, table, run_id
+        # After the lock: what is read now is at least as new as what its last holder loaded. The order matters: the
+        # states, then the rows, then what they are made of, so that what is noted of rows is never newer than they
+        # are, and what is noted of the lake never older.
+        self._states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
         star = lake.find(PROCESSED, table.name)
         if star is None:
             raise PlatformError(
                 f'"{table.name}" was never built in this lake. '
                 f"Materialise star/{table.name} first, or run: totesys refresh."
             )
-        loaded = _loaded(connection, warehouse, table)
-        whole = states.get(WHOLE)
-        if changes_only and whole is not None and loaded.get(WHOLE) == (whole.content, whole.rows):
+        self._star = star
+        self._sources = sources_of(lake, table)
+        self._loaded = _loaded(connection, warehouse, table)
+        self._noted = self._noted_origin()
+        self._change = change_of(self._noted, self._sources, lake, warehouse) if self._noted else None
+
+    def _noted_origin(self) -> Origin | None:
+        """Where the rows that are there came from. None where there are none, or nothing tells."""
+        if LAKE in self._loaded:
+            return Origin.parse(self._loaded[LAKE][0])
+        # A table of before this was noted: its newest record is the lake's newest version of then.
+        table, name = self._table, f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
+        moment = newest(self._connection, table, name) if table.is_fact else 0
+        return Origin(dict.fromkeys(self._sources, ("", moment))) if moment else None
+
+    def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:
+        """``load``, but for the lock and the commit."""
+        if self._change is not None and not adopt_lake:
+            raise self._change
+        if self._change is not None or (adopt_lake and self._noted is None and self._loaded):
+            return self._adopt()
+        whole = self._states.get(WHOLE)
+        if changes_only and whole is not None and self._loaded.get(WHOLE) == (whole.content, whole.rows):
             return Loaded({WHOLE: whole.rows}, 0, needed=False)
-        origin, until = _origin(star)
-        since = _since(loaded, origin, until) if changes_only else None
-        keys = wanted.keys if wanted is not None else [WHOLE]
+        adopted = self._noted.adopted if self._noted and self._table.is_fact else 0
+        origin, until = _origin(self._star)
+        since = _since(self._loaded, origin, until) if changes_only else None
+        keys = days.keys if days is not None else [WHOLE]
         if since is None:
-            rows = _rows_of_days(connection, star, table, wanted)
-            covered = wanted is not None and table.day_column and lies_within(star, table.day_column, wanted)
-        else:
-            rows = (
-                f"(SELECT * FROM {register(connection, 'star_files', star)} WHERE {RECORDED_AT} > {moment_sql(since)})"
+            rows = _rows_of_days(self._connection, self._star, self._table, days)
+            if adopted:
+                rows = f"(SELECT * FROM {rows} AS star WHERE {RECORDED_AT} > {moment_sql(adopted)})"
+            covered = (
+                days is not None and self._table.day_column and lies_within(self._star, self._table.day_column, days)
             )
-            keys, covered = [*dict.fromkeys([*keys, *states])], True
-        entries = [states[key] for key in keys if key in states]
-        one_per_key = not table.is_fact and not _is_doubled(connection, table, rows)
-        written = merge(connection, warehouse, table, rows, _pieces(star, table), one_per_key=one_per_key)
-        notes = {entry.partition: (entry.content, entry.rows) for entry in entries}
-        if origin and covered:
-            notes[NEWEST] = (f"{origin} {until}", 0)
-        _note(connection, warehouse, table, notes, loaded, run_id)
-    return Loaded({entry.partition: entry.rows for entry in entries}, written)
+        else:
+            held = register(self._connection, "star_files", self._star)
+            rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(max(since, adopted))})"
+            keys, covered = [*dict.fromkeys([*keys, *self._states])], True
+        one_per_key = not self._table.is_fact and not _is_doubled(self._connection, self._table, rows)
+        pieces = _pieces(self._star, self._table)
+        written = merge(self._connection, self._warehouse, self._table, rows, pieces, one_per_key=one_per_key)
+        lake_now = Origin.of(self._sources, self._noted.adopted if self._noted else 0)
+        return self._done(keys, written, lake_now, (origin, until) if origin and covered else None)
+
+    def _adopt(self) -> Loaded:
+        sources = {name: found for name, found in self._sources.items() if found is not None}
+        if len(sources) < len(self._sources) and self._change is not None:
+            raise self._change  # there is nothing to go on with
+        adopted = adopt(self._connection, self._warehouse, self._table, sources)
+        name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
+        written = _number(self._connection, _WRITTEN.format(table=literal(name)))
+        origin, until = _origin(self._star)
+        return self._done([*self._states], written, adopted, (origin, until) if origin else None)
+
+    def _done(self, keys: Sequence[str], written: int, lake: Origin, until: tuple[str, int] | None) -> Loaded:
+        entries = [self._states[key] for key in keys if key in self._states]
+        notes = {entry.partition: (entry.content, entry.rows) for entry in entries} | {LAKE: (lake.text, 0)}
+        if until is not None:
+            notes[NEWEST] = (f"{until[0]} {until[1]}", 0)
+        note(self._connection, self._warehouse, self._table, notes, self._loaded, self._run_id)
+        return Loaded({entry.partition: entry.rows for entry in entries}, written)
 
 
 def _origin(star: DeltaTable) -> tuple[str, int]:
@@ -184,14 +255,8 @@ def merge(
     ``one_per_key``: no dimension row is among them twice. Without either, they are read once.
     Returns the number of rows written: inserted or, in a dimension, changed.
     """
-    in_warehouse = ", ".join(
-        f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
-        if column.type.startswith("time ")
-        else quoted(column.name)
-        for column in table.lake_columns
-    )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
-    columns = ", ".join(quoted(column.name) for column in table.lake_columns)
+    show_rows(connection, table, rows)
+    columns = ", ".join(lake_column_names(table))
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if _number(connection, _IS_EMPTY.format(table=name)):
         if table.is_fact:
@@ -199,12 +264,11 @@ def merge(
         else:
             _fill_dimension(connection, table, name, columns, one_per_key=one_per_key)
     else:
-        types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
-        run(connection, f"CREATE TEMP TABLE {_staging(table)} ({types}) ON COMMIT DROP")
-        connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{_staging(table)} ({columns}) SELECT {columns} FROM star_rows")
+        create_staging(connection, table)
+        fill_staging(connection, table, rows)
         run(
             connection,
-            _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name, columns),
+            _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name),
         )
     return _number(connection, _WRITTEN.format(table=literal(name)))
 
@@ -239,7 +303,7 @@ def _fill_fact(
 
     Its keys stay: to build them behind the rows would save a sixth of the time, and shut out who reads meanwhile.
     """
-    order = _ORDER.format(key=quoted(table.version_key[0]))
+    order = ORDER.format(key=quoted(table.version_key[0]))
     for piece in pieces:
         rows = f"SELECT {columns} FROM star_rows WHERE {piece} ORDER BY {order}"
         connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
@@ -255,43 +319,29 @@ def _fill_dimension(
     connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 
-def _staging(table: Table) -> str:
-    """Name of the temporary table: DuckDB remembers columns by name, so each table has its own."""
-    return quoted(f"_staging_{table.name}")
-
-
 def _insert_facts(table: Table, name: str, columns: str) -> str:
     return _INSERT_FACTS.format(
         table=name,
         columns=columns,
-        staging=_staging(table),
-        order=_ORDER.format(key=quoted(table.version_key[0])),
+        staging=staging_name(table),
+        order=ORDER.format(key=quoted(table.version_key[0])),
         same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
     )
 
 
-def _upsert_dimension(table: Table, name: str, columns: str) -> str:
-    names = [quoted(column.name) for column in table.lake_columns]
-    key, staging = quoted(table.key), _staging(table)
-    order, overrides = f"ORDER BY {key}", ""
-    if table.day_column:
-        day = quoted(table.day_column)
-        order = f"ORDER BY {key}, _is_deleted, _recorded_at DESC, {day} DESC"
-        overrides = _OVERRIDES.format(key=key, day=day, staging=staging)
-    return _UPSERT_DIMENSION.format(
-        table=name,
-        columns=columns,
-        staging=staging,
-        key=key,
-        order=order,
-        assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
-        overrides=overrides,
-        held=", ".join(f"held.{column}" for column in names),
-        excluded=", ".join(f"excluded.{column}" for column in names),
+def _upsert_dimension(table: Table, name: str) -> str:
+    if not table.day_column:
+        return upsert(table, name)
+    key, day = quoted(table.key), quoted(table.day_column)
+    return upsert(
+        table,
+        name,
+        order=f"ORDER BY {key}, _is_deleted, _recorded_at DESC, {day} DESC",
+        overrides=_OVERRIDES.format(key=key, day=day, staging=staging_name(table)),
     )
 
 
-def _note(
+def note(
     connection: duckdb.DuckDBPyConnection,
     warehouse: Warehouse,
     table: Table,

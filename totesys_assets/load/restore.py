@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import duckdb
 from deltalake import DeltaTable
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
-from totesys_assets.load.merge import merge
+from totesys_assets.load.merge import merge, note
+from totesys_assets.load.origin import Origin, comparable, newest_at
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import BATCH_ROWS, quoted
-from totesys_assets.resources.lake import Lake, register
+from totesys_assets.resources.lake import Lake, microseconds, register
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.resources.warehouse_notes import LAKE, Notes
 from totesys_assets.transform.build import create_schemas, warehouse_rows
 
 
@@ -53,6 +57,9 @@ def restore(
             ):
                 connection.register("restored", lake_side.execute(warehouse_rows(table)).to_arrow_reader(BATCH_ROWS))
                 written[table.name] = merge(connection, target, table, "restored", one_per_key=True)
+                made_of = {name: sources[name] for name in star_query(table.name).sources}
+                until = newest_at(lake_side, made_of, microseconds(as_of)) if as_of is not None else Origin.of(made_of)
+                note(connection, target, table, {LAKE: (until.text, 0)}, {}, "restored")
             if report is not None:
                 report(table.name, written[table.name])
     finally:
@@ -74,16 +81,35 @@ def _require_records(
         raise PlatformError(f"The lake at {lake.uri} knows nothing of {moment:%Y-%m-%d %H:%M:%S} UTC: {known}.")
 
 
-def differing(one: Warehouse, other: Warehouse) -> list[str]:
-    """Names of the tables that are not equal in the two schemas, in every column but the record's number."""
-    with one.connect() as first, other.connect() as second:
-        return [
-            table.name
-            for table in one.catalogue.star.values()
-            if first.execute(_digest(one, table)).fetchone() != second.execute(_digest(other, table)).fetchone()
-        ]
+def differing(used: Warehouse, made: Warehouse) -> list[str]:
+    """Names of the tables that are not equal in the two schemas, in every column but the record's number.
+
+    ``made`` follows from the lake alone; where ``used`` has adopted that lake, it is compared in what came after.
+    """
+    with used.connect() as first, made.connect() as second:
+        origins = Notes(first, used.schema).origins()
+        unequal = []
+        for table in used.catalogue.star.values():
+            adopted = Origin.parse(origins[table.name]).adopted if table.name in origins else 0
+            keys = second.execute(_keys(made, table)).fetchone() if adopted else None
+            one = first.execute(_digest(used, table, adopted, keys)).fetchone()
+            if one != second.execute(_digest(made, table, adopted, keys)).fetchone():
+                unequal.append(table.name)
+        return unequal
 
 
-def _digest(warehouse: Warehouse, table: Table) -> sql.Composed:
+def _digest(warehouse: Warehouse, table: Table, adopted: int, keys: tuple[Any, ...] | None) -> sql.Composed:
     digest = sql.SQL(set_digest(row_number(table.lake_columns, POSTGRES)))
-    return sql.SQL("SELECT {} FROM {}").format(digest, sql.Identifier(warehouse.schema, table.name))
+    query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        digest, sql.Identifier(warehouse.schema, table.name), sql.SQL(comparable(table, adopted))
+    )
+    if keys is None or table.is_fact:
+        return query
+    among = sql.SQL(" AND {} = ANY ({})").format(sql.Identifier(table.key), sql.Literal(keys[0] or []))
+    return query + among
+
+
+def _keys(warehouse: Warehouse, table: Table) -> sql.Composed:
+    return sql.SQL("SELECT array_agg({}) FROM {}").format(
+        sql.Identifier(table.key), sql.Identifier(warehouse.schema, table.name)
+    )

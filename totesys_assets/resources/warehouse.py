@@ -156,6 +156,11 @@ class Warehouse:
         with self.connect() as connection:
             return self.states(connection)
 
+    def origins(self) -> dict[str, str]:
+        """The note on where each table was loaded from, as load/origin.py reads it: table -> text."""
+        with self.connect() as connection:
+            return Notes(connection, self.schema).origins()
+
     def states(self, connection: Connection) -> dict[str, dict[str, str]]:
         """``loaded``, as the transaction of ``connection`` sees it."""
         return Notes(connection, self.schema).states()

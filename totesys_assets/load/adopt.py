@@ -1,0 +1,133 @@
+"""Going on with another lake than the one that a table of the warehouse was loaded from.
+
+Belongs here: bringing the warehouse's current rows to agree with the lake's, without a doubled record and without
+losing one. Does not belong here: telling that it is another lake, which is origin.py.
+
+What both agree on gets no second record, and what only the warehouse has of the past stays: a fact gets records only
+where its current rows are not the lake's, all of one moment, later than everything in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import duckdb
+from deltalake import DeltaTable
+
+from totesys_assets.catalogue.catalogue import CREATED_AT, OPERATION, RECORDED_AT, Table, lake_schema
+from totesys_assets.days import DayRange
+from totesys_assets.load.origin import Origin, adopted_mark, moment_literal
+from totesys_assets.load.staging import ORDER, create_staging, fill_staging, lake_column_names, staging_name, upsert
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import BATCH_ROWS, quoted
+from totesys_assets.resources.lake import RECORDED, append, bounds, newest_first, recorded_until
+from totesys_assets.resources.warehouse import Warehouse, rows, run
+from totesys_assets.transform.build import create_schemas, warehouse_rows
+
+_DIFFERENCE = """
+INSERT INTO {table} ({columns})
+SELECT {columns} FROM (
+    SELECT {chosen},
+        CASE WHEN staged.{key} IS NULL THEN 'delete' WHEN held.{key} IS NULL THEN 'insert' ELSE 'update' END
+            AS _operation,
+        {moment} AS _recorded_at
+    FROM (
+        SELECT * FROM (
+            SELECT DISTINCT ON ({key}, created_date) * FROM {table} ORDER BY {key}, created_date, _recorded_at DESC
+        ) AS newest WHERE _operation <> 'delete'
+    ) AS held
+    FULL JOIN {staging} AS staged ON staged.{key} = held.{key} AND staged.created_date = held.created_date
+    WHERE ({held}) IS DISTINCT FROM ({staged})
+) AS changes
+ORDER BY {order}
+"""
+_GONE = """
+UPDATE {table} AS held SET _is_deleted = true, _recorded_at = {moment}
+WHERE NOT held._is_deleted AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE staged.{key} = held.{key})
+"""
+_NEWEST = "SELECT coalesce(extract(epoch FROM max(_recorded_at)) * 1000000, 0)::bigint FROM {table}"
+
+
+def adopt(
+    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, sources: Mapping[str, DeltaTable]
+) -> Origin:
+    """Bring ``table`` to agree with the newest versions in ``sources``, in the transaction of ``connection``.
+
+    The lake notes it first, so that it records nothing more up to the moment of it; should the transaction fail then,
+    nothing has happened. Returns what to note. Raises LostRace when something was captured meanwhile.
+    """
+    name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
+    moment = 1 + max(newest(connection, table, name), *(recorded_until(source) for source in sources.values()))
+    create_staging(connection, table)
+    _stage_current(connection, warehouse, table, sources)
+    if table.is_fact:
+        run(connection, _difference(table, name, moment))
+    else:
+        run(connection, upsert(table, name))
+        if "_is_deleted" in table.by_name:
+            gone = _GONE.format(
+                table=name, staging=staging_name(table), key=quoted(table.key), moment=moment_literal(moment)
+            )
+            run(connection, gone)
+    for source, versions in sources.items():
+        schema = lake_schema(warehouse.catalogue.source[source], versioned=True)
+        append(versions, [], schema, f"capture:{source}", {RECORDED: moment, adopted_mark(moment): moment})
+    return Origin({each: (str(held.metadata().id), moment) for each, held in sources.items()}, moment)
+
+
+def newest(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> int:
+    """The newest ``_recorded_at`` in the warehouse's table, in microseconds since 1970; 0 where there is none."""
+    if RECORDED_AT not in table.by_name:
+        return 0
+    ((moment,),) = rows(connection, _NEWEST.format(table=name))
+    return int(str(moment))
+
+
+def _stage_current(
+    connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, sources: Mapping[str, DeltaTable]
+) -> None:
+    # A DuckDB of its own: within one transaction it writes to one database only.
+    lake_side = engine.connect()
+    try:
+        for piece in _pieces(table, sources):
+            create_schemas(lake_side, warehouse.catalogue, sources, piece)
+            current = warehouse_rows(table)
+            if table.is_fact:
+                current = (
+                    f"SELECT * FROM ({current}) QUALIFY {newest_first([table.version_key[0]], table.day_column)} "
+                    f"AND {OPERATION} <> 'delete'"
+                )
+            connection.register("adopted", lake_side.execute(current).to_arrow_reader(BATCH_ROWS))
+            fill_staging(connection, table, "adopted")
+            connection.unregister("adopted")
+    finally:
+        engine.close(lake_side)
+
+
+def _pieces(table: Table, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
+    """A fact month by month, so that not all of it is in memory at once; a dimension whole."""
+    found = [bounds(source, CREATED_AT) for source in sources.values()]
+    if not table.is_fact or None in found:
+        yield None
+        return
+    for least, greatest in filter(None, found):
+        yield from DayRange(least.date(), greatest.date()).by_month()
+
+
+def _difference(table: Table, name: str, moment: int) -> str:
+    key = table.version_key[0]
+    values = [quoted(column.name) for column in table.lake_columns if column.name not in (OPERATION, RECORDED_AT)]
+    return _DIFFERENCE.format(
+        table=name,
+        columns=", ".join(lake_column_names(table)),
+        chosen=", ".join(
+            f"CASE WHEN staged.{quoted(key)} IS NULL THEN held.{each} ELSE staged.{each} END AS {each}"
+            for each in values
+        ),
+        key=quoted(key),
+        moment=moment_literal(moment),
+        staging=staging_name(table),
+        held=", ".join(f"held.{each}" for each in values),
+        staged=", ".join(f"staged.{each}" for each in values),
+        order=ORDER.format(key=quoted(key)),
+    )

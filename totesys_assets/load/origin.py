@@ -1,0 +1,157 @@
+"""Which lake a table of the warehouse was loaded from, and up to when: noted with every load, asked before the next.
+
+Belongs here: the note, and comparing a lake with it. Does not belong here: what is done about another lake, which is
+adopt.py.
+
+A lake is told by its tables of versions: each has an id of its own, and holds a version of the very microsecond up to
+which it was loaded, unless it is another one, or was set back and captured anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+from deltalake import DeltaTable
+
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.errors import LakeChanged
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.lake import INGESTION, Lake, moment_sql, recorded_until, register
+from totesys_assets.resources.warehouse import Warehouse
+
+Found = Mapping[str, DeltaTable | None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Of one table of the warehouse: the tables of versions that it was loaded from, with their ids and newest moments.
+
+    Moments are in microseconds since 1970. ``adopted``: versions up to this moment were never loaded one by one; what
+    the warehouse held then was brought to agree with them. 0: the lake was not adopted.
+    """
+
+    tables: dict[str, tuple[str, int]]
+    adopted: int = 0
+
+    @property
+    def text(self) -> str:
+        """As it is noted."""
+        return json.dumps({"adopted": self.adopted, "tables": self.tables}, sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """Of a note."""
+        noted = json.loads(text)
+        return cls({name: (known, moment) for name, (known, moment) in noted["tables"].items()}, noted["adopted"])
+
+    @classmethod
+    def of(cls, found: Found, adopted: int = 0) -> Origin:
+        """Of tables that were opened before, or after, the rows that are loaded were read: never of a state before."""
+        there = {name: table for name, table in found.items() if table is not None}
+        return cls({name: (str(table.metadata().id), recorded_until(table)) for name, table in there.items()}, adopted)
+
+
+def open_sources(lake: Lake, names: Iterable[str]) -> dict[str, DeltaTable | None]:
+    """The lake's tables of versions by name, None for those that are not there. At once: each is asked of a bucket."""
+    listed = list(names)
+    with ThreadPoolExecutor(max_workers=max(1, len(listed))) as threads:
+        return dict(zip(listed, threads.map(lambda name: lake.find(INGESTION, name), listed), strict=True))
+
+
+def sources_of(lake: Lake, table: Table) -> dict[str, DeltaTable | None]:
+    """The tables of versions that star ``table`` is made of."""
+    return open_sources(lake, star_query(table.name).sources)
+
+
+def adopted_mark(moment: int) -> str:
+    """Name of the note in a lake's table that it was adopted at ``moment``, of which it holds no version."""
+    return f"adopted:{moment}"
+
+
+def require_known_lake(warehouse: Warehouse, lake: Lake) -> None:
+    """Refuse a lake that shows at a glance that it is not the one that the warehouse was loaded from.
+
+    Ids and newest moments only, before anything is read or written. Raises LakeChanged.
+    """
+    noted = [Origin.parse(text) for text in warehouse.origins().values()]
+    found = open_sources(lake, sorted({name for origin in noted for name in origin.tables}))
+    for origin in noted:
+        if (change := change_of(origin, found, lake, warehouse, exactly=False)) is not None:
+            raise change
+
+
+def change_of(
+    noted: Origin, found: Found, lake: Lake, warehouse: Warehouse, *, exactly: bool = True
+) -> LakeChanged | None:
+    """What is to be said if the lake is not as ``noted``; ``exactly``: its versions are looked at, too."""
+    schema = f'schema "{warehouse.schema}" of the warehouse'
+    for name, (known, moment) in noted.tables.items():
+        table = found.get(name)
+        if table is None:
+            what = f'{schema} was loaded from a lake with versions of "{name}", and the lake at {lake.uri} has none'
+        elif known and known != str(table.metadata().id):
+            what = f"{schema} was loaded from another lake than the one at {lake.uri}"
+        elif recorded_until(table) < moment or (exactly and not _holds(table, moment)):
+            until = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)
+            what = (
+                f'{schema} was loaded from versions of "{name}" up to {until:%Y-%m-%d %H:%M:%S} UTC, and the lake at '
+                f"{lake.uri} does not hold those of that moment: it was set back, or is another"
+            )
+        else:
+            continue
+        return LakeChanged(
+            f"{what[0].upper()}{what[1:]}. Nothing was loaded. Give the platform that lake again (LAKE_URI, or its "
+            "backup), or a schema of its own to this one (WAREHOUSE_SCHEMA), or go on with both: `totesys refresh "
+            "--adopt-lake` keeps every record of the warehouse and adds those in which its current rows differ from "
+            "the lake's."
+        )
+    return None
+
+
+def _holds(table: DeltaTable, moment: int) -> bool:
+    """True when a version was recorded at ``moment``, or the table was adopted then. The files' bounds show where."""
+    if not moment or recorded_until(table) == moment or table.transaction_version(adopted_mark(moment)) is not None:
+        return True
+    connection = engine.connect()
+    try:
+        versions = register(connection, "versions", table)
+        query = f"SELECT 1 FROM {versions} WHERE {RECORDED_AT} = {moment_sql(moment)} LIMIT 1"
+        return connection.execute(query).fetchone() is not None
+    finally:
+        connection.close()
+
+
+def newest_at(connection: duckdb.DuckDBPyConnection, found: Found, moment: int) -> Origin:
+    """``Origin.of`` the tables as they were at ``moment``."""
+    tables = {}
+    for name, table in found.items():
+        if table is not None:
+            versions = register(connection, f"dated_{name}", table)
+            query = f"SELECT epoch_us(max({RECORDED_AT})) FROM {versions} WHERE {RECORDED_AT} <= {moment_sql(moment)}"
+            tables[name] = (str(table.metadata().id), int(connection.execute(query).fetchall()[0][0] or 0))
+    return Origin(tables)
+
+
+def moment_literal(moment: int) -> str:
+    """A moment in microseconds since 1970 as an SQL literal, for PostgreSQL and DuckDB alike."""
+    text = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)
+    return f"TIMESTAMPTZ {literal(f'{text:%Y-%m-%d %H:%M:%S.%f}+00')}"
+
+
+def comparable(table: Table, adopted: int) -> str:
+    """SQL condition of the rows that lake and warehouse must have alike, for PostgreSQL and DuckDB.
+
+    Of an adopted lake, what was recorded later; of a dimension also what is older and present. A calendar has no such
+    columns: what days the warehouse has more is not told by them.
+    """
+    if not adopted or RECORDED_AT not in table.by_name:
+        return "true"
+    later = f"{quoted(RECORDED_AT)} > {moment_literal(adopted)}"
+    return later if table.is_fact else f"(NOT {quoted('_is_deleted')} OR {later})"

@@ -1,0 +1,76 @@
+"""Rows of the lake in a temporary table of the warehouse, and bringing a dimension up to date from there.
+
+Belongs here: the staging table, and what loads and adoptions do alike with it. Does not belong here: which rows are
+staged.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.resources.engine import quoted
+from totesys_assets.resources.warehouse import ALIAS, run
+
+# Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
+# from a day comes before the arrival at another, then by month and key.
+ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', created_date), {key}"
+
+# Of a row that moved to another day several states may be staged: a presence comes before a departure, the newer before
+# the older. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
+_UPSERT = """
+INSERT INTO {table} AS held ({columns})
+SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
+ON CONFLICT ({key}) DO UPDATE SET {assignments}
+WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
+"""
+
+
+def lake_column_names(table: Table) -> list[str]:
+    """The columns that come from the lake, quoted."""
+    return [quoted(column.name) for column in table.lake_columns]
+
+
+def show_rows(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:
+    """Make ``rows``, a table or query with the lake's columns, the view ``star_rows`` in PostgreSQL's types."""
+    in_warehouse = ", ".join(
+        f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
+        if column.type.startswith("time ")
+        else quoted(column.name)
+        for column in table.lake_columns
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
+
+
+def staging_name(table: Table) -> str:
+    """Name of the temporary table: DuckDB remembers columns by name, so each table has its own."""
+    return quoted(f"_staging_{table.name}")
+
+
+def create_staging(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Make the temporary table; it ends with the transaction."""
+    types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
+    run(connection, f"CREATE TEMP TABLE {staging_name(table)} ({types}) ON COMMIT DROP")
+
+
+def fill_staging(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:
+    """Add ``rows``, a table or query of DuckDB with the lake's columns."""
+    show_rows(connection, table, rows)
+    columns = ", ".join(lake_column_names(table))
+    connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{staging_name(table)} ({columns}) SELECT {columns} FROM star_rows")
+
+
+def upsert(table: Table, name: str, *, order: str = "", overrides: str = "") -> str:
+    """Statement that brings dimension ``name`` up to the staged rows; ``order`` decides between rows of one key."""
+    names, key = lake_column_names(table), quoted(table.key)
+    return _UPSERT.format(
+        table=name,
+        columns=", ".join(names),
+        staging=staging_name(table),
+        key=key,
+        order=order or f"ORDER BY {key}",
+        assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
+        overrides=overrides,
+        held=", ".join(f"held.{column}" for column in names),
+        excluded=", ".join(f"excluded.{column}" for column in names),
+    )

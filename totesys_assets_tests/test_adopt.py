@@ -1,0 +1,244 @@
+"""A warehouse and another lake than the one that it was loaded from: lost, set back, a second one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.audit.audit import audit
+from totesys_assets.capture.difference import capture
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.commands import main
+from totesys_assets.errors import LakeChanged
+from totesys_assets.load.merge import load
+from totesys_assets.load.restore import differing, restore
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.transform.build import build
+from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+
+ORDERS = "SELECT sales_order_id, units_sold, _operation FROM history_sales_order ORDER BY sales_order_id, valid_from"
+CURRENT = "SELECT sales_order_id, units_sold FROM current_sales_order ORDER BY 1"
+RECORDS = (
+    "SELECT 'sales', count(*) FROM fact_sales_order UNION ALL SELECT 'purchases', count(*) FROM fact_purchase_order "
+    "UNION ALL SELECT 'payments', count(*) FROM fact_payment ORDER BY 1"
+)
+
+
+def with_lake(platform: Platform, folder: str) -> Platform:
+    """The same platform with another lake beside its own."""
+    uri = str(Path(platform.settings.lake_uri).with_name(folder))
+    return replace(platform, settings=replace(platform.settings, lake_uri=uri))
+
+
+def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = False) -> None:
+    """Compare, build and load everything, as ``refresh --full`` does, without Dagster."""
+    tables, days = catalogue(), platform.days
+    with platform.totesys.snapshot() as snapshot:
+        for source in tables.source.values():
+            capture(snapshot, platform.lake, source, all_days=days, days=days, run_id="test")
+    for star in tables.star.values():
+        build(platform.lake, tables, star, days=days, run_id="test")
+        if not lake_only:
+            load(platform.warehouse, platform.lake, star, days=days, run_id="test", adopt_lake=adopt_lake)
+
+
+def adopt(platform: Platform) -> None:
+    bring_up(platform, adopt_lake=True)
+
+
+def require_all_well(platform: Platform) -> None:
+    """Nothing is left to do, nothing is added by doing everything again, and the audit finds nothing."""
+    assert platform.look().requests == []
+    before = platform.query(RECORDS)
+    bring_up(platform)
+    assert platform.query(RECORDS) == before
+    findings = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    assert [(each.asset, each.check, each.detail) for each in findings if not each.passed and not each.warning] == []
+    assert any(each.check == "records_equal_lake" and each.passed for each in findings)
+
+
+def story(platform: Platform) -> None:
+    """Two versions of the one order of TRADE, one of another."""
+    platform.sql(
+        "INSERT INTO sales_order SELECT 2, created_at, last_updated, design_id, staff_id, counterparty_id, 5, "
+        "unit_price, currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id "
+        "FROM sales_order WHERE sales_order_id = 1"
+    )
+    bring_up(platform)
+    platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
+    bring_up(platform)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert")]
+
+
+def test_a_lake_that_was_lost_is_noticed_before_anything_is_written(platform: Platform) -> None:
+    story(platform)
+    before = platform.query(RECORDS), platform.warehouse.mark()
+    shutil.rmtree(platform.lake.uri)
+    with pytest.raises(LakeChanged, match=r'versions of "\w+", and the lake at .* has none.*--adopt-lake'):
+        platform.look()
+    for options in ([], ["--full"], ["--from", "2024-08-20", "--to", "2024-08-20"]):
+        refused = CliRunner().invoke(main, ["refresh", *options])
+        assert refused.exit_code == 1
+        assert isinstance(refused.exception, LakeChanged) or "--adopt-lake" in refused.output
+    assert not Path(platform.lake.uri).exists()
+    with pytest.raises(LakeChanged, match="loaded from another lake"):  # without a look before
+        bring_up(platform)
+    assert (platform.query(RECORDS), platform.warehouse.mark()) == before
+
+
+def test_after_a_lake_was_lost_the_warehouse_goes_on_without_a_doubled_or_a_lost_record(platform: Platform) -> None:
+    story(platform)
+    shutil.rmtree(platform.lake.uri)
+    platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
+    platform.sql("DELETE FROM payment WHERE payment_id = 1")
+    platform.sql("UPDATE purchase_order SET created_at = '2024-08-22 10:00'")
+    platform.sql("DELETE FROM transaction WHERE transaction_id = 2")
+    platform.sql("UPDATE design SET design_name = 'new'")
+    adopt(platform)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert"), (2, 8, "update")]
+    assert platform.query("SELECT payment_id, _operation FROM fact_payment ORDER BY 1, payment_record_id") == [
+        (1, "insert"),
+        (1, "delete"),
+        (2, "insert"),
+    ]
+    assert platform.query("SELECT created_date::text, _operation FROM fact_purchase_order ORDER BY 1, 2 DESC") == [
+        ("2024-08-21", "insert"),
+        ("2024-08-21", "delete"),
+        ("2024-08-22", "insert"),
+    ]
+    assert platform.query("SELECT transaction_id, _is_deleted FROM dim_transaction ORDER BY 1") == [
+        (1, False),
+        (2, True),
+    ]
+    assert platform.query("SELECT DISTINCT design_name FROM dim_design") == [("new",)]
+    platform.sql("UPDATE sales_order SET units_sold = 9 WHERE sales_order_id = 1")
+    bring_up(platform)
+    assert platform.query(CURRENT) == [(1, 9), (2, 8)]
+    assert platform.query("SELECT count(*) FROM fact_sales_order") == [(5,)]
+    require_all_well(platform)
+
+
+def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platform: Platform) -> None:
+    bring_up(platform)
+    kept = Path(platform.lake.uri).with_name("backup")
+    shutil.copytree(platform.lake.uri, kept)
+    story(platform)
+    before = platform.query(RECORDS)
+    shutil.rmtree(platform.lake.uri)
+    shutil.copytree(kept, platform.lake.uri)
+    with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
+        platform.look()
+    # As a version of before would have it: the lake captures first, and is then newer than the warehouse.
+    platform.sql("UPDATE sales_order SET units_sold = 6 WHERE sales_order_id = 1")
+    bring_up(platform, lake_only=True)
+    with pytest.raises(LakeChanged, match="set back"):
+        bring_up(platform)
+    assert platform.query(RECORDS) == before
+    adopt(platform)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (1, 6, "update"), (2, 5, "insert")]
+    require_all_well(platform)
+
+
+def test_two_lakes_may_take_turns(platform: Platform) -> None:
+    story(platform)
+    other = with_lake(platform, "another")
+    with pytest.raises(LakeChanged):
+        other.look()
+    adopt(other)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert")]
+    platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
+    bring_up(other)
+    with pytest.raises(LakeChanged, match="from another lake"):
+        platform.look()
+    platform.sql("UPDATE sales_order SET units_sold = 9 WHERE sales_order_id = 2")
+    adopt(platform)
+    expected = [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert"), (2, 8, "update"), (2, 9, "update")]
+    assert platform.query(ORDERS) == expected
+    adopt(other)
+    assert platform.query(ORDERS) == expected
+    require_all_well(other)
+
+
+def test_a_lake_as_it_was_is_adopted_without_a_trace(platform: Platform) -> None:
+    story(platform)
+    before = platform.query(RECORDS), platform.warehouse.mark()
+    adopt(platform)
+    assert (platform.query(RECORDS), platform.warehouse.mark()) == before
+
+
+def test_the_command_adopts_through_dagster(
+    postgres_server: PostgresServer, trade_template: str, tmp_path: Path
+) -> None:
+    source = postgres_server.template("totesys_adopted", trade_template)
+    today = datetime.now(UTC).date()
+    with make_platform(source, postgres_server.database(), tmp_path, today) as platform:
+        for table in ("sales_order", "purchase_order", "transaction", "payment"):
+            platform.sql(f"UPDATE {table} SET created_at = current_date")
+        bring_up(platform)
+        shutil.rmtree(platform.lake.uri)
+        platform.sql("UPDATE sales_order SET units_sold = 8")
+        outcome = CliRunner().invoke(main, ["refresh", "--adopt-lake"])
+        assert outcome.exit_code == 0, outcome.output
+        assert platform.query("SELECT units_sold, _operation FROM fact_sales_order ORDER BY sales_record_id") == [
+            (1001, "insert"),
+            (8, "update"),
+        ]
+        assert platform.look().requests == []
+
+
+def test_a_warehouse_of_before_lakes_were_noted_notices_another_one_by_its_newest_record(platform: Platform) -> None:
+    story(platform)
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute("DELETE FROM _ledger WHERE partition = 'lake'")
+    before = platform.query(RECORDS)
+    other = with_lake(platform, "another")
+    with pytest.raises(LakeChanged, match="does not hold those of that moment"):
+        bring_up(other)
+    assert platform.query(RECORDS) == before
+    bring_up(platform)  # and notes the lake
+    with pytest.raises(LakeChanged):
+        other.look()
+
+
+def test_a_second_warehouse_is_not_disturbed_by_an_adoption_in_the_first(
+    platform: Platform, postgres_server: PostgresServer
+) -> None:
+    story(platform)
+    other = with_lake(platform, "another")
+    second = replace(other, warehouse_url=postgres_server.database())
+    bring_up(second)
+    adopt(other)
+    platform.sql("UPDATE sales_order SET units_sold = 9 WHERE sales_order_id = 2")
+    bring_up(second)
+    bring_up(other)
+    assert second.query(CURRENT) == other.query(CURRENT) == [(1, 7), (2, 9)]
+    require_all_well(second)
+
+
+def test_a_replayed_schema_knows_the_lake_that_it_was_made_of(platform: Platform) -> None:
+    story(platform)
+    again = Warehouse(platform.warehouse_url, "again")
+    restore(again, platform.lake)
+    used = replace(platform, settings=replace(platform.settings, warehouse_schema="again"))
+    bring_up(used)
+    with pytest.raises(LakeChanged):
+        with_lake(used, "another").look()
+
+
+def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Platform) -> None:
+    story(platform)
+    other = with_lake(platform, "another")
+    platform.sql("DELETE FROM transaction WHERE transaction_id = 2")
+    adopt(other)
+    platform.sql("UPDATE sales_order SET units_sold = 9 WHERE sales_order_id = 2")
+    bring_up(other)
+    again = Warehouse(platform.warehouse_url, "again")
+    restore(again, Lake(other.settings.lake_uri))
+    assert differing(other.warehouse, again) == []
