@@ -23,8 +23,15 @@ STALE_MINUTES = 30
 IGNORE, STOP = "ignore", "stop"
 
 
+# PostgreSQL's limit on the length of a name.
+_NAME_BYTES = 63
+
+
 class SettingsError(ValueError):
     """An environment variable that cannot be used, in one sentence that says what to set."""
+
+
+_NAME_BYTES = 63
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Settings:
         return cls(
             home=home,
             lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
-            warehouse_schema=env.get("WAREHOUSE_SCHEMA") or "public",
+            warehouse_schema=schema_name(env.get("WAREHOUSE_SCHEMA") or "public", "WAREHOUSE_SCHEMA"),
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
             totesys_schema=_source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
             new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
@@ -117,6 +124,16 @@ def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:
         return bool(re.search(r"%(?![0-9a-fA-F]{2})", login_and_host + rest)) or "@" in rest
     ports = str(parts.get("port") or "").split(",")
     return login_and_host.count("@") > 1 or "@" in rest or any(port and not port.isdigit() for port in ports)
+
+
+def schema_name(name: str, said_by: str) -> str:
+    """A name that a schema of the warehouse may have; PostgreSQL would cut a longer one short. Raises SettingsError."""
+    if len(name.encode()) > _NAME_BYTES or name.startswith("pg_") or name == "information_schema":
+        raise SettingsError(
+            f"{said_by} is {name!r}, which cannot be a schema of the platform: choose a name of at most {_NAME_BYTES} "
+            "bytes that neither begins with pg_ nor is information_schema."
+        )
+    return name
 
 
 def _folder(variable: str, value: str) -> Path:

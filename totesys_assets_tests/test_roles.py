@@ -582,3 +582,15 @@ def test_no_superuser_is_needed_where_there_is_none(roles: Roles) -> None:
         for role in roles.names.values():
             execute(roles.source, sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         execute(roles.source, f"DROP ROLE {name}")
+
+
+def test_the_loader_may_fill_a_schema_that_was_made_for_it_and_is_told_so_before(roles: Roles) -> None:
+    roles.apply("warehouse_roles.sql", roles.warehouse)
+    url = roles["loader"]
+    with pytest.raises(
+        PlatformError, match=r'no schema "again".*CREATE SCHEMA "again" AUTHORIZATION ".+"; then'
+    ) as refused:
+        Warehouse(url, "again").migrate()
+    statement = str(refused.value).partition("run: ")[2].partition("; then")[0]
+    execute(roles.warehouse, statement)
+    assert Warehouse(url, "again").migrate()

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import warehouse_only
-from totesys_assets.settings import Settings
+from totesys_assets.settings import Settings, schema_name
 from totesys_assets.terminal import err, out, reporter
 
 
@@ -62,6 +62,7 @@ def as_of(timestamp: datetime, schema: str | None) -> None:
 
 def _restore(schema: str, moment: datetime | None) -> None:
     settings = Settings.from_env()
+    schema_name(schema, "--into")
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
     with warehouse_only(settings, reporter(err)) as url:

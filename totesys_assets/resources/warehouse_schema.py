@@ -123,7 +123,7 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
 def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
     name = sql.Identifier(schema)
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        _create_schema(connection, schema)
     connection.execute(sql.SQL(_LEDGER).format(schema=name))
     for table in catalogue.star.values():
         _migrate_table(connection, schema, table)
@@ -138,6 +138,18 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         ).format(name),
         [digest],
     )
+
+
+def _create_schema(connection: Connection, schema: str) -> None:
+    try:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    except psycopg.errors.InsufficientPrivilege:
+        user = connection.info.user
+        raise PlatformError(
+            f'The warehouse has no schema "{schema}", and the login of WAREHOUSE_URL, {user}, may not make one. Let '
+            f"the owner of the database run: CREATE SCHEMA {quoted(schema)} AUTHORIZATION {quoted(user)}; then do this "
+            "again."
+        ) from None
 
 
 def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
