@@ -14,10 +14,11 @@ from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.load.adopt import adopt, newest
-from totesys_assets.load.origin import Origin, change_of, sources_of
+from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
 from totesys_assets.load.staging import (
     ORDER,
     create_staging,
@@ -145,23 +146,31 @@ class _Load:
         self._star = star
         self._sources = sources_of(lake, table)
         self._loaded = _loaded(connection, warehouse, table)
-        self._noted = self._noted_origin()
-        self._change = change_of(self._noted, self._sources, lake, warehouse) if self._noted else None
+        self._noted = Origin.parse(self._loaded[LAKE][0]) if LAKE in self._loaded else None
+        # A table of before this was noted, or a new one: where the facts came from tells where it would have.
+        expected = self._noted or self._origin_of_facts()
+        found = self._sources if expected is self._noted else open_sources(lake, expected.tables)
+        self._change = change_of(expected, found, lake, warehouse)
 
-    def _noted_origin(self) -> Origin | None:
-        """Where the rows that are there came from. None where there are none, or nothing tells."""
-        if LAKE in self._loaded:
-            return Origin.parse(self._loaded[LAKE][0])
-        # A table of before this was noted: its newest record is the lake's newest version of then.
-        table, name = self._table, f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
-        moment = newest(self._connection, table, name) if table.is_fact else 0
-        return Origin(dict.fromkeys(self._sources, ("", moment))) if moment else None
+    def _origin_of_facts(self) -> Origin:
+        """Of facts without a note, the newest record is the lake's newest version of then."""
+        tables: dict[str, tuple[str, int]] = {}
+        for fact in self._warehouse.catalogue.star.values():
+            if not fact.is_fact:
+                continue
+            noted = _loaded(self._connection, self._warehouse, fact).get(LAKE)
+            name = f"{quoted(self._warehouse.schema)}.{quoted(fact.name)}"
+            if noted is not None:
+                tables |= Origin.parse(noted[0]).tables
+            elif moment := newest(self._connection, fact, name):
+                tables |= dict.fromkeys(star_query(fact.name).sources, ("", moment))
+        return Origin(tables)
 
     def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:
         """``load``, but for the lock and the commit."""
         if self._change is not None and not adopt_lake:
             raise self._change
-        if self._change is not None or (adopt_lake and self._noted is None and self._loaded):
+        if self._change is not None:
             return self._adopt()
         whole = self._states.get(WHOLE)
         if changes_only and whole is not None and self._loaded.get(WHOLE) == (whole.content, whole.rows):
