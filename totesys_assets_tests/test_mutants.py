@@ -207,7 +207,7 @@ def two_loads_at_once(world: World) -> None:
         if not threads:
             world.sql("UPDATE design SET design_name = 'second'")
             second = World(world.folder, world.source_url, world.warehouse_url, world.days, world.tally)
-            second.model = world.model
+            second.model, second.loaded = world.model, world.loaded
             request = Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None)
 
             def load_too() -> None:

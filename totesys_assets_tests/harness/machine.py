@@ -40,6 +40,7 @@ _MISHAPS = (
     *("lose the ledger", "lose Dagster", "compact the lake", "change a structure", "a crowd comes", "a crowd goes"),
     *("TRUNCATE", "VACUUM FREEZE", "VACUUM FULL"),
     *(*ALTERATIONS, "swap with the shadow", "hostile settings", "hostile settings", "no settings"),
+    *("copy the lake", "copy the lake", "set the lake back", "another lake"),
 )
 # Where a row may be, and what may become of it, between refreshes and backfills of single days.
 _STATIONS = (*("day", "day", "day", "infinity", "bad"), *("mended", "deleted", "inserted"))
@@ -186,6 +187,12 @@ class Interleavings(RuleBasedStateMachine):
             # A table that took another's place has the structure that it had, whatever became of the other's.
             if not self.world.drifted:
                 self._administrator.alter(what, number)
+        elif what == "copy the lake":
+            self.world.keep_copy()
+        elif what.endswith(("lake back", "another lake")):
+            # A table that stopped is loaded from its lake when it goes on; until then it asks for it.
+            if not self.world.drifted:
+                self.world.change_lake(restored=what == "set the lake back")
         elif what.endswith("settings"):
             self._administrator.change_settings(number, hostile=what == "hostile settings")
         elif what == "TRUNCATE":
@@ -235,6 +242,7 @@ class Interleavings(RuleBasedStateMachine):
             self._mend_structure(table)
         self.world.refresh(accept_deletions=True)
         self.world.check_everything()
+        self.world.check_audit()
 
 
 def _once(after: int, action: Callable[[], None]) -> Callable[[int], None]:

@@ -10,7 +10,18 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from totesys_assets.days import DayRange, Days
-from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, DIMENSIONS, WHOLE, Mapped, Row, State, day_of, is_dead
+from totesys_assets_tests.harness.source import (
+    BY_DAY,
+    COLUMNS,
+    DIMENSIONS,
+    FACTS,
+    WHOLE,
+    Mapped,
+    Row,
+    State,
+    day_of,
+    is_dead,
+)
 
 # A row is known by its key and the day it was created on (WHOLE in a table that is one set).
 Place = tuple[str, str]
@@ -104,6 +115,25 @@ class Model:
                 continue  # turned bad: its last good version stands for as long as it is on that day
             result.append((place, Version("delete", row)))
         return result
+
+    def adopt(self, lake: Model) -> None:
+        """Go on with another lake, as the facts of a warehouse do: what both agree on gets no second version."""
+        self._moment += 1
+        for mapping in FACTS.values():
+            mine, theirs = self.tables[mapping.source], lake.tables[mapping.source].present()
+            held = mine.present()
+            for place in held.keys() | theirs.keys():
+                versions = mine.versions[place]
+                if place not in theirs:
+                    versions.append(Version("delete", held[place]))
+                elif place not in held:
+                    versions.append(Version("insert", theirs[place]))
+                elif mapping.expected(held[place]) != mapping.expected(theirs[place]):
+                    versions.append(Version("update", theirs[place]))
+                else:  # what the fact has no column for is known from now on
+                    versions[-1] = Version(versions[-1].operation, theirs[place])
+                    continue
+                mine.moments[place] = self._moment
 
     def guarded(self, table: str, state: State) -> bool:
         """True when most of the table's rows are gone since they were last counted."""
