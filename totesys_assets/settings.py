@@ -21,17 +21,12 @@ FIRST_DAY_FILE = "first_day"
 STALE_MINUTES = 30
 # What a nullable column that is new in ToteSys does to its table.
 IGNORE, STOP = "ignore", "stop"
-
-
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
 
 
 class SettingsError(ValueError):
     """An environment variable that cannot be used, in one sentence that says what to set."""
-
-
-_NAME_BYTES = 63
 
 
 @dataclass(frozen=True)
