@@ -101,10 +101,10 @@ def story(platform: Platform, *columns: str, table: str = "sales_order") -> list
     return [(row["_operation"], *(row[column] for column in columns)) for row in versions(platform, table)]
 
 
-def commits(platform: Platform, table: str = "sales_order") -> tuple[int, int]:
+def commits(platform: Platform, table: str = "sales_order") -> tuple[int, str]:
     """Commits to the table and to the ledger so far."""
     held = platform.lake.find(INGESTION, table)
-    return (-1 if held is None else held.version()), Ledger(platform.lake).version()
+    return (-1 if held is None else held.version()), Ledger(platform.lake).mark()
 
 
 def entry(platform: Platform, table: str = "sales_order", partition: str = str(ORDER_DAY)) -> Entry:

@@ -8,14 +8,16 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
+from totesys_assets.automation.look import Look, look
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.registry import structures
-from totesys_assets.catalogue.catalogue import Column, catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue
 from totesys_assets.days import DayRange
-from totesys_assets.errors import SchemaDrift
+from totesys_assets.errors import SchemaDrift, WrongDatabase
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import register
 from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform
 
 
@@ -56,3 +58,26 @@ def test_a_new_nullable_column_stops_its_table_only_where_it_is_set_so(platform:
     platform.sql("ALTER TABLE design ALTER COLUMN design_name TYPE varchar(80)")
     (problem,) = platform.look().problems
     assert '"colour"' not in str(problem)
+
+
+def test_the_probe_does_not_stop_at_a_source_that_is_quiet_but_to_be_read_otherwise(platform: Platform) -> None:
+    """The source has the column already; that it is wanted, or in the way, is said by nobody but us."""
+    platform.sql("ALTER TABLE design ADD COLUMN colour text DEFAULT 'red'")
+    platform.refresh()
+    mark = platform.look().mark
+    assert mark is not None
+
+    def again(totesys: Totesys, tables: Catalogue | None = None) -> Look:
+        warehouse = Warehouse(platform.warehouse_url, platform.settings.warehouse_schema, tables)
+        return look(totesys, platform.lake, warehouse, platform.days, unless=mark)
+
+    assert again(platform.totesys).probed_only
+    colour = Column("colour", "text", pa.string(), nullable=True, description="colour of the bag")
+    design = catalogue().source["design"]
+    wider = replace(design, columns=(*design.columns, colour))
+    tables = replace(catalogue(), source={**catalogue().source, "design": wider})
+    assert "totesys/design" in again(Totesys(platform.totesys_url, tables, allow_superuser=True), tables).stale
+    careful = Totesys(platform.totesys_url, allow_superuser=True, ignores_new=False)
+    assert [str(problem) for problem in again(careful).problems if '"colour" (text) is new' in str(problem)]
+    with pytest.raises(WrongDatabase, match='in schema "elsewhere"'):
+        again(Totesys(platform.totesys_url, allow_superuser=True, schema="elsewhere"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -507,18 +508,27 @@ def test_of_two_entries_appended_at_once_the_one_recorded_later_is_the_newest(
         assert Ledger(lake).newest()["a"]["1"].state == "1"
 
 
-def test_the_version_of_the_ledger_changes_with_every_append_and_with_nothing_else(lake: Lake) -> None:
+def test_the_mark_of_the_ledger_changes_with_every_append_and_with_nothing_else(lake: Lake) -> None:
     ledger = Ledger(lake)
-    assert ledger.version() == -1
+    before = ledger.mark()
     assert ledger.newest() == {}
     ledger.append([])
-    assert ledger.version() == -1
+    assert ledger.mark() == before
     ledger.append([entry("a", "1", "state")])
-    version_1 = ledger.version()
+    first = ledger.mark()
+    assert first != before
     ledger.append(iter(()))
-    assert ledger.version() == version_1 >= 0
+    assert ledger.mark() == first
     ledger.append([entry("a", "1", "state")])
-    assert ledger.version() > version_1
+    assert ledger.mark() != first
+
+
+def test_another_ledger_of_as_many_appends_has_another_mark(lake: Lake) -> None:
+    Ledger(lake).append([entry("a", "1", "state")])
+    mark = Ledger(lake).mark()
+    shutil.rmtree(lake.uri)
+    Ledger(lake).append([entry("a", "1", "state")])
+    assert Ledger(lake).mark() != mark
 
 
 def test_the_ledger_can_only_be_added_to(lake: Lake) -> None:

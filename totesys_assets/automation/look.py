@@ -6,6 +6,7 @@ not belong here: the decision itself, which is decide.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from totesys_assets.capture.generation import seen_until, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.origin import require_known_lake
@@ -177,12 +179,17 @@ def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
 
 
 def _mark(source: str, lake: Lake, warehouse: Warehouse, days: DayRange) -> str:
-    """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between."""
+    """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between.
+
+    Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
+    """
+    queries = [star_query(name).sql for name in warehouse.catalogue.star]
     return json.dumps(
         {
             "source": source,
-            "lake": f"{lake.uri} {Ledger(lake).version()}",
+            "lake": f"{lake.uri} {Ledger(lake).mark()}",
             "warehouse": warehouse.mark(),
             "days": f"{days.first} {days.last}",
+            "catalogue": hashlib.sha256(repr([warehouse.catalogue, *queries]).encode()).hexdigest()[:16],
         }
     )

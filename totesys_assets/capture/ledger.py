@@ -128,10 +128,10 @@ class Ledger:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
 
-    def version(self) -> int:
-        """A number that grows with every change; -1 before the first."""
+    def mark(self) -> str:
+        """Differs whenever something was noted, or it is another ledger."""
         table = self._lake.find(LEDGER)
-        return -1 if table is None else table.version()
+        return "none" if table is None else f"{table.metadata().id} {table.version()}"
 
     def newest(self, assets: Sequence[str] | None = None) -> dict[str, dict[str, Entry]]:
         """The newest entry of every partition: asset -> partition -> entry."""

@@ -89,8 +89,9 @@ class Snapshot:
 
     @property
     def instant(self) -> str:
-        """Equal for two snapshots of which the second shows nothing that the first does not."""
-        return f"{self.lifetime} {self.text}" + (f" {self.replayed[0]}" if self.replayed else "")
+        """Equal for two snapshots of which the second shows nothing that the first does not, and is read alike."""
+        read = f"{self.schema} {'known' if self.ignores_new else 'all'}"
+        return f"{self.lifetime} {read} {self.text}" + (f" {self.replayed[0]}" if self.replayed else "")
 
     @property
     def xmin(self) -> int:
