@@ -5,14 +5,15 @@ Belongs here: the two functions for analysts. Does not belong here: writing, and
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from totesys_assets.catalogue.catalogue import OPERATION, catalogue, lake_schema
+from totesys_assets.catalogue.catalogue import OPERATION, Table, catalogue, lake_schema
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
+from totesys_assets.moments import moment_of, require_recorded
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.lake import Lake, newest_first, present_first
@@ -23,19 +24,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def read(table: str, *, as_of: datetime | None = None, history: bool = False, lake: str | None = None) -> pd.DataFrame:
-    """A table of the lake as a pandas DataFrame with Arrow-backed types: decimals stay decimals, dates dates.
+def read(
+    table: str, *, as_of: str | date | datetime | None = None, history: bool = False, lake: str | None = None
+) -> pd.DataFrame:
+    """A table of the lake as a pandas DataFrame with Arrow-backed types: decimals stay decimals, dates and times too.
 
     ``table`` is a star table (``fact_sales_order``) or a table of ToteSys (``sales_order``). Without more, its rows as
-    they are now. ``as_of`` (aware, or naive in UTC) gives what had been recorded by then. ``history`` gives every
-    version of a fact or a source table, with ``_operation`` and ``_recorded_at``. ``lake`` is a folder or
-    ``s3://bucket/prefix``; by default what LAKE_URI says.
+    they are now: one for each sales order, as ``current_sales_order`` shows it, with ``_recorded_at``, when it was
+    first seen so. ``as_of`` (a date, a time, or a text of either; in UTC without a zone) gives what had been recorded
+    by then. ``history`` gives every version of a fact or a source table, with ``_operation`` (insert, update, delete)
+    and ``_recorded_at``: what the warehouse's ``fact_…`` tables hold. ``lake`` is a folder or ``s3://bucket/prefix``;
+    by default what LAKE_URI says.
 
         >>> import totesys_assets
         >>> orders = totesys_assets.read("fact_sales_order")  # doctest: +SKIP
         >>> orders["value"] = orders.units_sold * orders.unit_price  # doctest: +SKIP
 
-    Raises PlatformError for an unknown table or a dimension's ``history`` (read its source tables' instead).
+    Raises PlatformError for an unknown table, a dimension's ``history`` (read its source tables' instead), and a moment
+    before the lake's first record or yet to come.
     """
     import pandas as pd  # here: slow to import, and Arrow does without
 
@@ -43,9 +49,10 @@ def read(table: str, *, as_of: datetime | None = None, history: bool = False, la
 
 
 def read_arrow(
-    table: str, *, as_of: datetime | None = None, history: bool = False, lake: str | None = None
+    table: str, *, as_of: str | date | datetime | None = None, history: bool = False, lake: str | None = None
 ) -> pa.Table:
     """The Arrow table beneath ``read``; the arguments and errors are the same."""
+    moment = None if as_of is None else moment_of(as_of)
     tables = catalogue()
     versions = Lake(lake_uri(lake, "lake") if lake else Settings.from_env().lake_uri)
     star = tables.star.get(table)
@@ -64,7 +71,9 @@ def read_arrow(
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
     connection = engine.connect()
     try:
-        create_schemas(connection, tables, found, None, as_of=as_of)
+        if moment is not None:
+            require_recorded(connection, versions, found, moment)
+        create_schemas(connection, tables, found, None, as_of=moment)
         rows = star_query(table).sql if star is not None else f"SELECT * FROM history.{quoted(table)}"
         if star is not None and not star.is_fact:
             if star.day_column:
@@ -73,10 +82,21 @@ def read_arrow(
             held_table = star or tables.source[table]
             rows = _present(rows, held_table.version_key[0] if star else held_table.key, held_table.day_column)
         with engine.readable_errors(f'Reading "{table}" in the lake at {versions.uri} failed'):
-            result: pa.Table = connection.execute(rows).to_arrow_table()
-        return result.cast(pa.schema([held.field(name) for name in result.column_names]))
+            result: pa.Table = connection.execute(_with_times(rows, star)).to_arrow_table()
+        kept = [name for name in result.column_names if not pa.types.is_time(result.field(name).type)]
+        return result.cast(
+            pa.schema([(held if name in kept else result.schema).field(name) for name in result.column_names])
+        )
     finally:
         connection.close()
+
+
+def _with_times(rows: str, star: Table | None) -> str:
+    """SELECT with times of day as such; the lake keeps them as text, for Delta has no type for them."""
+    times = [quoted(column.name) for column in star.columns if column.type.startswith("time ")] if star else []
+    if not times:
+        return rows
+    return f"SELECT * REPLACE ({', '.join(f'CAST({name} AS TIME) AS {name}' for name in times)}) FROM ({rows})"
 
 
 def _present(versions: str, key: str, day: str | None) -> str:

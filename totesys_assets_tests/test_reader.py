@@ -81,7 +81,6 @@ def test_a_dimension_is_read_with_its_latest_values_and_the_deleted_flagged(fill
 @pytest.mark.parametrize(
     ("as_of", "expected"),
     [
-        (SEEN - timedelta(microseconds=1), []),
         (SEEN, [(1, 1001), (2, 1001), (3, 1001)]),
         (CHANGED - timedelta(microseconds=1), [(1, 1001), (2, 1001), (3, 1001)]),
         (CHANGED, [(1, 2002), (2, 1001), (3, 1001)]),
@@ -108,9 +107,29 @@ def test_dimensions_can_be_read_as_of_any_time_what_they_join_too(filled: str) -
     ]
 
 
-def test_before_the_first_refresh_every_table_is_empty(filled: str) -> None:
-    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-    assert [name for name in (*STAR, *SOURCE) if read_arrow(name, as_of=long_ago, lake=filled).num_rows] == []
+@pytest.mark.parametrize("table", [*STAR, *SOURCE])
+def test_a_moment_before_the_first_record_is_said_to_be_that(filled: str, table: str) -> None:
+    with pytest.raises(PlatformError, match=r"knows nothing of 2020-01-01 00:00:00 UTC: its first record is of "):
+        read_arrow(table, as_of=datetime(2020, 1, 1, tzinfo=UTC), lake=filled)
+    with pytest.raises(PlatformError, match="knows nothing of"):
+        read_arrow("sales_order", as_of=SEEN - timedelta(microseconds=1), lake=filled)
+
+
+def test_a_moment_to_come_and_a_text_that_is_no_moment_are_refused(filled: str) -> None:
+    with pytest.raises(PlatformError, match="2999-01-01 00:00:00 UTC is yet to come"):
+        read_arrow("sales_order", as_of="2999-01-01", lake=filled)
+    with pytest.raises(PlatformError, match="'yesterday' is no date or time: write it as 2026-01-31"):
+        read_arrow("sales_order", as_of="yesterday", lake=filled)
+
+
+def test_a_moment_may_be_a_text_or_a_date(filled: str) -> None:
+    def units(as_of: str | date | datetime) -> object:
+        return rows(read_arrow("sales_order", as_of=as_of, lake=filled), "sales_order_id", "units_sold")
+
+    after = (DELETED + timedelta(days=1)).date()
+    assert units(DELETED.isoformat()) == units(DELETED) == [(1, 2002), (3, 1001)]
+    assert units(f" {DELETED:%Y-%m-%d %H:%M:%S.%f} ") == units(DELETED)
+    assert units(after) == units(after.isoformat()) == units(DELETED)
 
 
 def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_what_it_says(filled: str) -> None:
@@ -145,8 +164,13 @@ def test_history_can_be_read_as_of_a_time_too(filled: str) -> None:
 
 
 @pytest.mark.parametrize("table", STAR)
-def test_a_star_table_has_the_columns_and_types_that_the_lake_keeps(filled: str, table: str) -> None:
-    expected = [(field.name, field.type) for field in lake_schema(STAR[table], versioned=False) if field.name != MONTH]
+def test_a_star_table_has_the_columns_and_types_that_the_lake_keeps_and_times_as_times(filled: str, table: str) -> None:
+    times = {column.name for column in STAR[table].columns if column.type.startswith("time ")}
+    expected = [
+        (field.name, pa.time64("us") if field.name in times else field.type)
+        for field in lake_schema(STAR[table], versioned=False)
+        if field.name != MONTH
+    ]
     found = read_arrow(table, lake=filled)
     assert found.num_rows > 0
     assert [(field.name, field.type) for field in found.schema] == [each for each in expected if each[0] != OPERATION]
@@ -165,6 +189,8 @@ def test_pandas_gets_arrow_types_in_which_decimals_dates_and_missing_numbers_sta
     assert all(isinstance(dtype, pd.ArrowDtype) for dtype in orders.dtypes)
     assert orders.dtypes["unit_price"] == pd.ArrowDtype(pa.decimal128(10, 2))
     assert orders.dtypes["created_date"] == pd.ArrowDtype(pa.date32())
+    assert orders.dtypes["created_time"] == pd.ArrowDtype(pa.time64("us"))
+    assert orders.set_index("sales_order_id").created_time[1] == CREATED.time()
     assert sorted(orders.units_sold * orders.unit_price) == [Decimal("200.20"), Decimal("2432.43")]
     transactions = read("dim_transaction", lake=filled)
     assert transactions.dtypes["purchase_order_id"] == pd.ArrowDtype(pa.int32())

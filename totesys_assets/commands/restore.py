@@ -4,7 +4,7 @@ Belongs here: options and what is printed. Does not belong here: the work itself
 """
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.home import warehouse_only
+from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
 from totesys_assets.terminal import err, out, reporter
 
@@ -23,10 +24,9 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in olde
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            moment = datetime.fromisoformat(str(value).strip())
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no date or time: write it as 2026-01-31 or 2026-01-31T12:30:00+00:00.", param, ctx)
+            return parsed(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command()
@@ -55,9 +55,7 @@ def as_of(timestamp: datetime, schema: str | None) -> None:
 
     All eleven tables and their views, from the lake. A plain date means its first instant.
     """
-    if timestamp > datetime.now(UTC):
-        raise PlatformError(f"{timestamp:%Y-%m-%d %H:%M:%S} UTC is yet to come: nothing was recorded by then.")
-    _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", timestamp)
+    _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
 
 
 def _restore(schema: str, moment: datetime | None) -> None:

@@ -6,23 +6,22 @@ Belongs here: replaying, and telling whether two schemas hold the same. Does not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-import duckdb
-from deltalake import DeltaTable
 from psycopg import sql
 
-from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.merge import merge, note
 from totesys_assets.load.origin import Origin, comparable, newest_at
+from totesys_assets.moments import require_recorded
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import BATCH_ROWS, quoted
-from totesys_assets.resources.lake import Lake, microseconds, register
+from totesys_assets.resources.lake import Lake, microseconds
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import LAKE, Notes
 from totesys_assets.transform.build import create_schemas, warehouse_rows
@@ -47,7 +46,7 @@ def restore(
     lake_side = engine.connect()
     try:
         if as_of is not None:
-            _require_records(lake_side, lake, sources, as_of)
+            require_recorded(lake_side, lake, sources, as_of)
         target.migrate()
         create_schemas(lake_side, target.catalogue, sources, None, as_of=as_of)
         for table in target.catalogue.star.values():
@@ -66,19 +65,6 @@ def restore(
         engine.close(lake_side)
         target.close()
     return written
-
-
-def _require_records(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, sources: Mapping[str, DeltaTable], as_of: datetime
-) -> None:
-    """Refuse a moment of which the lake knows nothing, rather than show a business without a single row."""
-    columns = [f"SELECT {RECORDED_AT} FROM {register(connection, f'dated_{name}', sources[name])}" for name in sources]
-    row = connection.execute(f"SELECT epoch_us(min({RECORDED_AT})) FROM ({' UNION ALL '.join(columns)})").fetchone()
-    first = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row[0]) if row and row[0] is not None else None
-    moment = as_of.astimezone(UTC) if as_of.tzinfo else as_of.replace(tzinfo=UTC)
-    if first is None or moment < first:
-        known = f"its first record is of {first:%Y-%m-%d %H:%M:%S} UTC" if first else "it holds no record"
-        raise PlatformError(f"The lake at {lake.uri} knows nothing of {moment:%Y-%m-%d %H:%M:%S} UTC: {known}.")
 
 
 def differing(used: Warehouse, made: Warehouse) -> list[str]:
