@@ -138,6 +138,11 @@ def _admin(wanted: Wanted) -> Iterator[Connection]:
     """The admin's session, one at a time for the whole server."""
     with _connect(wanted.admin_url, ADMIN) as admin:
         try:
+            if admin.execute("SELECT pg_backend_pid()").fetchone() != (admin.info.backend_pid,):
+                raise PlatformError(
+                    f"{ADMIN} leads to a pooler, which may give every statement another session, and provisioning "
+                    "needs one. Let it name the server itself."
+                )
             admin.execute(f"SET lock_timeout = '{_PATIENCE}'".encode())
             admin.execute("SELECT pg_advisory_lock(hashtext('totesys_assets.provision'))")
             _require_different([(ADMIN, admin.info.user), *((login.variable, login.role) for login in wanted.logins)])

@@ -335,3 +335,13 @@ def test_the_sql_files_are_found_in_the_checkout_and_beside_the_environment(
     code, text = stage.provision()
     assert code == 1
     assert "has no warehouse_roles.sql: name the folder of the project's deploy/sql with --sql" in text
+
+
+def test_an_admin_behind_a_pooler_is_asked_for_the_server_itself(
+    stage: Stage, pooler: Callable[..., list[str]]
+) -> None:
+    stage.patch.setenv(work.ADMIN, pooler(stage.server.url("postgres"))[0])
+    code, text = stage.provision()
+    assert code == 1
+    assert "WAREHOUSE_ADMIN_URL leads to a pooler" in text
+    assert "Let it name the server itself." in text
