@@ -48,7 +48,7 @@ from totesys_assets_tests.harness.kills import (
 )
 from totesys_assets_tests.harness.shop import Shop, Street, opened, prepare, trade
 
-DIFFERENCE = "totesys_assets.capture.difference"
+COMPARISON = "totesys_assets.capture.comparison"
 MERGE = "totesys_assets.load.merge"
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 22))
 ALL_OF_AUGUST = Request(tuple(partitioned(catalogue())), AUGUST)
@@ -83,7 +83,7 @@ def failures_of(platform: Platform) -> list[str]:
     "place",
     [
         pytest.param("totesys_assets.assets.ingestion:capture", marks=pytest.mark.thorough),
-        f"{DIFFERENCE}:append",
+        f"{COMPARISON}:append",
         pytest.param("totesys_assets.capture.dead_letters:append", marks=pytest.mark.thorough),
         "totesys_assets.capture.ledger:write_deltalake",
         pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
@@ -110,7 +110,7 @@ def test_two_first_refreshes_at_once_fill_an_empty_warehouse_once(platform: Plat
 
 def test_a_backfill_beside_a_refresh_disturbs_nothing(shop: Shop) -> None:
     barrier = context().Barrier(2)
-    meeting = Before(f"{DIFFERENCE}:append", partial(meet, barrier))
+    meeting = Before(f"{COMPARISON}:append", partial(meet, barrier))
     both = [start(shop.platform, meeting), start(shop.platform, meeting, requests=[ALL_OF_AUGUST])]
     assert all("refresh again" in failure for each in both for failure in each.failures())
 

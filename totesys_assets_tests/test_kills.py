@@ -15,7 +15,7 @@ from totesys_assets_tests.harness.shop import Street, opened
 LOOK = "totesys_assets.automation.look"
 INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in ("ingestion", "processed", "warehouse"))
 SOURCE = "totesys_assets.resources.totesys"
-DIFFERENCE = "totesys_assets.capture.difference"
+COMPARISON = "totesys_assets.capture.comparison"
 LEDGER = "totesys_assets.capture.ledger"
 BUILD = "totesys_assets.transform.build"
 LAKE = "totesys_assets.resources.lake"
@@ -29,7 +29,7 @@ FIRST = [
     Kill("before", f"{INGESTION}:capture", 7),
     Kill("inside", f"{LAKE}:_Background.__iter__", settings=ONE_ROW),
     Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/payment"),
-    Kill("after", f"{DIFFERENCE}:append", having="capture:payment"),
+    Kill("after", f"{COMPARISON}:append", having="capture:payment"),
     Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/dim_staff"),
     Kill("after", f"{BUILD}:replace", 8),
     Kill("before", f"{SCHEMA}:_migrate_table", 5),
@@ -44,11 +44,11 @@ FIRST = [
 LATER = [
     Kill("after", f"{SOURCE}:Totesys._take", 2),
     Kill("before", f"{INGESTION}:capture", 3),
-    Kill("before", f"{DIFFERENCE}:append", having="capture:sales_order"),
+    Kill("before", f"{COMPARISON}:append", having="capture:sales_order"),
     Kill("inside", f"{LAKE}:_Background.__iter__", 2, settings=ONE_ROW),
     Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/sales_order"),
-    Kill("before", f"{DIFFERENCE}:dead_letters.keep", having="sales_order"),
-    Kill("after", f"{DIFFERENCE}:dead_letters.keep", having="sales_order"),
+    Kill("before", f"{COMPARISON}:dead_letters.keep", having="sales_order"),
+    Kill("after", f"{COMPARISON}:dead_letters.keep", having="sales_order"),
     Kill("before", f"{LEDGER}:Ledger.append", 2),
     Kill("uncommitted", f"{LEDGER}:write_deltalake", 3),
     Kill("after", f"{LEDGER}:Ledger.append", 3),
