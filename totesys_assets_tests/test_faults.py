@@ -101,7 +101,7 @@ def test_of_two_refreshes_that_meet_anywhere_nothing_is_lost_or_doubled(shop: Sh
 def test_two_first_refreshes_at_once_fill_an_empty_warehouse_once(platform: Platform) -> None:
     before = look_at(platform)
     barrier = context().Barrier(2)
-    meeting = Before("totesys_assets.resources.warehouse:Warehouse._is_applied", partial(meet, barrier))
+    meeting = Before("totesys_assets.resources.warehouse_schema:_is_applied", partial(meet, barrier))
     both = [start(platform, meeting) for _ in range(2)]
     assert all("refresh again" in failure for each in both for failure in each.failures())
     platform.refresh()
