@@ -184,9 +184,9 @@ def _run_file(folder: Path, name: str, url: str, **variables: str) -> None:
     """Run one of the files with psql, as its first lines say."""
     from totesys_assets.local.postgres import binaries
 
-    parts = psycopg.conninfo.conninfo_to_dict(url)
+    parts = conninfo(url)
     # Through the environment: a command line can be seen by everybody on the machine.
-    secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
+    secret = {"PGPASSWORD": parts.pop("password")} if parts.get("password") else {}
     options = [part for variable, value in variables.items() for part in ("-v", f"{variable}={value}")]
     psql = shutil.which("psql") or str(binaries() / "psql")
     command = [psql, "-X", "-q", "-w", *options, "-c", set_session(), "-f", str(folder / name)]

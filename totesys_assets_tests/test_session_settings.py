@@ -190,3 +190,18 @@ def test_a_role_in_pgoptions_is_not_taken_on(postgres_server: PostgresServer) ->
         connection = open_session(url, variable=VARIABLE, read_only=True)
     with connection:
         assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
+
+
+def test_an_address_in_the_environment_leads_nowhere_else(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_server.database()
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    with open_session(url, variable=VARIABLE, read_only=True) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    duck = engine.connect()
+    engine.attach(duck, "source", url, variable=VARIABLE)
+    assert duck.execute("SELECT * FROM postgres_query('source', 'SELECT 1')").fetchone() == (1,)
+    engine.close(duck)
+    assert engine.conninfo("postgresql://x@/d?hostaddr=127.0.0.1")["hostaddr"] == "127.0.0.1"

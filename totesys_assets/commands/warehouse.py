@@ -84,6 +84,8 @@ def sql(statement: str | None) -> None:
     settings = Settings.from_env()
     with warehouse_only(settings, reporter(err)) as url:
         parts = psycopg.conninfo.conninfo_to_dict(url)
+        if parts.get("host"):
+            parts.setdefault("hostaddr", "")  # PGHOSTADDR would lead to another server
         # Through the environment: a command line can be seen by everybody on the machine.
         secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
         command = [shutil.which("psql") or str(binaries() / "psql"), psycopg.conninfo.make_conninfo("", **parts)]

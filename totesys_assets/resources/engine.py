@@ -130,10 +130,13 @@ def unreachable(variable: str, why: str) -> ConnectionFailed:
 def conninfo(url: str) -> dict[str, str]:
     """Parts of a URL, with a name and a time limit for connecting where it has none of its own.
 
-    What PGOPTIONS says is not asked: where a URL has no options, there are none.
+    What PGOPTIONS says is not asked: where a URL has no options, there are none. Nor is PGHOSTADDR, which would lead
+    to another server than the one that a URL names.
     """
     parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
     own = {"application_name": "totesys_assets", "connect_timeout": _CONNECT_TIMEOUT_SECONDS, "options": ""}
+    if parts.get("host"):
+        own["hostaddr"] = ""
     return {**own, **parts}
 
 
