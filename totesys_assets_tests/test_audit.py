@@ -106,6 +106,16 @@ def test_what_waits_for_a_refresh_is_pending_and_no_difference(platform: Platfor
     assert pending["totesys/payment", CONTENT] == 0
 
 
+def test_rows_with_one_key_are_said_to_be_that(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE sales_order DROP CONSTRAINT sales_order_pkey CASCADE")
+    platform.sql("INSERT INTO sales_order SELECT * FROM sales_order WHERE sales_order_id = 1")
+    platform.refresh()
+    found = differing(look_back(platform))
+    assert found["totesys/sales_order", CONTENT].detail.startswith("1 row too many in 20")
+    assert ("warehouse/fact_sales_order", ROWS) in found
+
+
 def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_mended(platform: Platform) -> None:
     platform.refresh()
     platform.sql("UPDATE sales_order SET units_sold = 2000")

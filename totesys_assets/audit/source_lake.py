@@ -32,7 +32,8 @@ def content(seen: Observed, table: Table) -> Finding:
     if not compared.compared and (nothing := seen.nothing(asset, CONTENT)):
         return nothing
     missed = seen.totals.get(f"{INGESTION}/{table.name}", {})
-    rows = sum(_rows_differing(seen, table, partition) for partition in compared.differing)
+    found = [_rows_differing(seen, table, partition) for partition in compared.differing]
+    rows, doubled = sum(differing for differing, _ in found), sum(doubled for _, doubled in found)
     numbers: dict[str, int | str] = {
         "rows": total(in_source),
         "partitions_compared": compared.compared,
@@ -41,7 +42,12 @@ def content(seen: Observed, table: Table) -> Finding:
         "rows_missed_before": sum(each.missed for each in missed.values()),
     }
     detail = f"{counted(total(in_source), 'row')}, equal in every column"
-    if compared.differing:
+    if doubled:
+        detail = (
+            f"{counted(doubled, 'row')} too many in {some(compared.differing)}, with the key of another: of rows with "
+            f'one "{table.key}" the lake holds one. Give each row of ToteSys a key of its own'
+        )
+    elif compared.differing:
         differ = "differs" if rows == 1 else "differ"
         detail = f"{counted(rows, 'row')} {differ} in {some(compared.differing)}: totesys refresh --full brings "
         detail += "it in" if rows == 1 else "them in"
@@ -94,23 +100,24 @@ def _lake_digests(seen: Observed, table: Table) -> Digests:
     return found
 
 
-def _rows_differing(seen: Observed, table: Table, partition: str) -> int:
-    """Rows of one partition that are not the same on both sides, or only on one."""
+def _rows_differing(seen: Observed, table: Table, partition: str) -> tuple[int, int]:
+    """Rows of one partition that are not the same on both sides, or only on one; and how many have another's key."""
     source = (
         f"SELECT {quoted(table.key)} AS row_key, {row_number(table.columns, POSTGRES)} AS digest "
         f"FROM {seen.snapshot.relation(table)} WHERE {seen.alive_in_source(table)} "
         f"AND {partition_sql(table, seen.days)} = {literal(partition)}"
     )
     in_source = seen.snapshot.connection.execute(READ, [source]).to_arrow_table()
+    doubled = in_source.num_rows - len(in_source.column("row_key").unique())
     if table.name not in seen.versions:
-        return in_source.num_rows
+        return in_source.num_rows, doubled
     seen.engine.register("in_source", in_source)
     in_lake = lake_rows(seen, table, DayRange.of(partition) if table.day_column else None)
     row = seen.engine.execute(
         f"SELECT count(*) FROM in_source FULL JOIN ({in_lake}) AS in_lake USING (row_key) "
         "WHERE in_source.digest IS DISTINCT FROM in_lake.digest"
     ).fetchone()
-    return int(row[0]) if row else 0
+    return (int(row[0]) if row else 0), doubled
 
 
 def ledger(seen: Observed, table: Table) -> Finding:
