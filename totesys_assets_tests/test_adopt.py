@@ -135,6 +135,8 @@ def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platfor
     shutil.copytree(kept, platform.lake.uri)
     with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
         platform.look()
+    findings = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    assert "set back" in next(each.detail for each in findings if each.asset == "warehouse/fact_sales_order")
     # As a version of before would have it: the lake captures first, and is then newer than the warehouse.
     platform.sql("UPDATE sales_order SET units_sold = 6 WHERE sales_order_id = 1")
     bring_up(platform, lake_only=True)

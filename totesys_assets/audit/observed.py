@@ -31,8 +31,8 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.errors import PlatformError
-from totesys_assets.load.origin import Origin
+from totesys_assets.errors import LakeChanged, PlatformError
+from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted
@@ -75,6 +75,7 @@ class Observed:
         self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, days, lake, warehouse.schema
         self._totesys, self._marks = totesys, marks
         self._mark_of = partial(_mark, lake, warehouse, days)
+        self._change_of = partial(change_of, lake=lake, warehouse=warehouse)
         self._mark_before = self._mark_of("")
         self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
         self.warehouse.execute(_SESSION)
@@ -139,6 +140,16 @@ class Observed:
     def adopted(self, table: Table) -> int:
         """Moment from which on the records of star ``table`` follow from the lake; 0 where they always did."""
         return Origin.parse(self._origins[table.name]).adopted if table.name in self._origins else 0
+
+    def lake_changed(self, table: Table) -> LakeChanged | None:
+        """Why no load goes on with this lake, if star ``table`` was loaded from another, or a later state of it.
+
+        Of a lake that has lost a table of versions, ``nothing`` tells.
+        """
+        found = {name: self.versions.get(name) for name in star_query(table.name).sources}
+        if table.name not in self._origins or None in found.values():
+            return None
+        return self._change_of(Origin.parse(self._origins[table.name]), found)
 
     def sources(self, asset: str) -> tuple[str, ...]:
         """The tables of ToteSys that an asset is made of."""
