@@ -231,7 +231,13 @@ def test_whatever_the_output_is_it_brings_no_traceback(
 @pytest.fixture
 def starting() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [*TOTESYS, "bench"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [*TOTESYS, "bench"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Measured, most of its start would be that of coverage.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
     )
     yield process
     process.kill()
@@ -243,21 +249,22 @@ def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[s
     time.sleep(after)
     starting.send_signal(signal.SIGINT)
     text, _ = starting.communicate(timeout=20)
-    assert starting.returncode in (-signal.SIGINT, 130)
-    assert "Traceback" not in text or "site.py" in text  # of Python's own start there is no saying
+    if "site.py" not in text:  # of Python's own start there is no saying
+        assert starting.returncode in (-signal.SIGINT, 130)
+        assert "Traceback" not in text
 
 
 # A command that waits in C, where Python hears no signal; a thread in the same process takes the server's part.
 _STUCK = """
-import ctypes, signal, socket, sys
+import ctypes, signal, socket, sys, threading
 from totesys_assets.commands import interrupts
 server = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(server.getsockname())
 peer, _ = server.accept()
 interrupts.install()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # libpq and DuckDB wait again after a signal
-print("ready", flush=True)
 libc = ctypes.CDLL(None)
+threading.Timer(1, print, ["ready"], {"flush": True}).start()  # by then it waits
 try:
     if sys.argv[1] == "server":
         libc.recv(client.fileno(), ctypes.create_string_buffer(1), 1, 0)
