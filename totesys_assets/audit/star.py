@@ -76,7 +76,7 @@ def records(seen: Observed, table: Table) -> Finding:
     if compared.differing:
         detail = (
             f"the records differ from what follows from the lake, in {some(compared.differing)}: "
-            "totesys replay makes them anew"
+            "totesys refresh --full brings in what is missing, totesys replay makes all of them anew"
         )
     elif not compared.compared:
         detail = "no records, and none follow from the lake"
