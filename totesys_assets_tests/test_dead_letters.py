@@ -14,6 +14,7 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
+from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import DEAD_LETTER, INGESTION, Lake
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
@@ -188,6 +189,17 @@ def test_a_row_that_breaks_several_rules_is_one_dead_letter(platform: Platform) 
     platform.sql("UPDATE sales_order SET unit_price = 'NaN', agreed_payment_date = '' WHERE sales_order_id = 2")
     assert refresh(platform).total("rejected") == 1
     assert summary(platform) == [("sales_order", "2", str(ORDER_DAY), "unit_price", "is not a number")]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_a_row_without_a_key_stops_its_table_with_a_sentence(platform: Platform, is_first: bool) -> None:
+    if not is_first:
+        refresh(platform)
+    platform.sql("ALTER TABLE sales_order DROP CONSTRAINT sales_order_pkey CASCADE")
+    platform.sql("ALTER TABLE sales_order ALTER sales_order_id DROP NOT NULL")
+    platform.sql("UPDATE sales_order SET sales_order_id = NULL")
+    with pytest.raises(PlatformError, match='has a row without "sales_order_id", by which rows are known'):
+        refresh(platform)
 
 
 def test_the_raw_text_is_what_the_source_itself_writes(platform: Platform) -> None:

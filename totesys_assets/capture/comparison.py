@@ -21,7 +21,7 @@ from totesys_assets.capture.changes import Changes
 from totesys_assets.capture.fingerprint import Fingerprint, examined_sql, partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
-from totesys_assets.errors import StaleSnapshot
+from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS, literal, quoted
 from totesys_assets.resources.lake import (
@@ -320,6 +320,11 @@ class Comparison:
         keys = connection.execute(f"SELECT {key} FROM incoming WHERE _broken IS NOT NULL").fetchall()
         if not keys:
             return
+        if (None,) in keys:
+            raise PlatformError(
+                f'"{self._table.name}" has a row without {key}, by which rows are known. Nothing of it was captured: '
+                "give every row of it one in ToteSys, then refresh."
+            )
         if len(keys) <= _FEW_KEYS:
             where = f"WHERE {key} IN ({', '.join(str(row[0]) for row in keys)})"
         raw = (
