@@ -6,19 +6,22 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from deltalake import DeltaTable
 
 from totesys_assets.audit.audit import audit
 from totesys_assets.capture.difference import capture
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import LakeChanged
+from totesys_assets.load import merge
 from totesys_assets.load.merge import load
 from totesys_assets.load.restore import differing, restore
-from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.lake import Lake, append
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
@@ -51,6 +54,11 @@ def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = 
 
 def adopt(platform: Platform) -> None:
     bring_up(platform, adopt_lake=True)
+
+
+def load_one(platform: Platform, name: str) -> None:
+    star, days = catalogue().star[name], platform.days
+    load(platform.warehouse, platform.lake, star, days=days, run_id="test", adopt_lake=True)
 
 
 def require_all_well(platform: Platform) -> None:
@@ -245,3 +253,63 @@ def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Pl
     again = Warehouse(platform.warehouse_url, "again")
     restore(again, Lake(other.settings.lake_uri))
     assert differing(other.warehouse, again) == []
+
+
+def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_record(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story(platform)
+    other = with_lake(platform, "another")
+    platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
+
+    def break_off(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("between the lake's commit and the warehouse's")
+
+    bring_up(other, lake_only=True)
+    load_one(other, "dim_design")
+    monkeypatch.setattr(merge, "_number", break_off)
+    with pytest.raises(RuntimeError):
+        load_one(other, "fact_sales_order")
+    assert platform.query("SELECT count(*) FROM fact_sales_order") == [(3,)]
+    with pytest.raises(LakeChanged):
+        other.look()
+    platform.sql("UPDATE sales_order SET units_sold = 9 WHERE sales_order_id = 1")
+    with pytest.raises(LakeChanged):
+        bring_up(other)
+    assert platform.query("SELECT count(*) FROM fact_sales_order") == [(3,)]
+    adopt(other)
+    assert platform.query(ORDERS) == [
+        (1, 1001, "insert"),
+        (1, 7, "update"),
+        (1, 9, "update"),
+        (2, 5, "insert"),
+        (2, 8, "update"),
+    ]
+    require_all_well(other)
+
+
+def test_what_is_captured_while_a_lake_is_adopted_is_neither_lost_nor_doubled(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story(platform)
+    with psycopg.connect(platform.warehouse_url) as connection:  # by a clock that was an hour ahead
+        connection.execute("UPDATE fact_sales_order SET _recorded_at = now() + interval '1 hour' WHERE units_sold = 5")
+    other = with_lake(platform, "another")
+    bring_up(other, lake_only=True)
+    orders = catalogue().source["sales_order"]
+
+    def captured_first(table: DeltaTable, *arguments: Any) -> None:
+        if table.table_uri.rstrip("/").endswith("/sales_order"):
+            monkeypatch.undo()
+            platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
+            with platform.totesys.snapshot() as snapshot:
+                capture(snapshot, other.lake, orders, all_days=platform.days, days=platform.days, run_id="between")
+        append(table, *arguments)
+
+    monkeypatch.setattr("totesys_assets.load.adopt.append", captured_first)
+    load_one(other, "fact_sales_order")
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert"), (2, 8, "update")]
+    adopt(other)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert"), (2, 8, "update")]
+    require_all_well(other)
