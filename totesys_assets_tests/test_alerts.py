@@ -25,7 +25,7 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from totesys_assets.automation import blocked
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.look import Examined
-from totesys_assets.automation.sensors import LEFT_OUT_TAG, NOTHING_CHANGED
+from totesys_assets.automation.sensors import BACKFILL_TAG, LEFT_OUT_TAG, NOTHING_CHANGED
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
@@ -216,6 +216,7 @@ def test_a_tick_that_did_not_look_and_a_refresh_that_failed_do_not_make_it_up_to
     watcher.tick_ended(TickStatus.FAILURE, error=ValueError("no"))
     watcher.run_ended(FAILURE)
     watcher.run_ended(SUCCESS, {LEFT_OUT_TAG: "One table was left out."})
+    watcher.run_ended(SUCCESS, {BACKFILL_TAG: "true"})
     assert {"totesys_event": "up_to_date"} not in watcher.evaluate("freshness")
 
 

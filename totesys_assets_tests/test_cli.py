@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -291,6 +292,39 @@ def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_i
     with dg.DagsterInstance.get() as instance:
         assert list(blocked.blocked(instance, catalogue())) == ["design"]
     assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+
+
+@pytest.mark.parametrize("backfill", [False, True])
+def test_a_refresh_that_does_not_see_to_everything_makes_nothing_up_to_date(platform: Platform, backfill: bool) -> None:
+    assert invoke("refresh")[0] == 0
+    before = json.loads(CliRunner().invoke(main, ["status", "--json"]).stdout)["up_to_date_at"]
+    assert before
+    platform.sql("ALTER TABLE staff ALTER COLUMN email_address TYPE varchar(99)")
+    platform.sql("UPDATE design SET file_name = 'x'")
+    if backfill:
+        today = str(datetime.now(UTC).date())
+        assert invoke("refresh", "--from", today, "--to", today)[0] == 0
+    else:
+        assert invoke("refresh")[0] == 1
+    document = json.loads(CliRunner().invoke(main, ["status", "--json"]).stdout)
+    assert document["up_to_date_at"] <= before
+
+
+def test_a_column_that_is_left_out_is_told_by_the_refresh_too(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("ALTER TABLE design ADD note text")
+    platform.sql("UPDATE design SET note = 'x'")
+    code, text = invoke("refresh")
+    told = '"note" of table "design" is left out: the catalogue does not know it. Add it to catalogue/totesys.sql'
+    assert code == 0, text
+    assert told in text
+    assert told in invoke("status")[1]
+
+
+def test_dead_letters_of_a_table_that_there_is_not_are_refused(platform: Platform) -> None:
+    code, text = invoke("dead-letters", "--table", "sales_orders")
+    assert code == 1
+    assert 'ToteSys has no table "sales_orders". It has: address' in text
 
 
 def test_the_loss_of_most_rows_must_be_confirmed(platform: Platform) -> None:

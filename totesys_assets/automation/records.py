@@ -19,7 +19,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from totesys_assets.assets.describe import DEAD_LETTERS
 from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.sensors import CHANGES, LEFT_OUT_TAG, NOTHING_CHANGED
+from totesys_assets.automation.sensors import BACKFILL_TAG, CHANGES, LEFT_OUT_TAG, NOTHING_CHANGED
 
 # Records looked through for the newest of its kind: more than there are from one minute to the next, for a tick of
 # ``changes`` that finds nothing takes nine seconds, and a refresh some.
@@ -45,7 +45,9 @@ def seen(instance: dg.DagsterInstance) -> Seen:
     """Look at the newest records."""
     quiet = [_end(tick) for tick in _ticks(instance, TickStatus.SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
-    complete = [_ended(record) for record in succeeded if LEFT_OUT_TAG not in record.dagster_run.tags]
+    complete = [
+        _ended(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
+    ]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)
     finished = sorted([*succeeded, *failed], key=lambda record: record.storage_id)
     return Seen(

@@ -14,7 +14,7 @@ from totesys_assets.assets.describe import ACCEPT_DELETIONS_TAG
 from totesys_assets.automation.decide import Request
 from totesys_assets.automation.jobs import REFRESH
 from totesys_assets.automation.records import step_failure
-from totesys_assets.automation.sensors import run_request
+from totesys_assets.automation.sensors import BACKFILL_TAG, run_request
 
 # Dagster's own account of a run goes to its event log; on the terminal it would drown everything else.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -37,11 +37,21 @@ class Outcome:
 
 
 def execute(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, request: Request, *, accept_deletions: bool = False
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    request: Request,
+    *,
+    accept_deletions: bool = False,
+    left_out: str = "",
+    is_backfill: bool = False,
 ) -> Outcome:
-    """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done."""
+    """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done.
+
+    ``left_out``: what could not be examined when it was decided. ``is_backfill``: it is about days that someone named.
+    The run's tags tell of both: its success does not mean that all is up to date.
+    """
     started = time.monotonic()
-    wanted = run_request(request)
+    wanted = run_request(request, left_out)
     job = definitions.resolve_job_def(REFRESH).get_subset(
         asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
     )
@@ -52,7 +62,11 @@ def execute(
         instance=instance,
         output_capturing_enabled=False,
         raise_on_error=False,
-        run_tags={**wanted.tags, **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {})},
+        run_tags={
+            **wanted.tags,
+            **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {}),
+            **({BACKFILL_TAG: "true"} if is_backfill else {}),
+        },
     )
     failures = [step_failure(event) for event in result.all_events if event.is_step_failure]
     if not result.success and not failures:

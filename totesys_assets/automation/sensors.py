@@ -30,6 +30,8 @@ CHANGES = "changes"
 NOTHING_CHANGED = "Nothing changed."
 # What a look could not examine, of the runs that it requested: their success says nothing of that.
 LEFT_OUT_TAG = "totesys/left-out"
+# Of a run about days that someone named: its success says nothing of the others.
+BACKFILL_TAG = "totesys/backfill"
 # What a refresh is about, for people: shown in the list of runs.
 TABLES_TAG, DAYS_TAG = "totesys/tables", "totesys/days"
 _SPANS_NAMED = 3

@@ -10,6 +10,7 @@ import click
 from rich.table import Table as Grid
 from rich.text import Text
 
+from totesys_assets.commands import words
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
@@ -17,7 +18,7 @@ from totesys_assets.terminal import out
 
 
 @click.command("dead-letters")
-@click.option("--table", help="Of this table of ToteSys only.")
+@click.option("--table", metavar="TABLE", help="Of this table of ToteSys only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, with the rows' raw text.")
 def dead_letters(table: str | None, as_json: bool) -> None:
     """List the rows that break a type or a rule: reason and raw text.
@@ -28,6 +29,8 @@ def dead_letters(table: str | None, as_json: bool) -> None:
     from totesys_assets.capture.dead_letters import open_dead_letters
     from totesys_assets.resources.lake import Lake
 
+    if table is not None:
+        _require_table(table)
     settings = Settings.from_env()
     homes.require_lake(settings)
     lake = Lake(settings.lake_uri)
@@ -43,7 +46,14 @@ def dead_letters(table: str | None, as_json: bool) -> None:
         out.print(f"{letter['row_key']}{where}: {letter['column_name']} {letter['reason']}", markup=False)
         out.print(f"  since {letter['_recorded_at']:%Y-%m-%d %H:%M:%S} UTC: ", end="", style="dim")
         out.print(_shortened(letter["raw"]), markup=False, style="dim", soft_wrap=True)
-    out.print(f"{len(letters)} dead letters." if letters else "No dead letters.")
+    out.print(f"{words.number(len(letters), 'dead letter')}." if letters else "No dead letters.")
+
+
+def _require_table(table: str) -> None:
+    from totesys_assets.catalogue.catalogue import catalogue
+
+    if table not in catalogue().source:
+        raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
 
 
 def _shortened(raw: str, limit: int = 400) -> str:
@@ -59,11 +69,10 @@ def schema(table: str | None, as_json: bool) -> None:
     A structure that is not the catalogue's is refused: that table stops, with its data safe, and the others go on.
     """
     from totesys_assets.capture.registry import structures
-    from totesys_assets.catalogue.catalogue import catalogue
     from totesys_assets.resources.lake import Lake
 
-    if table is not None and table not in catalogue().source:
-        raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
+    if table is not None:
+        _require_table(table)
     settings = Settings.from_env()
     homes.require_lake(settings)
     lake = Lake(settings.lake_uri)

@@ -43,6 +43,7 @@ class Summary:
 
     ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
     ``dead_letters`` says how many are ``open``, and how many of these are ``new``.
+    ``unknown_columns``: by table, those that the catalogue does not know; they were left out.
     """
 
     changed: bool
@@ -53,6 +54,7 @@ class Summary:
     runs: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     dead_letters: dict[str, int] = field(default_factory=dict)
+    unknown_columns: dict[str, list[str]] = field(default_factory=dict)
     tables: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -165,12 +167,14 @@ def one_pass(
                     console,
                     summary,
                     accept_deletions=accept_deletions,
+                    is_backfill=days is not None and not full,
                 )
     finally:
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
     if mark is not None:
         remember(settings.home, mark)
+    summary.unknown_columns = seen.examined.unknown
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
     now = open_letters(lake)
     summary.dead_letters = {"new": 0 if letters is None else len(now - letters), "open": len(now)}
@@ -205,6 +209,7 @@ def _execute(
     summary: Summary,
     *,
     accept_deletions: bool,
+    is_backfill: bool,
 ) -> None:
     with console.status("Starting Dagster"):
         import dagster as dg
@@ -219,20 +224,35 @@ def _execute(
             report(instance, session.totesys.catalogue, seen.examined)
         definitions = build_definitions(settings, {"session": session})
         gc.freeze()  # what is there now stays: to look through it for garbage, again and again, would take a second
+    left_out = " ".join(str(problem) for problem in seen.problems)
     for request in requests:
-        _run(definitions, instance, request, console, summary, accept_deletions=accept_deletions)
+        _run(
+            definitions,
+            instance,
+            request,
+            console,
+            summary,
+            accept_deletions=accept_deletions,
+            left_out=left_out,
+            is_backfill=is_backfill,
+        )
         interrupts.check()
 
 
 def _run(
-    definitions: Any, instance: Any, request: Any, console: Console, summary: Summary, *, accept_deletions: bool
+    definitions: Any,
+    instance: Any,
+    request: Any,
+    console: Console,
+    summary: Summary,
+    **execution: Any,
 ) -> None:
     from totesys_assets.automation.refresh import execute
 
     what = f"{len(request.assets)} assets" + (f", {request.days.first} to {request.days.last}" if request.days else "")
     # What Dagster writes there of events that it cannot store is as long as they are; that it failed is in the outcome.
     with _progress(console, what, len(request.assets)), redirect_stderr(io.StringIO()):
-        outcome = execute(definitions, instance, request, accept_deletions=accept_deletions)
+        outcome = execute(definitions, instance, request, **execution)
     summary.success = summary.success and outcome.success
     summary.problems += outcome.failures
     for group, seconds in outcome.seconds.items():
@@ -307,6 +327,9 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     console.print(grid)
     console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
     console.print(f"warehouse  {address(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
+    for table, names in summary.unknown_columns.items():
+        console.print("[yellow]![/yellow] ", end="")
+        console.print(words.left_out(table, names), markup=False, soft_wrap=True)
     if opened := summary.dead_letters.get("open"):
         new = summary.dead_letters["new"]
         count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"

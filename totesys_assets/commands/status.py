@@ -122,10 +122,7 @@ def _print(where: dict[str, str], found: Condition) -> None:
     for each in found.source:
         if each.unknown_columns:
             out.print("[yellow]![/yellow] ", end="")
-            names = ", ".join(each.unknown_columns)
-            out.print(
-                f"{each.table}: left out, for the catalogue does not know it: {names}", markup=False, soft_wrap=True
-            )
+            out.print(words.left_out(each.table, each.unknown_columns), markup=False, soft_wrap=True)
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
         out.print(f"{count}, kept until mended in ToteSys: totesys dead-letters")

@@ -37,6 +37,16 @@ def span(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
 
 
+def left_out(table: str, columns: list[str]) -> str:
+    """That columns of ToteSys do not arrive, and what to do about it."""
+    names = ", ".join(f'"{each}"' for each in columns)
+    are, them = ("is", "it") if len(columns) == 1 else ("are", "them")
+    return (
+        f'{names} of table "{table}" {are} left out: the catalogue does not know {them}. '
+        f"Add {them} to catalogue/totesys.sql, and the values arrive with the next refresh."
+    )
+
+
 def grouped(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
     """The problems; those that differ by nothing but the name of a table are told once, with their number."""
     names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")
