@@ -865,6 +865,22 @@ def guest(platform: Platform) -> Iterator[str]:
     warehouse_sql(platform, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+def test_a_table_or_view_that_was_dropped_is_made_and_filled_again(platform: Platform) -> None:
+    platform.refresh()
+    held = platform.query("SELECT * FROM fact_payment"), platform.query("SELECT * FROM dim_design")
+    current = platform.query("SELECT * FROM current_payment")
+    mark = platform.warehouse.mark()
+    warehouse_sql(platform, "DROP TABLE fact_payment, dim_design CASCADE")
+    assert platform.warehouse.mark() != mark
+    platform.refresh()
+    assert (platform.query("SELECT * FROM fact_payment"), platform.query("SELECT * FROM dim_design")) == held
+    assert platform.query("SELECT * FROM current_payment") == current != []
+    warehouse_sql(platform, "DROP VIEW history_payment")
+    assert platform.warehouse.migrate() is True
+    assert platform.query("SELECT count(*) > 0 FROM history_payment") == [(True,)]
+    assert platform.warehouse.migrate() is False
+
+
 def test_a_login_that_may_not_create_is_told_so(guest: str) -> None:
     with pytest.raises(PlatformError, match=r'may not create .* in schema "public": .*permission denied'):
         Warehouse(guest, "public").migrate()

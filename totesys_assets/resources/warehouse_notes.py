@@ -32,10 +32,13 @@ class Notes:
         self._is_there = exists(connection, schema, "_ledger")
 
     def states(self) -> dict[str, dict[str, str]]:
-        """State of every partition loaded: table -> partition -> state."""
+        """State of every partition loaded, of the tables that are there: table -> partition -> state."""
         result: dict[str, dict[str, str]] = {}
+        there = "to_regclass(quote_ident(%(schema)s) || '.' || quote_ident(table_name)) IS NOT NULL"
         for table, partition, state in self._rows(
-            "SELECT table_name, partition, state FROM {} WHERE partition <> ALL (%(notes)s)", notes=[NEWEST, LAKE]
+            f"SELECT table_name, partition, state FROM {{}} WHERE partition <> ALL (%(notes)s) AND {there}",
+            notes=[NEWEST, LAKE],
+            schema=self._schema,
         ):
             result.setdefault(table, {})[partition] = state
         return result
@@ -45,12 +48,13 @@ class Notes:
         return dict(self._rows("SELECT table_name, state FROM {} WHERE partition = %(note)s", note=LAKE))
 
     def mark(self) -> str:
-        """Differs whenever something was loaded, or the database is another or an older one."""
+        """Differs whenever something was loaded or dropped, or the database is another or an older one."""
         query = (
             "SELECT concat_ws(' ', (SELECT oid FROM pg_database WHERE datname = current_database()), "
-            "count(*), max(loaded_at)) FROM {}"
+            "(SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s)) "
+            "AND relkind IN ('r', 'p', 'v')), count(*), max(loaded_at)) FROM {}"
         )
-        return next((str(mark) for (mark,) in self._rows(query)), "empty")
+        return next((str(mark) for (mark,) in self._rows(query, schema=self._schema)), "empty")
 
     def since(self, moment: str) -> tuple[list[str], str]:
         """The tables loaded after ``moment``, and the moment of the last load."""

@@ -100,7 +100,7 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """
     wanted = list(_stated(schema, catalogue, {}))
     digest = hashlib.sha256("\n".join(str(part) for part in wanted).encode()).hexdigest()
-    if _is_applied(connection, schema, digest):
+    if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
     try:
         _apply(connection, schema, catalogue, digest)
@@ -118,6 +118,17 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
         return False
     query = sql.SQL("SELECT digest FROM {}._migration ORDER BY applied_at DESC LIMIT 1")
     return bool(connection.execute(query.format(sql.Identifier(schema))).fetchone() == (digest,))
+
+
+def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+    """True when somebody dropped a table or a view."""
+    subjects = [table.name.removeprefix("fact_") for table in catalogue.star.values() if table.is_fact]
+    names = [*catalogue.star, *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects), _PLURAL]
+    query = (
+        "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
+        "FROM unnest(%s::text[]) AS name"
+    )
+    return bool(connection.execute(query, [schema, names]).fetchone() == (True,))
 
 
 def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
@@ -159,6 +170,9 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
         connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
         for statement in _keys(schema, table):
             connection.execute(statement)
+        # One that was dropped is to be loaded again.
+        forget = sql.SQL("DELETE FROM {} WHERE table_name = %s").format(sql.Identifier(schema, "_ledger"))
+        connection.execute(forget, [table.name])
         return
     found = _columns(connection, schema, table.name)
     for column in table.columns:
