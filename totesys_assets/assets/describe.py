@@ -170,9 +170,7 @@ def total_row_count(lake: Lake, table: str) -> dict[str, Any]:
 
     Dagster draws the history of a table's size from these; from counts of partitions it draws sizes of days.
     """
-    return row_count(
-        sum(entry.rows for entry in Ledger(lake).newest([table]).get(table, {}).values()), of_partition=False
-    )
+    return row_count(sum(entry.rows for entry in Ledger(lake).remembered(table).values()), of_partition=False)
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import duckdb
+from deltalake import DeltaTable
 
 from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
 from totesys_assets.capture.difference import asset_name, require_first_day, unnoted
@@ -25,7 +25,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.load.origin import require_known_lake
+from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
 from totesys_assets.resources.session import Session
@@ -92,14 +92,15 @@ def look(
         mark = _mark(source, lake, warehouse, days)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source)
-        require_known_lake(warehouse, lake)
+        held = open_sources(lake, totesys.catalogue.source)  # once: each is a question to a bucket
+        require_known_lake(warehouse, lake, held)
         meanwhile()
         found, examined = _examine(totesys, lake, snapshot, days, stack)
         tell(examined)
         problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
-        noted = _noted(totesys.catalogue, lake)
+        noted = _noted(totesys.catalogue, lake, held)
         for table in totesys.catalogue.source.values():
             require_first_day(table, days, noted.get(asset_name(table), {}))
         for name, partitions in found.items():
@@ -109,7 +110,7 @@ def look(
         if stale and not problems and session is not None:
             session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot)))
+    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot))) if stale else []
     return Look(asked, stale, examined, mark if clean else None, source=source)
 
 
@@ -162,18 +163,16 @@ def unknown_columns(snapshot: Snapshot, table: Table) -> list[str]:
     return [name for name in snapshot.tables[table.name].columns if name not in table.by_name]
 
 
-def _noted(catalogue: Catalogue, lake: Lake) -> dict[str, dict[str, Entry]]:
+def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
     """What the ledger says, as far as it is true of a lake, or a ledger, of which something was lost."""
     noted = Ledger(lake).newest()
-    tables = [*((INGESTION, name) for name in catalogue.source), *((PROCESSED, name) for name in catalogue.star)]
-    # At once, for each is a question to the bucket.
-    with ThreadPoolExecutor(max_workers=len(tables)) as threads:
-        held = dict(zip(tables, threads.map(lambda parts: lake.find(*parts), tables), strict=True))
-    for (zone, name), found in held.items():
-        if found is None:
-            noted.pop(f"{zone}/{name}", None)
+    built = open_tables(lake, PROCESSED, catalogue.star)
+    for zone, tables in ((INGESTION, held), (PROCESSED, built)):
+        for name, found in tables.items():
+            if found is None:
+                noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
-        if lost := unnoted(lake, table, held[INGESTION, table.name], noted):
+        if lost := unnoted(lake, table, held[table.name], noted):
             noted[asset_name(table)] = noted.get(asset_name(table), {}) | lost
     return noted
 

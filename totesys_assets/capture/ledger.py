@@ -155,6 +155,14 @@ class Ledger:
                 if assets is None or asset in assets
             }
 
+    def remembered(self, asset: str) -> dict[str, Entry]:
+        """The entries of ``asset`` as this process last read or wrote them: to look again is a question to a bucket."""
+        with _LOCK:
+            known = _KNOWN.get(self._lake)
+            if known is not None:
+                return {partition: entry for partition, (_, entry) in known.entries.get(asset, {}).items()}
+        return self.newest([asset]).get(asset, {})
+
     def totals(self) -> dict[str, dict[str, Total]]:
         """Sums over everything that was noted: asset -> partition -> total."""
         table = self._lake.find(LEDGER)
@@ -189,7 +197,8 @@ class Ledger:
             return
         table = self._open()
         sequence = table.version() + 1
-        data = pa.Table.from_pylist([{**entry, "sequence": sequence} for entry in listed], schema=_SCHEMA)
+        rows = [{**entry, "sequence": sequence} for entry in listed]
+        data = pa.Table.from_pylist(rows, schema=_SCHEMA)
         try:
             write_deltalake(table, data, mode="append")
         except (OSError, DeltaError) as error:
@@ -199,6 +208,9 @@ class Ledger:
                     "is lost with it: refresh again, and what it knew is found out by comparing."
                 ) from error
             raise unwritable(table, error) from error
+        with _LOCK:
+            if (known := _KNOWN.get(self._lake)) is not None:
+                known.add(rows)
         tidy(table)
 
     @contextmanager

@@ -58,11 +58,16 @@ class Origin:
         return cls({name: (str(table.metadata().id), recorded_until(table)) for name, table in there.items()}, adopted)
 
 
-def open_sources(lake: Lake, names: Iterable[str]) -> dict[str, DeltaTable | None]:
-    """The lake's tables of versions by name, None for those that are not there. At once: each is asked of a bucket."""
+def open_tables(lake: Lake, zone: str, names: Iterable[str]) -> dict[str, DeltaTable | None]:
+    """The lake's tables of a zone by name, None for those that are not there. At once: each is asked of a bucket."""
     listed = list(names)
     with ThreadPoolExecutor(max_workers=max(1, len(listed))) as threads:
-        return dict(zip(listed, threads.map(lambda name: lake.find(INGESTION, name), listed), strict=True))
+        return dict(zip(listed, threads.map(lambda name: lake.find(zone, name), listed), strict=True))
+
+
+def open_sources(lake: Lake, names: Iterable[str]) -> dict[str, DeltaTable | None]:
+    """The lake's tables of versions: see ``open_tables``."""
+    return open_tables(lake, INGESTION, names)
 
 
 def sources_of(lake: Lake, table: Table) -> dict[str, DeltaTable | None]:
@@ -75,13 +80,15 @@ def adopted_mark(moment: int) -> str:
     return f"adopted:{moment}"
 
 
-def require_known_lake(warehouse: Warehouse, lake: Lake) -> None:
+def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = None) -> None:
     """Refuse a lake that shows at a glance that it is not the one that the warehouse was loaded from.
 
-    Ids and newest moments only, before anything is read or written. Raises LakeChanged.
+    Ids and newest moments only, before anything is read or written; ``opened``: its tables of versions, where they are
+    open. Raises LakeChanged.
     """
     noted = [Origin.parse(text) for text in warehouse.origins().values()]
-    found = open_sources(lake, sorted({name for origin in noted for name in origin.tables}))
+    names = sorted({name for origin in noted for name in origin.tables})
+    found = open_sources(lake, names) if opened is None else opened
     for origin in noted:
         if (change := change_of(origin, found, lake, warehouse, exactly=False)) is not None:
             raise change
