@@ -97,6 +97,8 @@ def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
 
 def mark_of_sensor(instance: dg.DagsterInstance) -> str | None:
     """The mark under which the sensor ``changes`` takes nothing to have changed: its cursor. None: it has none."""
+    if instance.schedule_storage is None:  # as of an instance that lives for one process: it has no sensors
+        return None
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.instigator_name == CHANGES and isinstance(state.instigator_data, SensorInstigatorData):
             return state.instigator_data.cursor
