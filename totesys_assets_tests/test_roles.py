@@ -328,11 +328,11 @@ def test_a_superuser_is_refused_before_anything_is_read_and_told_what_to_do(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOTESYS_ALLOW_SUPERUSER", "")
-    for command in ("refresh", "status"):
+    for command, mark in (("refresh", "✗"), ("status", "✗ totesys")):
         result = CliRunner().invoke(main, [command])
         assert result.exit_code == 1
         said = " ".join(result.output.split())
-        assert "✗ The login of TOTESYS_URL is a superuser or may become one" in said
+        assert f"{mark} The login of TOTESYS_URL is a superuser or may become one" in said
         assert "with deploy/sql/source_reader.sql and log in as that, or set TOTESYS_ALLOW_SUPERUSER=1." in said
     assert platform.files() == []
     monkeypatch.setenv("TOTESYS_ALLOW_SUPERUSER", "1")
