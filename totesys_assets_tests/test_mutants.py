@@ -380,14 +380,21 @@ def noted_outside_the_transaction(patch: Patch) -> None:
     load = merge.load
 
     def note_and_load(
-        warehouse: Warehouse, lake: Lake, table: Table, *, days: DayRange | None, run_id: str, changes_only: bool
+        warehouse: Warehouse,
+        lake: Lake,
+        table: Table,
+        *,
+        days: DayRange | None,
+        run_id: str,
+        changes_only: bool,
+        adopt_lake: bool = False,
     ) -> merge.Loaded:
         states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
             notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
             merge.note(connection, warehouse, table, notes, {}, run_id)
-        return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only)
+        return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only, adopt_lake=adopt_lake)
 
     patch.setattr(world_module, "load", note_and_load)
 
