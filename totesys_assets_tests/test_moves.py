@@ -72,7 +72,8 @@ def in_source(platform: Platform) -> dict[date, bool]:
     """The days that the order is on, and whether it is good there."""
     with platform.totesys.snapshot() as snapshot:
         rows = snapshot.rows(
-            f"SELECT created_at::date, unit_price <> 'NaN' FROM sales_order WHERE created_at < '{platform.days.end}'"
+            f"SELECT created_at::date, unit_price <> 'NaN' FROM public.sales_order "
+            f"WHERE created_at < '{platform.days.end}'"
         )
     return dict(rows)
 
@@ -112,7 +113,7 @@ def test_whatever_happens_to_a_row_and_however_it_is_captured_the_lake_ends_as_t
     assert good <= held.keys() <= source.keys()
     letters = {row["row_key"] for row in open_dead_letters(lake).to_pylist()}
     with platform.totesys.snapshot() as snapshot:
-        dead = snapshot.rows("SELECT 1 FROM sales_order WHERE created_at = 'infinity' OR unit_price = 'NaN'")
+        dead = snapshot.rows("SELECT 1 FROM public.sales_order WHERE created_at = 'infinity' OR unit_price = 'NaN'")
     assert letters == {"1" for _ in dead}
 
 
