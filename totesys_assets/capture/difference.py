@@ -116,17 +116,19 @@ def capture(
     """
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
     ledger = Ledger(lake)
-    snapshot = settle(ledger, snapshot)
+    newest = ledger.newest()
+    snapshot = settle(ledger, snapshot, newest)
     wanted = days if table.day_column else None
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
         found = fingerprints(snapshot, table, all_days, wanted)
-    if lake.find(INGESTION, table.name) is None:
+    held = lake.find(INGESTION, table.name)
+    if held is None:
         ledger.forget(asset_name(table), run_id)
-    newest = ledger.newest()
+        newest = ledger.newest()
     known = newest.get(asset_name(table), {})
     if may_be_new(lake, table) or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
-    lost = unnoted(lake, table, lake.find(INGESTION, table.name), newest)
+    lost = unnoted(lake, table, held, newest)
     known = known | lost
     require_first_day(table, all_days, known)
     partitions = wanted.keys if wanted is not None else [WHOLE]

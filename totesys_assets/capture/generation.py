@@ -7,6 +7,7 @@ the server; what this adds is the cold copy of a data directory, put back withou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC
 
@@ -16,9 +17,9 @@ from totesys_assets.resources.totesys import Snapshot
 SOURCE = "source"
 
 
-def settle(ledger: Ledger, snapshot: Snapshot) -> Snapshot:
-    """The snapshot with its generation; a new one is noted as it begins."""
-    noted = ledger.newest([SOURCE]).get(SOURCE, {}).get(snapshot.server)
+def settle(ledger: Ledger, snapshot: Snapshot, newest: Mapping[str, Mapping[str, Entry]] | None = None) -> Snapshot:
+    """The snapshot with its generation; a new one is noted as it begins. ``newest``: what the ledger says, if read."""
+    noted = (newest or ledger.newest([SOURCE])).get(SOURCE, {}).get(snapshot.server)
     if noted is None:
         return snapshot
     generation, xmax = map(int, noted.state.split())
