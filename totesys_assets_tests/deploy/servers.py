@@ -246,6 +246,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each answer waits 40 ms for the head of it to be acknowledged
 
             def setup(self) -> None:
                 super().setup()

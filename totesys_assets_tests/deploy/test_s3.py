@@ -28,6 +28,7 @@ from totesys_assets_tests.deploy.servers import SECRET, Proxy, Request, SeaweedF
 from totesys_assets_tests.test_sensor import new_order
 
 OnS3 = Callable[..., AbstractContextManager[Platform]]
+TOTESYS = str(Path(sys.executable).with_name("totesys"))
 LETTER: dict[str, Any] = dict.fromkeys(SCHEMA.names, None)
 
 
@@ -106,7 +107,10 @@ def test_all_of_it_works_in_a_bucket_that_locks_its_objects(on_s3: OnS3, seaweed
         restore(again, platform.lake)
         assert differing(again, platform.warehouse) == []
         platform.lake.compact()  # which removes files: in a bucket with versions, it marks them as removed
-        assert differences(platform) == []
+        # In a process of its own: delta-rs keeps the interpreter to itself while it reads a table's history, and the
+        # proxy, which is to answer it, runs in this one.
+        audited = subprocess.run([TOTESYS, "audit"], capture_output=True, text=True, timeout=120, check=False)
+        assert audited.returncode == 0, audited.stdout + audited.stderr
         assert platform.look().requests == []
     assert {each.path.startswith("/locked/some/prefix/") for each in proxy.requests if each.kind != "LIST"} == {True}
 
@@ -143,7 +147,7 @@ def test_of_many_writers_at_once_one_commits_and_the_others_lose_the_race(on_s3:
 
 
 def test_two_refreshes_at_once_double_nothing(on_s3: OnS3, seaweed: SeaweedFS, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("totesys")), "refresh"]
+    command = [TOTESYS, "refresh"]
     with on_s3(seaweed.url) as platform:
         started = []
         for number in range(2):
