@@ -64,7 +64,7 @@ def test_through_a_transaction_pooler_everything_is_loaded_as_without(
 def test_whatever_a_role_has_set_nothing_is_loaded_otherwise(platform: Platform, tmp_path: Path) -> None:
     refresh(platform, *STARS)
     before = platform.query(RECORDS)
-    hostile = hostile_login(platform.warehouse_url, HOSTILE, name="all_hostile")
+    hostile = hostile_login(platform.warehouse_url, HOSTILE)
     platform.sql("UPDATE sales_order SET units_sold = 6")
     behind = other(platform, hostile, tmp_path)
     refresh(behind, *STARS)
@@ -168,7 +168,7 @@ def test_a_load_whose_process_is_stopped_loses_its_locks_after_a_while(
 
 
 def test_a_run_stays_alive_in_spite_of_the_time_limits_of_its_role(platform: Platform, tmp_path: Path) -> None:
-    hostile = hostile_login(platform.warehouse_url, {"idle_in_transaction_session_timeout": "100ms"}, name="impatient")
+    hostile = hostile_login(platform.warehouse_url, {"idle_in_transaction_session_timeout": "100ms"})
     behind = Warehouse(hostile)
     with behind.alive("some run"):
         with psycopg.connect(platform.warehouse_url) as connection:

@@ -35,6 +35,9 @@ _CONNECT_TIMEOUT_SECONDS = "10"
 # time limit that this fails, the start of the session lifts it; a pooler would not let it.
 _TOOK_TOO_LONG, _UNLIMITED = "statement timeout", "-c statement_timeout=0"
 _OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
+# Kept until close() is through: a Ctrl-C may come on the way to it, and a session that is thrown away unclosed aborts
+# the whole process if its server is gone.
+_ATTACHED: set[duckdb.DuckDBPyConnection] = set()
 _LOCK = Lock()
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
 _SECRET_KEYS = ("host", "port", "user", "password", "dbname")
@@ -75,6 +78,7 @@ def close(connection: duckdb.DuckDBPyConnection) -> None:
     with suppress(duckdb.Error):
         connection.execute("ROLLBACK")
     connection.close()
+    _ATTACHED.discard(connection)
 
 
 def quoted(name: str) -> str:
@@ -102,6 +106,7 @@ def attach(
     Raises ConnectionFailed, naming the environment ``variable`` to look at.
     """
     _load_postgres_extension(connection)
+    _ATTACHED.add(connection)
     parts = conninfo(url)
     secret = [f"{key} {literal(parts.pop(key))}" for key in _SECRET_KEYS if key in parts]
     connection.execute(f"CREATE SECRET {quoted(alias)} ({', '.join(['TYPE postgres', *secret])})")

@@ -194,12 +194,11 @@ def transaction_pooler(folder: Path, urls: Sequence[str], *, pool: int = 8) -> I
         process.wait(_SECONDS)
 
 
-def hostile_login(url: str, settings: Mapping[str, str] = HOSTILE, name: str = "hostile") -> str:
+def hostile_login(url: str, settings: Mapping[str, str] = HOSTILE) -> str:
     """The URL with a new superuser's login, which ALTER ROLE gave ``settings``."""
-    parts = urlsplit(url)
+    parts, name = urlsplit(url), f"hostile_{os.urandom(4).hex()}"
     role = sql.Identifier(name)
     with closing(psycopg.connect(url, autocommit=True)) as connection:
-        connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'secret'").format(role))
         for setting, value in settings.items():
             statement = sql.SQL("ALTER ROLE {} SET {} = {}")
