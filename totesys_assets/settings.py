@@ -109,7 +109,7 @@ def _source_schema(schema: str | None, url: str | None) -> str:
         raise SettingsError(
             "TOTESYS_URL sets search_path, on which nothing is looked up: name the schema of ToteSys in TOTESYS_SCHEMA."
         )
-    return schema or "public"
+    return schema_name(schema or "public", "TOTESYS_SCHEMA")
 
 
 def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:
@@ -122,14 +122,15 @@ def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:
 
 
 def schema_name(name: str, said_by: str) -> str:
-    """A name that a schema of the warehouse may have; PostgreSQL would cut a longer one short. Raises SettingsError.
+    """A name that a schema of either database may have; PostgreSQL would cut a longer one short. Raises SettingsError.
 
     psycopg takes a percent sign for the place of a parameter, in a quoted name too.
     """
-    if len(name.encode()) > _NAME_BYTES or name.startswith("pg_") or name == "information_schema" or "%" in name:
+    reserved = name.startswith("pg_") or name == "information_schema"
+    if reserved or not name.strip() or len(name.encode()) > _NAME_BYTES or "%" in name:
         raise SettingsError(
             f"{said_by} is {name!r}, which cannot be a schema of the platform: choose a name of at most {_NAME_BYTES} "
-            "bytes that neither begins with pg_, nor has a percent sign, nor is information_schema."
+            "bytes that is not blank, neither begins with pg_, nor has a percent sign, nor is information_schema."
         )
     return name
 

@@ -346,8 +346,9 @@ def test_what_is_no_number_of_minutes_is_refused(home: Path, value: str) -> None
     assert str(caught.value) == f"TOTESYS_STALE_MINUTES is '{value}': set it to a number of minutes, 1 or more."
 
 
-@pytest.mark.parametrize("name", ["pg_catalog", "pg_mine", "information_schema", "a" * 64, "ä" * 32, "5 %"])
-def test_a_name_that_no_schema_of_the_platform_can_have_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingsError, match=r"^WAREHOUSE_SCHEMA is .* cannot be a schema of the platform"):
-        read(tmp_path, WAREHOUSE_SCHEMA=name)
+@pytest.mark.parametrize("variable", ["WAREHOUSE_SCHEMA", "TOTESYS_SCHEMA"])
+@pytest.mark.parametrize("name", ["pg_catalog", "pg_mine", "information_schema", "a" * 64, "ä" * 32, "5 %", " "])
+def test_a_name_that_no_schema_of_the_platform_can_have_is_refused(tmp_path: Path, name: str, variable: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable} is .* cannot be a schema of the platform"):
+        read(tmp_path, **{variable: name})
     assert read(tmp_path, WAREHOUSE_SCHEMA="a" * 63).warehouse_schema == "a" * 63

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.test_utils import create_run_for_test, instance_for_test
 
+from totesys_assets.assets.describe import LOOKED_AT_TAG
+from totesys_assets.automation import hint
+from totesys_assets.automation.jobs import REFRESH_TAG
+from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
 from totesys_assets_tests.conftest import Platform
 
@@ -76,6 +84,12 @@ def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
     assert by_table(document, "source")["design"]["captured_at"]
     assert "WAREHOUSE_URL cannot be reached" in shown()
 
+    monkeypatch.setenv("WAREHOUSE_URL", platform.warehouse_url)
+    Path(platform.settings.lake_uri).rename(platform.settings.home / "elsewhere")
+    code, document = status()
+    assert (code, set(document["down"])) == (1, {"lake"})
+    assert "`totesys refresh --adopt-lake`" in document["down"]["lake"]
+
 
 def test_problems_that_differ_by_the_table_only_are_told_once() -> None:
     tables = ["sales_order", "order"]
@@ -105,3 +119,27 @@ def test_problems_that_differ_by_the_table_only_are_told_once() -> None:
 )
 def test_numbers_sizes_and_spans_are_told_as_people_say_them(told: str, expected: str) -> None:
     assert told == expected
+
+
+def test_what_was_known_to_be_up_to_date_is_as_of_the_look_not_of_the_end_of_its_run(platform: Platform) -> None:
+    """Or a change that came while the run was under way would be taken for younger than it is."""
+    before = time.time()
+    platform.refresh()
+    (record,) = platform.instance.get_run_records(limit=1)
+    looked_at = float(record.dagster_run.tags[LOOKED_AT_TAG])
+    assert record.start_time is not None
+    assert before - 0.001 <= looked_at <= record.start_time
+
+    with instance_for_test() as instance:
+        create_run_for_test(instance, tags=record.dagster_run.tags, status=dg.DagsterRunStatus.SUCCESS)
+        assert seen(instance).up_to_date == looked_at
+        nobody_looked = create_run_for_test(instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.SUCCESS)
+        created = instance.get_run_record_by_id(nobody_looked.run_id)
+        assert created is not None
+        assert seen(instance).up_to_date == created.create_timestamp.timestamp()
+
+
+def test_a_mark_is_as_old_as_its_look(tmp_path: Path) -> None:
+    hint.remember(tmp_path, '{"lake": "/lake 7"}', 1_000_000_000.0)
+    assert hint.remembered_at(tmp_path, "/lake") == datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+    assert hint.remembered_at(tmp_path, "/la") is None

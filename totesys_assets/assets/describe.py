@@ -32,6 +32,7 @@ OWNERS = ["team:data-platform"]
 DEAD_LETTERS = "no_dead_letters"
 CHANGES_ONLY_TAG = "totesys/changes-only"
 SEEN_TAG = "totesys/seen"
+LOOKED_AT_TAG = "totesys/looked-at"
 ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
 ADOPT_LAKE_TAG = "totesys/adopt-lake"
 # A run of Dagster's has one range of partitions; what it covers besides is in this tag.

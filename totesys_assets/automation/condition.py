@@ -26,6 +26,7 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.load.origin import require_known_lake
 from totesys_assets.resources.engine import reason
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
@@ -108,6 +109,8 @@ def condition(
     found.disk_free_bytes = _disk_free(lake)
     contents = _asked(found, WAREHOUSE, lambda: warehouse.contents(most), no_contents)
     loaded = _asked(found, WAREHOUSE, warehouse.loaded_at, no_moments)
+    if WAREHOUSE not in found.down:
+        _asked(found, LAKE, lambda: require_known_lake(warehouse, lake), None)
     examined, seen = _look(found, totesys, lake, warehouse, days)
     found.problems = [str(problem) for problem in examined.blocked.values()]
     if seen is not None:

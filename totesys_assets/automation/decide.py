@@ -7,7 +7,7 @@ thrown away, the next decision finds by comparing what there is to do. No Dagste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
@@ -35,6 +35,7 @@ class Request:
     ``changes_only``: it is enough to read what was written since the last capture; else every row is compared.
     ``seen``: what was looked at when the days were all that were stale (capture/generation.py).
     ``adopt_lake``: the warehouse may go on with another lake than the one that it was loaded from.
+    ``looked_at``: when that look began, in seconds since 1970; 0 if nobody looked.
     """
 
     assets: tuple[str, ...]
@@ -42,6 +43,7 @@ class Request:
     changes_only: bool = False
     seen: str = ""
     adopt_lake: bool = False
+    looked_at: float = field(default=0.0, compare=False)
 
 
 def stale_partitions(
@@ -83,7 +85,7 @@ def _add(stale: Stale, asset: str, partitions: set[str]) -> None:
         stale[asset] = partitions
 
 
-def requests(stale: Stale, seen: str = "") -> list[Request]:
+def requests(stale: Stale, seen: str = "", looked_at: float = 0.0) -> list[Request]:
     """The run that brings ``stale`` up to date, or none.
 
     It is one run, however far apart the days are: what one snapshot shows of a table becomes visible at once.
@@ -91,7 +93,7 @@ def requests(stale: Stale, seen: str = "") -> list[Request]:
     if not stale:
         return []
     keys = {key for partitions in stale.values() for key in partitions if key != WHOLE}
-    return [Request(tuple(stale), _gathered(keys) if keys else None, changes_only=True, seen=seen)]
+    return [Request(tuple(stale), _gathered(keys) if keys else None, changes_only=True, seen=seen, looked_at=looked_at)]
 
 
 def _gathered(keys: set[str]) -> Days:

@@ -4,6 +4,7 @@ The sensor keeps the same mark in its cursor. Losing either costs one comparison
 Dagster's database, so that a refresh that finds nothing to do need not wait for Dagster.
 """
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ def recall(home: Path) -> str | None:
 
 
 def remembered_at(home: Path, lake: str) -> datetime | None:
-    """When a mark of this lake was last kept: nothing was left to do then."""
+    """When the look of the last mark began, if it was of this lake: nothing was left to do then."""
     mark = recall(home)
     with suppress(OSError):
         if mark is None or f'"{lake} ' not in mark:
@@ -28,8 +29,9 @@ def remembered_at(home: Path, lake: str) -> datetime | None:
     return None
 
 
-def remember(home: Path, mark: str) -> None:
-    """Keep a mark for the next look."""
+def remember(home: Path, mark: str, looked_at: float) -> None:
+    """Keep a mark for the next look; the time of the file is that of the look, in seconds since 1970."""
     with suppress(OSError):  # where nothing may be written, the next look compares
         home.mkdir(parents=True, exist_ok=True)
         (home / _FILE).write_text(mark, encoding="utf-8")  # one that was written by half is like no other
+        os.utime(home / _FILE, (looked_at, looked_at))

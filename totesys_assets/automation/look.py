@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Look:
     """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
 
     ``examined`` tells of tables that could not be examined; the others are decided on all the same.
-    ``source`` is the state of the source that was looked at.
+    ``source`` is the state of the source that was looked at, ``at`` when that began, in seconds since 1970.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Look:
     mark: str | None = None
     probed_only: bool = False
     source: str = ""
+    at: float = 0.0
 
     @property
     def problems(self) -> list[PlatformError]:
@@ -86,12 +88,13 @@ def look(
     Raises ConnectionFailed, LakeChanged when the warehouse was loaded from another lake, and the problem itself when no
     table at all could be examined.
     """
+    began = time.time()
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
         source = snapshot.instant
         mark = _mark(source, lake, warehouse, days)
         if mark == unless:
-            return Look(mark=mark, probed_only=True, source=source)
+            return Look(mark=mark, probed_only=True, source=source, at=began)
         held = open_sources(lake, totesys.catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
         meanwhile()
@@ -110,8 +113,8 @@ def look(
         if stale and not problems and session is not None:
             session.adopt(snapshot, stack.pop_all())
     clean = not stale and not problems
-    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot))) if stale else []
-    return Look(asked, stale, examined, mark if clean else None, source=source)
+    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot)), began) if stale else []
+    return Look(asked, stale, examined, mark if clean else None, source=source, at=began)
 
 
 def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:

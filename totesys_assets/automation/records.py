@@ -7,6 +7,7 @@ Belongs here: which records tell what, and the sentence in them. Does not belong
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,7 +18,7 @@ from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
-from totesys_assets.assets.describe import DEAD_LETTERS
+from totesys_assets.assets.describe import DEAD_LETTERS, LOOKED_AT_TAG
 from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.sensors import BACKFILL_TAG, CHANGES, LEFT_OUT_TAG, NOTHING_CHANGED
 
@@ -32,7 +33,7 @@ _FOR_USERS = ("totesys_assets.errors.", "dagster._core.definitions.events.Failur
 class Seen:
     """The newest moments that tell of the platform's state, in seconds since 1970; None where there is none.
 
-    ``up_to_date``: a look ended that found nothing to do, or a refresh succeeded that left nothing out.
+    ``up_to_date``: a look began that found nothing to do, or one whose refresh succeeded and left nothing out.
     ``failed``: a refresh failed that nobody tries again. ``finished`` is the newest refresh that has ended, however.
     """
 
@@ -43,10 +44,10 @@ class Seen:
 
 def seen(instance: dg.DagsterInstance) -> Seen:
     """Look at the newest records."""
-    quiet = [_end(tick) for tick in _ticks(instance, TickStatus.SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
+    quiet = [tick.timestamp for tick in _ticks(instance, TickStatus.SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
     complete = [
-        _ended(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
+        _looked_at(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
     ]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)
     finished = sorted([*succeeded, *failed], key=lambda record: record.storage_id)
@@ -192,6 +193,13 @@ def _ticks(instance: dg.DagsterInstance, status: TickStatus) -> list[InstigatorT
         if state.instigator_name == CHANGES
         for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=_NEWEST, statuses=[status])
     ]
+
+
+def _looked_at(record: RunRecord) -> float:
+    """When the look began that asked for a run. One that nobody looked for compares everything after its creation."""
+    with suppress(ValueError):  # anybody may have written the tag
+        return float(record.dagster_run.tags.get(LOOKED_AT_TAG, ""))
+    return record.create_timestamp.timestamp()
 
 
 def _ended(record: RunRecord) -> float:

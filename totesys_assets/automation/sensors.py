@@ -11,7 +11,7 @@ from itertools import takewhile
 
 import dagster as dg
 
-from totesys_assets.assets.describe import ADOPT_LAKE_TAG, CHANGES_ONLY_TAG, SEEN_TAG, own_checks
+from totesys_assets.assets.describe import ADOPT_LAKE_TAG, CHANGES_ONLY_TAG, LOOKED_AT_TAG, SEEN_TAG, own_checks
 from totesys_assets.automation import blocked
 from totesys_assets.automation.decide import TOTESYS, WAREHOUSE, Request
 from totesys_assets.automation.jobs import AUDIT, REFRESH, REFRESH_TAG
@@ -75,6 +75,7 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
         | (day_tags(request.days) if request.days else {})
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
         | ({SEEN_TAG: request.seen} if request.seen else {})
+        | ({LOOKED_AT_TAG: f"{request.looked_at:.3f}"} if request.looked_at else {})
         | ({ADOPT_LAKE_TAG: "true"} if request.adopt_lake else {})
         | ({LEFT_OUT_TAG: left_out} if left_out else {})
         | {TABLES_TAG: _tables(request)}

@@ -173,7 +173,7 @@ def one_pass(
         session.close()
     mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
     if mark is not None:
-        remember(settings.home, mark)
+        remember(settings.home, mark, seen.at)
     summary.unknown_columns = seen.examined.unknown
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
     now = open_letters(lake)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,7 +131,7 @@ class Lake:
         """Bytes that the lake takes: of a folder all its files, of a bucket those that are read."""
         if self._options is None:
             size = 0
-            for _, _, names, folder in os.fwalk(self.uri):
+            for _, _, names, folder in os.fwalk(self.uri) if Path(self.uri).is_dir() else ():
                 for name in names:
                     with suppress(FileNotFoundError):  # merged away meanwhile
                         size += os.lstat(name, dir_fd=folder).st_size
