@@ -21,7 +21,7 @@ import pytest
 
 from totesys_assets.automation import decide as decide_module
 from totesys_assets.automation import look as look_module
-from totesys_assets.automation.decide import Request, Stale
+from totesys_assets.automation.decide import Request
 from totesys_assets.capture import comparison as comparison_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import fingerprint as fingerprint_module
@@ -29,12 +29,13 @@ from totesys_assets.catalogue.catalogue import Table, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.load import merge as merge_module
-from totesys_assets.resources import session_settings, source_structure, warehouse_schema
+from totesys_assets.resources import engine, session_settings, source_structure, warehouse_schema
 from totesys_assets.resources import totesys as totesys_module
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.source_structure import SourceTable
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed
+from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade
 
 SILENT = "UPDATE sales_order SET units_sold = units_sold + 1"
@@ -171,8 +172,22 @@ def days_far_apart_in_one_commit(world: World) -> None:
 
 
 def in_another_zone(world: World) -> None:
-    with psycopg.connect(world.source_url, autocommit=True) as connection:
-        connection.execute("ALTER DATABASE source SET TimeZone = 'Asia/Kolkata'")
+    alter_database(world.source_url, {"TimeZone": "Asia/Kolkata"})
+    refresh_and_look_at_the_clock(world)
+
+
+def in_another_zone_behind_a_pooler(world: World) -> None:
+    """One that ignores what a session asks for at its start, as poolers are told to."""
+    alter_database(world.source_url, {"TimeZone": "Asia/Kolkata"})
+    straight, folder = world.source_url, world.folder.with_name(f"pooler_{os.urandom(4).hex()}")
+    with transaction_pooler(folder, [straight], ignored="options") as [world.source_url]:
+        try:
+            refresh_and_look_at_the_clock(world)
+        finally:
+            world.source_url = straight
+
+
+def refresh_and_look_at_the_clock(world: World) -> None:
     world.sql(SILENT)
     world.refresh()
     [(newest,)] = world.reader("SELECT max(_recorded_at)::text FROM fact_sales_order")
@@ -260,8 +275,8 @@ def emptied_days_without_a_state(patch: Patch) -> None:
 
 
 def a_run_for_each_day(patch: Patch) -> None:
-    def requests(stale: Stale, seen: str = "") -> list[Request]:
-        [all_at_once] = decide_module.requests(stale, seen)
+    def requests(*looked_at: Any) -> list[Request]:
+        [all_at_once] = decide_module.requests(*looked_at)
         assert all_at_once.days is not None
         return [replace(all_at_once, days=DayRange.of(key)) for key in all_at_once.days.keys]
 
@@ -279,6 +294,13 @@ def not_set(setting: str) -> Callable[[Patch], None]:
         patch.setattr(totesys_module, "require", lambda *_: None)
 
     return mutate
+
+
+def set_at_the_start_of_a_session(patch: Patch) -> None:
+    """Which a pooler takes and forgets, or refuses."""
+    conninfo = engine.conninfo
+    patch.setattr(engine, "conninfo", lambda url: conninfo(url) | {"options": "-c TimeZone=UTC"})
+    not_set("TimeZone")(patch)
 
 
 def whatever_lake(patch: Patch) -> None:
@@ -316,6 +338,12 @@ CASES = {
     "a setting that is left to the database": Case(
         not_set("TimeZone"),
         in_another_zone,
+        "recorded 5:",
+        "totesys/sales_order history_plausible: the newest versions are dated 5:.* after they were written",
+    ),
+    "settings of a session, behind a pooler": Case(
+        set_at_the_start_of_a_session,
+        in_another_zone_behind_a_pooler,
         "recorded 5:",
         "totesys/sales_order history_plausible: the newest versions are dated 5:.* after they were written",
     ),

@@ -149,10 +149,11 @@ def replicated(folder: Path) -> Iterator[tuple[EmbeddedServer, Standby]]:
 
 
 @contextmanager
-def transaction_pooler(folder: Path, urls: Sequence[str], *, pool: int = 8) -> Iterator[list[str]]:
+def transaction_pooler(folder: Path, urls: Sequence[str], *, pool: int = 8, ignored: str = "") -> Iterator[list[str]]:
     """The databases of ``urls`` (of one server) behind PgBouncer in transaction mode: their URLs there.
 
     The sessions of the server are used in turn, so that what one transaction leaves in a session meets others.
+    ``ignored``: parameters of a session's start that it takes and forgets; it refuses those that it does not know.
     """
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -168,7 +169,8 @@ def transaction_pooler(folder: Path, urls: Sequence[str], *, pool: int = 8) -> I
     config.write_text(
         f"[databases]\n* = host={host} port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {own}\n"
         f"unix_socket_dir =\nauth_type = trust\nauth_file = {users}\npool_mode = transaction\nserver_round_robin = 1\n"
-        f"default_pool_size = {pool}\nserver_check_query = SELECT 1\n",
+        f"default_pool_size = {pool}\nserver_check_query = SELECT 1\n"
+        f"ignore_startup_parameters = {ignored}\n",
         encoding="utf-8",
     )
     nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
