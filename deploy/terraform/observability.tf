@@ -93,6 +93,7 @@ locals {
     Stale            = { event = "stale", value = "1" }
     DeadLetters      = { event = "dead_letters", value = "$.open" }
     AuditDifferences = { event = "audit_differs", value = "$.findings" }
+    TablesBlocked    = { event = "blocked", value = "$.tables" }
   }
 }
 
@@ -130,6 +131,11 @@ locals {
         text = "Nothing was up to date for ${var.stale_minutes} minutes: ToteSys cannot be reached, or refreshes fail."
         of   = local.namespace, metric = "Stale", by = {}
         stat = "Sum", period = 300, periods = 1, sign = ">=", than = 1
+      }
+      tables-blocked = {
+        text = "A table of ToteSys cannot be captured: its failed check in the UI says why. The others go on."
+        of   = local.namespace, metric = "TablesBlocked", by = {}
+        stat = "Maximum", period = 300, periods = 1, sign = ">", than = 0
       }
       dead-letters = {
         text = "Rows of ToteSys break a type or a rule and wait in the dead letters: totesys dead-letters lists them."
@@ -245,7 +251,7 @@ locals {
   graphs = [
     { title = "Found up to date", stat = "Sum", metrics = [[local.namespace, "UpToDate"]] },
     { title = "Runs failed, stale", stat = "Sum", metrics = [[local.namespace, "RunsFailed"], [local.namespace, "Stale"]] },
-    { title = "Dead letters, audit differences", stat = "Maximum", metrics = [[local.namespace, "DeadLetters"], [local.namespace, "AuditDifferences"]] },
+    { title = "Dead letters, audit differences, blocked tables", stat = "Maximum", metrics = [[local.namespace, "DeadLetters"], [local.namespace, "AuditDifferences"], [local.namespace, "TablesBlocked"]] },
     { title = "Memory of services (%)", stat = "Maximum", metrics = [for name in keys(local.services) : ["AWS/ECS", "MemoryUtilization", "ClusterName", var.name, "ServiceName", name]] },
     { title = "Processor of services (%)", stat = "Average", metrics = [for name in keys(local.services) : ["AWS/ECS", "CPUUtilization", "ClusterName", var.name, "ServiceName", name]] },
     { title = "Requests and errors", stat = "Sum", metrics = [for metric in ["RequestCount", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count"] : ["AWS/ApplicationELB", metric, "LoadBalancer", aws_lb.ui.arn_suffix]] },

@@ -31,13 +31,14 @@ ROLE_URLS = {
     "warehouse-reader-url": ("warehouse_reader", "warehouse"),
     "dagster-url": ("dagster", "dagster"),
 }
-METRICS = {"UpToDate", "RunsFailed", "Stale", "DeadLetters", "AuditDifferences"}
+METRICS = {"UpToDate", "RunsFailed", "Stale", "DeadLetters", "AuditDifferences", "TablesBlocked"}
 ALARMS = {
     f"{NAME}-{alarm}"
     for alarm in (
         "run-failed",
         "stale",
         "dead-letters",
+        "tables-blocked",
         "audit-differences",
         "not-up-to-date",
         "code-memory",
@@ -674,10 +675,13 @@ def logs(expected: Expectations, cloud: Cloud) -> None:
         "Stale": "stale",
         "DeadLetters": "dead_letters",
         "AuditDifferences": "audit_differs",
+        "TablesBlocked": "blocked",
     }
     for metric, each in made.items():
         expected.same(f"{metric}: pattern", each["filterPattern"], f'{{ $.totesys_event = "{events[metric]}" }}')
-        value = {"DeadLetters": "$.open", "AuditDifferences": "$.findings"}.get(metric, "1")
+        value = {"DeadLetters": "$.open", "AuditDifferences": "$.findings", "TablesBlocked": "$.tables"}.get(
+            metric, "1"
+        )
         expected.same(f"{metric}: value", each["metricTransformations"][0]["metricValue"], value)
         expected.same(f"{metric}: namespace", each["metricTransformations"][0]["metricNamespace"], f"Totesys/{NAME}")
 

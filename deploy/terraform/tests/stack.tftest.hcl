@@ -317,7 +317,7 @@ run "stack" {
 
   assert {
     condition = toset(concat(keys(aws_cloudwatch_metric_alarm.alarm), ["not-up-to-date"])) == toset([
-      "run-failed", "stale", "dead-letters", "audit-differences", "not-up-to-date", "code-memory", "daemon-memory",
+      "run-failed", "stale", "tables-blocked", "dead-letters", "audit-differences", "not-up-to-date", "code-memory", "daemon-memory",
       "database-storage", "database-cpu", "database-connections", "balancer-errors", "ui-errors", "webserver-unhealthy", "viewer-unhealthy",
     ])
     error_message = "The alarms are those that docs/deploy.md explains."
@@ -340,6 +340,7 @@ run "stack" {
       Stale            = ["{ $.totesys_event = \"stale\" }", "1"]
       DeadLetters      = ["{ $.totesys_event = \"dead_letters\" }", "$.open"]
       AuditDifferences = ["{ $.totesys_event = \"audit_differs\" }", "$.findings"]
+      TablesBlocked    = ["{ $.totesys_event = \"blocked\" }", "$.tables"]
     }
     error_message = "The filters find the lines that the platform writes."
   }
