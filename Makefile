@@ -34,11 +34,11 @@ soak: install ## Every kill and fault, then random interleavings until MINUTES (
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: install $(PEERS)/installed ## How fast it is, beside COPY, dlt and sling, at SCALES (S M); writes docs/bench.json and .svg
-	@$(BIN)/totesys bench $(foreach scale,$(SCALES),--scale $(scale)) --samples 100 --peers $(PEERS) \
+	@$(BIN)/python -m totesys_assets_tests.bench $(foreach scale,$(SCALES),--scale $(scale)) --samples 100 --peers $(PEERS) \
 		--json docs/bench.json --svg docs/bench.svg
 
 guard: install ## Measure at the real size; fails if a ratio is over a quarter worse than in docs/bench.json
-	@$(BIN)/totesys bench --guard docs/bench.json
+	@$(BIN)/python -m totesys_assets_tests.bench --guard docs/bench.json
 
 $(PEERS)/installed: bench-requirements.txt
 	@echo "Creating $(PEERS), the environment of the tools to compare with"

@@ -18,19 +18,19 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from totesys_assets.bench import latency, rivals
-from totesys_assets.bench.chart import svg
-from totesys_assets.bench.ground import Ground, Scale
-from totesys_assets.bench.latency import Latency
-from totesys_assets.bench.meter import Meter, Program, ProgramFailed
-from totesys_assets.bench.report import document, figures, machine, percentile, worse
-from totesys_assets.bench.rounds import Rounds, Run
-from totesys_assets.bench.scenarios import SCENARIOS
-from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import simulator
 from totesys_assets.local.home import TOTESYS, Databases
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets_tests.bench import latency, rivals
+from totesys_assets_tests.bench.chart import svg
+from totesys_assets_tests.bench.command import bench
+from totesys_assets_tests.bench.ground import Ground, Scale
+from totesys_assets_tests.bench.latency import Latency
+from totesys_assets_tests.bench.meter import Meter, Program, ProgramFailed
+from totesys_assets_tests.bench.report import document, figures, machine, percentile, worse
+from totesys_assets_tests.bench.rounds import Rounds, Run
+from totesys_assets_tests.bench.scenarios import SCENARIOS
 from totesys_assets_tests.conftest import PostgresServer
 
 TITLES = {scenario.name: scenario.title for scenario in SCENARIOS}
@@ -80,7 +80,7 @@ def benched(scratch: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
     files = ["--json", str(folder / "bench.json"), "--svg", str(folder / "bench.svg")]
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "totesys_assets.cli", "bench", "--scale", "0.01", "--rounds", "1", *chosen, *files),
+            *(sys.executable, "-m", "totesys_assets_tests.bench", "--scale", "0.01", "--rounds", "1", *chosen, *files),
             *("--home", str(folder), "--peers", str(folder / "peers")),
         ],
         env={**os.environ, "COLUMNS": "80", "TOTESYS_URL": "postgresql://not.used/x"},
@@ -182,11 +182,11 @@ def test_a_bench_leaves_no_server_and_no_password_behind(
         (["--scale", "-1"], "--scale is S, M, L or a number above 0"),
         (["--scenario", "nonsense"], "choose from full, nothing"),
         (["--json", "no/such/folder/x.json"], "There is no folder no/such/folder"),
-        (["--guard", __file__], "is not a bench that totesys bench --json has written"),
+        (["--guard", __file__], "is not a document that the bench has written with --json"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(arguments: list[str], said: str) -> None:
-    result = CliRunner().invoke(main, ["bench", *arguments], env={"COLUMNS": "300"})
+    result = CliRunner().invoke(bench, arguments, env={"COLUMNS": "300"})
     assert result.exit_code in (1, 2)
     assert said in " ".join(result.output.split())  # a long path may have wrapped it
 
@@ -214,7 +214,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Rounds], Non
     def latency_of(*_: object) -> Latency:
         return Latency("S", [3.0, 4.0], 1)
 
-    monkeypatch.setattr("totesys_assets.bench.ground.ground", ground)
+    monkeypatch.setattr("totesys_assets_tests.bench.command.ground", ground)
     monkeypatch.setattr(latency, "measure", latency_of)
     return lambda instead: monkeypatch.setattr(Rounds, "measure", lambda self, *_: instead(self))
 
@@ -228,7 +228,7 @@ def test_what_was_measured_is_kept_when_a_refresh_fails(
 
     stubbed(measure)
     file = tmp_path / "kept.json"
-    result = CliRunner().invoke(main, ["bench", "--json", str(file), "--home", str(tmp_path)])
+    result = CliRunner().invoke(bench, ["--json", str(file), "--home", str(tmp_path)])
     assert result.exit_code == 1
     assert [run["seconds"] for run in json.loads(file.read_text())["runs"]] == [10.0]
     assert "Scale S: the lake is on fire" in capfd.readouterr().out + result.output
@@ -246,7 +246,7 @@ def test_a_guarded_bench_fails_when_a_ratio_is_worse(
     stubbed(lambda turns: turns.runs.extend(rounds_of("totesys", seconds)))
     stored = tmp_path / "stored.json"
     stored.write_text(json.dumps(a_document(*rounds_of("totesys", 10.0))))
-    result = CliRunner().invoke(main, ["bench", "--guard", str(stored), "--home", str(tmp_path)])
+    result = CliRunner().invoke(bench, ["--guard", str(stored), "--home", str(tmp_path)])
     printed = capfd.readouterr().out + result.output
     assert result.exit_code == code
     assert said in printed
@@ -257,7 +257,7 @@ def test_the_latency_is_printed_with_its_samples(
     stubbed: Callable[[Callable[[Rounds], None]], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stubbed(lambda _: None)
-    result = CliRunner().invoke(main, ["bench", "--home", str(tmp_path)])
+    result = CliRunner().invoke(bench, ["--home", str(tmp_path)])
     assert "median 3.00 s, 95 % within 4.00 s (2 orders" in capfd.readouterr().out + result.output
 
 

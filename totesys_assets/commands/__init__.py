@@ -9,7 +9,6 @@ import warnings
 
 import click
 
-from totesys_assets.bench.command import bench
 from totesys_assets.commands.audit import audit
 from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
 from totesys_assets.commands.lake import dead_letters, schema
@@ -53,6 +52,5 @@ for command in (
     migrate,
     provision,
     simulate,
-    bench,
 ):
     main.add_command(command)

@@ -18,11 +18,11 @@ import psycopg
 import psycopg.conninfo
 from psycopg import sql
 
-from totesys_assets.bench.ground import Ground
-from totesys_assets.bench.meter import Meter, Program
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import binaries
+from totesys_assets_tests.bench.ground import Ground
+from totesys_assets_tests.bench.meter import Meter, Program
 
 SCRIPTS = Path(__file__).with_name("peers")
 COPY_FORMAT = "(FORMAT binary)"

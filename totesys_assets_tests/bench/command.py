@@ -1,4 +1,4 @@
-"""The command ``totesys bench``.
+"""The command ``python -m totesys_assets_tests.bench``, which ``make bench`` and ``make guard`` start.
 
 Belongs here: options, the tables that are printed. Does not belong here: measuring and drawing.
 """
@@ -12,26 +12,32 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.table import Table as Grid
 
+from totesys_assets import stages
+from totesys_assets.commands.edge import Edge
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
-from totesys_assets.stages import NAMES
 from totesys_assets.terminal import err, out, reporter
-
-if TYPE_CHECKING:
-    from totesys_assets.bench.ground import Scale
+from totesys_assets_tests.bench import latency
+from totesys_assets_tests.bench.chart import svg
+from totesys_assets_tests.bench.ground import SCALES, Scale, ground
+from totesys_assets_tests.bench.report import GUARD_TOLERANCE, document, machine, worse
+from totesys_assets_tests.bench.rivals import peers as tools
+from totesys_assets_tests.bench.rounds import Rounds, Run
+from totesys_assets_tests.bench.scenarios import LATENCY, NAMES, SCENARIOS
 
 MB = 1_000_000
 GROUPS = {"totesys": "capture", "star": "build", "warehouse": "load", "dagster": "dagster"}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+# A group for the sake of Edge, which turns errors into sentences; it has no commands below it.
+@click.group(cls=Edge, invoke_without_command=True, subcommand_metavar="")
 @click.option("--scale", "scales", multiple=True, default=["S"], show_default=True, help="S, M, L or a number.")
 @click.option("--scenario", "names", multiple=True, help="One of them only; may be given several times.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often; above M once.")
@@ -71,14 +77,12 @@ def bench(
     _check_names(names)
     if stored is not None and not names:
         names = tuple(_titles())  # all that has a ratio: not the latency
-    with _home(home) as folder, only_one(folder / "bench.lock", "totesys bench"):
+    with _home(home) as folder, only_one(folder / "bench.lock", "the bench"):
         measured = _measured(folder, wanted, names, rounds, samples, peers)
     _print(measured)
     if json_file is not None:
         json_file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     if svg_file is not None:
-        from totesys_assets.bench.chart import svg
-
         svg_file.write_text(svg(measured, _titles()), encoding="utf-8")
     if stored is not None:
         _guard(measured, stored)
@@ -94,13 +98,11 @@ def _stored(guard: Path | None) -> dict[str, Any] | None:
         stored: dict[str, Any] = json.loads(guard.read_text(encoding="utf-8"))
         stored["figures"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PlatformError(f"{guard} is not a bench that totesys bench --json has written.") from error
+        raise PlatformError(f"{guard} is not a document that the bench has written with --json.") from error
     return stored
 
 
 def _scales(names: tuple[str, ...]) -> list[Scale]:
-    from totesys_assets.bench.ground import Scale
-
     try:
         return [Scale.named(name) for name in dict.fromkeys(names)]
     except ValueError:
@@ -108,8 +110,6 @@ def _scales(names: tuple[str, ...]) -> list[Scale]:
 
 
 def _check_names(names: tuple[str, ...]) -> None:
-    from totesys_assets.bench.scenarios import NAMES
-
     if unknown := [name for name in names if name not in NAMES]:
         raise click.UsageError(f"There is no scenario {unknown[0]}: choose from {', '.join(NAMES)}.")
 
@@ -133,14 +133,6 @@ def _home(given: Path | None) -> Iterator[Path]:
 def _measured(
     home: Path, scales: list[Scale], names: tuple[str, ...], rounds: int, samples: int, peers: Path | None
 ) -> dict[str, Any]:
-    from totesys_assets.bench import latency
-    from totesys_assets.bench.ground import SCALES
-    from totesys_assets.bench.ground import ground as prepared
-    from totesys_assets.bench.report import document, machine
-    from totesys_assets.bench.rivals import peers as found_in
-    from totesys_assets.bench.rounds import Rounds, Run
-    from totesys_assets.bench.scenarios import LATENCY, SCENARIOS
-
     say, where = reporter(err), machine()
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     runs: list[Run] = []
@@ -150,24 +142,22 @@ def _measured(
     orders: dict[str, int] = {}
     postgres = ""
     for scale in scales:
-        with prepared(home / scale.name, scale, say) as ground:
-            postgres, orders[scale.name] = ground.postgres(), ground.rows()["sales_order"]
-            turns = Rounds(ground, say, found_in(peers) if peers else (), runs, absent)
+        with ground(home / scale.name, scale, say) as prepared:
+            postgres, orders[scale.name] = prepared.postgres(), prepared.rows()["sales_order"]
+            turns = Rounds(prepared, say, tools(peers) if peers else (), runs, absent)
             try:
                 if scale.factor <= SCALES["M"]:
                     turns.measure(chosen, rounds)
                 else:
                     turns.measure([each for each in chosen if not each.is_long], 1)
                 if scale.factor <= 1 and (not names or LATENCY in names):
-                    latencies.append(latency.measure(ground, samples, say))
+                    latencies.append(latency.measure(prepared, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping
                 failed.append(f"Scale {scale.name}: {error}")
     return document(runs, latencies, absent, failed, where, orders, postgres)
 
 
 def _titles() -> dict[str, str]:
-    from totesys_assets.bench.scenarios import SCENARIOS
-
     return {scenario.name: scenario.title for scenario in SCENARIOS}
 
 
@@ -234,9 +224,9 @@ def _stages(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
 
 
 def _work(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
-    grid = _grid("seconds of threads", *NAMES)
+    grid = _grid("seconds of threads", *stages.NAMES)
     for each in ours:
-        grid.add_row(titles[each["scenario"]], *(f"{each['work'].get(name, 0.0):.2f}" for name in NAMES))
+        grid.add_row(titles[each["scenario"]], *(f"{each['work'].get(name, 0.0):.2f}" for name in stages.NAMES))
     return grid
 
 
@@ -249,8 +239,6 @@ def _grid(first: str, *heads: str) -> Grid:
 
 
 def _guard(measured: dict[str, Any], stored: dict[str, Any]) -> None:
-    from totesys_assets.bench.report import GUARD_TOLERANCE, worse
-
     complaints = worse(measured, stored)
     for complaint in complaints:
         out.print("[red]✗[/red] ", end="")

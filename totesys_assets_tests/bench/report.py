@@ -18,10 +18,10 @@ from typing import Any
 
 import psutil
 
-from totesys_assets.bench.latency import Latency
-from totesys_assets.bench.meter import memory_kind
-from totesys_assets.bench.rivals import CopyPipe
-from totesys_assets.bench.rounds import OURS, Run
+from totesys_assets_tests.bench.latency import Latency
+from totesys_assets_tests.bench.meter import memory_kind
+from totesys_assets_tests.bench.rivals import CopyPipe
+from totesys_assets_tests.bench.rounds import OURS, Run
 
 GUARD_TOLERANCE = 0.25
 YARDSTICK = CopyPipe().name

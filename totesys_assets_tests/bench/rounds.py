@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from totesys_assets.bench.ground import Ground
-from totesys_assets.bench.meter import Cost, Meter
-from totesys_assets.bench.rivals import CopyPipe, Rival, check
-from totesys_assets.bench.scenarios import FULL, Job, Scenario
 from totesys_assets.errors import PlatformError
+from totesys_assets_tests.bench.ground import Ground
+from totesys_assets_tests.bench.meter import Cost, Meter
+from totesys_assets_tests.bench.rivals import CopyPipe, Rival, check
+from totesys_assets_tests.bench.scenarios import FULL, Job, Scenario
 
 OURS = "totesys"
 # The yardstick is repeated before every scenario; one that takes longer than this, before the first of a round.

@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from totesys_assets.bench.ground import Ground
-from totesys_assets.bench.meter import descendants, memory_of_tree
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.simulator import Traffic
+from totesys_assets_tests.bench.ground import Ground
+from totesys_assets_tests.bench.meter import descendants, memory_of_tree
 
 START_SECONDS = 300
 ARRIVAL_SECONDS = 180
@@ -45,7 +45,7 @@ class Latency:
 
 def measure(ground: Ground, samples: int, report: Report) -> Latency:
     """Place ``samples`` orders, one after the other, and see each arrive. One before them is not counted."""
-    draw = random.Random(samples)  # noqa: S311 - draws pauses, guards nothing  # nosec B311
+    draw = random.Random(samples)
     seconds: list[float] = []
     with (
         _up(ground) as process,

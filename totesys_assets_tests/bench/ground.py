@@ -21,12 +21,12 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from totesys_assets.bench.meter import Program
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.local.home import DAGSTER, TOTESYS, WAREHOUSE, Databases, databases
 from totesys_assets.local.simulator import SALES
 from totesys_assets.settings import Settings
+from totesys_assets_tests.bench.meter import Program
 
 REAL_SIZE = 11_187  # sales orders of the real ToteSys
 SCALES = {"S": 1.0, "M": 1_000_000 / REAL_SIZE, "L": 10_000_000 / REAL_SIZE}

@@ -12,9 +12,9 @@ from typing import LiteralString
 
 import psycopg
 
-from totesys_assets.bench.ground import Ground
 from totesys_assets.days import DayRange
 from totesys_assets.local.simulator import Traffic
+from totesys_assets_tests.bench.ground import Ground
 
 MONTH_DAYS = 30
 ORDER_ROWS = 3  # an order, its transaction and its payment

@@ -1,1 +1,0 @@
-"""How fast it is: the scenarios of ``totesys bench``, each measured as the whole process that a user starts."""
