@@ -17,7 +17,6 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from totesys_assets.local import simulator
 from totesys_assets.local.simulator import CHANGES, DatabaseNotEmptyError, Traffic, create, office_hours
 
 UNTIL = datetime(2024, 11, 15, 14, 30)  # a Friday
@@ -712,8 +711,8 @@ def test_traffic_goes_on_after_its_connection_was_lost(live: str, traffic: Traff
 def test_a_server_that_stays_away_is_an_error(
     postgres_server: PostgresServer, live: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulator, "RECONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(simulator, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("totesys_assets.local.simulator.traffic.RECONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("totesys_assets.local.simulator.traffic.RETRY_SECONDS", 0.05)
     url = postgres_server.database()
     create(url, scale=0.01, until=UNTIL)
     with Traffic(url) as traffic:

@@ -1,7 +1,7 @@
 """The home: the folder in which the platform lives on one machine, and the embedded databases in it.
 
 Belongs here: which databases are embedded, filling the embedded ToteSys once, Dagster's folder. Does not belong here:
-how a server is run (postgres.py) and what ToteSys is filled with (simulator.py).
+how a server is run (postgres.py) and what ToteSys is filled with (simulator/).
 """
 
 from __future__ import annotations
