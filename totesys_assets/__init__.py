@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from totesys_assets.reader import read, read_arrow
 
 # delta-rs reads this when it is imported. By itself it keeps for seconds what it has freed, in eight places: 130 MB
-# more for a table of a million rows. Its thread would be in the way of forking (launch/worker.py).
+# more for a table of a million rows. Its thread would be in the way of forking (dagster_internals/run_worker.py).
 os.environ.setdefault("_RJEM_MALLOC_CONF", "background_thread:false,narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0")
 # Its warnings, of credentials that it did not find in one of many places, say nothing to a user; errors are raised.
 os.environ.setdefault("RUST_LOG", "off")

@@ -16,7 +16,7 @@ from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.launch.lanes import lanes_executor
+from totesys_assets.dagster_internals.executor import lanes_executor
 from totesys_assets.local.home import Databases, databases
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.notices import Notices

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dagster._core.storage.event_log.migration import ASSET_DATA_MIGRATIONS
 from psycopg.rows import dict_row
 
-from totesys_assets.dagster_storage import (
+from totesys_assets.dagster_internals.storage import (
     PooledEventLogStorage,
     PooledRunStorage,
     PooledScheduleStorage,
@@ -31,9 +31,9 @@ from totesys_assets_tests.harness.servers import HOSTILE, hostile_login
 
 YAML = """
 telemetry: {enabled: false}
-run_storage: {module: totesys_assets.dagster_storage, class: PooledRunStorage, config: CONFIG}
-event_log_storage: {module: totesys_assets.dagster_storage, class: PooledEventLogStorage, config: CONFIG}
-schedule_storage: {module: totesys_assets.dagster_storage, class: PooledScheduleStorage, config: CONFIG}
+run_storage: {module: totesys_assets.dagster_internals.storage, class: PooledRunStorage, config: CONFIG}
+event_log_storage: {module: totesys_assets.dagster_internals.storage, class: PooledEventLogStorage, config: CONFIG}
+schedule_storage: {module: totesys_assets.dagster_internals.storage, class: PooledScheduleStorage, config: CONFIG}
 """
 PLAIN = """
 telemetry: {enabled: false}

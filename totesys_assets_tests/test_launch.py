@@ -24,9 +24,9 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
 import totesys_assets
+from totesys_assets.dagster_internals import fork_server, run_launcher
+from totesys_assets.dagster_internals.run_launcher import WORKER_TAG, WarmRunLauncher
 from totesys_assets.errors import PlatformError
-from totesys_assets.launch import fork_server, launcher
-from totesys_assets.launch.launcher import WORKER_TAG, WarmRunLauncher
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 
@@ -241,7 +241,7 @@ def test_a_changed_file_or_a_reloaded_code_location_makes_a_new_server(monkeypat
         assert server("one") == first
         reloaded = server("two")
         assert reloaded != first
-        monkeypatch.setattr(launcher, "code_state", lambda: 17)
+        monkeypatch.setattr(run_launcher, "code_state", lambda: 17)
         assert server("two") not in (first, reloaded)
         wait_for(lambda: gone(first) and gone(reloaded), 30)
     finally:
@@ -267,7 +267,7 @@ def test_the_code_is_another_when_a_file_of_the_package_is(tmp_path: Path, monke
 
 def test_a_server_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import time; from totesys_assets.launch.fork_server import ForkServer; "
+        "import time; from totesys_assets.dagster_internals.fork_server import ForkServer; "
         "print(ForkServer().pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
@@ -280,7 +280,10 @@ def test_a_server_ends_with_the_process_that_started_it() -> None:
 def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
     logs = "compute_logs: {module: dagster_aws.s3.compute_log_manager, class: S3ComputeLogManager, config: {bucket: b}}"
     (tmp_path / "dagster.yaml").write_text(logs, encoding="utf-8")
-    code = "import sys; from totesys_assets.launch import worker; worker.warm_up(); print('boto3' in sys.modules)"
+    code = (
+        "import sys; from totesys_assets.dagster_internals import run_worker; run_worker.warm_up(); "
+        "print('boto3' in sys.modules)"
+    )
     env = {**os.environ, **fork_server._ONE_THREAD, "DAGSTER_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
@@ -289,7 +292,7 @@ def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
 def test_a_process_with_other_threads_refuses_to_fork() -> None:
     code = (
         "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start(); "
-        "from totesys_assets.launch import worker; worker.warm_up()"
+        "from totesys_assets.dagster_internals import run_worker; run_worker.warm_up()"
     )
     env = {**os.environ, **fork_server._ONE_THREAD}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)

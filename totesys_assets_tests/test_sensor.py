@@ -23,7 +23,6 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
 from totesys_assets.automation import sensors, watch
-from totesys_assets.automation.jobs import REFRESH_TAG
 from totesys_assets.automation.sensors import (
     back_off_seconds,
     changes_sensor,
@@ -31,6 +30,7 @@ from totesys_assets.automation.sensors import (
     first_audit_sensor,
     waiting_for,
 )
+from totesys_assets.names import REFRESH_TAG
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)

@@ -24,15 +24,15 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 
 from totesys_assets.automation.decide import Request, everything, partitioned, requests, unpartitioned
-from totesys_assets.automation.jobs import AUDIT, COMPACT, EVERYTHING
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.dagster_internals.run_launcher import MODULE, WORKER_TAG
+from totesys_assets.dagster_internals.tiered_launcher import HERE, MOST_DAYS, TASK, TieredRunLauncher, place_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.launch.launcher import MODULE, WORKER_TAG
-from totesys_assets.launch.tiered import HERE, MOST_DAYS, PLACE_TAG, TASK, TieredRunLauncher, place_of
 from totesys_assets.local.postgres import _free_port
+from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.test_launch import Daemon, wait_for
 
@@ -136,7 +136,11 @@ def tiered_instance(folder: Path, instance: dg.DagsterInstance, **settings: str)
     """Another instance on the same storage, configured as it is shipped but for the launcher, which is tiered."""
     text = (folder / "dagster.yaml").read_text(encoding="utf-8")
     config = yaml.safe_load(text)
-    launcher = {"module": "totesys_assets.launch.tiered", "class": "TieredRunLauncher", "config": SETTINGS | settings}
+    launcher = {
+        "module": "totesys_assets.dagster_internals.tiered_launcher",
+        "class": "TieredRunLauncher",
+        "config": SETTINGS | settings,
+    }
     tidy = {"wait_for_local_processes_on_shutdown": True}
     config |= {"run_launcher": launcher, "code_servers": tidy}
     (folder / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -20,23 +20,15 @@ from dagster._core.execution.context.metadata_logging import (
 from dagster._core.utils import make_new_run_id
 
 from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
+from totesys_assets.names import CHANGES_ONLY_TAG, DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
 from totesys_assets.resources.lake import Lake
 
 OWNERS = ["team:data-platform"]
-DEAD_LETTERS = "no_dead_letters"
-CHANGES_ONLY_TAG = "totesys/changes-only"
-SEEN_TAG = "totesys/seen"
-LOOKED_AT_TAG = "totesys/looked-at"
-ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
-ADOPT_LAKE_TAG = "totesys/adopt-lake"
-# A run of Dagster's has one range of partitions; what it covers besides is in this tag.
-OTHER_DAYS_TAG = "totesys/other-days"
 # What the lake adds to a source table, as users see it.
 _VERSION_COLUMNS = [
     dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete"),

@@ -10,11 +10,8 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.assets.describe import (
-    ACCEPT_DELETIONS_TAG,
-    DEAD_LETTERS,
     GROUPS,
     OWNERS,
-    SEEN_TAG,
     changes_only,
     ddl_reference,
     definition_metadata,
@@ -25,12 +22,11 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.automation.look import unknown_columns
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
-from totesys_assets.launch.lanes import LANE_TAG
+from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
 from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
@@ -39,8 +35,6 @@ from totesys_assets.settings import Settings
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
 PRIORITY = 30
-# Versions that a run added, by table.
-VERSIONS_TAG = "totesys/versions"
 
 
 def ingestion_assets(

@@ -22,10 +22,10 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import STAR, TOTESYS
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
+from totesys_assets.names import STAR, TOTESYS
 from totesys_assets.resources.lake import PROCESSED, Lake
 from totesys_assets.transform.build import build
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 import dagster as dg
 
 from totesys_assets.assets.describe import (
-    ADOPT_LAKE_TAG,
     GROUPS,
     OWNERS,
     changes_only,
@@ -24,11 +23,10 @@ from totesys_assets.assets.describe import (
     warehouse_lineage,
 )
 from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import STAR, WAREHOUSE
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
-from totesys_assets.launch.lanes import LANE_TAG
 from totesys_assets.load.merge import load
+from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, STAR, WAREHOUSE
 from totesys_assets.resources.lake import PROCESSED, Lake
 from totesys_assets.resources.warehouse import Warehouse
 

@@ -25,10 +25,10 @@ from totesys_assets.audit.findings import (
     Finding,
 )
 from totesys_assets.audit.observed import Observed
-from totesys_assets.automation.decide import TOTESYS, WAREHOUSE
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys

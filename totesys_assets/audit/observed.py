@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 from psycopg import sql
 
 from totesys_assets.audit.findings import Finding
-from totesys_assets.automation.decide import TOTESYS, stale_partitions
+from totesys_assets.automation.decide import stale_partitions
 from totesys_assets.automation.look import Look, mark_of_done
 from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
@@ -33,6 +33,7 @@ from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.load.origin import Origin, change_of
+from totesys_assets.names import TOTESYS
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted

@@ -11,11 +11,11 @@ from datetime import date
 from totesys_assets.audit.findings import OVERDUE, Finding, counted, some
 from totesys_assets.audit.observed import Observed
 from totesys_assets.audit.source_lake import lake_rows
-from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.fingerprint import origin, partition_sql
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.names import TOTESYS
 from totesys_assets.resources.digest import POSTGRES, row_number
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import INGESTION

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from totesys_assets.audit.findings import Finding, counted
-from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.names import TOTESYS
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.totesys import Snapshot
 

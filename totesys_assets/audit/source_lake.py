@@ -13,10 +13,10 @@ from deltalake import DeltaTable
 
 from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, day_sql, total
-from totesys_assets.automation.decide import TOTESYS
 from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.names import TOTESYS
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.lake import INGESTION, RECORDED, register

@@ -12,12 +12,12 @@ from typing import Any
 
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
-from totesys_assets.automation.decide import WAREHOUSE
 from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
 from totesys_assets.load.origin import comparable
+from totesys_assets.names import WAREHOUSE
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.transform.build import create_schemas, warehouse_rows

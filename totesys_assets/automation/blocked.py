@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from totesys_assets.automation.decide import STAR, TOTESYS, WAREHOUSE
 from totesys_assets.automation.look import Examined
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.catalogue.star import star_query
+from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
 
 CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED = "can_be_captured", "no_new_columns", "upstream_captured"
 CLAIMS = {

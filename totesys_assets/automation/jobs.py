@@ -7,11 +7,8 @@ import dagster as dg
 from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation.decide import partitioned, unpartitioned
 from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, REFRESH, REFRESH_TAG
 from totesys_assets.resources.lake import Lake
-
-# The tag that all refreshes carry: they run one after the other, and the sensor waits for them.
-REFRESH_TAG = {"totesys/refresh": "true"}
-REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
 
 
 def asset_jobs(catalogue: Catalogue) -> list[Any]:

@@ -18,9 +18,15 @@ from dagster._core.storage.dagster_run import RunRecord
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
-from totesys_assets.assets.describe import DEAD_LETTERS, LOOKED_AT_TAG
-from totesys_assets.automation.jobs import REFRESH_TAG
-from totesys_assets.automation.sensors import BACKFILL_TAG, CHANGES, LEFT_OUT_TAG, NOTHING_CHANGED
+from totesys_assets.names import (
+    BACKFILL_TAG,
+    CHANGES,
+    DEAD_LETTERS,
+    LEFT_OUT_TAG,
+    LOOKED_AT_TAG,
+    NOTHING_CHANGED,
+    REFRESH_TAG,
+)
 
 # Records looked through for the newest of its kind: more than there are from one minute to the next, for a tick of
 # ``changes`` that finds nothing takes nine seconds, and a refresh some.

@@ -2,9 +2,8 @@
 
 import dagster as dg
 
-from totesys_assets.assets.describe import OTHER_DAYS_TAG
-from totesys_assets.automation.jobs import AUDIT, EVERYTHING
 from totesys_assets.days import Days, DaySet, partition_range
+from totesys_assets.names import AUDIT, EVERYTHING, OTHER_DAYS_TAG
 from totesys_assets.settings import Settings
 
 

@@ -11,29 +11,35 @@ from itertools import takewhile
 
 import dagster as dg
 
-from totesys_assets.assets.describe import ADOPT_LAKE_TAG, CHANGES_ONLY_TAG, LOOKED_AT_TAG, SEEN_TAG, own_checks
+from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import TOTESYS, WAREHOUSE, Request
-from totesys_assets.automation.jobs import AUDIT, REFRESH, REFRESH_TAG
+from totesys_assets.automation.decide import Request
 from totesys_assets.automation.look import Examined, look
 from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
 from totesys_assets.days import Days, partition_range
 from totesys_assets.local.home import STOPPING_FILE, Databases
+from totesys_assets.names import (
+    ADOPT_LAKE_TAG,
+    AUDIT,
+    CHANGES,
+    CHANGES_ONLY_TAG,
+    DAYS_TAG,
+    LEFT_OUT_TAG,
+    LOOKED_AT_TAG,
+    NOTHING_CHANGED,
+    REFRESH,
+    REFRESH_TAG,
+    SEEN_TAG,
+    TABLES_TAG,
+    TOTESYS,
+    WAREHOUSE,
+)
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 
-CHANGES = "changes"
-# Why a tick requests nothing when all is up to date.
-NOTHING_CHANGED = "Nothing changed."
-# What a look could not examine, of the runs that it requested: their success says nothing of that.
-LEFT_OUT_TAG = "totesys/left-out"
-# Of a run about days that someone named: its success says nothing of the others.
-BACKFILL_TAG = "totesys/backfill"
-# What a refresh is about, for people: shown in the list of runs.
-TABLES_TAG, DAYS_TAG = "totesys/tables", "totesys/days"
 _SPANS_NAMED = 3
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
 # out, and the sensor ticks every 10 s.

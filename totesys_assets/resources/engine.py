@@ -28,7 +28,7 @@ CHUNK_ROWS = 500_000
 # Of DuckDB's buffers, of which a run has two or three; what does not fit is spilled to disk.
 _MEMORY_LIMIT = "256MB"
 # One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
-# runs side by side are steps (launch/lanes.py), and beside each of them delta-rs and the servers.
+# runs side by side are steps (dagster_internals/executor.py), and beside each of them delta-rs and the servers.
 _THREADS = 1
 _CONNECT_TIMEOUT_SECONDS = "10"
 # DuckDB asks a new session some things before there is a transaction to set anything in. Where the login has so short a

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from totesys_assets.dagster_storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
+from totesys_assets.dagster_internals.storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
 from totesys_assets_tests.conftest import PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
 

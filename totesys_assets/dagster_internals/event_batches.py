@@ -1,7 +1,7 @@
 """Dagster's events in batches: the rows that dagster-postgres stores, put into its tables with one statement for all.
 
 Belongs here: how a batch of events becomes rows. Does not belong here: which events are stored in batches, and when,
-which is dagster_storage.py.
+which is storage.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Dagster's run coordinator, ``run_coordinator`` in dagster.yaml: a queue that nobody waits in without reason.
 
 Belongs here: whether a run must wait at all. Does not belong here: how long it waits and for what, which is Dagster's
-queue, and how it is launched (launcher.py).
+queue, and how it is launched (run_launcher.py).
 """
 
 from __future__ import annotations

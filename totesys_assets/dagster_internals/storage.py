@@ -29,7 +29,7 @@ from dagster_postgres.utils import (
 )
 from sqlalchemy.engine import Connection, Engine
 
-from totesys_assets import event_batches
+from totesys_assets.dagster_internals import event_batches
 from totesys_assets.resources.session_settings import set_session
 
 POOL_SIZE = 5  # connections kept open per process; a run needs 2 at a time, the daemon's threads a few more
@@ -230,4 +230,5 @@ def _tables(engine: Engine) -> Iterator[set[str]]:
 
 
 def _lock(transaction: Connection) -> None:
+    # The number comes from this module's first name: a process of the version before waits for the same lock.
     transaction.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('totesys_assets.dagster_storage'))"))

@@ -1,7 +1,7 @@
 """Dagster's run launcher where there is Amazon ECS, ``run_launcher`` in dagster.yaml: each run goes where it is fast.
 
 Belongs here: which runs get an ECS task of their own, and who answers for a run afterwards. Does not belong here: how a
-run is forked (launcher.py), and how ECS is spoken to, which is dagster-aws.
+run is forked (run_launcher.py), and how ECS is spoken to, which is dagster-aws.
 
 A fork begins at once, in the daemon's container, and shares its memory with every other refresh. A task takes a minute
 to begin, and has memory and processors of its own.
@@ -20,18 +20,16 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLa
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from totesys_assets.assets.describe import CHANGES_ONLY_TAG, OTHER_DAYS_TAG
-from totesys_assets.automation.jobs import AUDIT, COMPACT, EVERYTHING
+from totesys_assets.dagster_internals.run_launcher import WarmRunLauncher, host_of
 from totesys_assets.days import DaySet
 from totesys_assets.errors import PlatformError
-from totesys_assets.launch.launcher import WarmRunLauncher, host_of
+from totesys_assets.names import AUDIT, CHANGES_ONLY_TAG, COMPACT, EVERYTHING, OTHER_DAYS_TAG, PLACE_TAG
 from totesys_assets.resources.engine import one_line
 
 if TYPE_CHECKING:  # boto3 takes a second to import, and most processes that open the instance launch nothing
     from dagster_aws.ecs import EcsRunLauncher
 
-# Where a run is to go, for who starts it; and where it went, for who asks later, in whatever process.
-PLACE_TAG = "totesys/place"
+# The values of the tag totesys/place.
 TASK, HERE = "task", "here"
 
 # What reads everything that there is, at night, when nobody waits for it.

@@ -1,7 +1,7 @@
 """The fork server from outside: starting it, handing it a run, noticing that it runs other code than there is.
 
-Belongs here: the process and the pipe to it. Does not belong here: what it does, which is worker.py, and which runs it
-gets, which is launcher.py.
+Belongs here: the process and the pipe to it. Does not belong here: what it does, which is run_worker.py, and which
+runs it gets, which is run_launcher.py.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import totesys_assets
-from totesys_assets.launch.worker import READY
+from totesys_assets.dagster_internals.run_worker import READY
 
 # As long as importing everything may take, on a machine that is busy starting.
 _WARM_SECONDS = 60
 # A fork takes milliseconds; more than this, and the machine is out of memory.
 _FORK_SECONDS = 15
-# The libraries' own switches for the threads that they start when they are imported; see worker.py.
+# The libraries' own switches for the threads that they start when they are imported; see run_worker.py.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
@@ -43,7 +43,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "totesys_assets.launch.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "totesys_assets.dagster_internals.run_worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **_ONE_THREAD},

@@ -15,8 +15,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from totesys_assets.automation.decide import TOTESYS, WAREHOUSE
-from totesys_assets.launch.lanes import Lanes
+from totesys_assets.dagster_internals.executor import Lanes
+from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import require_complete
 

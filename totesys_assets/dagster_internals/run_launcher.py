@@ -1,7 +1,7 @@
 """Dagster's run launcher for this project's runs, ``run_launcher`` in dagster.yaml.
 
 Belongs here: which runs a fork server gets, how they are ended and watched. Does not belong here: the fork server
-(fork_server.py), and when a run is launched (coordinator.py, and Dagster's queue).
+(fork_server.py), and when a run is launched (run_coordinator.py, and Dagster's queue).
 
 A run that Dagster's own launcher starts imports Dagster and the assets first: 2 s, on two cores that are at leisure.
 Here, too, every run has a process of its own, which ends with it, but as a copy of one that has imported all that. It
@@ -26,8 +26,8 @@ from dagster._core.storage.tags import GRPC_INFO_TAG, HIDDEN_TAG_PREFIX
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
+from totesys_assets.dagster_internals.fork_server import ForkServer, Lost, NotWarm, code_state
 from totesys_assets.errors import PlatformError
-from totesys_assets.launch.fork_server import ForkServer, Lost, NotWarm, code_state
 
 MODULE = "totesys_assets.definitions"
 # Where a run's process is: host, process id, and when it began, for ids are used again.

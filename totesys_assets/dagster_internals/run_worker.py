@@ -1,4 +1,6 @@
-"""The program of the fork server, and of the runs that it becomes: ``python -m totesys_assets.launch.worker FD``.
+"""The program of the fork server, and of the runs that it becomes.
+
+Started as ``python -m totesys_assets.dagster_internals.run_worker FD``.
 
 Belongs here: importing what a run needs, forking, executing a run as ``dagster api execute_run`` does, and telling of
 one that crashed. Does not belong here: who starts the server and hands it runs, which is fork_server.py.

@@ -37,14 +37,13 @@ from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._utils.interrupts import check_captured_interrupt
 
-from totesys_assets.automation.decide import TOTESYS, WAREHOUSE
+from totesys_assets.names import LANE_TAG, TOTESYS, WAREHOUSE
 from totesys_assets.resources import engine
 
 # Steps under way at once. Two keep two cores busy, for DuckDB, delta-rs and the servers work beside each of them; every
 # other one takes memory of its own.
 STEPS = 2
 # Steps of a lane under way at once, by the tag of their op. A lane goes by priority: a step waits for those before it.
-LANE_TAG = "totesys/lane"
 # All captures share one snapshot, which is one connection.
 WIDTHS = {TOTESYS: 1, WAREHOUSE: STEPS}
 _POLL_SECONDS = 0.2

@@ -1,1 +1,0 @@
-"""Starting runs quickly: a process that has imported everything already becomes, by fork, one run after the other."""

@@ -1,0 +1,46 @@
+"""Names that more than one room uses: groups of assets, jobs, a sensor, a check, and the tags of runs and steps.
+
+Belongs here: the strings, and who reads them. Does not belong here: names of tables and columns, which are in the
+catalogue. This module imports nothing, so that every room may import it.
+"""
+
+# The three groups of assets, as the first part of their keys.
+TOTESYS, STAR, WAREHOUSE = "totesys", "star", "warehouse"
+
+REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
+# The sensor that requests refreshes, and why a tick of it requests none when all is up to date.
+CHANGES = "changes"
+NOTHING_CHANGED = "Nothing changed."
+# The check that no row of a captured table is in the dead letters.
+DEAD_LETTERS = "no_dead_letters"
+
+# All refreshes have this tag: they run one after the other, and the sensor waits for them.
+REFRESH_TAG = {"totesys/refresh": "true"}
+# Tags of a refresh; automation/decide.py says what they tell.
+CHANGES_ONLY_TAG = "totesys/changes-only"
+SEEN_TAG = "totesys/seen"
+LOOKED_AT_TAG = "totesys/looked-at"
+ACCEPT_DELETIONS_TAG = "totesys/accept-deletions"
+ADOPT_LAKE_TAG = "totesys/adopt-lake"
+# A run of Dagster's has one range of partitions. This tag names the other days that the run covers.
+OTHER_DAYS_TAG = "totesys/other-days"
+# Tables the look skipped. A successful run with this tag does not make them up to date.
+LEFT_OUT_TAG = "totesys/left-out"
+# Somebody named the days of this run. Its success does not make other days up to date.
+BACKFILL_TAG = "totesys/backfill"
+# What a refresh is about, and how many versions it added, table by table: for people who look at the list of runs.
+TABLES_TAG, DAYS_TAG, VERSIONS_TAG = "totesys/tables", "totesys/days", "totesys/versions"
+# Where a run is to be executed, for who starts it; and where it went, for who asks later, in whatever process.
+PLACE_TAG = "totesys/place"
+# A tag of steps: no more of one lane are under way at once than the executor allows.
+LANE_TAG = "totesys/lane"
+
+# Dagster's own tags, as literals: their constants are in private modules. The strings are kept in databases and
+# documented, so they outlive those modules; a test compares them with the constants.
+RANGE_START_TAG, RANGE_END_TAG = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+PRIORITY_TAG = "dagster/priority"
+SENSOR_NAME_TAG = "dagster/sensor_name"
+WILL_RETRY_TAG = "dagster/will_retry"
+# Tags with this prefix are not shown. The second is on runs that a code server's process executes.
+HIDDEN_TAG_PREFIX = ".dagster/"
+GRPC_INFO_TAG = ".dagster/grpc_info"
