@@ -1,71 +1,38 @@
-"""The chart: a bench's document as an SVG of horizontal bars, one section per scale.
+"""The chart: a bench's document as horizontal bars, one section per scale, drawn by matplotlib.
 
-Belongs here: drawing. Does not belong here: any figure that is not in the document.
+Belongs here: which bars there are, and drawing them. Does not belong here: any figure that is not in the document.
+matplotlib is in the environment of the peers only, whose Python runs this file as a program: the document and the
+scenarios' titles come in as JSON, the SVG goes out.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-WIDTH = 860
-LEFT, BARS, TOP, ROW, GAP = 220, 270, 34, 22, 26
-# Readable on a light page and on a dark one: the picture brings its own background, and follows the reader's choice.
-STYLE = """
-.back { fill: #ffffff; } text { fill: #1f2328; font: 13px system-ui, sans-serif; }
-.head { font-weight: 600; } .note { fill: #59636e; font-size: 12px; }
-.totesys { fill: #0969da; } .copy { fill: #8c959f; } .dlt { fill: #bc4c00; } .sling { fill: #1a7f37; }
-@media (prefers-color-scheme: dark) {
-  .back { fill: #0d1117; } text { fill: #e6edf3; } .note { fill: #9198a1; }
-  .totesys { fill: #4493f8; } .copy { fill: #6e7681; } .dlt { fill: #db6d28; } .sling { fill: #3fb950; }
-}
-"""
 LABELS = {"copy": "COPY through a pipe"}
+COLOURS = {"totesys": "#0969da", "copy": "#8c959f", "dlt": "#bc4c00", "sling": "#1a7f37"}
+TEXT = "#818b98"  # readable on a light page and on a dark one: the picture has no background of its own
+ROW_INCHES, WIDTH_INCHES = 0.25, 8.6
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A line of the chart."""
 
     label: str
-    kind: str
+    tool: str
     seconds: float
     remark: str
 
 
-def svg(bench: dict[str, Any], titles: dict[str, str]) -> str:
-    """Draw the document; ``titles`` are the names of the scenarios for readers."""
-    parts: list[str] = []
-    y = TOP
-    for scale, orders in bench["sales_orders"].items():
-        bars = list(_bars(bench, scale, titles))
-        if not bars:
-            continue
-        parts.append(_text(20, y, f"Scale {scale}: {orders:,} sales orders", "head"))
-        longest = max(bar.seconds for bar in bars)
-        for bar in bars:
-            y += ROW
-            parts += _drawn(bar, y, BARS * bar.seconds / longest)
-        y += ROW + GAP
-    parts.append(_text(20, y - GAP // 2, _footnote(bench), "note"))
-    body = "\n".join(parts)
-    height = y + 4
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img">\n<title>How long each scenario took</title>\n<style>{STYLE}</style>\n'
-        f'<rect class="back" width="{WIDTH}" height="{height}" rx="6"/>\n{body}\n</svg>\n'
-    )
-
-
-def _bars(bench: dict[str, Any], scale: str, titles: dict[str, str]) -> Iterator[Bar]:
-    """Ours in every scenario; beside the first of them whatever it is compared with."""
+def bars(bench: dict[str, Any], scale: str, titles: dict[str, str]) -> Iterator[Bar]:
+    """What the first scenario is compared with, then every scenario of ours, and the latency."""
     found = [each for each in bench["figures"] if each["scale"] == scale]
-    first = found[0]["scenario"] if found else ""
-    for each in sorted(found, key=lambda each: each["tool"] != "totesys"):
-        if each["scenario"] == first and each["tool"] != "totesys":
-            yield Bar(LABELS.get(each["tool"], each["tool"]), each["tool"], each["seconds"], _remark(each))
+    others = [each for each in found if each["tool"] != "totesys" and each["scenario"] == found[0]["scenario"]]
+    for each in others:
+        yield Bar(LABELS.get(each["tool"], each["tool"]), each["tool"], each["seconds"], _remark(each))
     for each in found:
         if each["tool"] == "totesys":
             yield Bar(titles[each["scenario"]], "totesys", each["seconds"], _remark(each))
@@ -73,6 +40,32 @@ def _bars(bench: dict[str, Any], scale: str, titles: dict[str, str]) -> Iterator
         if each["scale"] == scale:
             remark = f"median; 95 % within {_short(each['p95'])} s"
             yield Bar("commit to warehouse, live", "totesys", each["p50"], remark)
+
+
+def draw(bench: dict[str, Any], titles: dict[str, str], into: IO[bytes]) -> None:
+    """Write the chart of the document as SVG; ``titles`` are the names of the scenarios for readers."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    sections = {scale: found for scale in bench["sales_orders"] if (found := list(bars(bench, scale, titles)))}
+    rows = [len(section) + 2 for section in sections.values()]
+    figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * (sum(rows) + 1)), layout="constrained")
+    grid = figure.subplots(len(rows), squeeze=False, gridspec_kw={"height_ratios": rows})
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.family": "sans-serif"}):
+        for (scale, section), (axes,) in zip(sections.items(), grid, strict=True):
+            drawn = axes.barh(range(len(section)), [bar.seconds for bar in section], height=0.7)
+            for bar, patch in zip(section, drawn, strict=True):
+                patch.set(color=COLOURS[bar.tool], gid=bar.tool)
+            labels = [f"{_short(bar.seconds)} s" + (f" · {bar.remark}" if bar.remark else "") for bar in section]
+            axes.bar_label(drawn, labels, padding=6, color=TEXT)
+            axes.set_yticks(range(len(section)), [bar.label for bar in section])
+            axes.set_title(f"Scale {scale}: {bench['sales_orders'][scale]:,} sales orders", loc="left", color=TEXT)
+            axes.set(xlim=(0, 2 * max(bar.seconds for bar in section)), xticks=[])
+            axes.invert_yaxis()
+            axes.tick_params(length=0, labelcolor=TEXT)
+            axes.spines[:].set_visible(False)
+        figure.supxlabel(_footnote(bench), color=TEXT, fontsize="small")
+        figure.savefig(into, format="svg", transparent=True, metadata={"Date": None})
 
 
 def _remark(each: dict[str, Any]) -> str:
@@ -83,17 +76,6 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _drawn(bar: Bar, y: int, width: float) -> Iterator[str]:
-    yield _text(LEFT - 10, y, bar.label, "", anchor="end")
-    yield f'<rect class="{bar.kind}" x="{LEFT}" y="{y - 12}" width="{max(width, 1):.1f}" height="15" rx="2"/>'
-    remark = f" · {bar.remark}" if bar.remark else ""
-    yield _text(round(LEFT + width) + 8, y, f"{_short(bar.seconds)} s{remark}", "")
-
-
-def _text(x: int, y: int, text: str, kind: str, *, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _footnote(bench: dict[str, Any]) -> str:
     machine = bench["machine"]
     rounds = max((each["rounds"] for each in bench["figures"]), default=0)
@@ -101,3 +83,8 @@ def _footnote(bench: dict[str, Any]) -> str:
         f"Whole processes, median of {rounds} at most. {machine['cores']} cores, {machine['cpu']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GB; {bench['date'][:10]}"
     )
+
+
+if __name__ == "__main__":
+    measured, names = json.load(sys.stdin)
+    draw(measured, names, sys.stdout.buffer)

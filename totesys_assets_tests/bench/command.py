@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,8 +24,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
-from totesys_assets_tests.bench import latency
-from totesys_assets_tests.bench.chart import svg
+from totesys_assets_tests.bench import chart, latency
 from totesys_assets_tests.bench.ground import SCALES, Scale, ground
 from totesys_assets_tests.bench.report import GUARD_TOLERANCE, document, machine, worse
 from totesys_assets_tests.bench.rivals import peers as tools
@@ -43,9 +43,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often; above M once.")
 @click.option("--samples", type=click.IntRange(min=1), default=20, show_default=True, help="Orders for the latency.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything that was measured into this file.")
-@click.option("--svg", "svg_file", type=_FILE, help="Draw a chart into this file.")
+@click.option("--svg", "svg_file", type=_FILE, help="Draw a chart into this file; needs --peers.")
 @click.option(
-    "--peers", type=click.Path(file_okay=False, exists=True, path_type=Path), help="Environment of dlt, sling."
+    "--peers",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Environment of dlt, sling and matplotlib.",
 )
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Keep data there, and use them again.")
 @click.option("--guard", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="Compare with this bench.")
@@ -72,6 +74,8 @@ def bench(
     for file in (json_file, svg_file):
         if file is not None and not file.absolute().parent.is_dir():
             raise click.UsageError(f"There is no folder {file.parent} to write {file.name} into.")
+    if svg_file is not None and peers is None:
+        raise click.UsageError("--svg needs --peers: matplotlib, which draws the chart, is in that environment.")
     stored = _stored(guard)
     wanted = _scales(scales)
     _check_names(names)
@@ -82,8 +86,9 @@ def bench(
     _print(measured)
     if json_file is not None:
         json_file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    if svg_file is not None:
-        svg_file.write_text(svg(measured, _titles()), encoding="utf-8")
+    if svg_file is not None and peers is not None:
+        drawn = _drawn(measured, peers)
+        svg_file.write_text(drawn, encoding="utf-8")
     if stored is not None:
         _guard(measured, stored)
     if measured["failed"]:
@@ -155,6 +160,15 @@ def _measured(
             except PlatformError as error:  # what was measured until then is worth keeping
                 failed.append(f"Scale {scale.name}: {error}")
     return document(runs, latencies, absent, failed, where, orders, postgres)
+
+
+def _drawn(measured: dict[str, Any], peers: Path) -> str:
+    """The chart as SVG, drawn by the Python of the peers' environment, which has matplotlib."""
+    program = [str(peers.absolute() / "bin" / "python"), chart.__file__]
+    done = subprocess.run(program, input=json.dumps([measured, _titles()]), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PlatformError(f"The chart was not drawn: {done.stderr[-500:]}")
+    return done.stdout
 
 
 def _titles() -> dict[str, str]:
