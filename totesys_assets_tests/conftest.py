@@ -75,11 +75,17 @@ class PostgresServer:
             )
         return self._server.url(name)
 
-    def template(self, name: str, source: str) -> str:
-        """URL of a new copy of database ``source``."""
+    def template(self, name: str, source: str, *, oid: int | None = None) -> str:
+        """URL of a new copy of database ``source``, with the id ``oid`` if one is given."""
         with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+            number = "" if oid is None else f" OID {oid}"
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"{number}')
         return self._server.url(name)
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
@@ -187,11 +193,57 @@ class Platform:
         return outcomes
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """A platform over TRADE after its first refresh, to be copied: names of its databases, and its home.
+
+    A source is told from others by the id of its database. So there is one copy at a time, and each has the same id.
+    """
+
+    server: PostgresServer
+    source: str
+    warehouse: str
+    home: Path
+
+    @contextmanager
+    def copy(self, folder: Path) -> Iterator[Platform]:
+        """A copy of it; Dagster's instance is a new one, and knows of no run."""
+        shutil.copytree(self.home, folder / "home")
+        source = self.server.template(_REFRESHED, self.source, oid=_REFRESHED_OID)
+        try:
+            warehouse = self.server.template(f"warehouse_{os.urandom(4).hex()}", self.warehouse)
+            with make_platform(source, warehouse, folder) as made:
+                yield made
+        finally:
+            self.server.drop(_REFRESHED)
+
+
+_REFRESHED, _REFRESHED_OID = "refreshed", 987_654
+
+
+@pytest.fixture(scope="session")
+def first_refresh(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Refreshed:
+    """A first refresh, made once."""
+    source = postgres_server.template(_REFRESHED, trade_template, oid=_REFRESHED_OID)
+    folder, warehouse = scratch / "first_refresh", "first_refresh_warehouse"
+    folder.mkdir()
+    with make_platform(source, postgres_server.database(warehouse), folder) as made:
+        made.refresh()
+    postgres_server.template("first_refresh", _REFRESHED)
+    postgres_server.drop(_REFRESHED)
+    return Refreshed(postgres_server, "first_refresh", warehouse, folder / "home")
+
+
 @pytest.fixture
-def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
-    """A platform over a copy of TRADE; nothing refreshed yet."""
-    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
-    with make_platform(source, postgres_server.database(), tmp_path) as made:
+def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platform]:
+    """A platform over a copy of TRADE; nothing refreshed yet, unless the test is marked as ``refreshed``."""
+    if request.node.get_closest_marker("refreshed") is not None:
+        with request.getfixturevalue("first_refresh").copy(tmp_path) as made:
+            yield made
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    source = server.template(f"totesys_{os.urandom(4).hex()}", request.getfixturevalue("trade_template"))
+    with make_platform(source, server.database(), tmp_path) as made:
         yield made
 
 

@@ -68,8 +68,8 @@ def forge_ledger(platform: Platform, name: str) -> None:
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 
 
+@pytest.mark.refreshed
 def test_after_a_refresh_everything_is_equal_and_nothing_is_pending(platform: Platform) -> None:
-    platform.refresh()
     found = look_back(platform)
     assert {(each.asset, each.check) for each in found} == {*checks(catalogue()), *rules.checks()}
     assert differing(found) == {}
@@ -80,8 +80,8 @@ def test_after_a_refresh_everything_is_equal_and_nothing_is_pending(platform: Pl
     assert details["warehouse/fact_payment", ROWS] == "2 rows in ToteSys, 2 current in the warehouse"
 
 
+@pytest.mark.refreshed
 def test_after_updates_deletions_and_moves_everything_is_equal(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("UPDATE sales_order SET units_sold = 2000")
     platform.sql("UPDATE payment SET paid = true, last_updated = '2024-08-23 07:55' WHERE payment_id = 2")
     platform.sql("UPDATE address SET district = '', city = 'Ünïcode 🧵' WHERE address_id = 2")
@@ -92,8 +92,8 @@ def test_after_updates_deletions_and_moves_everything_is_equal(platform: Platfor
     assert {key for key, each in differing(look_back(platform)).items() if not each.warning} == set()
 
 
+@pytest.mark.refreshed
 def test_what_waits_for_a_refresh_is_pending_and_no_difference(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("UPDATE sales_order SET units_sold = 2000, unit_price = 3")
     found = look_back(platform)
     assert [key for key in differing(found) if key[1] in (CONTENT, ROWS, RECORDS, MONEY)] == []
@@ -106,8 +106,8 @@ def test_what_waits_for_a_refresh_is_pending_and_no_difference(platform: Platfor
     assert pending["totesys/payment", CONTENT] == 0
 
 
+@pytest.mark.refreshed
 def test_rows_with_one_key_are_said_to_be_that(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE sales_order DROP CONSTRAINT sales_order_pkey CASCADE")
     platform.sql("INSERT INTO sales_order SELECT * FROM sales_order WHERE sales_order_id = 1")
     platform.refresh()
@@ -116,8 +116,8 @@ def test_rows_with_one_key_are_said_to_be_that(platform: Platform) -> None:
     assert ("warehouse/fact_sales_order", ROWS) in found
 
 
+@pytest.mark.refreshed
 def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_mended(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("UPDATE sales_order SET units_sold = 2000")
     forge_ledger(platform, "sales_order")
     assert not any("totesys/sales_order" in request.assets for request in platform.look().requests)
@@ -134,6 +134,7 @@ def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_
     assert platform.look().requests == []
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize(
     ("damage", "asset", "check", "finding"),
     [
@@ -177,13 +178,12 @@ def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_
 def test_whatever_the_warehouse_does_not_hold_as_it_should_is_named(
     platform: Platform, damage: str, asset: str, check: str, finding: str
 ) -> None:
-    platform.refresh()
     in_warehouse(platform, damage)
     assert finding in differing(look_back(platform))[asset, check].detail
 
 
+@pytest.mark.refreshed
 def test_versions_that_the_lake_has_lost_are_named(platform: Platform) -> None:
-    platform.refresh()
     before = platform.lake.open_existing(catalogue().source["sales_order"]).version()
     platform.sql("UPDATE sales_order SET units_sold = 2000")
     platform.refresh()
@@ -207,16 +207,16 @@ def test_a_dimension_row_among_the_dead_letters_leaves_its_facts_without_a_row(p
     assert "design_id 1 has no row" in differing(look_back(platform))["warehouse/fact_sales_order", REFERENCES].detail
 
 
+@pytest.mark.refreshed
 def test_a_table_that_drifted_fails_its_own_checks_and_no_others(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     lost = differing(look_back(platform))
     assert {asset for asset, _ in lost} == {"totesys/design", "warehouse/dim_design"}
     assert '"colour" (text) is new' in lost["totesys/design", CONTENT].detail
 
 
+@pytest.mark.refreshed
 def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_green(platform: Platform) -> None:
-    platform.refresh()
     empty = Lake(f"{platform.settings.lake_uri}_of_another_name")
     found = audit(platform.totesys, empty, platform.warehouse, platform.days, checks(catalogue()))
     compare_nothing = {REFERENCES, VIEWS}  # which ask one side only
@@ -226,16 +226,16 @@ def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_gr
     assert content.detail.startswith(f'nothing was compared: the lake at {empty.uri} holds no "payment"')
 
 
+@pytest.mark.refreshed
 def test_the_command_fails_where_there_is_no_lake(platform: Platform, tmp_path: Path) -> None:
-    platform.refresh()
     result = CliRunner().invoke(main, ["audit"], env={"LAKE_URI": str(tmp_path / "empty")})
     assert result.exit_code == 1
     assert "Not one row of ToteSys was compared with the lake" in result.stderr
     assert "equal in every column" not in result.stdout
 
 
+@pytest.mark.refreshed
 def test_a_lost_ledger_is_not_taken_for_agreement(platform: Platform) -> None:
-    platform.refresh()
     shutil.rmtree(platform.lake.location("ledger"))
     found = differing(look_back(platform))
     assert "notes nothing of" in found["totesys/payment", LEDGER].detail
@@ -257,23 +257,23 @@ def test_a_table_that_never_had_a_row_is_equal_and_its_first_row_waits(platform:
     assert found["warehouse/fact_purchase_order", ROWS].outcome == "pending"
 
 
+@pytest.mark.refreshed
 def test_views_that_disagree_are_named(platform: Platform) -> None:
-    platform.refresh()
     in_warehouse(platform, "CREATE OR REPLACE VIEW current_payment AS SELECT * FROM fact_payment WHERE payment_id > 1")
     finding = differing(look_back(platform))["warehouse/fact_payment", VIEWS]
     assert finding.detail == "payment_id 1 is not the same in history_payment and current_payment"
 
 
+@pytest.mark.refreshed
 def test_a_view_that_is_gone_fails_the_checks_that_ask_it_and_no_others(platform: Platform) -> None:
-    platform.refresh()
     in_warehouse(platform, "DROP VIEW current_payment")
     lost = differing(look_back(platform))
     assert set(lost) == {("warehouse/fact_payment", check) for check in (ROWS, MONEY, VIEWS)}
     assert "current_payment" in lost["warehouse/fact_payment", ROWS].detail
 
 
+@pytest.mark.refreshed
 def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Platform) -> None:
-    platform.refresh()
     platform.sql(
         "INSERT INTO design SELECT 7, created_at, design_name, file_location, file_name, last_updated FROM design "
         "WHERE design_id = 1"
@@ -291,8 +291,8 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
     assert differing(look_back(platform)) == {}
 
 
+@pytest.mark.refreshed
 def test_a_row_that_was_deleted_and_came_back_as_it_was_is_warned_of_for_ever(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("CREATE TABLE kept AS SELECT * FROM payment")
     platform.sql("DELETE FROM payment")
     platform.refresh()
@@ -316,8 +316,8 @@ def commit_to(platform: Platform, table: str, changed: str) -> None:
     write_deltalake(held, rows.cast(held.to_pyarrow_table().schema), mode="append")
 
 
+@pytest.mark.refreshed
 def test_a_version_that_does_not_follow_from_the_one_before_it_is_named(platform: Platform) -> None:
-    platform.refresh()
     commit_to(platform, "payment", "_recorded_at + INTERVAL 1 MICROSECOND AS _recorded_at")
     finding = differing(look_back(platform))["totesys/payment", HISTORY]
     assert finding.outcome == "different"
@@ -343,18 +343,18 @@ def test_versions_that_are_dated_by_another_clock_are_warned_of(
     assert said in finding.detail
 
 
+@pytest.mark.refreshed
 def test_a_row_that_moves_to_another_day_and_back_is_no_false_deletion(platform: Platform) -> None:
-    platform.refresh()
     for day in ("2024-08-22", "2024-08-20"):
         platform.sql("UPDATE sales_order SET created_at = %s::date + created_at::time", [day])
         platform.refresh()
     assert differing(look_back(platform)) == {}
 
 
+@pytest.mark.refreshed
 def test_a_login_that_may_not_stand_idle_audits_all_the_same(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform.refresh()
     in_warehouse(platform, "ALTER ROLE CURRENT_USER SET idle_in_transaction_session_timeout = '200ms'")
     try:
         examine = rules.examine
@@ -369,8 +369,8 @@ def test_a_login_that_may_not_stand_idle_audits_all_the_same(
         in_warehouse(platform, "ALTER ROLE CURRENT_USER RESET idle_in_transaction_session_timeout")
 
 
+@pytest.mark.refreshed
 def test_a_warehouse_that_breaks_off_ends_the_audit_in_a_sentence(platform: Platform) -> None:
-    platform.refresh()
 
     def end(_: object, __: object) -> Finding:
         in_warehouse(
@@ -391,8 +391,8 @@ def test_before_the_first_refresh_there_is_nothing_to_audit(platform: Platform) 
         look_back(platform)
 
 
+@pytest.mark.refreshed
 def test_an_audit_beside_traffic_and_refreshes_raises_no_false_alarm(platform: Platform) -> None:
-    platform.refresh()
 
     def trade() -> None:
         for number in range(2, 5):
@@ -474,8 +474,8 @@ def test_the_nightly_audit_is_recorded_by_dagster_and_a_refresh_does_not_wait_fo
     }
 
 
+@pytest.mark.refreshed
 def test_the_command_prints_what_differs_and_fails_only_then(platform: Platform) -> None:
-    platform.refresh()
     equal = CliRunner().invoke(main, ["audit"])
     assert (equal.exit_code, f"All {len(ALL)} checks pass." in equal.output) == (0, True)
     platform.sql("UPDATE payment SET payment_amount = -1 WHERE payment_id = 1")

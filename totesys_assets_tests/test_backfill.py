@@ -142,9 +142,9 @@ def test_dagsters_own_commands_bring_the_range_in(
     assert counts(platform) == [(1, 1)]
 
 
+@pytest.mark.refreshed
 def test_a_run_of_the_nightly_job_compares_content_that_no_fingerprint_shows(platform: Platform) -> None:
     """The ledger says that all is well, but a row of the lake is not the source's: only content can tell."""
-    platform.refresh()
     assert platform.look().requests == []
     platform.sql("UPDATE sales_order SET units_sold = 777")
     forge_ledger(platform)

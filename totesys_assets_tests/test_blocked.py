@@ -38,6 +38,7 @@ def number_of_evaluations(instance: dg.DagsterInstance) -> int:
     return sum(map(len, histories))
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize(
     ("block", "mend", "reason"),
     [
@@ -57,7 +58,6 @@ def number_of_evaluations(instance: dg.DagsterInstance) -> int:
 def test_a_blocked_table_is_seen_on_its_asset_and_on_what_waits_for_it_until_it_is_over(
     platform: Platform, block: str, mend: str, reason: str
 ) -> None:
-    platform.refresh()
     tick(platform)
     assert failed(platform.instance) == {}
     platform.sql(block)
@@ -89,8 +89,8 @@ def test_a_source_of_which_nothing_can_be_captured_turns_all_of_it_red(platform:
     assert len(failed(platform.instance)) == 11 + 22
 
 
+@pytest.mark.refreshed
 def test_a_table_that_another_session_stands_in_the_way_of_names_that_session(platform: Platform) -> None:
-    platform.refresh()
     with psycopg.connect(platform.totesys_url, application_name="a migration") as other:
         other.execute("LOCK TABLE design IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(dg.Failure, match="a migration"):
@@ -100,8 +100,8 @@ def test_a_table_that_another_session_stands_in_the_way_of_names_that_session(pl
     assert failed(platform.instance) == {}
 
 
+@pytest.mark.refreshed
 def test_a_new_column_is_a_warning_on_its_table_as_long_as_it_is_there(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE design ADD COLUMN colour text")
     tick(platform)
     ((key, text),) = failed(platform.instance).items()
@@ -123,10 +123,10 @@ def test_a_table_that_goes_on_without_a_column_has_a_warning_that_names_it() -> 
     assert '"colour", "size"' in (warning.description or "")
 
 
+@pytest.mark.refreshed
 def test_what_is_brought_up_to_date_beside_a_blocked_table_says_so_with_its_newest_materialisation(
     platform: Platform,
 ) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE sales_order RENAME COLUMN units_sold TO units")
     with pytest.raises(dg.Failure):
         tick(platform)

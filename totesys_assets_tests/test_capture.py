@@ -356,9 +356,9 @@ def test_the_same_snapshot_captured_twice_adds_nothing(platform: Platform) -> No
         assert capture_from(snapshot, platform).versions == 0
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize("noted", [False, True], ids=["at once", "after another day was captured"])
 def test_rows_that_went_while_the_ledger_was_lost_are_asked_for(platform: Platform, noted: bool) -> None:
-    platform.refresh()
     add_orders(platform, 1, day=ORDER_DAY - timedelta(days=1))
     platform.refresh()
     platform.sql("DELETE FROM sales_order WHERE sales_order_id = 2; TRUNCATE payment")

@@ -310,8 +310,8 @@ def test_a_refresh_that_does_not_see_to_everything_makes_nothing_up_to_date(plat
     assert document["up_to_date_at"] <= before
 
 
+@pytest.mark.refreshed
 def test_a_column_that_is_left_out_is_told_by_the_refresh_too(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE design ADD note text")
     platform.sql("UPDATE design SET note = 'x'")
     code, text = invoke("refresh")

@@ -49,8 +49,8 @@ def test_a_refresh_notes_how_far_its_tables_are_complete_and_a_backfill_does_not
     assert platform.look().stale["totesys/purchase_order"] == {"2024-08-19"}
 
 
+@pytest.mark.refreshed
 def test_a_first_day_moved_later_is_refused_before_anything_is_written(platform: Platform) -> None:
-    platform.refresh()
     before = platform.files()
     later = DayRange(date(2024, 8, 21), platform.days.last)
     sentence = "TOTESYS_FIRST_DAY is 2024-08-21, but .* was captured from 2024-08-20 on.* Set it to 2024-08-20 or an"

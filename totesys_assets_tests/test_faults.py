@@ -115,8 +115,8 @@ def test_a_backfill_beside_a_refresh_disturbs_nothing(shop: Shop) -> None:
     assert all("refresh again" in failure for each in both for failure in each.failures())
 
 
+@pytest.mark.refreshed
 def test_refreshes_of_a_slow_store_while_totesys_goes_on_lose_nothing(platform: Platform) -> None:
-    platform.refresh()
     slow = Before("totesys_assets.resources.lake:write_deltalake", partial(time.sleep, 0.5))
     both = [start(platform, slow) for _ in range(2)]
     for number in range(20):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.resources.lake import Lake
@@ -48,8 +50,8 @@ def test_another_server_has_generations_of_its_own(platform: Platform) -> None:
         assert settle(ledger, replace(at(snapshot, 90), server="another")).generation == 0
 
 
+@pytest.mark.refreshed
 def test_after_a_source_was_set_back_everything_is_compared_once(platform: Platform) -> None:
-    platform.refresh()
     assert platform.look().requests == []
     ledger = Ledger(platform.lake)
     with platform.totesys.snapshot() as snapshot:

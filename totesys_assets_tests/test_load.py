@@ -865,8 +865,8 @@ def guest(platform: Platform) -> Iterator[str]:
     warehouse_sql(platform, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+@pytest.mark.refreshed
 def test_a_table_or_view_that_was_dropped_is_made_and_filled_again(platform: Platform) -> None:
-    platform.refresh()
     held = platform.query("SELECT * FROM fact_payment"), platform.query("SELECT * FROM dim_design")
     current = platform.query("SELECT * FROM current_payment")
     mark = platform.warehouse.mark()

@@ -117,8 +117,8 @@ def test_whatever_happens_to_a_row_and_however_it_is_captured_the_lake_ends_as_t
     assert letters == {"1" for _ in dead}
 
 
+@pytest.mark.refreshed
 def test_an_order_without_a_day_that_gets_one_and_is_deleted_is_gone(platform: Platform) -> None:
-    platform.refresh()
     for deed in ("infinity", "later", "deleted"):
         platform.sql(DEEDS[deed])
         platform.refresh()
@@ -127,10 +127,10 @@ def test_an_order_without_a_day_that_gets_one_and_is_deleted_is_gone(platform: P
     assert platform.look().stale == {}
 
 
+@pytest.mark.refreshed
 def test_an_order_that_moves_to_an_earlier_day_is_there_once_if_that_day_was_backfilled_first(
     platform: Platform,
 ) -> None:
-    platform.refresh()
     platform.sql(DEEDS["earlier"])
     assert platform.run(Request(tuple(partitioned(catalogue())), one(EARLIER))).success
     assert platform.query("SELECT created_date FROM current_sales_order") == [(EARLIER,)]
@@ -139,10 +139,10 @@ def test_an_order_that_moves_to_an_earlier_day_is_there_once_if_that_day_was_bac
     assert list(in_lake(platform.lake)) == [EARLIER]
 
 
+@pytest.mark.refreshed
 def test_an_order_that_moves_a_month_is_loaded_in_one_transaction_and_both_its_days_are_materialised(
     platform: Platform,
 ) -> None:
-    platform.refresh()
     platform.sql(DEEDS["later"])
     (outcome,) = platform.refresh()
     assert outcome.request.days == DaySet((one(HOME), one(LATER)))
@@ -167,8 +167,8 @@ def test_an_order_that_moves_a_month_is_loaded_in_one_transaction_and_both_its_d
     assert platform.look().stale == {}
 
 
+@pytest.mark.refreshed
 def test_a_warehouse_made_anew_holds_the_versions_of_days_that_were_emptied(platform: Platform) -> None:
-    platform.refresh()
     platform.sql(DEEDS["deleted"])
     platform.refresh()
     assert platform.look().stale == {}
@@ -182,8 +182,8 @@ def test_a_warehouse_made_anew_holds_the_versions_of_days_that_were_emptied(plat
     assert platform.look().stale == {}
 
 
+@pytest.mark.refreshed
 def test_a_day_that_was_emptied_before_the_ledger_was_lost_is_still_known(platform: Platform) -> None:
-    platform.refresh()
     platform.sql(DEEDS["deleted"])
     platform.refresh()
     for path in platform.files():
@@ -213,10 +213,10 @@ def test_a_table_that_never_had_a_row_lies_in_the_lake_and_the_warehouse_is_repl
     assert platform.look().stale == {}
 
 
+@pytest.mark.refreshed
 def test_a_day_captured_by_a_refresh_that_was_killed_and_emptied_then_is_not_left_as_it_was(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform.refresh()
     platform.sql(DEEDS["later"])
     monkeypatch.setattr(Ledger, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):

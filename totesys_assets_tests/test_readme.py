@@ -56,8 +56,8 @@ def test_every_variable_that_is_read_is_in_the_readme() -> None:
     assert read <= set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
 
 
+@pytest.mark.refreshed
 def test_its_sql_and_python_run(platform: Platform) -> None:
-    platform.refresh()
     statements = [statement for block in blocks("sql") for statement in block.split(";") if statement.strip()]
     results = [platform.query(re.sub(r"--.*", "", statement)) for statement in statements]
     assert [len(rows) for rows in results] == [1, 0, 1, 1]

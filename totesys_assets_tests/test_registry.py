@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from click.testing import CliRunner
 
 from totesys_assets.capture.registry import CAPTURED, REFUSED, note, structures
@@ -19,8 +20,8 @@ def story(platform: Platform, table: str) -> list[tuple[int, str, list[str]]]:
     return [(each.version, each.status, each.changes(before[place])) for place, each in enumerate(found)]
 
 
+@pytest.mark.refreshed
 def test_every_table_is_noted_once_with_its_columns_and_types(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("UPDATE design SET design_name = 'Plastic'")
     platform.refresh()
     found = structures(platform.lake)
@@ -31,8 +32,8 @@ def test_every_table_is_noted_once_with_its_columns_and_types(platform: Platform
     assert design.columns == {column.name: column.type for column in catalogue().source["design"].columns}
 
 
+@pytest.mark.refreshed
 def test_a_drift_is_noted_as_refused_and_what_came_of_it_too(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     for _ in range(2):  # noted once, however often it is seen
         assert ['"colour" (text) is new' in str(problem) for problem in platform.look().problems] == [True]
@@ -49,15 +50,15 @@ def test_a_drift_is_noted_as_refused_and_what_came_of_it_too(platform: Platform)
     assert len(structures(platform.lake)) == len(catalogue().source) + 3
 
 
+@pytest.mark.refreshed
 def test_a_column_dropped_and_added_anew_is_compared_though_no_row_was_written(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("ALTER TABLE address DROP COLUMN phone, ADD COLUMN phone text NOT NULL DEFAULT '0000'")
     platform.refresh()
     assert platform.query("SELECT DISTINCT phone FROM dim_location") == [("0000",)]
 
 
+@pytest.mark.refreshed
 def test_a_label_renamed_is_seen_though_no_row_was_written(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("""ALTER TYPE "PaymentTypeName" RENAME VALUE 'SALES_RECEIPT' TO 'RECEIPT'""")
     platform.refresh()
     refused = CliRunner().invoke(main, ["dead-letters"])

@@ -67,8 +67,8 @@ def test_replayed_from_the_lake_alone_the_warehouse_is_the_same_down_to_its_reco
         assert rows(platform, "again", query) == platform.query(query), view
 
 
+@pytest.mark.refreshed
 def test_a_difference_between_two_schemas_is_told_by_table(platform: Platform) -> None:
-    platform.refresh()
     target = schema(platform, "again")
     restore(target, platform.lake)
     with psycopg.connect(platform.warehouse_url) as connection:
@@ -97,16 +97,16 @@ def test_as_of_a_moment_the_star_is_what_was_recorded_by_then(platform: Platform
     assert differing(platform.warehouse, schema(platform, "third")) == []
 
 
+@pytest.mark.refreshed
 def test_a_moment_before_the_first_record_is_refused_and_nothing_is_made(platform: Platform) -> None:
-    platform.refresh()
     target = schema(platform, "before")
     with pytest.raises(PlatformError, match=r"knows nothing of 2024-01-01 00:00:00 UTC: its first record is of 20"):
         restore(target, platform.lake, as_of=datetime(2024, 1, 1, tzinfo=UTC))
     assert target.relations() == []
 
 
+@pytest.mark.refreshed
 def test_a_schema_that_holds_something_is_left_alone(platform: Platform) -> None:
-    platform.refresh()
     before = platform.query("SELECT * FROM fact_sales_order")
     with pytest.raises(PlatformError, match=r'Schema "public" of the warehouse is not empty'):
         restore(platform.warehouse, platform.lake)

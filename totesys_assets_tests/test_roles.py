@@ -306,10 +306,10 @@ def test_a_refresh_takes_no_more_connections_than_the_limit_was_reckoned_with(
         assert 1 <= max(counts) <= 2
 
 
+@pytest.mark.refreshed
 def test_rows_hidden_from_the_source_reader_are_a_problem_and_not_deletions(
     platform: Platform, roles: Roles, tmp_path: Path
 ) -> None:
-    platform.refresh()
     roles.apply("source_reader.sql")
     platform.sql("ALTER TABLE sales_order ENABLE ROW LEVEL SECURITY")
     platform.sql("CREATE POLICY nothing ON sales_order USING (false)")
@@ -532,10 +532,10 @@ def test_a_loader_without_its_grants_is_told_which_file_to_run(roles: Roles) -> 
         Warehouse(roles["loader"]).mark()
 
 
+@pytest.mark.refreshed
 def test_what_one_login_has_made_so_far_becomes_the_owners_and_stays_as_it_is(
     platform: Platform, roles: Roles, tmp_path: Path
 ) -> None:
-    platform.refresh()
     before = platform.query("SELECT ctid::text, * FROM fact_payment ORDER BY 1")
     execute(roles.warehouse, "CREATE TABLE somebody_elses (id int)")
     roles.make()

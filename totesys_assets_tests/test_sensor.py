@@ -72,8 +72,8 @@ def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform:
     assert request.tags["dagster/asset_partition_range_end"] == "2024-08-21"
 
 
+@pytest.mark.refreshed
 def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platform) -> None:
-    platform.refresh()
     new_order(platform)
     (request,), _, _ = tick(platform)
     touched = {"sales_order", "transaction", "payment"}
@@ -90,8 +90,8 @@ def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platfor
     assert request.tags["totesys/days"] == today
 
 
+@pytest.mark.refreshed
 def test_a_refresh_tells_what_it_added_and_how_large_its_tables_are(platform: Platform) -> None:
-    platform.refresh()
     new_order(platform)
     (outcome,) = platform.refresh()
     run = platform.instance.get_run_by_id(outcome.run_id)
@@ -112,8 +112,8 @@ def test_a_refresh_tells_what_it_added_and_how_large_its_tables_are(platform: Pl
     assert "totesys/versions" not in run.tags
 
 
+@pytest.mark.refreshed
 def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: Platform) -> None:
-    platform.refresh()
     requests, skipped, cursor = tick(platform)
     assert (requests, skipped) == ([], "Nothing changed.")
     reads = "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_user_tables"
@@ -131,8 +131,8 @@ def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: 
     assert {path: path.stat().st_mtime for path in platform.files()} == lake
 
 
+@pytest.mark.refreshed
 def test_without_its_cursor_the_sensor_still_finds_that_there_is_nothing_to_do(platform: Platform) -> None:
-    platform.refresh()
     assert tick(platform, cursor=None)[0] == []
     assert tick(platform, cursor="nonsense")[0] == []
 
@@ -140,8 +140,8 @@ def test_without_its_cursor_the_sensor_still_finds_that_there_is_nothing_to_do(p
 DRIFT = "ALTER TABLE design RENAME COLUMN design_name TO name"
 
 
+@pytest.mark.refreshed
 def test_a_table_that_is_blocked_is_named_by_a_red_tick_and_then_does_not_stop_the_others(platform: Platform) -> None:
-    platform.refresh()
     platform.sql(DRIFT)
     platform.sql("UPDATE address SET phone = '1' WHERE address_id = 1")
     with pytest.raises(dg.Failure, match='"design_name" is missing'):
@@ -282,8 +282,8 @@ def probes_twice(platform: Platform, ended: threading.Event) -> bool:
     return len(seen) == 2
 
 
+@pytest.mark.refreshed
 def test_a_tick_waits_for_the_next_commit_and_asks_for_it_at_once(platform: Platform) -> None:
-    platform.refresh()
     asked, taken = waiting_tick(platform, 50, lambda: new_order(platform))
     assert "warehouse/fact_sales_order" in asked
     assert taken < 30
@@ -305,16 +305,16 @@ def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(
     assert len(asked) == 33
 
 
+@pytest.mark.refreshed
 def test_a_commit_that_leaves_nothing_to_do_does_not_end_the_wait(platform: Platform) -> None:
-    platform.refresh()
     platform.sql("CREATE TABLE other (id int)")
     asked, taken = waiting_tick(platform, 2, lambda: platform.sql("INSERT INTO other VALUES (1)"))
     assert asked == []
     assert taken > 2
 
 
+@pytest.mark.refreshed
 def test_what_goes_wrong_while_a_tick_waits_makes_it_fail(platform: Platform) -> None:
-    platform.refresh()
     with pytest.raises(dg.Failure, match='"design_name" is missing'):
         waiting_tick(platform, 50, lambda: platform.sql(DRIFT))
 

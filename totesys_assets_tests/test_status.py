@@ -38,10 +38,10 @@ def by_table(document: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
     return {each["table"]: each for each in document[part]}
 
 
+@pytest.mark.refreshed
 def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform.refresh()
     code, document = status()
     assert (code, document["down"], document["stale"]) == (0, {}, {})
     assert {each["behind_seconds"] for each in document["source"]} == {0}
