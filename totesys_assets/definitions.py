@@ -6,11 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.checks import audit_checks
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.warehouse import warehouse_assets
 from totesys_assets.automation.alerts import audit_alert, failure_alert, freshness_sensor
+from totesys_assets.automation.audit_checks import audit_checks
 from totesys_assets.automation.jobs import asset_jobs, compact_job
 from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule

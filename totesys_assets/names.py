@@ -16,7 +16,7 @@ DEAD_LETTERS = "no_dead_letters"
 
 # All refreshes have this tag: they run one after the other, and the sensor waits for them.
 REFRESH_TAG = {"totesys/refresh": "true"}
-# Tags of a refresh; automation/decide.py says what they tell.
+# Tags of a refresh; staleness/decide.py says what they tell.
 CHANGES_ONLY_TAG = "totesys/changes-only"
 SEEN_TAG = "totesys/seen"
 LOOKED_AT_TAG = "totesys/looked-at"

@@ -17,8 +17,6 @@ import dagster as dg
 import psycopg
 import pytest
 
-from totesys_assets.automation.decide import Request
-from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import Outcome, execute
 from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.days import DayRange, partition_range
@@ -29,6 +27,8 @@ from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request
+from totesys_assets.staleness.look import Look, look
 from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.

@@ -22,13 +22,13 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import serializable_error_info_from_exc_info
 
-from totesys_assets.automation import blocked
-from totesys_assets.automation.look import Examined
+from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, NOTHING_CHANGED, REFRESH_TAG
 from totesys_assets.resources.notices import Notices
+from totesys_assets.staleness.look import Examined
 from totesys_assets_tests.conftest import Platform
 
 

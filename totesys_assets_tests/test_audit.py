@@ -31,7 +31,6 @@ from totesys_assets.audit.findings import (
     VIEWS,
     Finding,
 )
-from totesys_assets.automation.decide import Request
 from totesys_assets.capture.fingerprint import fingerprints
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
@@ -39,6 +38,7 @@ from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.staleness.decide import Request
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 ALL = [*checks(catalogue()), *rules.checks()]

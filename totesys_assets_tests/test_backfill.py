@@ -17,10 +17,10 @@ from dagster._core.test_utils import create_test_daemon_workspace_context, insta
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 
-from totesys_assets.automation.decide import Request, partitioned
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
+from totesys_assets.staleness.decide import Request, partitioned
 from totesys_assets_tests.conftest import Platform
 
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 21))

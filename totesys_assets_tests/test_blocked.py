@@ -6,11 +6,11 @@ import dagster as dg
 import psycopg
 import pytest
 
-from totesys_assets.automation import blocked
-from totesys_assets.automation.blocked import CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED
-from totesys_assets.automation.look import Examined
+from totesys_assets.assets import blocked
+from totesys_assets.assets.blocked import CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
+from totesys_assets.staleness.look import Examined
 from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.test_sensor import tick
 

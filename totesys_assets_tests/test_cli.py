@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from totesys_assets.automation import blocked
+from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.local.home import databases

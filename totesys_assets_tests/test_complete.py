@@ -7,14 +7,14 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from totesys_assets.automation.decide import Request
-from totesys_assets.automation.look import look
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.ledger import COMPLETE, Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.resources.lake import LEDGER
+from totesys_assets.staleness.decide import Request
+from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform
 
 ORDERS = catalogue().source["sales_order"]

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totesys_assets.automation.decide import (
+from totesys_assets.capture.fingerprint import Fingerprint
+from totesys_assets.capture.ledger import Entry
+from totesys_assets.catalogue.catalogue import Catalogue, catalogue
+from totesys_assets.catalogue.star import StarQuery, star_query
+from totesys_assets.days import WHOLE, DayRange, Days, DaySet, chunks, contiguous, days_of, partition_range
+from totesys_assets.staleness.decide import (
     BRIDGED_DAYS,
     MOST_RANGES,
     Request,
@@ -22,11 +27,6 @@ from totesys_assets.automation.decide import (
     stale_partitions,
     unpartitioned,
 )
-from totesys_assets.capture.fingerprint import Fingerprint
-from totesys_assets.capture.ledger import Entry
-from totesys_assets.catalogue.catalogue import Catalogue, catalogue
-from totesys_assets.catalogue.star import StarQuery, star_query
-from totesys_assets.days import WHOLE, DayRange, Days, DaySet, chunks, contiguous, days_of, partition_range
 from totesys_assets.transform import build
 
 

@@ -8,7 +8,6 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from totesys_assets.automation.look import Look, look
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.registry import structures
 from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue
@@ -18,6 +17,7 @@ from totesys_assets.resources import engine
 from totesys_assets.resources.lake import register
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.staleness.look import Look, look
 from totesys_assets_tests.conftest import Platform
 
 

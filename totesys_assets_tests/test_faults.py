@@ -21,7 +21,6 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.automation import sensors
-from totesys_assets.automation.decide import Request, everything, partitioned
 from totesys_assets.automation.sensors import PATIENCE_SECONDS
 from totesys_assets.capture import ledger
 from totesys_assets.catalogue.catalogue import catalogue, ddl
@@ -29,6 +28,7 @@ from totesys_assets.days import DayRange
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources import lake, totesys
 from totesys_assets.resources.session_settings import SETTINGS
+from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import FACTS, State, look_at, require_complete
 from totesys_assets_tests.harness.kills import (
@@ -430,7 +430,7 @@ def test_a_new_warehouse_beside_an_old_lake_gets_the_whole_history(shop: Shop, p
 def test_a_tick_killed_while_it_looks_asks_for_the_same_the_next_time(shop: Shop, tmp_path: Path) -> None:
     expected = asked_for(shop.platform.settings, shop.platform.instance)
     assert "totesys/refresh" in expected[0]
-    for place in ("resources.totesys:Totesys._take", "automation.look:_mark", "automation.look:stale_partitions"):
+    for place in ("resources.totesys:Totesys._take", "staleness.look:_mark", "staleness.look:stale_partitions"):
         at = Kill("after", f"totesys_assets.{place}")
         killed(start_tick(shop.platform, tmp_path, at), at)
     assert start_tick(shop.platform, tmp_path).failures() == expected

@@ -12,7 +12,7 @@ from totesys_assets_tests.harness.complete import look_at, require_complete, req
 from totesys_assets_tests.harness.kills import Kill, kill
 from totesys_assets_tests.harness.shop import Street, opened
 
-LOOK = "totesys_assets.automation.look"
+LOOK = "totesys_assets.staleness.look"
 INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in ("ingestion", "processed", "warehouse"))
 SOURCE = "totesys_assets.resources.totesys"
 COMPARISON = "totesys_assets.capture.comparison"

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from totesys_assets.automation.decide import Request, partitioned
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.ledger import Ledger
@@ -22,6 +21,7 @@ from totesys_assets.load.restore import restore
 from totesys_assets.resources import engine
 from totesys_assets.resources.lake import INGESTION, Lake, newest_first, register
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.staleness.decide import Request, partitioned
 from totesys_assets_tests.conftest import Platform
 
 TABLE = catalogue().source["sales_order"]

@@ -22,8 +22,6 @@ import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.audit import observed as observed_module
-from totesys_assets.automation import look as look_module
-from totesys_assets.automation.decide import Request
 from totesys_assets.capture import comparison, difference
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
@@ -38,6 +36,8 @@ from totesys_assets.resources.lake import Lake, recorded_until
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.staleness import look as look_module
+from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
 from totesys_assets_tests.harness import world as world_module
 from totesys_assets_tests.harness.mutants import Case, require_noticed

@@ -19,9 +19,6 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from totesys_assets.automation import decide as decide_module
-from totesys_assets.automation import look as look_module
-from totesys_assets.automation.decide import Request
 from totesys_assets.capture import comparison as comparison_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import fingerprint as fingerprint_module
@@ -34,6 +31,9 @@ from totesys_assets.resources import totesys as totesys_module
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.source_structure import SourceTable
 from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.staleness import decide as decide_module
+from totesys_assets.staleness import look as look_module
+from totesys_assets.staleness.decide import Request
 from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade

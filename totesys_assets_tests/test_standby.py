@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from totesys_assets.automation.look import look
 from totesys_assets.automation.watch import Probe
 from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.servers import Standby
 

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 
-from totesys_assets.automation import hint
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
 from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
+from totesys_assets.staleness import hint
 from totesys_assets_tests.conftest import Platform
 
 DOWN = "postgresql://u:hush@127.0.0.1:1/x"

@@ -23,7 +23,6 @@ from dagster._core.test_utils import create_run_for_test, create_test_daemon_wor
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._grpc.client import DagsterGrpcClient
 
-from totesys_assets.automation.decide import Request, everything, partitioned, requests, unpartitioned
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
@@ -33,6 +32,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import _free_port
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG
+from totesys_assets.staleness.decide import Request, everything, partitioned, requests, unpartitioned
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.test_launch import Daemon, wait_for
 

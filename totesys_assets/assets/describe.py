@@ -19,7 +19,7 @@ from dagster._core.execution.context.metadata_logging import (
 )
 from dagster._core.utils import make_new_run_id
 
-from totesys_assets.automation import blocked
+from totesys_assets.assets import blocked
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.star import star_query

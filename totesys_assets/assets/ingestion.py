@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
@@ -21,8 +22,6 @@ from totesys_assets.assets.describe import (
     run_days,
     total_row_count,
 )
-from totesys_assets.automation import blocked
-from totesys_assets.automation.look import unknown_columns
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
@@ -31,6 +30,7 @@ from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.look import unknown_columns
 
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.

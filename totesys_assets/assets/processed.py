@@ -7,6 +7,7 @@ import logging
 
 import dagster as dg
 
+from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
@@ -21,7 +22,6 @@ from totesys_assets.assets.describe import (
     star_reference,
     total_row_count,
 )
-from totesys_assets.automation import blocked
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import (
     GROUPS,
     OWNERS,
@@ -22,7 +23,6 @@ from totesys_assets.assets.describe import (
     total_row_count,
     warehouse_lineage,
 )
-from totesys_assets.automation import blocked
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.load.merge import load

@@ -69,7 +69,7 @@ def audit(
     """Look at everything, or at the ``wanted`` pairs of asset and check. Changes nothing.
 
     What cannot be examined (drift, lost rights, a view that is gone) fails its checks with the reason; the others are
-    looked at all the same. ``marks`` are what the probe goes by (automation/look.py), of those who look.
+    looked at all the same. ``marks`` are what the probe goes by (staleness/look.py), of those who look.
     Raises ConnectionFailed, and PlatformError before the first refresh.
     """
     chosen = list(wanted) if wanted is not None else [*checks(totesys.catalogue), *rules.checks()]

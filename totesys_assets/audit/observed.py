@@ -22,8 +22,6 @@ from deltalake import DeltaTable
 from psycopg import sql
 
 from totesys_assets.audit.findings import Finding
-from totesys_assets.automation.decide import stale_partitions
-from totesys_assets.automation.look import Look, mark_of_done
 from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
 from totesys_assets.capture.generation import settle
@@ -41,6 +39,8 @@ from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import Notes
+from totesys_assets.staleness.decide import stale_partitions
+from totesys_assets.staleness.look import Look, mark_of_done
 
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
 # was given would end them.
@@ -243,7 +243,7 @@ class Observed:
 
 
 def _mark(lake: Lake, warehouse: Warehouse, days: DayRange, source: str) -> str | None:
-    """The mark of ``source``, as the probe makes it: see automation/look.py."""
+    """The mark of ``source``, as the probe makes it: see staleness/look.py."""
     return mark_of_done(Look(source=source), lake, warehouse, days)
 
 

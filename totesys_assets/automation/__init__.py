@@ -1,1 +1,1 @@
-"""When and what to materialise: partitions, the decision, the sensor, schedules and jobs."""
+"""When what is materialised, checked and told: partitions, jobs, schedules, sensors, the audit's checks and alerts."""

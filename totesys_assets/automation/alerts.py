@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.automation.blocked import blocked
+from totesys_assets.assets.blocked import blocked
 from totesys_assets.automation.incidents import Known, Verdict, is_told, judge, news_of_blocked
 from totesys_assets.automation.records import (
     differences,

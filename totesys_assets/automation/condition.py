@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 import duckdb
 import psycopg
 
-from totesys_assets.automation import hint
-from totesys_assets.automation.look import Examined, Look, examine, look
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import asset_name
 from totesys_assets.capture.ledger import Entry, Ledger
@@ -31,6 +29,8 @@ from totesys_assets.resources.engine import reason
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.staleness import hint
+from totesys_assets.staleness.look import Examined, Look, examine, look
 
 T = TypeVar("T")
 TOTESYS, LAKE, WAREHOUSE, DAGSTER = "totesys", "lake", "warehouse", "dagster"

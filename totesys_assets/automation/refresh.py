@@ -1,6 +1,6 @@
 """A refresh in this process: requests executed through Dagster, one after the other.
 
-Belongs here: executing and reporting. Does not belong here: deciding (decide.py) and printing (commands/).
+Belongs here: executing and reporting. Does not belong here: deciding (staleness/) and printing (commands/).
 """
 
 import time
@@ -10,10 +10,10 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.execute_in_process import core_execute_in_process
 
-from totesys_assets.automation.decide import Request
 from totesys_assets.automation.records import step_failure
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, BACKFILL_TAG, REFRESH
+from totesys_assets.staleness.decide import Request
 
 # Dagster's own account of a run goes to its event log; on the terminal it would drown everything else.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -1,7 +1,7 @@
 """The sensors that request runs: one waits for changes and brings them in, one audits what was loaded first.
 
 Belongs here: the thin Dagster wrappers, single flight, back-off. Does not belong here: waiting (watch.py), looking
-(look.py), deciding (decide.py) and what is said of blocked tables (blocked.py).
+(staleness/look.py), deciding (staleness/decide.py) and what is said of blocked tables (assets/blocked.py).
 """
 
 import time
@@ -11,10 +11,8 @@ from itertools import takewhile
 
 import dagster as dg
 
+from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import own_checks
-from totesys_assets.automation import blocked
-from totesys_assets.automation.decide import Request
-from totesys_assets.automation.look import Examined, look
 from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
 from totesys_assets.days import Days, partition_range
@@ -39,6 +37,8 @@ from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request
+from totesys_assets.staleness.look import Examined, look
 
 _SPANS_NAMED = 3
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left

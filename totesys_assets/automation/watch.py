@@ -1,7 +1,7 @@
 """Waiting inside a sensor's tick: until something was committed in ToteSys, or the tick's time is up.
 
 Belongs here: a probe of the source that costs a fraction of a millisecond, how long a tick may wait and what ends it
-early. Does not belong here: what is looked at then (look.py), and when not to look (sensors.py).
+early. Does not belong here: what is looked at then (staleness/look.py), and when not to look (sensors.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ledger: what each stage did to each partition, appended after the data was committed.
 
 Belongs here: reading and appending entries. An entry lost to a crash costs a comparison, never a row; the ledger is
-also the audit trail. Does not belong here: deciding what is stale, which is automation/decide.py.
+also the audit trail. Does not belong here: deciding what is stale, which is staleness/decide.py.
 """
 
 from __future__ import annotations

@@ -122,10 +122,6 @@ def one_pass(
     started = time.monotonic()
     with console.status("Looking for changes"):
         # Imported here: --help should not wait for it. Dagster takes longest, and is not needed when nothing changed.
-        from totesys_assets.automation.decide import everything
-        from totesys_assets.automation.decide import partitioned as partitioned_assets
-        from totesys_assets.automation.hint import recall, remember
-        from totesys_assets.automation.look import Look, look, mark_of_done
         from totesys_assets.capture.dead_letters import open_letters
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
@@ -134,6 +130,10 @@ def one_pass(
         from totesys_assets.resources.session import Session
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
+        from totesys_assets.staleness.decide import everything
+        from totesys_assets.staleness.decide import partitioned as partitioned_assets
+        from totesys_assets.staleness.hint import recall, remember
+        from totesys_assets.staleness.look import Look, look, mark_of_done
 
         lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
         all_days = partition_range(settings.first_day)
@@ -184,7 +184,7 @@ def one_pass(
 
 
 def _backfill(assets: list[str], days: Any, all_days: Any) -> Any:
-    from totesys_assets.automation.decide import Request
+    from totesys_assets.staleness.decide import Request
 
     if days.first > days.last or days.first not in all_days or days.last not in all_days:
         raise PlatformError(
@@ -214,7 +214,7 @@ def _execute(
     with console.status("Starting Dagster"):
         import dagster as dg
 
-        from totesys_assets.automation.blocked import report
+        from totesys_assets.assets.blocked import report
         from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
         from totesys_assets.definitions import build_definitions
 

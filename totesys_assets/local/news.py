@@ -10,7 +10,8 @@ from collections import Counter
 
 import dagster as dg
 
-from totesys_assets.automation import blocked, records
+from totesys_assets.assets import blocked
+from totesys_assets.automation import records
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.resources.lake import Lake

@@ -26,7 +26,6 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 
-from totesys_assets.automation.decide import everything
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
@@ -34,6 +33,7 @@ from totesys_assets.dagster_internals.run_launcher import WORKER_TAG
 from totesys_assets.dagster_internals.tiered_launcher import HERE, TASK
 from totesys_assets.local.postgres import _free_port
 from totesys_assets.names import PLACE_TAG
+from totesys_assets.staleness.decide import everything
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer, make_platform
 from totesys_assets_tests.test_launch import Daemon, wait_for
 from totesys_assets_tests.test_tiered import tiered, tiered_instance

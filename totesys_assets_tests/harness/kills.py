@@ -29,8 +29,6 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 import totesys_assets.commands  # noqa: F401 - imported for those that are forked
-from totesys_assets.automation.decide import Request
-from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.comparison import Comparison
 from totesys_assets.days import partition_range
@@ -40,6 +38,8 @@ from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request
+from totesys_assets.staleness.look import Look, look
 from totesys_assets_tests.conftest import Platform
 
 PATIENCE_SECONDS = 120

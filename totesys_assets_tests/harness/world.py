@@ -20,8 +20,6 @@ import dagster as dg
 import psycopg
 
 from totesys_assets.audit.audit import audit, checks
-from totesys_assets.automation.decide import Request, everything, partitioned
-from totesys_assets.automation.look import Look, look
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
@@ -39,6 +37,8 @@ from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request, everything, partitioned
+from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.relations import Administrator

@@ -1,7 +1,7 @@
 """Blocked: which tables of ToteSys cannot be captured, and what waits for them, as checks of the assets.
 
 Belongs here: what the checks claim and say, and reporting a change of that between two runs. Does not belong here:
-finding it out (look.py), and telling people (alerts.py).
+finding it out (staleness/look.py), and telling people (automation/alerts.py).
 
 Checks, because Dagster shows them where one looks: on the asset, in the graph and in the catalogue. Nothing else turns
 red when a table is blocked: no run is started for it, and its last materialisation stays green. The assets give them
@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from totesys_assets.automation.look import Examined
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
+from totesys_assets.staleness.look import Examined
 
 CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED = "can_be_captured", "no_new_columns", "upstream_captured"
 CLAIMS = {

@@ -11,7 +11,6 @@ from totesys_assets.assets.describe import failures
 from totesys_assets.audit import rules
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.audit.findings import CLAIMS, Finding
-from totesys_assets.automation.hint import recall
 from totesys_assets.automation.records import mark_of_sensor
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
@@ -20,6 +19,7 @@ from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.staleness.hint import recall
 
 
 def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:

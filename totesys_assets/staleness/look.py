@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import duckdb
 from deltalake import DeltaTable
 
-from totesys_assets.automation.decide import Request, Stale, requests, stale_partitions
 from totesys_assets.capture.difference import asset_name, require_first_day, unnoted
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import seen_until, settle
@@ -32,6 +31,7 @@ from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 
 @dataclass(frozen=True)
