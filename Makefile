@@ -8,7 +8,7 @@ PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
 
-.PHONY: run up install test soak bench guard lint types check-deploy audit-packages apply-test image image-test lock clean help
+.PHONY: run up install test soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -90,6 +90,9 @@ lock: ## Rewrite the lock files (needs uv)
 	$(COMPILE) bench-requirements.in -o bench-requirements.txt
 	$(COMPILE) deploy/requirements.in -o deploy/requirements.txt
 	$(COMPILE) deploy/compose-requirements.in -o deploy/compose-requirements.txt
+
+reference: install ## Write docs/reference/commands.md and settings.md from the code
+	@$(BIN)/python -m totesys_assets_tests.reference
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) $(PEERS) $(DEPLOY) .totesys

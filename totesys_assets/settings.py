@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 # The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
@@ -23,6 +24,65 @@ STALE_MINUTES = 30
 IGNORE, STOP = "ignore", "stop"
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
+
+
+class Variable(NamedTuple):
+    """An environment variable: what it says, and what holds where it is not set. ``docs/`` lists them from here."""
+
+    name: str
+    meaning: str
+    unset: str
+
+
+# What ``Settings.from_env`` reads.
+VARIABLES = (
+    Variable(
+        "TOTESYS_URL",
+        "The source: a libpq URL. The login needs only `SELECT` on the tables of ToteSys. The platform writes nothing "
+        "there.",
+        "embedded",
+    ),
+    Variable("TOTESYS_SCHEMA", "The schema of these tables in the source database.", "`public`"),
+    Variable(
+        "WAREHOUSE_URL",
+        "The warehouse: a libpq URL. The platform creates and migrates its tables and views there.",
+        "embedded",
+    ),
+    Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
+    Variable(
+        "LAKE_URI",
+        "The lake: a folder, or `s3://bucket/prefix` with credentials where the AWS SDK finds them.",
+        "`lake` in `TOTESYS_HOME`",
+    ),
+    Variable(
+        "TOTESYS_FIRST_DAY",
+        "The first day that has a partition. Rows created earlier are dead letters.",
+        f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
+    ),
+    Variable(
+        "TOTESYS_NEW_COLUMNS",
+        f"What a new nullable column of ToteSys does: `{IGNORE}` leaves the column out with a warning, `{STOP}` stops "
+        "its table.",
+        f"`{IGNORE}`",
+    ),
+    Variable(
+        "TOTESYS_ALLOW_SUPERUSER",
+        "`1` accepts a superuser's login on ToteSys.",
+        "a superuser is refused, except on the embedded ToteSys",
+    ),
+    Variable(
+        "TOTESYS_STALE_MINUTES",
+        "The platform counts as stale when it was not up to date for this many minutes.",
+        f"`{STALE_MINUTES}`",
+    ),
+    Variable(
+        "TOTESYS_ALERT_TOPIC",
+        "The ARN of an SNS topic that receives messages about failures, staleness and audits.",
+        "no messages",
+    ),
+    Variable("TOTESYS_UI_URL", "The address of the Dagster UI, for the links in these messages.", "no links"),
+    Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
+)
 
 
 class SettingsError(ValueError):
@@ -53,7 +113,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME and the other variables that the README lists.
+        """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME and the others in VARIABLES.
 
         Raises SettingsError for a value that cannot be one of its kind.
         """

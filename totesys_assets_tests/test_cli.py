@@ -36,6 +36,8 @@ TOTESYS = str(Path(sys.executable).with_name("totesys"))
 class Home:
     """A newcomer's folder, and the command run in it as they would."""
 
+    first: str  # what its first refresh printed
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "TOTESYS_"))}
@@ -81,10 +83,24 @@ def home(scratch: Path) -> Iterator[Home]:
     assert re.search(r"fact_sales_order\s+│\s+224 │\s+224 │", first.stdout)
     assert str(folder / "lake") in first.stdout
     assert "Next: make up" in first.stdout
+    made.first = first.stdout
     yield made
     for server in made.servers():
         if server.running():
             server.stop()
+
+
+def test_a_first_refresh_prints_what_the_readme_shows(home: Home) -> None:
+    def shape(line: str) -> str:
+        line = re.sub(r"(lake|warehouse) +.*[/:].*", r"\1", line)
+        return re.sub(r"\d[\d ,.:-]*", "# ", re.sub(r"[\s━─]+", " ", line)).strip()
+
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"^```text\n(· .*?)^```", readme, re.DOTALL | re.MULTILINE)
+    shown = [shape(line) for line in picture.splitlines() if "…  " not in line]
+    printed = [shape(line) for line in home.first.splitlines()]
+    assert len(shown) > 10
+    assert [line for line in shown if line not in printed] == []
 
 
 def test_the_second_refresh_says_that_nothing_changed(home: Home) -> None:

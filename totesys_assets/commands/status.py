@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document; docs/status.md says what is in it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document, as docs/reference/status.md has it.")
 def status(as_json: bool) -> None:
     """Show how far every table is behind, what failed last, what is blocked and what it takes. Changes nothing.
 

@@ -1,0 +1,191 @@
+"""The documents are true: commands exist, SQL and Python run, links lead somewhere, references are as the code says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from totesys_assets import settings
+from totesys_assets.commands import main
+from totesys_assets_tests import reference
+from totesys_assets_tests.conftest import Platform
+
+PROJECT = Path(__file__).parents[1]
+README = PROJECT / "README.md"
+DOCUMENTS = [
+    README,
+    PROJECT / "CONTRIBUTING.md",
+    *sorted(PROJECT.glob("docs/**/*.md")),
+    *sorted(PROJECT.glob("deploy/**/*.md")),
+]
+# What a user follows step by step.
+INSTRUCTIONS = [README, *sorted(PROJECT.glob("docs/how-to/*.md"))]
+# Files that a document names without a folder, or within one of these.
+_PLACES = [PROJECT, PROJECT / "totesys_assets", PROJECT / "totesys_assets_tests", PROJECT / "deploy"]
+_FILES = {path.name for place in ("totesys_assets", "totesys_assets_tests", "deploy", "docs", ".github", ".ci")
+          for path in PROJECT.joinpath(place).rglob("*")} | {path.name for path in PROJECT.iterdir()}  # fmt: skip
+# Where code and configuration name a page, and how.
+_SOURCES = {".py", ".sql", ".tf", ".hcl", ".yaml", ".yml", ".sh"}
+_PAGE = r"\bdocs/[\w/-]+\.(?:md|json|svg|png)\b"
+# Made by who follows the document, or by the platform as it runs.
+_NOT_OURS = {"terraform.tfvars", "backend.hcl", "aws.env", "soak-report.md", "_delta_log"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def text(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text(document), re.DOTALL | re.MULTILINE)
+
+
+def commands(program: str, documents: list[Path] = DOCUMENTS) -> list[str]:
+    """All commands of ``program`` in the documents, in blocks and in the text, without the elided ones."""
+    found: list[str] = []
+    for document in documents:
+        found += [line for block in blocks(document, "bash") for line in block.splitlines()]
+        found += re.findall(r"`([^`\n]+)`", text(document))
+    found = [re.sub(r"^(\w+=\S+ +)+", "", line.split(" #")[0].strip()) for line in found]
+    return sorted({line for line in found if line.startswith(f"{program} ") and "…" not in line})
+
+
+@pytest.mark.parametrize("command", commands("totesys"))
+def test_every_command_and_option_in_the_documents_exists(command: str) -> None:
+    called, *arguments = shlex.split(command)[1:]
+    if called in ("COMMAND", "--help"):
+        return
+    group = click.Context(main, **main.context_settings)
+    found = main.get_command(group, called)
+    assert found is not None
+    if arguments[-1:] == ["--to"]:
+        arguments = ["--from", "2026-01-01", "--to", "2026-01-02"]
+    if arguments:  # else only its name is mentioned
+        found.make_context(called, arguments, parent=group)
+
+
+def test_every_command_is_shown_where_users_are_told_what_to_do() -> None:
+    shown = {command.split()[1] for command in commands("totesys", INSTRUCTIONS)}
+    assert set(main.commands) <= shown
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_every_task_in_the_documents_is_in_the_makefile(command: str) -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_reference_page_is_what_the_code_says(page: str) -> None:
+    assert text(reference.FOLDER / page) == reference.PAGES[page](), "Run: make reference"
+
+
+def test_every_variable_that_is_read_is_described() -> None:
+    read = re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(settings.Settings))
+    assert set(read) == {variable.name for variable in settings.VARIABLES}
+    everywhere = {
+        found
+        for path in PROJECT.glob("totesys_assets/**/*.py")
+        for found in re.findall(r'"((?:TOTESYS|WAREHOUSE|LAKE)_[A-Z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    described = set(re.findall(r"^\| `(\w+)` \|", text(reference.FOLDER / "settings.md"), re.MULTILINE))
+    assert everywhere - described == {"TOTESYS_UP_HOME"}  # a mark on our own processes, not a setting
+
+
+def test_the_defaults_that_are_described_are_those_that_hold() -> None:
+    unset = {variable.name: variable.unset.split(";")[0].strip("`") for variable in settings.VARIABLES}
+    found = settings.Settings.from_env({"TOTESYS_URL": "postgresql://reader@db.example.com/totesys"})
+    assert unset["TOTESYS_SCHEMA"] == found.totesys_schema
+    assert unset["WAREHOUSE_SCHEMA"] == found.warehouse_schema
+    assert unset["TOTESYS_FIRST_DAY"] == str(found.first_day)
+    assert unset["TOTESYS_NEW_COLUMNS"] == found.new_columns
+    assert unset["TOTESYS_STALE_MINUTES"] == str(found.stale_minutes)
+    assert unset["TOTESYS_HOME"] == found.home.name
+    assert found.lake_uri == str(found.home / "lake")
+
+
+@pytest.mark.refreshed
+def test_their_sql_and_python_run(platform: Platform) -> None:
+    ran = {"sql": 0, "python": 0}
+    for document in INSTRUCTIONS:
+        for block in blocks(document, "sql"):
+            statements = [each for each in re.sub(r"--.*", "", block).split(";") if each.strip()]
+            assert [len(platform.query(each)) for each in statements] == [1, 0, 1, 1][: len(statements)]
+            ran["sql"] += len(statements)
+        for code in blocks(document, "python"):
+            names: dict[str, object] = {}
+            exec(code, names)
+            frames = [value for key, value in names.items() if key in ("orders", "before", "versions")]
+            assert [len(frame) for frame in frames] == [1] * len(frames)  # type: ignore[arg-type]
+            ran["python"] += len(frames)
+    assert ran == {"sql": 6, "python": 4}
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(document: Path) -> set[str]:
+    without_code = re.sub(r"^ *```.*?^ *```", "", text(document), flags=re.DOTALL | re.MULTILINE)
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", without_code, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None:
+    missing = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(document)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(target)
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_files_that_are_named_are_there(document: Path) -> None:
+    named = set(re.findall(r"`((?:[\w.*-]+/)*[\w-]+\.(?:py|sql|md|sh|ya?ml|tf|json|toml|hcl|env))`", text(document)))
+    missing = []
+    for file in named - _NOT_OURS:
+        if "/" not in file:
+            there = file in _FILES
+        else:
+            there = any((place / file).exists() for place in [*_PLACES, document.parent])
+        if not there:
+            missing.append(file)
+    assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_page_of_contents() -> None:
+    contents = PROJECT / "docs" / "README.md"
+    reached: set[Path] = set()
+    to_read = [contents]
+    while to_read:
+        page = to_read.pop()
+        if page not in reached:
+            reached.add(page)
+            links = re.findall(r"\]\(([^)#\s]+\.md)", text(page))
+            to_read += [(page.parent / link).resolve() for link in links if "://" not in link]
+    assert set(PROJECT.glob("docs/**/*.md")) <= reached
+
+
+def test_the_readme_stays_short() -> None:
+    assert 600 < len(text(README).split()) < 1200
+
+
+def test_the_code_refers_to_pages_that_are_there() -> None:
+    places = ["totesys_assets", "totesys_assets_tests", "deploy", ".github"]
+    sources = [path for place in places for path in PROJECT.joinpath(place).rglob("*") if path.suffix in _SOURCES]
+    named = {page for path in [*sources, PROJECT / "Makefile"] for page in re.findall(_PAGE, text(path))}
+    assert len(named) > 3
+    assert [page for page in sorted(named) if not (PROJECT / page).exists()] == []
