@@ -1,13 +1,12 @@
 """Where everything meets: the assets, what automates them, and the resources they use."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Mapping
 
 import dagster as dg
 
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
+from totesys_assets.assets.resources import make_resources
 from totesys_assets.assets.warehouse import warehouse_assets
 from totesys_assets.automation.alerts import audit_alert, failure_alert, freshness_sensor
 from totesys_assets.automation.audit_checks import audit_checks
@@ -17,12 +16,6 @@ from totesys_assets.automation.schedules import audit_schedule, compaction_sched
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.dagster_internals.executor import lanes_executor
-from totesys_assets.local.home import Databases, databases
-from totesys_assets.resources.lake import Lake
-from totesys_assets.resources.notices import Notices
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 
 
@@ -53,40 +46,6 @@ def build_definitions(
         resources={**make_resources(settings), **(resources or {})},
         executor=lanes_executor,
     )
-
-
-def make_resources(settings: Settings) -> dict[str, Any]:
-    """The outside world, opened when a run or a sensor first needs it and closed at its end."""
-
-    @dg.resource
-    def open_databases(_context: dg.InitResourceContext) -> Iterator[Databases]:
-        with databases(settings, dagster=False) as urls:
-            yield urls
-
-    @dg.resource(required_resource_keys={"databases"})
-    def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
-        session = Session(Totesys.of(settings, context.resources.databases.totesys))
-        try:
-            yield session
-        finally:
-            session.close()
-
-    @dg.resource(required_resource_keys={"databases"})
-    def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
-        warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
-        with ExitStack() as stack:
-            stack.callback(warehouse.close)
-            if context.run is not None:  # it is None for a sensor's tick
-                stack.enter_context(warehouse.alive(context.run.run_id))
-            yield warehouse
-
-    return {
-        "databases": open_databases,
-        "session": open_session,
-        "warehouse": open_warehouse,
-        "lake": Lake(settings.lake_uri),
-        "notices": Notices(settings.alert_topic, settings.ui_url),
-    }
 
 
 @dg.definitions

@@ -11,6 +11,8 @@ REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", 
 # The sensor that requests refreshes, and why a tick of it requests none when all is up to date.
 CHANGES = "changes"
 NOTHING_CHANGED = "Nothing changed."
+# Touched in the home by who is about to stop Dagster: a tick of the sensor that waits ends at once.
+STOPPING_FILE = "stopping"
 # The check that no row of a captured table is in the dead letters.
 DEAD_LETTERS = "no_dead_letters"
 

@@ -16,15 +16,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import psycopg
 import psycopg.conninfo
 from psycopg import sql
 
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.local.home import DAGSTER_URL_VARIABLE
 from totesys_assets.resources.engine import conninfo, one_line
 from totesys_assets.resources.session_settings import set_session
 from totesys_assets.resources.warehouse import Warehouse
@@ -206,10 +205,9 @@ def _migrate_dagster() -> None:
     """Create Dagster's tables in TOTESYS_DAGSTER_URL, or bring them up to date as ``dagster instance migrate`` does."""
     from dagster import DagsterInstance
 
-    config = resources.files("totesys_assets.local").joinpath("dagster.yaml").read_text(encoding="utf-8")
     # Only its storages matter here. An instance as it is deployed would want the rest of a deployment, too.
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dagster.yaml").write_text(config, encoding="utf-8")
+        Path(folder, "dagster.yaml").write_text(instance_config(), encoding="utf-8")
         with DagsterInstance.from_config(folder) as instance:
             instance.upgrade()
 

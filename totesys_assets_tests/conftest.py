@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from importlib import resources
 from pathlib import Path
 
 import dagster as dg
@@ -19,9 +18,9 @@ import pytest
 
 from totesys_assets.automation.refresh import Outcome, execute
 from totesys_assets.catalogue.catalogue import ddl
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
-from totesys_assets.local.home import DAGSTER_URL_VARIABLE
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
@@ -40,7 +39,7 @@ for variable in [name for name in os.environ if name.startswith(OURS)]:
 # Where homes are noted: not in the developer's own list.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))
 
-# As in every process of the platform: see local/home.py.
+# As in every process of the platform: see dagster_home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
@@ -278,8 +277,7 @@ def make_platform(
         patch.setenv("DAGSTER_HOME", str(folder))
         if dagster is not None:
             patch.setenv(DAGSTER_URL_VARIABLE, dagster)
-            config = resources.files("totesys_assets.local").joinpath("dagster.yaml").read_text(encoding="utf-8")
-            (folder / "dagster.yaml").write_text(config, encoding="utf-8")
+            (folder / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
         instance = dg.DagsterInstance.get() if dagster is not None else dg.DagsterInstance.ephemeral()
         with instance:
             yield Platform(settings, source, warehouse, instance)

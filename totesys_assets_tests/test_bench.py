@@ -19,9 +19,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from totesys_assets.databases import TOTESYS, Databases
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import simulator
-from totesys_assets.local.home import TOTESYS, Databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets_tests.bench import chart, command, latency, rivals
 from totesys_assets_tests.bench.chart import COLOURS

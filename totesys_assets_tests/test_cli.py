@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
-from totesys_assets.local.home import databases
+from totesys_assets.databases import databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
 from totesys_assets_tests.conftest import Platform, PostgresServer

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from totesys_assets.local import live
+from totesys_assets.live import session
 
 # A program with a child that heeds no request to end, which is how a run outlives the daemon that launched it.
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -30,10 +30,10 @@ UP = f"""
 import sys, time
 from pathlib import Path
 from totesys_assets.commands.live import until_told
-from totesys_assets.local import live
+from totesys_assets.live import session
 
 home = Path(sys.argv[1])
-with until_told(), live.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
+with until_told(), session.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
     time.sleep(600)
 """
 
@@ -43,7 +43,7 @@ def of_home(home: Path) -> list[psutil.Process]:
     found = []
     for each in psutil.process_iter():
         try:
-            if each.environ().get(live.MARK) == str(home) and each.status() != psutil.STATUS_ZOMBIE:
+            if each.environ().get(session.MARK) == str(home) and each.status() != psutil.STATUS_ZOMBIE:
                 found.append(each)
         except psutil.Error:
             continue
@@ -96,7 +96,7 @@ def test_the_second_hang_up_does_not_disturb_the_end(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_ends_at_once_what_takes_its_time(tmp_path: Path) -> None:
     began = time.monotonic()
-    with live.session([sys.executable, "-c", DEAF], tmp_path, tmp_path / "log"):
+    with session.session([sys.executable, "-c", DEAF], tmp_path, tmp_path / "log"):
         while "up" not in (tmp_path / "log").read_text():
             time.sleep(0.02)
         interrupter = subprocess.Popen(["sh", "-c", f"sleep 1; kill -INT {os.getpid()}"])
@@ -107,7 +107,7 @@ def test_a_second_ctrl_c_ends_at_once_what_takes_its_time(tmp_path: Path) -> Non
 
 def test_when_the_program_ends_so_do_its_children_and_its_code_is_told(tmp_path: Path) -> None:
     program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}]); sys.exit(7)"
-    with live.session([sys.executable, "-c", program], tmp_path, tmp_path / "log") as process:
+    with session.session([sys.executable, "-c", program], tmp_path, tmp_path / "log") as process:
         assert process.wait(10) == 7
         assert of_home(tmp_path) == []
 
@@ -124,7 +124,7 @@ def test_what_an_earlier_one_left_is_ended_and_nothing_of_another_home(tmp_path:
         process.wait()
         psutil.wait_procs([guarding], timeout=5)
         assert len(of_home(here)) == 2
-        assert live.end_leftovers(here) == 2
+        assert session.end_leftovers(here) == 2
         assert of_home(here) == []
         assert len(of_home(there)) == 3
-        assert live.end_leftovers(here) == 0
+        assert session.end_leftovers(here) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from totesys_assets.local.news import News
+from totesys_assets.live.news import News
 from totesys_assets.names import REFRESH_TAG
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.test_sensor import tick

@@ -15,8 +15,8 @@ from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
+from totesys_assets.databases import Databases
 from totesys_assets.days import Days, partition_range
-from totesys_assets.local.home import STOPPING_FILE, Databases
 from totesys_assets.names import (
     ADOPT_LAKE_TAG,
     AUDIT,
@@ -29,6 +29,7 @@ from totesys_assets.names import (
     REFRESH,
     REFRESH_TAG,
     SEEN_TAG,
+    STOPPING_FILE,
     TABLES_TAG,
     TOTESYS,
     WAREHOUSE,

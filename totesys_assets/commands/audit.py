@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from totesys_assets.local.home import databases, refreshed
+from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 

@@ -1,6 +1,6 @@
 """The commands that make things happen on one machine: ``totesys up`` and ``simulate``.
 
-Belongs here: options and what is printed. Does not belong here: running it (local/).
+Belongs here: options and what is printed. Does not belong here: running it (live/).
 """
 
 import signal
@@ -14,8 +14,8 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.refresh import SCALE_HELP, one_pass
+from totesys_assets.databases import databases, refreshed
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import databases, refreshed
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter, silence
@@ -84,18 +84,18 @@ def _tell(text: str) -> None:
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 def up(port: int, rate: float, scale: float) -> None:
     """Run everything live: ToteSys traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
-    from totesys_assets.local import live
+    from totesys_assets.live import session
 
     settings = Settings.from_env()
     with until_told(), only_one(settings.home / "up.lock", "totesys up"):
-        if left := live.end_leftovers(settings.home):
+        if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
-        live.require_free_port(port)
+        session.require_free_port(port)
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             one_pass(settings, urls, out)
             with interrupts.patience():
-                live.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
+                session.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
 
 
 @contextmanager

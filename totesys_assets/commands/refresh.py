@@ -24,8 +24,9 @@ from rich.table import Table as Grid
 
 from totesys_assets import stages
 from totesys_assets.commands import interrupts, words
+from totesys_assets.dagster_home import dagster_home
+from totesys_assets.databases import Databases, dagster_records, databases, refreshed
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import Databases, dagster_home, dagster_records, databases, refreshed
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, out, reporter
 

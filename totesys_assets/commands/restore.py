@@ -10,8 +10,8 @@ from typing import Any
 import click
 from rich.table import Table as Grid
 
+from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.home import warehouse_only
 from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
 from totesys_assets.terminal import err, out, reporter

@@ -12,9 +12,9 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.live import until_told
+from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
-from totesys_assets.local.home import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 

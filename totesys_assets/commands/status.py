@@ -19,7 +19,8 @@ from rich.table import Table as Grid
 
 from totesys_assets.commands import words
 from totesys_assets.commands.refresh import MOST_COUNTED
-from totesys_assets.local.home import dagster_home, databases, refreshed
+from totesys_assets.dagster_home import dagster_home
+from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, reporter
 

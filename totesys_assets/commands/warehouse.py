@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from totesys_assets.local.home import warehouse_only
+from totesys_assets.databases import warehouse_only
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, reporter
 

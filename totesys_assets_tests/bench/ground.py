@@ -22,8 +22,8 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, Databases, databases
 from totesys_assets.days import DayRange, partition_range
-from totesys_assets.local.home import DAGSTER, TOTESYS, WAREHOUSE, Databases, databases
 from totesys_assets.local.simulator import SALES
 from totesys_assets.settings import Settings
 from totesys_assets_tests.bench.meter import Program

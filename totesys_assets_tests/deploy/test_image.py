@@ -20,7 +20,7 @@ from totesys_assets_tests.deploy.conftest import PROJECT, tool
 DOCKER = PROJECT / "deploy" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 INSTANCES = {"aws": DOCKER / "dagster.yaml", "compose": DOCKER / "dagster.compose.yaml"}
-LOCAL = PROJECT / "totesys_assets" / "local" / "dagster.yaml"
+LOCAL = PROJECT / "totesys_assets" / "dagster.yaml"
 # What is another on AWS, and with Compose; everything else is said once, in LOCAL.
 DIFFERS = {
     "aws": {"compute_logs", "run_launcher", "concurrency", "run_monitoring"},

@@ -1,7 +1,7 @@
-"""The home: the folder in which the platform lives on one machine, and the embedded databases in it.
+"""The databases: those that the settings name, and embedded ones for the others.
 
-Belongs here: which databases are embedded, filling the embedded ToteSys once, Dagster's folder. Does not belong here:
-how a server is run (postgres.py) and what ToteSys is filled with (simulator/).
+Belongs here: which databases are embedded, and filling the embedded ToteSys once. Does not belong here: how a server is
+run (local/postgres.py) and what ToteSys is filled with (local/simulator/).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from totesys_assets.local.postgres import EmbeddedServer
 
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
-DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
-# Touched in the home by who is about to stop Dagster: a tick of the sensor that waits ends at once.
-STOPPING_FILE = "stopping"
 # A ToteSys of many times the real size takes its time; more than this, and something is wrong.
 _FILL_SECONDS = 3600.0
 
@@ -174,23 +170,3 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
 def refreshed(settings: Settings) -> Settings:
     """The settings with the first day that the home has noted by now."""
     return replace(settings, first_day=Settings.from_env().first_day) if not settings.totesys_url else settings
-
-
-def dagster_home(settings: Settings, urls: Databases) -> Path:
-    """Dagster's folder: DAGSTER_HOME if set, else one in the home, configured for the embedded PostgreSQL.
-
-    Sets the environment so that this process, and those that it starts, use it.
-    """
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
-    # Events are stored in batches: a full load of two years is 9,000 materialisations.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
-    if "DAGSTER_HOME" in os.environ:
-        return Path(os.environ["DAGSTER_HOME"])
-    folder = settings.home / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    config = resources.files(__package__).joinpath("dagster.yaml").read_text(encoding="utf-8")
-    if urls.dagster is not None:
-        os.environ[DAGSTER_URL_VARIABLE] = urls.dagster
-    (folder / "dagster.yaml").write_text(config, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(folder)
-    return folder

@@ -21,9 +21,11 @@ import psutil
 import psycopg
 
 import totesys_assets
+from totesys_assets.dagster_home import dagster_home
+from totesys_assets.databases import Databases
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import guard
-from totesys_assets.local.home import STOPPING_FILE, Databases, dagster_home
+from totesys_assets.names import STOPPING_FILE
 from totesys_assets.settings import Settings
 
 Say = Callable[[str, str], None]
@@ -211,7 +213,7 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
     """Say what goes wrong, when it begins and when it is over."""
     import dagster as dg
 
-    from totesys_assets.local.news import News
+    from totesys_assets.live.news import News
     from totesys_assets.resources.lake import Lake
 
     news: News | None = None

@@ -1,0 +1,52 @@
+"""The outside world as Dagster's resources: opened when a run or a sensor first needs it, closed at its end.
+
+Belongs here: which of them there are, and how long each is open. Does not belong here: what they do (resources/).
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import dagster as dg
+
+from totesys_assets.databases import Databases, databases
+from totesys_assets.resources.lake import Lake
+from totesys_assets.resources.notices import Notices
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+
+
+def make_resources(settings: Settings) -> dict[str, Any]:
+    """The resources, by the names under which assets and sensors ask for them."""
+
+    @dg.resource
+    def open_databases(_context: dg.InitResourceContext) -> Iterator[Databases]:
+        with databases(settings, dagster=False) as urls:
+            yield urls
+
+    @dg.resource(required_resource_keys={"databases"})
+    def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
+        session = Session(Totesys.of(settings, context.resources.databases.totesys))
+        try:
+            yield session
+        finally:
+            session.close()
+
+    @dg.resource(required_resource_keys={"databases"})
+    def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
+        warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
+        with ExitStack() as stack:
+            stack.callback(warehouse.close)
+            if context.run is not None:  # it is None for a sensor's tick
+                stack.enter_context(warehouse.alive(context.run.run_id))
+            yield warehouse
+
+    return {
+        "databases": open_databases,
+        "session": open_session,
+        "warehouse": open_warehouse,
+        "lake": Lake(settings.lake_uri),
+        "notices": Notices(settings.alert_topic, settings.ui_url),
+    }
