@@ -12,7 +12,7 @@ import click
 
 from totesys_assets.commands import main
 from totesys_assets.commands.edge import DEBUG_VARIABLE
-from totesys_assets.local.home import DAGSTER_URL_VARIABLE
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE
 from totesys_assets.provision import ADMIN, OWNER, READER
 from totesys_assets.settings import VARIABLES, Variable
 
