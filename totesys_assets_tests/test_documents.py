@@ -142,7 +142,7 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_links_lead_to_files_and_headings_that_are_there(document: Path) -> None:
     missing = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", text(document)):
+    for target in re.findall(r"(?:\]\(|src=\"|href=\")([^)\"\s]+)", text(document)):
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
