@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
 
 from totesys_assets import settings
+from totesys_assets.automation import condition
 from totesys_assets.commands import main
 from totesys_assets_tests import reference
 from totesys_assets_tests.conftest import Platform
@@ -112,6 +114,15 @@ def test_the_defaults_that_are_described_are_those_that_hold() -> None:
     assert found.lake_uri == str(found.home / "lake")
 
 
+def test_the_document_of_the_status_has_the_keys_that_are_described() -> None:
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", text(reference.FOLDER / "status.md"), re.MULTILINE)
+    described = {key: within for first, within in rows for key in re.findall(r"`(\w+)`", first)}
+    where = {"totesys", "lake", "warehouse", "schema"}
+    assert set(described) == where | {each.name for each in fields(condition.Condition)}
+    for key, of in (("source", condition.SourceTable), ("tables", condition.StarTable)):
+        assert {each.name for each in fields(of)} <= set(re.findall(r"`(\w+)`", described[key]))
+
+
 @pytest.mark.refreshed
 def test_their_sql_and_python_run(platform: Platform) -> None:
     ran = {"sql": 0, "python": 0}
@@ -189,3 +200,25 @@ def test_the_code_refers_to_pages_that_are_there() -> None:
     named = {page for path in [*sources, PROJECT / "Makefile"] for page in re.findall(_PAGE, text(path))}
     assert len(named) > 3
     assert [page for page in sorted(named) if not (PROJECT / page).exists()] == []
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT.glob("totesys_assets/**/*.py")))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a message may stand on several lines
+    page = text(PROJECT / "docs" / "how-to" / "troubleshoot.md")
+    messages = [span for first in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for span in first.split("`")[1::2]]
+    assert len(messages) > 10
+    parts = [part.split() for message in messages for part in re.split(r'…|"x"|\d+|[().:]', message)]
+    assert [words for words in parts if len(words) > 1 and not _says(code, words)] == []
+
+
+def _says(code: str, words: list[str]) -> bool:
+    """Whether at least half of the words stand in the code as they are: names may come in between as it runs."""
+    half = -(-len(words) // 2)
+    return any(" ".join(words[start : start + half]) in code for start in range(len(words) - half + 1))
+
+
+def test_every_folder_of_the_package_is_described() -> None:
+    described = set(re.findall(r"`(\w+)/`", text(PROJECT / "docs" / "architecture.md")))
+    folders = {path.parent.name for path in PROJECT.glob("totesys_assets/*/__init__.py")}
+    assert folders <= described
