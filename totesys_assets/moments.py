@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import duckdb
     from deltalake import DeltaTable
 
-    from totesys_assets.resources.lake import Lake
+    from totesys_assets.lake.tables import Lake
 
 
 def parsed(value: str | date | datetime) -> datetime:
@@ -54,7 +54,7 @@ def require_recorded(
     Raises PlatformError, which says where the lake's records begin.
     """
     from totesys_assets.catalogue.catalogue import RECORDED_AT
-    from totesys_assets.resources.lake import register
+    from totesys_assets.lake.read import register
 
     columns = [f"SELECT {RECORDED_AT} FROM {register(connection, f'dated_{name}', sources[name])}" for name in sources]
     if not columns:

@@ -21,8 +21,8 @@ from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
+from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings

@@ -18,10 +18,11 @@ from totesys_assets.capture.difference import capture
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import LakeChanged
+from totesys_assets.lake.commit import append
+from totesys_assets.lake.tables import Lake
 from totesys_assets.load import merge
 from totesys_assets.load.merge import load
 from totesys_assets.load.restore import differing, restore
-from totesys_assets.resources.lake import Lake, append
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform

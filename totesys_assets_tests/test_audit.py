@@ -36,7 +36,7 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets_tests.conftest import Platform, PostgresServer

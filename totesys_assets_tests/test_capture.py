@@ -34,8 +34,9 @@ from totesys_assets.errors import (
     StaleSnapshot,
     WrongDatabase,
 )
+from totesys_assets.lake.commit import append
+from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import INGESTION, LEDGER, Lake, append
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets_tests.conftest import FIRST_DAY, Platform

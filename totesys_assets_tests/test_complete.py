@@ -12,7 +12,7 @@ from totesys_assets.capture.ledger import COMPLETE, Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.lake import LEDGER
+from totesys_assets.lake.tables import LEDGER
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform

@@ -15,7 +15,7 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.lake import DEAD_LETTER, INGESTION, Lake
+from totesys_assets.lake.tables import DEAD_LETTER, INGESTION, Lake
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source

@@ -21,8 +21,8 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.commands import edge, main
 from totesys_assets.commands.edge import Edge
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
 from totesys_assets.local import homes
-from totesys_assets.resources.lake import Lake
 
 TOTESYS = [sys.executable, "-m", "totesys_assets.cli"]
 CLOSED = "postgresql://u:hush@127.0.0.1:1/x"

@@ -13,8 +13,8 @@ from totesys_assets.capture.registry import structures
 from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import SchemaDrift, WrongDatabase
+from totesys_assets.lake.read import register
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import register
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness.look import Look, look

@@ -25,8 +25,9 @@ from totesys_assets.automation.sensors import PATIENCE_SECONDS
 from totesys_assets.capture import ledger
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.days import DayRange
+from totesys_assets.lake import commit
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources import lake, totesys
+from totesys_assets.resources import totesys
 from totesys_assets.resources.session_settings import SETTINGS
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
@@ -117,7 +118,7 @@ def test_a_backfill_beside_a_refresh_disturbs_nothing(shop: Shop) -> None:
 
 @pytest.mark.refreshed
 def test_refreshes_of_a_slow_store_while_totesys_goes_on_lose_nothing(platform: Platform) -> None:
-    slow = Before("totesys_assets.resources.lake:write_deltalake", partial(time.sleep, 0.5))
+    slow = Before("totesys_assets.lake.commit:write_deltalake", partial(time.sleep, 0.5))
     both = [start(platform, slow) for _ in range(2)]
     for number in range(20):
         platform.sql("UPDATE sales_order SET units_sold = %s", [number])
@@ -282,11 +283,11 @@ UNCLEAR = DeltaError("Generic S3 error: timeout")
 @pytest.mark.parametrize(
     ("module", "table", "error"),
     [
-        ("totesys_assets.resources.lake", "ingestion/sales_order", TIMED_OUT),
-        ("totesys_assets.resources.lake", "ingestion/sales_order", TAKEN),
-        ("totesys_assets.resources.lake", "dead_letter", UNCLEAR),
-        ("totesys_assets.resources.lake", "processed/fact_sales_order", TAKEN),
-        ("totesys_assets.resources.lake", "processed/dim_location", UNCLEAR),
+        ("totesys_assets.lake.commit", "ingestion/sales_order", TIMED_OUT),
+        ("totesys_assets.lake.commit", "ingestion/sales_order", TAKEN),
+        ("totesys_assets.lake.commit", "dead_letter", UNCLEAR),
+        ("totesys_assets.lake.commit", "processed/fact_sales_order", TAKEN),
+        ("totesys_assets.lake.commit", "processed/dim_location", UNCLEAR),
         ("totesys_assets.capture.ledger", "ledger", TIMED_OUT),
     ],
     ids=lambda value: value if isinstance(value, str) and "." not in value else type(value).__name__,
@@ -314,7 +315,7 @@ def test_a_store_that_refuses_everything_for_a_while_is_said_so_and_costs_nothin
         raise OSError("503 Slow Down")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lake, "write_deltalake", refuse)
+        patch.setattr(commit, "write_deltalake", refuse)
         patch.setattr(ledger, "write_deltalake", refuse)
         for _ in range(2):
             failures = failures_of(shop.platform)

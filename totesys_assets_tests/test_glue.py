@@ -10,7 +10,7 @@ import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.glue import athena_type, glue_table, glue_tables
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 
 FILE = Path(__file__).parents[1] / "deploy" / "terraform" / "glue_tables.json"
 STAR = catalogue().star

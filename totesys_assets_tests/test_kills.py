@@ -18,19 +18,19 @@ SOURCE = "totesys_assets.resources.totesys"
 COMPARISON = "totesys_assets.capture.comparison"
 LEDGER = "totesys_assets.capture.ledger"
 BUILD = "totesys_assets.transform.build"
-LAKE = "totesys_assets.resources.lake"
+COMMIT = "totesys_assets.lake.commit"
 SERVER, SCHEMA = "totesys_assets.resources.warehouse", "totesys_assets.resources.warehouse_schema"
 MERGE = "totesys_assets.load.merge"
 ONE_ROW = (("totesys_assets.resources.engine:BATCH_ROWS", 1),)
-TIDY = ((f"{LAKE}:MOST_FILES", 1),)
+TIDY = (("totesys_assets.lake.compact:MOST_FILES", 1),)
 
 FIRST = [
     Kill("after", f"{SOURCE}:Totesys._take", 2),
     Kill("before", f"{INGESTION}:capture", 7),
-    Kill("inside", f"{LAKE}:_Background.__iter__", settings=ONE_ROW),
-    Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/payment"),
+    Kill("inside", "totesys_assets.lake.background:Background.__iter__", settings=ONE_ROW),
+    Kill("uncommitted", f"{COMMIT}:write_deltalake", having="ingestion/payment"),
     Kill("after", f"{COMPARISON}:append", having="capture:payment"),
-    Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/dim_staff"),
+    Kill("uncommitted", f"{COMMIT}:write_deltalake", having="processed/dim_staff"),
     Kill("after", f"{BUILD}:replace", 8),
     Kill("before", f"{SCHEMA}:_migrate_table", 5),
     Kill("after", f"{SCHEMA}:_apply"),
@@ -45,19 +45,19 @@ LATER = [
     Kill("after", f"{SOURCE}:Totesys._take", 2),
     Kill("before", f"{INGESTION}:capture", 3),
     Kill("before", f"{COMPARISON}:append", having="capture:sales_order"),
-    Kill("inside", f"{LAKE}:_Background.__iter__", 2, settings=ONE_ROW),
-    Kill("uncommitted", f"{LAKE}:write_deltalake", having="ingestion/sales_order"),
+    Kill("inside", "totesys_assets.lake.background:Background.__iter__", 2, settings=ONE_ROW),
+    Kill("uncommitted", f"{COMMIT}:write_deltalake", having="ingestion/sales_order"),
     Kill("before", f"{COMPARISON}:dead_letters.keep", having="sales_order"),
     Kill("after", f"{COMPARISON}:dead_letters.keep", having="sales_order"),
     Kill("before", f"{LEDGER}:Ledger.append", 2),
     Kill("uncommitted", f"{LEDGER}:write_deltalake", 3),
     Kill("after", f"{LEDGER}:Ledger.append", 3),
-    Kill("before", f"{LAKE}:tidy", settings=TIDY),
+    Kill("before", f"{COMMIT}:tidy", settings=TIDY),
     Kill("uncommitted", "deltalake.table:TableOptimizer.compact", settings=TIDY),
     Kill("after", "deltalake.table:TableOptimizer.compact", 2, settings=TIDY),
     Kill("before", f"{BUILD}:replace", having="dim_transaction"),
     Kill("inside", f"{BUILD}:_Star._rows", settings=ONE_ROW),
-    Kill("uncommitted", f"{LAKE}:write_deltalake", having="processed/fact_sales_order"),
+    Kill("uncommitted", f"{COMMIT}:write_deltalake", having="processed/fact_sales_order"),
     Kill("after", f"{BUILD}:append", having="fact_sales_order"),
     Kill("after", f"{PROCESSED}:build", 7),
     Kill("before", f"{WAREHOUSE}:load"),

@@ -19,8 +19,11 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.commit import LostRace, append, conform, replace
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.versions import newest_first
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import Lake, LostRace, append, conform, newest_first, register, replace
 from totesys_assets_tests.rows import SEEN, hold, table_rows, version
 
 CURRENCY, TRANSACTION = catalogue().source["currency"], catalogue().star["dim_transaction"]
@@ -300,7 +303,7 @@ def test_a_commit_that_fails_stops_the_making_of_batches(lake: Lake, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("totesys_assets.resources.lake.write_deltalake", fail)
+    monkeypatch.setattr("totesys_assets.lake.commit.write_deltalake", fail)
     with pytest.raises(PlatformError, match=r"cannot be written: No space left on device\. Nothing was committed"):
         append(lake.open_versions(CURRENCY), endless(), VERSIONS, "capture")
     assert batch_threads() == []

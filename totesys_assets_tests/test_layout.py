@@ -25,6 +25,7 @@ ROOMS = (
     "terminal",
     "catalogue",
     "resources",
+    "lake",
     "moments",
     "capture",
     "transform",

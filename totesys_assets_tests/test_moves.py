@@ -17,9 +17,11 @@ from totesys_assets.capture.difference import capture
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange, DaySet
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.versions import newest_first
 from totesys_assets.load.restore import restore
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import INGESTION, Lake, newest_first, register
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness.decide import Request, partitioned
 from totesys_assets_tests.conftest import Platform

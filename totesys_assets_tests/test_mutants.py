@@ -28,11 +28,12 @@ from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partit
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.lake import commit as commit_module
+from totesys_assets.lake.read import recorded_until
+from totesys_assets.lake.tables import Lake
 from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
-from totesys_assets.resources import lake as lake_module
 from totesys_assets.resources import locks
-from totesys_assets.resources.lake import Lake, recorded_until
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.resources.warehouse import Warehouse
@@ -163,7 +164,7 @@ def killed_between_two_commits_of_a_capture(world: World) -> None:
                 raise Killed
             write_deltalake(*arguments, **named)
 
-        for module in (lake_module, ledger_module):
+        for module in (commit_module, ledger_module):
             patch.setattr(module, "write_deltalake", second_is_too_late)
         with pytest.raises(Killed):
             world.run(Request(("totesys/sales_order",), world.days))
@@ -359,7 +360,7 @@ def no_fence(patch: Patch) -> None:
     def unfenced(name: str, version: int) -> Transaction:
         return Transaction(f"{name} {next(numbers)}", version)
 
-    patch.setattr(lake_module, "Transaction", unfenced)
+    patch.setattr(commit_module, "Transaction", unfenced)
 
 
 def no_order(patch: Patch) -> None:

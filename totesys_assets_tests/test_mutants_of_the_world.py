@@ -25,10 +25,10 @@ from totesys_assets.capture import fingerprint as fingerprint_module
 from totesys_assets.catalogue.catalogue import Table, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
+from totesys_assets.lake.tables import Lake
 from totesys_assets.load import merge as merge_module
 from totesys_assets.resources import engine, session_settings, source_structure, warehouse_schema
 from totesys_assets.resources import totesys as totesys_module
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.source_structure import SourceTable
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.staleness import decide as decide_module

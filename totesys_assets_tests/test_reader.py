@@ -13,8 +13,8 @@ import pytest
 import totesys_assets
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, catalogue, lake_schema
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
 from totesys_assets.reader import read, read_arrow
-from totesys_assets.resources.lake import Lake
 from totesys_assets_tests.rows import CREATED, SEEN, Row, hold, version
 
 STAR, SOURCE = catalogue().star, catalogue().source

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, SettingsError
 
 TOTESYS = "postgresql://reader:s3cret@db.example:5432/totesys"

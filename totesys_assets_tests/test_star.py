@@ -21,8 +21,9 @@ from totesys_assets.catalogue.catalogue import MONTH, catalogue, lake_schema
 from totesys_assets.catalogue.star import StarQuery, is_row_by_row, star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import ConcurrentWriters, PlatformError
-from totesys_assets.resources import lake as lake_module
-from totesys_assets.resources.lake import Lake, append
+from totesys_assets.lake import commit as commit_module
+from totesys_assets.lake.commit import append
+from totesys_assets.lake.tables import Lake
 from totesys_assets.transform import build as module
 from totesys_assets.transform.build import expected_states
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
@@ -754,8 +755,8 @@ class Rival:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
         self.commits, self._act, self._left = 0, act, times
-        monkeypatch.setattr(module, "replace", partial(self._commit, lake_module.replace))
-        monkeypatch.setattr(module, "append", partial(self._commit, lake_module.append))
+        monkeypatch.setattr(module, "replace", partial(self._commit, commit_module.replace))
+        monkeypatch.setattr(module, "append", partial(self._commit, commit_module.append))
 
     def _commit(
         self, real: Callable[..., None], table: DeltaTable, batches: Iterable[pa.RecordBatch], *arguments: object

@@ -12,8 +12,9 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.table import TableOptimizer
 
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.resources import lake as lake_module
-from totesys_assets.resources.lake import LEDGER, MOST_FILES, Lake
+from totesys_assets.lake import compact
+from totesys_assets.lake.compact import MOST_FILES
+from totesys_assets.lake.tables import LEDGER, Lake
 
 
 def versions(ledger: Ledger) -> int:
@@ -38,7 +39,7 @@ def test_many_small_commits_do_not_leave_as_many_files_and_lose_no_entry(tmp_pat
 
 
 def test_writers_that_merge_files_at_once_double_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_module, "MOST_FILES", 4)
+    monkeypatch.setattr(compact, "MOST_FILES", 4)
     ledger = Ledger(Lake(str(tmp_path)))
     ledger.append([entry("first", 0)])
 
@@ -62,9 +63,9 @@ def test_of_two_merges_of_the_same_files_one_is_made(tmp_path: Path) -> None:
     first, second = lake.find(LEDGER), lake.find(LEDGER)
     assert first is not None
     assert second is not None
-    assert lake_module._merge_files(first) == 5
+    assert compact.merge_files(first) == 5
     with pytest.raises(CommitFailedError):
-        lake_module._merge_files(second)
+        compact.merge_files(second)
     assert versions(ledger) == 5
 
 
@@ -75,7 +76,7 @@ def test_files_are_left_alone_while_somebody_merges_and_for_an_hour_if_that_was_
         pass
 
     def killed(*_: object, **__: object) -> None:
-        monkeypatch.setattr(lake_module, "_note_merging", lambda *_: None)
+        monkeypatch.setattr(compact, "_note_merging", lambda *_: None)
         raise Killed
 
     lake = Lake(str(tmp_path))

@@ -25,8 +25,8 @@ from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
 from totesys_assets.names import CHANGES_ONLY_TAG, DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
-from totesys_assets.resources.lake import Lake
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.

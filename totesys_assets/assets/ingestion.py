@@ -25,8 +25,8 @@ from totesys_assets.assets.describe import (
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
-from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.settings import Settings

@@ -25,8 +25,8 @@ from totesys_assets.assets.describe import (
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
+from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.names import STAR, TOTESYS
-from totesys_assets.resources.lake import PROCESSED, Lake
 from totesys_assets.transform.build import build
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.databases import Databases, databases
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 from totesys_assets.resources.notices import Notices
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Totesys

@@ -28,9 +28,9 @@ from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 

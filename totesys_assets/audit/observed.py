@@ -30,12 +30,12 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import LakeChanged, PlatformError
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.names import TOTESYS
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import INGESTION, Lake
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import Notes

@@ -15,10 +15,10 @@ from totesys_assets.capture.fingerprint import origin, partition_sql
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
 from totesys_assets.resources.digest import POSTGRES, row_number
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import INGESTION
 from totesys_assets.resources.totesys import READ
 
 # Transaction ids lie on a circle of this size; those below the first ordinary one are older than all.

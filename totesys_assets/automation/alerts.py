@@ -30,7 +30,7 @@ from totesys_assets.automation.records import (
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 from totesys_assets.resources.notices import (
     AUDIT_DIFFERS,
     BLOCKED,

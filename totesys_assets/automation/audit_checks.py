@@ -14,8 +14,8 @@ from totesys_assets.audit.findings import CLAIMS, Finding
 from totesys_assets.automation.records import mark_of_sensor
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
+from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings

@@ -24,9 +24,9 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
 from totesys_assets.resources.engine import reason
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness import hint

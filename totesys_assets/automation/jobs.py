@@ -6,8 +6,8 @@ import dagster as dg
 
 from totesys_assets.assets.describe import own_checks
 from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.lake.tables import Lake
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, REFRESH, REFRESH_TAG
-from totesys_assets.resources.lake import Lake
 from totesys_assets.staleness.decide import partitioned, unpartitioned
 
 

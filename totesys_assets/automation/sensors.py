@@ -17,6 +17,7 @@ from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
 from totesys_assets.databases import Databases
 from totesys_assets.days import Days, partition_range
+from totesys_assets.lake.tables import Lake
 from totesys_assets.names import (
     ADOPT_LAKE_TAG,
     AUDIT,
@@ -34,7 +35,6 @@ from totesys_assets.names import (
     TOTESYS,
     WAREHOUSE,
 )
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings

@@ -22,19 +22,11 @@ from totesys_assets.capture.fingerprint import Fingerprint, examined_sql, partit
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.errors import PlatformError, StaleSnapshot
+from totesys_assets.lake.commit import LostRace, append, conform
+from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
+from totesys_assets.lake.tables import Lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS, literal, quoted
-from totesys_assets.resources.lake import (
-    RECORDED,
-    Lake,
-    LostRace,
-    append,
-    conform,
-    microseconds,
-    moment_sql,
-    recorded_until,
-    register,
-)
 from totesys_assets.resources.totesys import READ, Snapshot
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 

@@ -23,9 +23,12 @@ from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, n
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, PlatformError
+from totesys_assets.lake.commit import LostRace
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.versions import newest_first
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import INGESTION, Lake, LostRace, newest_first, register
 from totesys_assets.resources.totesys import Snapshot
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,12 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.commit import unwritable
+from totesys_assets.lake.compact import tidy
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import LEDGER, Lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import one_line
-from totesys_assets.resources.lake import LEDGER, Lake, register, tidy, unwritable
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("asset", pa.string()),

@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import SchemaDrift
-from totesys_assets.resources.lake import REGISTRY, Lake, LostRace, append, register
+from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import REGISTRY, Lake
 from totesys_assets.resources.totesys import Snapshot
 
 CAPTURED, REFUSED = "captured", "refused"

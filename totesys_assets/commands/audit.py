@@ -42,7 +42,7 @@ def audit(as_json: bool) -> None:
             from totesys_assets.audit.audit import audit as look_everywhere
             from totesys_assets.audit.audit import compared_nothing
             from totesys_assets.days import partition_range
-            from totesys_assets.resources.lake import Lake
+            from totesys_assets.lake.tables import Lake
             from totesys_assets.resources.totesys import Totesys
             from totesys_assets.resources.warehouse import Warehouse
             from totesys_assets.staleness.hint import recall

@@ -27,7 +27,7 @@ def dead_letters(table: str | None, as_json: bool) -> None:
     leave this list by themselves.
     """
     from totesys_assets.capture.dead_letters import open_dead_letters
-    from totesys_assets.resources.lake import Lake
+    from totesys_assets.lake.tables import Lake
 
     if table is not None:
         _require_table(table)
@@ -69,7 +69,7 @@ def schema(table: str | None, as_json: bool) -> None:
     A structure that is not the catalogue's is refused: that table stops, with its data safe, and the others go on.
     """
     from totesys_assets.capture.registry import structures
-    from totesys_assets.resources.lake import Lake
+    from totesys_assets.lake.tables import Lake
 
     if table is not None:
         _require_table(table)

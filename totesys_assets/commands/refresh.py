@@ -126,8 +126,8 @@ def one_pass(
         from totesys_assets.capture.dead_letters import open_letters
         from totesys_assets.catalogue.catalogue import catalogue
         from totesys_assets.days import DayRange, partition_range
+        from totesys_assets.lake.tables import Lake
         from totesys_assets.load.origin import require_known_lake
-        from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.session import Session
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse

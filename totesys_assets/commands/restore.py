@@ -64,8 +64,8 @@ def _restore(schema: str, moment: datetime | None) -> None:
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
     with warehouse_only(settings, reporter(err)) as url:
+        from totesys_assets.lake.tables import Lake
         from totesys_assets.load.restore import differing, restore
-        from totesys_assets.resources.lake import Lake
         from totesys_assets.resources.warehouse import Warehouse
 
         target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)

@@ -48,7 +48,7 @@ def status(as_json: bool) -> None:
             dagster_home(settings, urls)
         from totesys_assets.automation.condition import condition
         from totesys_assets.days import partition_range
-        from totesys_assets.resources.lake import Lake
+        from totesys_assets.lake.tables import Lake
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 

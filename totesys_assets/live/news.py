@@ -14,7 +14,7 @@ from totesys_assets.assets import blocked
 from totesys_assets.automation import records
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.resources.lake import Lake
+from totesys_assets.lake.tables import Lake
 
 ERROR, GOOD = "error", "dagster"
 Line = tuple[str, str]

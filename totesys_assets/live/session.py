@@ -213,8 +213,8 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
     """Say what goes wrong, when it begins and when it is over."""
     import dagster as dg
 
+    from totesys_assets.lake.tables import Lake
     from totesys_assets.live.news import News
-    from totesys_assets.resources.lake import Lake
 
     news: News | None = None
     while not stop.is_set():

@@ -17,6 +17,10 @@ from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.lake.commit import LostRace
+from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
+from totesys_assets.lake.tables import PROCESSED, Lake
+from totesys_assets.lake.versions import present_first
 from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
 from totesys_assets.load.staging import (
@@ -30,16 +34,6 @@ from totesys_assets.load.staging import (
 )
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.lake import (
-    PROCESSED,
-    Lake,
-    LostRace,
-    bounds,
-    lies_within,
-    moment_sql,
-    present_first,
-    register,
-)
 from totesys_assets.resources.warehouse import ALIAS, Warehouse, run
 from totesys_assets.resources.warehouse_notes import LAKE, NEWEST
 from totesys_assets.stages import LOAD, stage

@@ -15,13 +15,14 @@ from psycopg import sql
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.read import microseconds
+from totesys_assets.lake.tables import Lake
 from totesys_assets.load.merge import merge, note
 from totesys_assets.load.origin import Origin, comparable, newest_at
 from totesys_assets.moments import require_recorded
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import BATCH_ROWS, quoted
-from totesys_assets.resources.lake import Lake, microseconds
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import LAKE, Notes
 from totesys_assets.transform.build import create_schemas, warehouse_rows

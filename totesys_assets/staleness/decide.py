@@ -14,8 +14,8 @@ from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange, Days, days_of
+from totesys_assets.lake.tables import INGESTION, PROCESSED
 from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
-from totesys_assets.resources.lake import INGESTION, PROCESSED
 from totesys_assets.transform.build import expected_states
 
 # Stale days this close together are one range: a day that is not stale costs some events, a range a condition in SQL.

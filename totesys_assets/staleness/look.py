@@ -25,9 +25,9 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.resources import engine
-from totesys_assets.resources.lake import INGESTION, PROCESSED, Lake
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse

@@ -22,26 +22,12 @@ from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, OPERATION, REC
 from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.errors import ConcurrentWriters
+from totesys_assets.lake.commit import LostRace, append, conform, replace
+from totesys_assets.lake.read import RECORDED, bounds, lies_within, microseconds, moment_sql, recorded_until, register
+from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
+from totesys_assets.lake.versions import newest_first, present_first
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS, quoted
-from totesys_assets.resources.lake import (
-    INGESTION,
-    PROCESSED,
-    RECORDED,
-    Lake,
-    LostRace,
-    append,
-    bounds,
-    conform,
-    lies_within,
-    microseconds,
-    moment_sql,
-    newest_first,
-    present_first,
-    recorded_until,
-    register,
-    replace,
-)
 from totesys_assets.stages import STAR, timed
 
 _ATTEMPTS = 5

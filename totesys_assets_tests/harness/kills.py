@@ -33,8 +33,8 @@ from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.comparison import Comparison
 from totesys_assets.days import partition_range
 from totesys_assets.definitions import build_definitions
+from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources.lake import Lake
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings

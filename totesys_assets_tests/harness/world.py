@@ -28,11 +28,12 @@ from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, SchemaDrift
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.merge import load
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.lake import INGESTION, Lake, register
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.totesys import Snapshot, Totesys
 from totesys_assets.resources.warehouse import Warehouse

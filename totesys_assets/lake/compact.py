@@ -1,0 +1,66 @@
+"""Merging small files of a table into larger ones, by one process at a time. No row changes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from totesys_assets.lake.encoding import encodings
+from totesys_assets.resources.engine import one_line
+
+log = logging.getLogger(__name__)
+
+# Who merges files notes until when nobody else may: in seconds since 1970, 0 when it is done. No merge takes as long;
+# after one that was killed, the files of its table are left as they are for that time.
+_MERGING, _MERGING_SECONDS = "merging", 3600
+
+# Files in one folder of a table before they are merged: every read of the folder opens them all.
+MOST_FILES = 32
+
+
+def tidy(table: DeltaTable) -> None:
+    """Merge the files of a folder that has gathered too many: every refresh leaves one, and every read opens all.
+
+    No row changes. If somebody else is merging or replacing at the moment, it is theirs to do.
+    """
+    folders = table.metadata().partition_columns
+    files = pa.table(table.get_add_actions(flatten=True))
+    counts = files.group_by([f"partition.{folder}" for folder in folders]).aggregate([([], "count_all")]).to_pylist()
+    for row in counts:
+        if row["count_all"] > MOST_FILES:
+            only = [(folder, "=", row[f"partition.{folder}"]) for folder in folders]
+            try:
+                merge_files(table, only)
+            except (CommitFailedError, DeltaError, OSError) as error:
+                # Somebody else's to do, or for the next time: what was to be written is written.
+                log.warning("%s: files were not merged: %s", table.table_uri, one_line(error))
+                return
+
+
+def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) -> int:
+    """Merge small files, in one folder where given; returns how many. 0 while somebody else does.
+
+    delta-rs does not notice two merges of the same files at once (since its pull request 3982): both would commit, and
+    every row would be there twice. So whoever merges takes the table for itself first, in a commit that only one makes.
+    """
+    now = int(time.time())
+    if (table.transaction_version(_MERGING) or 0) > now:
+        return 0
+    _note_merging(table, now + _MERGING_SECONDS)
+    try:
+        metrics = table.optimize.compact(partition_filters=list(folder) or None, writer_properties=encodings(table))
+    finally:
+        _note_merging(table, 0)
+    return int(metrics["numFilesRemoved"])
+
+
+def _note_merging(table: DeltaTable, until: int) -> None:
+    nothing = pa.schema(table.schema().to_arrow()).empty_table()  # type: ignore[arg-type]  # as in encodings
+    mark = CommitProperties(app_transactions=[Transaction(_MERGING, until)])
+    write_deltalake(table, nothing, mode="append", commit_properties=mark)

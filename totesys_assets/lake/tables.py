@@ -1,0 +1,158 @@
+"""The tables of the lake: where they lie, creating and opening them.
+
+Belongs here: the folders, and what a table is created with. Does not belong here: reading (read.py), writing
+(commit.py) and merging files (compact.py).
+
+    <lake>/ingestion/<source table>    every version of every row, append-only
+    <lake>/processed/<star table>      the star tables
+    <lake>/ledger, <lake>/dead_letter  what was done, and what could not be typed
+    <lake>/schema_registry             how the source's tables were seen to be
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
+from totesys_assets.errors import PlatformError
+from totesys_assets.lake.compact import merge_files
+from totesys_assets.resources.engine import one_line
+
+INGESTION, PROCESSED = "ingestion", "processed"
+LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
+
+# Commits from one checkpoint of a table's log to the next. A refresh opens tables fifty times, and each time reads what
+# was committed since the last checkpoint: with Delta's own 100 that took twice as long.
+_CHECKPOINTS = {"delta.checkpointInterval": "20"}
+
+# Commits are exclusive through conditional PUT; without it two writers could both win. Checksums of what is written
+# are asked for by buckets that lock objects for a time (object lock with a default retention).
+_S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+
+
+class Lake:
+    """All tables of the lake under one URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._options = _S3 if uri.startswith("s3://") else None
+
+    def location(self, *parts: str) -> str:
+        """URI of a table."""
+        return "/".join([self.uri, *parts])
+
+    def require(self) -> None:
+        """Raise PlatformError where there is no lake yet."""
+        if self.find(LEDGER) is None:
+            raise PlatformError(f"There is no lake at {self.uri} yet. Run: totesys refresh.")
+
+    def find(self, *parts: str) -> DeltaTable | None:
+        """The table as it is now, or None where nothing was written yet."""
+        try:
+            return DeltaTable(self.location(*parts), storage_options=self._options)
+        except TableNotFoundError:
+            return None
+        except (OSError, DeltaError) as error:
+            raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
+
+    def open_versions(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``, created when missing."""
+        return self._open(table, lake_schema(table, versioned=True), INGESTION, append_only=True)
+
+    def open_existing(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``. Raises PlatformError where nothing was captured yet; writes nothing."""
+        found = self.find(INGESTION, table.name)
+        if found is None:
+            raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
+        return found
+
+    def open_star(self, table: Table) -> DeltaTable:
+        """The processed table of ``table``, created when missing."""
+        return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
+
+    def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
+        """The ledger, the dead letters or the schema registry, created when missing."""
+        found = self.find(name)
+        if found is not None:
+            return _with_new_columns(found, schema)
+        return self._create([name], schema, [], description, append_only=True)
+
+    def size(self) -> int:
+        """Bytes that the lake takes: of a folder all its files, of a bucket those that are read."""
+        if self._options is None:
+            size = 0
+            for _, _, names, folder in os.fwalk(self.uri) if Path(self.uri).is_dir() else ():
+                for name in names:
+                    with suppress(FileNotFoundError):  # merged away meanwhile
+                        size += os.lstat(name, dir_fd=folder).st_size
+            return size
+        tables = [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
+        return sum(int(pc.sum(pa.table(table.get_add_actions()).column("size_bytes")).as_py() or 0) for table in tables)
+
+    def compact(self) -> dict[str, int]:
+        """Merge small files in every table: location -> files merged. No row changes.
+
+        The star tables and the ledger also drop files that a week ago were replaced; those of ingestion stay for ever.
+        A star table that is built at the same time is left to the next compaction.
+        """
+        merged = {}
+        for parts in self._all():
+            table = self.find(*parts)
+            if table is None:
+                continue
+            try:
+                merged["/".join(parts)] = merge_files(table)
+            except CommitFailedError:
+                continue
+            if parts[0] != INGESTION:
+                table.vacuum(dry_run=False)
+        return merged
+
+    @staticmethod
+    def _all() -> Iterator[tuple[str, ...]]:
+        tables = catalogue()
+        yield from ((INGESTION, name) for name in tables.source)
+        yield from ((PROCESSED, name) for name in tables.star)
+        yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,))
+
+    def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
+        found = self.find(zone, table.name)
+        if found is not None:
+            return _with_new_columns(found, schema)
+        folders = [MONTH] if table.day_column else []
+        return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
+
+    def _create(
+        self, parts: Sequence[str], schema: pa.Schema, folders: list[str], description: str, *, append_only: bool
+    ) -> DeltaTable:
+        try:
+            return DeltaTable.create(
+                self.location(*parts),
+                schema=schema,
+                mode="ignore",
+                partition_by=folders,
+                description=description,
+                configuration=_CHECKPOINTS | ({"delta.appendOnly": "true"} if append_only else {}),
+                storage_options=self._options,
+            )
+        except CommitFailedError:  # "ignore" looks before it writes: of two first writers the slower comes here
+            return DeltaTable(self.location(*parts), storage_options=self._options)
+        except (OSError, DeltaError) as error:
+            raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
+
+
+def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
+    """Add the columns that the catalogue has and the table has not; what lies there already has NULL in them."""
+    held = {field.name for field in table.schema().fields}
+    new = [field.with_nullable(True) for field in schema if field.name not in held]
+    if new:
+        table.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
+    return table
