@@ -128,7 +128,7 @@ def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
 def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report) -> Iterator[None]:
     """The servers, for the block. Where it fails because their disk is full, that is what is said."""
     from totesys_assets.local.lease import lease
-    from totesys_assets.local.postgres import BEGIN_BYTES, EmbeddedError, disk_full
+    from totesys_assets.local.postgres_errors import BEGIN_BYTES, EmbeddedError, disk_full
 
     if not _folder(settings).exists():
         if not (settings.totesys_url and settings.warehouse_url):

@@ -181,7 +181,7 @@ def _set_password(admin: Connection, login: Login, say: Say) -> None:
 
 def _run_file(folder: Path, name: str, url: str, **variables: str) -> None:
     """Run one of the files with psql, as its first lines say."""
-    from totesys_assets.local.postgres import binaries
+    from totesys_assets.local.postgres_programs import binaries
 
     parts = conninfo(url)
     # Through the environment: a command line can be seen by everybody on the machine.

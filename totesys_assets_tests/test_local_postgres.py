@@ -16,10 +16,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from totesys_assets.local import postgres
+from totesys_assets.local import postgres, postgres_programs
 from totesys_assets.local.lease import lease
 from totesys_assets.local.locks import Report
-from totesys_assets.local.postgres import EmbeddedError, EmbeddedServer
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.local.postgres_errors import EmbeddedError
 
 QUICK = {"fsync": "off"}
 
@@ -337,11 +338,11 @@ def test_a_forked_child_does_not_keep_the_server_from_being_started_anew(server:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
 def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = folder / "closed"
-    package = postgres.binaries().parents[1]
+    package = postgres_programs.binaries().parents[1]
     for part in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(part, closed / part.name, symlinks=True)
     closed.chmod(0o700)
-    monkeypatch.setattr(postgres, "binaries", lambda: closed / package.name / "pginstall" / "bin")
+    monkeypatch.setattr(postgres_programs, "binaries", lambda: closed / package.name / "pginstall" / "bin")
     server = EmbeddedServer(folder / "server", {"fsync": "off"})
     server.start()
     try:

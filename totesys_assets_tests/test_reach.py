@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from totesys_assets.databases import databases, embedded
-from totesys_assets.local.postgres import EmbeddedError
+from totesys_assets.local.postgres_errors import EmbeddedError
 from totesys_assets.settings import Settings
 from totesys_assets_tests.conftest import PostgresServer
 

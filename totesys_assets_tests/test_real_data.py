@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from totesys_assets.catalogue.catalogue import ddl
-from totesys_assets.local.postgres import binaries
+from totesys_assets.local.postgres_programs import binaries
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from totesys_assets.commands.warehouse import start_file
 from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.local.postgres import binaries
+from totesys_assets.local.postgres_programs import binaries
 from totesys_assets.resources import engine
 from totesys_assets.resources.session_settings import (
     SETTINGS,

@@ -79,7 +79,7 @@ def sql(statement: str | None) -> None:
     """
     import psycopg.conninfo
 
-    from totesys_assets.local.postgres import binaries
+    from totesys_assets.local.postgres_programs import binaries
 
     settings = Settings.from_env()
     with warehouse_only(settings, reporter(err)) as url:

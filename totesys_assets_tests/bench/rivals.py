@@ -20,7 +20,7 @@ from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.errors import PlatformError
-from totesys_assets.local.postgres import binaries
+from totesys_assets.local.postgres_programs import binaries
 from totesys_assets_tests.bench.ground import Ground
 from totesys_assets_tests.bench.meter import Meter, Program
 

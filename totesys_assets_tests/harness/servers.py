@@ -24,6 +24,7 @@ import pytest
 from psycopg import sql
 
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.local.postgres_programs import Programs
 
 # Durability off, for no test's server outlives it; prepared transactions on.
 QUICK = MappingProxyType(
@@ -66,10 +67,21 @@ class _OtherServer(EmbeddedServer):
         """Let one of PostgreSQL's programs make the data folder."""
         new = self.folder / "data.new"
         new.mkdir(mode=0o700)
-        self._give(new)
-        failure = self._run(*command, "--pgdata", str(new))
+        self._programs.give(new)
+        failure = self._programs.run(*command, "--pgdata", str(new))
         assert not failure, failure
         new.rename(self.folder / "data")
+
+
+class InstalledPrograms(Programs):
+    """PostgreSQL's programs as they are installed in a folder of this machine."""
+
+    def __init__(self, folder: Path, data: Path, installed: Path) -> None:
+        super().__init__(folder, data)
+        self._installed = installed
+
+    def place(self) -> Path:
+        return self._installed
 
 
 class MachineServer(_OtherServer):
@@ -77,10 +89,7 @@ class MachineServer(_OtherServer):
 
     def __init__(self, folder: Path, settings: Mapping[str, str] = QUICK, programs: Path | None = None) -> None:
         super().__init__(folder, settings)
-        self._own_programs = programs or installed_postgres()
-
-    def _programs(self) -> Path:
-        return self._own_programs
+        self._programs = InstalledPrograms(self.folder, self._data, programs or installed_postgres())
 
     def _make(self) -> None:
         """As the embedded server is made, but for the locale, which older versions do not bring with them."""
@@ -100,7 +109,7 @@ class Standby(_OtherServer):
 
     def _make(self) -> None:
         shutil.copy(self._primary.folder / "password", self.folder / "password")
-        self._give(self.folder / "password")
+        self._programs.give(self.folder / "password")
         self._fill(
             *("pg_basebackup", "--dbname", self._primary.url("postgres"), "--write-recovery-conf"),
             *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
@@ -123,7 +132,7 @@ class Standby(_OtherServer):
 
     def promote(self) -> None:
         """Make the standby a primary."""
-        failure = self._run("pg_ctl", "promote", "-D", str(self.folder / "data"), "-w", "-t", str(_SECONDS))
+        failure = self._programs.run("pg_ctl", "promote", "-D", str(self.folder / "data"), "-w", "-t", str(_SECONDS))
         assert not failure, failure
 
 
