@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
@@ -135,6 +136,11 @@ def trade_template(postgres_server: PostgresServer) -> str:
     return "trade_template"
 
 
+@lru_cache(maxsize=2)
+def _definitions(settings: Settings) -> dg.Definitions:
+    return build_definitions(settings)
+
+
 @dataclass
 class Platform:
     """A whole platform of its own: source, lake, warehouse, Dagster instance."""
@@ -161,7 +167,8 @@ class Platform:
         return partition_range(self.settings.first_day)
 
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.settings)
+        """Made once, as in a process of Dagster's that loads them."""
+        return _definitions(self.settings)
 
     def sql(self, statement: str, parameters: Sequence[object] | None = None) -> None:
         """Run a statement in ToteSys, in a transaction of its own."""
