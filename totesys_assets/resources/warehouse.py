@@ -8,7 +8,7 @@ which is load/.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import duckdb
@@ -187,7 +187,9 @@ class Warehouse:
             try:
                 yield
             finally:
-                connection.close()  # there is nothing to commit, and no run fails for it
+                with suppress(psycopg.Error):  # no run fails for it
+                    connection.rollback()  # at once: a pooler may keep the session, and with it the lock, for a while
+                connection.close()
 
     def is_alive(self, run_id: str) -> bool:
         """True while some process is in ``alive(run_id)``, on whatever machine."""
