@@ -6,6 +6,8 @@ import inspect
 import re
 import shlex
 from dataclasses import fields
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -222,3 +224,16 @@ def test_every_folder_of_the_package_is_described() -> None:
     described = set(re.findall(r"`(\w+)/`", text(PROJECT / "docs" / "architecture.md")))
     folders = {path.parent.name for path in PROJECT.glob("totesys_assets/*/__init__.py")}
     assert folders <= described
+
+
+def test_the_commands_of_contributors_name_tests_and_modules_that_are_there() -> None:
+    shown = [line for block in blocks(PROJECT / "CONTRIBUTING.md", "bash") for line in block.splitlines()]
+    tests = "".join(text(path) for path in PROJECT.glob("totesys_assets_tests/**/test_*.py"))
+    assert len(shown) > 2
+    for line in shown:
+        words = shlex.split(line)
+        assert words[:3] == [".venv/bin/python", "-m", "pytest"]
+        assert (PROJECT / words[3]).exists()
+        for option, value in pairwise(words):
+            assert option != "-k" or re.search(rf"def test_\w*{value}", tests)
+            assert option != "--cov" or find_spec(value)
