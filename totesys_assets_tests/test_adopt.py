@@ -20,8 +20,8 @@ from totesys_assets.commands import main
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import Lake
-from totesys_assets.load import merge
-from totesys_assets.load.merge import load
+from totesys_assets.load import load as load_module
+from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
@@ -269,7 +269,7 @@ def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_recor
 
     bring_up(other, lake_only=True)
     load_one(other, "dim_design")
-    monkeypatch.setattr(merge, "_number", break_off)
+    monkeypatch.setattr(load_module, "written", break_off)
     with pytest.raises(RuntimeError):
         load_one(other, "fact_sales_order")
     assert platform.query("SELECT count(*) FROM fact_sales_order") == [(3,)]

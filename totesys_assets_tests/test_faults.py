@@ -50,7 +50,7 @@ from totesys_assets_tests.harness.kills import (
 from totesys_assets_tests.harness.shop import Shop, Street, opened, prepare, trade
 
 COMPARISON = "totesys_assets.capture.comparison"
-MERGE = "totesys_assets.load.merge"
+LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 22))
 ALL_OF_AUGUST = Request(tuple(partitioned(catalogue())), AUGUST)
 
@@ -88,8 +88,8 @@ def failures_of(platform: Platform) -> list[str]:
         pytest.param("totesys_assets.capture.dead_letters:append", marks=pytest.mark.thorough),
         "totesys_assets.capture.ledger:write_deltalake",
         pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
-        pytest.param(f"{MERGE}:Ledger.newest", marks=pytest.mark.thorough),
-        f"{MERGE}:note",
+        pytest.param(f"{LOAD}:Ledger.newest", marks=pytest.mark.thorough),
+        f"{LOAD}:note",
     ],
 )
 def test_of_two_refreshes_that_meet_anywhere_nothing_is_lost_or_doubled(shop: Shop, place: str) -> None:
@@ -189,7 +189,7 @@ def placed(site: Site, tmp_path: Path) -> Iterator[Platform]:
         "totesys_assets.assets.warehouse:load",
         f"{MERGE}:_insert_facts",
         f"{MERGE}:_upsert_dimension",
-        f"{MERGE}:note",
+        f"{LOAD}:note",
     ],
 )
 def test_a_warehouse_that_loses_its_power_mid_load_is_completed_when_it_is_back(
@@ -441,7 +441,7 @@ def test_a_killed_run_holds_the_sensor_up_only_until_it_is_seen_to_be_dead(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = asked_for(shop.platform.settings, shop.platform.instance)
-    at = Kill("before", f"{MERGE}:note", having="fact_sales_order")
+    at = Kill("before", f"{LOAD}:note", having="fact_sales_order")
     killed(start_recorded(shop.platform, tmp_path, at), at)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert asked_for(shop.platform.settings, instance) == ["A refresh is under way; the next look sees everything."]

@@ -20,7 +20,7 @@ LEDGER = "totesys_assets.capture.ledger"
 BUILD = "totesys_assets.transform.build"
 COMMIT = "totesys_assets.lake.commit"
 SERVER, SCHEMA = "totesys_assets.resources.warehouse", "totesys_assets.resources.warehouse_schema"
-MERGE = "totesys_assets.load.merge"
+LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
 ONE_ROW = (("totesys_assets.resources.engine:BATCH_ROWS", 1),)
 TIDY = (("totesys_assets.lake.compact:MOST_FILES", 1),)
 
@@ -37,7 +37,7 @@ FIRST = [
     Kill("after", f"{SERVER}:Warehouse.migrate"),
     Kill("before", f"{MERGE}:_fill_fact", having="fact_payment"),
     Kill("after", f"{MERGE}:_fill_fact", having="fact_payment"),
-    Kill("after", f"{MERGE}:note", having="fact_sales_order"),
+    Kill("after", f"{LOAD}:note", having="fact_sales_order"),
     Kill("after", f"{WAREHOUSE}:load", having="fact_sales_order"),
 ]
 
@@ -64,9 +64,9 @@ LATER = [
     Kill("after", f"{SERVER}:Warehouse._attached"),
     Kill("before", f"{MERGE}:_upsert_dimension", having="dim_counterparty"),
     Kill("before", f"{MERGE}:_insert_facts", having="fact_sales_order"),
-    Kill("before", f"{MERGE}:note", having="dim_location"),
-    Kill("before", f"{MERGE}:note", having="fact_purchase_order"),
-    Kill("after", f"{MERGE}:note", having="fact_sales_order"),
+    Kill("before", f"{LOAD}:note", having="dim_location"),
+    Kill("before", f"{LOAD}:note", having="fact_purchase_order"),
+    Kill("after", f"{LOAD}:note", having="fact_sales_order"),
     Kill("after", f"{WAREHOUSE}:load", having="dim_location"),
     Kill("after", f"{WAREHOUSE}:load", having="fact_payment"),
     Kill("before", f"{WAREHOUSE}:load", 6),

@@ -41,6 +41,7 @@ ROOMS = (
     "assets",
     "automation",
     "definitions",
+    "refresh",
     "live",
     "commands",
     "cli",

@@ -26,7 +26,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue, ddl
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, LakeChanged, PlatformError, SchemaDrift
-from totesys_assets.load.merge import Loaded, load
+from totesys_assets.load.load import Loaded, load
 from totesys_assets.reader import read_arrow
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build

@@ -31,6 +31,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.read import recorded_until
 from totesys_assets.lake.tables import Lake
+from totesys_assets.load import load as load_module
 from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
 from totesys_assets.resources import locks
@@ -183,7 +184,7 @@ def killed_at_facts(
 def killed_in_the_middle_of_a_load(world: World) -> None:
     world.sql(SILENT)
     with Patch.context() as patch:
-        patch.setattr(merge, "merge", killed_at_facts)
+        patch.setattr(load_module, "merge", killed_at_facts)
         with pytest.raises(Killed):
             world.refresh()
     world.refresh()
@@ -201,7 +202,7 @@ def two_silent_updates(world: World) -> None:
 def two_loads_at_once(world: World) -> None:
     """The second brings a later state, and must wait until the first is done."""
     world.sql("UPDATE design SET design_name = 'first'")
-    register, threads = merge._rows_of_days, list[Thread]()
+    register, threads = load_module._rows_of_days, list[Thread]()
 
     def register_and_wait(*arguments: Any) -> str:
         rows: str = register(*arguments)
@@ -222,7 +223,7 @@ def two_loads_at_once(world: World) -> None:
         return rows
 
     with Patch.context() as patch:
-        patch.setattr(merge, "_rows_of_days", register_and_wait)
+        patch.setattr(load_module, "_rows_of_days", register_and_wait)
         world.run(Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None))
         threads[0].join()
     world.check_dimensions(read(world.source_url))
@@ -378,7 +379,7 @@ def whole_month_replaced(patch: Patch) -> None:
 
 
 def noted_outside_the_transaction(patch: Patch) -> None:
-    load = merge.load
+    load = load_module.load
 
     def note_and_load(
         warehouse: Warehouse,
@@ -389,12 +390,12 @@ def noted_outside_the_transaction(patch: Patch) -> None:
         run_id: str,
         changes_only: bool,
         adopt_lake: bool = False,
-    ) -> merge.Loaded:
+    ) -> load_module.Loaded:
         states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
             notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
-            merge.note(connection, warehouse, table, notes, {}, run_id)
+            load_module.note(connection, warehouse, table, notes, {}, run_id)
         return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only, adopt_lake=adopt_lake)
 
     patch.setattr(world_module, "load", note_and_load)
@@ -405,13 +406,13 @@ def built_further_than_recorded(patch: Patch) -> None:
 
 
 def loaded_further_than_built(patch: Patch) -> None:
-    origin = merge._origin
+    origin = load_module._origin
 
     def further(star: DeltaTable) -> tuple[str, int]:
         table, until = origin(star)
         return table, until + 3_600_000_000
 
-    patch.setattr(merge, "_origin", further)
+    patch.setattr(load_module, "_origin", further)
 
 
 # What the audit says.

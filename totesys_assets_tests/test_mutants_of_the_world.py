@@ -19,14 +19,14 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from totesys_assets.capture import comparison as comparison_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import fingerprint as fingerprint_module
+from totesys_assets.capture import statements as statements_module
 from totesys_assets.catalogue.catalogue import Table, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.tables import Lake
-from totesys_assets.load import merge as merge_module
+from totesys_assets.load import load as load_module
 from totesys_assets.resources import engine, session_settings, source_structure, warehouse_schema
 from totesys_assets.resources import totesys as totesys_module
 from totesys_assets.resources.source_structure import SourceTable
@@ -261,7 +261,7 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 def bad_rows_stay_where_they_were(patch: Patch) -> None:
     broken = "SELECT 1 FROM incoming WHERE incoming.{key} = leaving.{key} AND incoming._broken IS NOT NULL"
     leaves = "FROM leaving CROSS JOIN capture_time"
-    rewrite(patch, comparison_module, "_DIFFERENCE", leaves, f"{leaves} WHERE NOT EXISTS ({broken})")
+    rewrite(patch, statements_module, "_DIFFERENCE", leaves, f"{leaves} WHERE NOT EXISTS ({broken})")
 
 
 def current_by_the_last_record(patch: Patch) -> None:
@@ -305,7 +305,7 @@ def set_at_the_start_of_a_session(patch: Patch) -> None:
 
 def whatever_lake(patch: Patch) -> None:
     patch.setattr(look_module, "require_known_lake", lambda *_: None)
-    patch.setattr(merge_module, "change_of", lambda *_, **__: None)
+    patch.setattr(load_module, "change_of", lambda *_, **__: None)
 
 
 CASES = {

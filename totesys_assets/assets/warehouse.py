@@ -26,7 +26,7 @@ from totesys_assets.assets.describe import (
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
-from totesys_assets.load.merge import load
+from totesys_assets.load.load import load
 from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, STAR, WAREHOUSE
 from totesys_assets.resources.warehouse import Warehouse
 

@@ -18,7 +18,6 @@ import click
 from rich.table import Table as Grid
 
 from totesys_assets.commands import words
-from totesys_assets.commands.refresh import MOST_COUNTED
 from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
@@ -49,6 +48,7 @@ def status(as_json: bool) -> None:
         from totesys_assets.automation.condition import condition
         from totesys_assets.days import partition_range
         from totesys_assets.lake.tables import Lake
+        from totesys_assets.refresh import MOST_COUNTED
         from totesys_assets.resources.totesys import Totesys
         from totesys_assets.resources.warehouse import Warehouse
 

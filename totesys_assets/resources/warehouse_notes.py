@@ -1,6 +1,6 @@
 """What the warehouse knows of its loads: the table ``_ledger``, written in the transactions that load.
 
-Belongs here: reading it. Does not belong here: writing it, which is load/merge.py, and deciding on it.
+Belongs here: reading it. Does not belong here: writing it, which is load/load.py, and deciding on it.
 
 A row is a partition of a table with the state that it was loaded from; two more partitions are notes on a whole table.
 """

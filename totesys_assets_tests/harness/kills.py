@@ -30,7 +30,7 @@ from deltalake.exceptions import DeltaError
 
 import totesys_assets.commands  # noqa: F401 - imported for those that are forked
 from totesys_assets.automation.refresh import execute
-from totesys_assets.capture.comparison import Comparison
+from totesys_assets.capture.statements import Statements
 from totesys_assets.days import partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
@@ -139,13 +139,13 @@ class Set:
 
 def slow_reads() -> None:
     """Arm this process: the source takes a second for every row that is read to be compared."""
-    query = Comparison._source_query
+    query = Statements.source_query
 
-    def slow(self: Comparison, where: str) -> tuple[str, str]:
+    def slow(self: Statements, where: str) -> tuple[str, str]:
         condition = where.removeprefix("WHERE ") or "true"
         return query(self, f"WHERE ({condition}) AND pg_sleep(1) IS NOT NULL")
 
-    Comparison._source_query = slow  # type: ignore[method-assign]
+    Statements.source_query = slow  # type: ignore[method-assign]
 
 
 def meet(barrier: Barrier) -> None:

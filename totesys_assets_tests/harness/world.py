@@ -30,7 +30,7 @@ from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, SchemaDrift
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.load.merge import load
+from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted

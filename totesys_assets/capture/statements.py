@@ -1,0 +1,205 @@
+"""The statements of a comparison: what is asked of the source, and what DuckDB is asked to compare.
+
+Belongs here: their text, for one table. Does not belong here: when they are run, and on which rows (comparison.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from totesys_assets.capture import dead_letters
+from totesys_assets.capture.changes import Changes
+from totesys_assets.capture.fingerprint import examined_sql, partition_sql
+from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
+from totesys_assets.days import WHOLE, DayRange, Days
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.totesys import READ, Snapshot
+
+# The source's rows of some days, each with the first rule that it breaks, if any, and its day, if that has a partition.
+_INCOMING = f"""
+CREATE OR REPLACE TEMP TABLE incoming AS
+SELECT * REPLACE (coalesce(_broken, {{rule}}) AS _broken), {{day}} AS _day FROM ({READ})
+"""
+
+# Broken rows with their raw text, as the source itself writes it.
+_REJECTED = f"""
+INSERT INTO rejected
+SELECT source.row_key, source.partition, incoming._broken, source.raw
+FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} AS VARCHAR)
+WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
+"""
+
+# A row held alternates between insert and delete, so these need only be counted to know how many are there.
+_HELD = """
+SELECT {partition}, sum(CASE _operation WHEN 'insert' THEN 1 WHEN 'delete' THEN -1 ELSE 0 END)
+FROM (SELECT _operation, {day} AS _day FROM versions_held) GROUP BY 1
+"""
+_NOT_HELD = """
+SELECT {partition}, count(*)
+FROM incoming ANTI JOIN (SELECT * FROM newest WHERE _operation <> 'delete') AS present
+ON present.{key} = incoming.{key} AND present._day = incoming._day
+GROUP BY 1
+"""
+
+# The newest versions held, of each row on each day.
+_NEWEST = """
+SELECT * FROM (SELECT *, {day} AS _day FROM versions_held) AS versions WHERE {within}
+QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+"""
+
+# A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another. It
+# stands on a day for as long as the source has it there, good or bad: one that turned bad keeps its last good version.
+_LEAVING = """
+SELECT * FROM held WHERE _operation <> 'delete'
+    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
+"""
+_DIFFERENCE = """
+CREATE OR REPLACE TEMP TABLE difference AS
+WITH held AS ({held}),
+leaving AS ({leaving})
+SELECT {incoming_columns},
+    CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
+    taken_at AS _recorded_at, incoming._day AS _day
+FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
+WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
+UNION ALL
+SELECT {leaving_columns}, 'delete', taken_at, leaving._day
+FROM leaving CROSS JOIN capture_time
+"""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is compared at once: some days (None: a table that is one set), and of these one of so many parts by key."""
+
+    days: Days | None
+    part: int = 0
+    parts: int = 1
+
+    def of_key(self, key: str) -> str:
+        """SQL condition of the part's rows, for DuckDB and PostgreSQL alike."""
+        return f"abs({key} % {self.parts}) = {self.part}" if self.parts > 1 else "true"
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The statements for one table. ``letters``: the (key, partition) of those of its rows that are dead letters."""
+
+    snapshot: Snapshot
+    table: Table
+    all_days: DayRange
+    changes: Changes
+    letters: Sequence[tuple[str, str]]
+
+    @property
+    def relation(self) -> str:
+        """The table in the source."""
+        return self.snapshot.relation(self.table)
+
+    @property
+    def key(self) -> str:
+        """The table's key, quoted."""
+        return quoted(self.table.key)
+
+    def day(self) -> str:
+        """DuckDB expression of a good row's day; one and the same for all rows of a table that is one set."""
+        column = self.table.day_column
+        return f"CAST({quoted(column)} AS DATE)" if column else "DATE '0001-01-01'"
+
+    def incoming_day(self) -> str:
+        """DuckDB expression of an incoming row's day; none where that has no partition.
+
+        That is for the source to say: a time of the far past or future reaches DuckDB as any other.
+        """
+        if self.table.day_column is None:
+            return self.day()
+        return f"CASE WHEN NOT coalesce({dead_letters.is_outside(self.table)}, false) THEN {self.day()} END"
+
+    def lake_columns(self) -> str:
+        """DuckDB's select list of the columns that the lake has."""
+        return f"*, strftime(_day, '%Y-%m') AS {MONTH}" if self.table.day_column else "*"
+
+    def partition(self) -> str:
+        """DuckDB expression of the partition that a row is examined with, of its ``_day``."""
+        first = literal(self.all_days.first.isoformat())
+        return f"coalesce(strftime(_day, '%Y-%m-%d'), {first})" if self.table.day_column else literal(WHOLE)
+
+    def source_query(self, where: str) -> tuple[str, str]:
+        """What to ask of the source, and the rule that the engine adds: a broken row is named, the others are not."""
+        encoding = self.snapshot.encoding
+        columns = ", ".join(dead_letters.source_column(column, encoding) for column in self.table.columns)
+        broken = dead_letters.first_broken(dead_letters.source_rules(self.table, self.all_days, encoding))
+        rule = dead_letters.first_broken(dead_letters.engine_rules(self.table))
+        return f"SELECT {columns}, {broken} AS _broken FROM {self.relation} {where}", rule
+
+    def where_written(self, piece: Piece) -> str:
+        """PostgreSQL condition of what may have been written since it was captured, and of the dead letters."""
+        letters = ", ".join(sorted({key for key, partition in self.letters if partition in self.changes.dated}))
+        written = f"({self.changes.written}{f' OR {self.key} IN ({letters})' if letters else ''})"
+        conditions = [written, piece.of_key(self.key)]
+        if piece.days is not None:  # between the first and the last is soon said; what is too much is left out later
+            conditions.append(self._examined(DayRange(piece.days.first, piece.days.last)))
+        return f"WHERE {' AND '.join(conditions)}"
+
+    def where(self, piece: Piece) -> str:
+        """PostgreSQL condition of all rows of a piece."""
+        conditions = [piece.of_key(self.key)] + ([self._examined(piece.days)] if piece.days is not None else [])
+        return f"WHERE {' AND '.join(conditions)}"
+
+    def _examined(self, days: Days) -> str:
+        return examined_sql(self.table, days, self.all_days)
+
+    def within(self, piece: Piece) -> str:
+        """DuckDB condition of the versions held of a piece."""
+        ranges = piece.days.ranges if piece.days is not None else ()
+        days = [f"_day BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
+        return f"({' OR '.join(days) or 'true'}) AND {piece.of_key(self.key)}"
+
+    def newest(self, within: str) -> str:
+        """DuckDB query for the newest versions held, of each row on each day, where ``within`` is true."""
+        return _NEWEST.format(day=self.day(), key=self.key, within=within)
+
+    def difference(self, held: str, leaving: str) -> str:
+        """DuckDB statement that makes ``difference``: what is new, changed or gone in ``incoming`` against ``held``."""
+        columns = [quoted(column.name) for column in self.table.columns]
+        return _DIFFERENCE.format(
+            held=held,
+            leaving=leaving,
+            key=self.key,
+            incoming_columns=", ".join(f"incoming.{name}" for name in columns),
+            leaving_columns=", ".join(f"leaving.{name}" for name in columns),
+            changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
+        )
+
+    def incoming(self, rule: str) -> str:
+        """DuckDB statement that makes ``incoming``, of what a query asks the source for."""
+        return _INCOMING.format(rule=rule, day=self.incoming_day())
+
+    def first_capture(self, rule: str) -> str:
+        """DuckDB query that takes every row of the source as new, of what a query asks the source for."""
+        return (
+            f"SELECT {self.lake_columns()} FROM (SELECT * REPLACE (coalesce(_broken, {rule}) AS _broken), "
+            f"'insert' AS {OPERATION}, (SELECT taken_at FROM capture_time) AS {RECORDED_AT}, "
+            f"{self.incoming_day()} AS _day FROM ({READ}))"
+        )
+
+    def rejected(self, where: str) -> tuple[str, str]:
+        """DuckDB statement that notes the broken rows of ``incoming``, and what it asks of the source: their text."""
+        raw = (
+            f"SELECT {self.key}::text AS row_key, {partition_sql(self.table, self.all_days)} AS partition, "
+            f"{dead_letters.source_raw(self.table, self.snapshot.encoding)} AS raw FROM {self.relation} AS t {where}"
+        )
+        return _REJECTED.format(key=self.key), raw
+
+    def rows_held(self) -> str:
+        """DuckDB query for the number of rows held, by partition."""
+        return _HELD.format(partition=self.partition(), day=self.day())
+
+    def rows_not_held(self) -> str:
+        """DuckDB query for the number of rows in ``incoming`` that are not held, by partition."""
+        return _NOT_HELD.format(partition=self.partition(), key=self.key)
+
+    def leaving(self) -> str:
+        """DuckDB query for what is held and no longer in ``incoming``."""
+        return _LEAVING.format(key=self.key)

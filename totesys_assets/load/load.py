@@ -1,0 +1,246 @@
+"""Loading a star table: staged, then merged on its key, in one transaction that also notes what was loaded.
+
+Belongs here: which rows are merged, and the notes. Does not belong here: the statements of the merge (merge.py), and
+the tables' definition, which is the catalogue's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+from deltalake import DeltaTable
+
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.catalogue.star import star_query
+from totesys_assets.days import WHOLE, DayRange, Days
+from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.lake.commit import LostRace
+from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
+from totesys_assets.lake.tables import PROCESSED, Lake
+from totesys_assets.load.adopt import adopt, newest
+from totesys_assets.load.merge import is_doubled, merge, written
+from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
+from totesys_assets.resources import engine
+from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.resources.warehouse import ALIAS, Warehouse, run
+from totesys_assets.resources.warehouse_notes import LAKE, NEWEST
+from totesys_assets.stages import LOAD, stage
+from totesys_assets.transform.build import asset_name, built_from
+
+_ATTEMPTS = 5
+# The rows of some days, and of those that left one of these days what other days know of them.
+_ROWS_AND_WHEREABOUTS = """
+(SELECT * FROM star_files WHERE {within}
+UNION ALL
+SELECT * FROM star_files_of_all_days WHERE NOT ({within})
+    AND {key} IN (SELECT {key} FROM star_files WHERE {within} AND _is_deleted))
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What one load of one table did: rows per partition in the star, and rows written in the warehouse.
+
+    Not ``needed``: what is one set was there already, row for row.
+    """
+
+    rows: dict[str, int]
+    written: int
+    needed: bool = True
+
+
+def load(
+    warehouse: Warehouse,
+    lake: Lake,
+    table: Table,
+    *,
+    days: Days | None,
+    run_id: str,
+    changes_only: bool = False,
+    adopt_lake: bool = False,
+) -> Loaded:
+    """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
+
+    ``changes_only``: what was loaded before is believed in; of a table to which rows are only ever added, those are
+    loaded that were recorded since, on whatever day they are. Else all rows of the days are compared.
+    ``adopt_lake``: go on with this lake if it is not the one that was loaded from before (adopt.py).
+    One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
+    lake is not to be adopted, PlatformError.
+    """
+    warehouse.migrate()
+    for _ in range(_ATTEMPTS):
+        with (
+            stage(LOAD),
+            engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
+        ):
+            try:
+                with warehouse.transaction(table.name) as connection:
+                    work = _Load(connection, warehouse, lake, table, run_id)
+                    return work.merge(days if table.day_column else None, changes_only, adopt_lake=adopt_lake)
+            except LostRace:  # for the lake's note of an adoption, and nothing was committed
+                continue
+    raise ConcurrentWriters(
+        f'Other refreshes captured what "{table.name}" is made of {_ATTEMPTS} times while this one adopted the lake. '
+        "Nothing is lost; refresh again."
+    )
+
+
+class _Load:
+    """One load of one table in one transaction, begun after its lock was taken."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, lake: Lake, table: Table, run_id: str
+    ) -> None:
+        self._connection, self._warehouse, self._table, self._run_id = connection, warehouse, table, run_id
+        # After the lock: what is read now is at least as new as what its last holder loaded. The order matters: the
+        # states, then the rows, then what they are made of, so that what is noted of rows is never newer than they
+        # are, and what is noted of the lake never older.
+        self._states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
+        star = lake.find(PROCESSED, table.name)
+        if star is None:
+            raise PlatformError(
+                f'"{table.name}" was never built in this lake. '
+                f"Materialise star/{table.name} first, or run: totesys refresh."
+            )
+        self._star = star
+        self._sources = sources_of(lake, table)
+        self._loaded = _loaded(connection, warehouse, table)
+        self._noted = Origin.parse(self._loaded[LAKE][0]) if LAKE in self._loaded else None
+        # A table of before this was noted, or a new one: where the facts came from tells where it would have.
+        expected = self._noted or self._origin_of_facts()
+        found = self._sources if expected is self._noted else open_sources(lake, expected.tables)
+        self._change = change_of(expected, found, lake, warehouse)
+
+    def _origin_of_facts(self) -> Origin:
+        """Of facts without a note, the newest record is the lake's newest version of then."""
+        tables: dict[str, tuple[str, int]] = {}
+        for fact in self._warehouse.catalogue.star.values():
+            if not fact.is_fact:
+                continue
+            noted = _loaded(self._connection, self._warehouse, fact).get(LAKE)
+            name = f"{quoted(self._warehouse.schema)}.{quoted(fact.name)}"
+            if noted is not None:
+                tables |= Origin.parse(noted[0]).tables
+            elif moment := newest(self._connection, fact, name):
+                tables |= dict.fromkeys(star_query(fact.name).sources, ("", moment))
+        return Origin(tables)
+
+    def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:
+        """``load``, but for the lock and the commit."""
+        if self._change is not None and not adopt_lake:
+            raise self._change
+        if self._change is not None:
+            return self._adopt()
+        whole = self._states.get(WHOLE)
+        if changes_only and whole is not None and self._loaded.get(WHOLE) == (whole.content, whole.rows):
+            return Loaded({WHOLE: whole.rows}, 0, needed=False)
+        adopted = self._noted.adopted if self._noted and self._table.is_fact else 0
+        origin, until = _origin(self._star)
+        since = _since(self._loaded, origin, until) if changes_only else None
+        keys = days.keys if days is not None else [WHOLE]
+        if since is None:
+            rows = _rows_of_days(self._connection, self._star, self._table, days)
+            if adopted:
+                rows = f"(SELECT * FROM {rows} AS star WHERE {RECORDED_AT} > {moment_sql(adopted)})"
+            covered = (
+                days is not None and self._table.day_column and lies_within(self._star, self._table.day_column, days)
+            )
+        else:
+            held = register(self._connection, "star_files", self._star)
+            rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(max(since, adopted))})"
+            keys, covered = [*dict.fromkeys([*keys, *self._states])], True
+        one_per_key = not self._table.is_fact and not is_doubled(self._connection, self._table, rows)
+        pieces = _pieces(self._star, self._table)
+        written = merge(self._connection, self._warehouse, self._table, rows, pieces, one_per_key=one_per_key)
+        lake_now = Origin.of(self._sources, self._noted.adopted if self._noted else 0)
+        return self._done(keys, written, lake_now, (origin, until) if origin and covered else None)
+
+    def _adopt(self) -> Loaded:
+        sources = {name: found for name, found in self._sources.items() if found is not None}
+        if len(sources) < len(self._sources) and self._change is not None:
+            raise self._change  # there is nothing to go on with
+        adopted = adopt(self._connection, self._warehouse, self._table, sources)
+        name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
+        count = written(self._connection, name)
+        origin, until = _origin(self._star)
+        return self._done([*self._states], count, adopted, (origin, until) if origin else None)
+
+    def _done(self, keys: Sequence[str], written: int, lake: Origin, until: tuple[str, int] | None) -> Loaded:
+        entries = [self._states[key] for key in keys if key in self._states]
+        notes = {entry.partition: (entry.content, entry.rows) for entry in entries} | {LAKE: (lake.text, 0)}
+        if until is not None:
+            notes[NEWEST] = (f"{until[0]} {until[1]}", 0)
+        note(self._connection, self._warehouse, self._table, notes, self._loaded, self._run_id)
+        return Loaded({entry.partition: entry.rows for entry in entries}, written)
+
+
+def _origin(star: DeltaTable) -> tuple[str, int]:
+    """Which table of rows this is, and up to which moment it holds them; nothing where it cannot say so."""
+    built = built_from(star)
+    return (f"{star.metadata().id} {built[0]}", built[1]) if built else ("", 0)
+
+
+def _since(loaded: Mapping[str, tuple[str, int]], origin: str, until: int) -> int | None:
+    """Up to which moment the rows of ``origin`` are in the warehouse. None: not known."""
+    noted, _, moment = loaded.get(NEWEST, ("", 0))[0].rpartition(" ")
+    return int(moment) if origin and noted == origin and int(moment) <= until else None
+
+
+def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> dict[str, tuple[str, int]]:
+    """State and rows of every partition of ``table`` that the warehouse has noted."""
+    columns, ledger = "partition, state, rows", f"{quoted(warehouse.schema)}._ledger"
+    query = f"SELECT {columns} FROM {ledger} WHERE table_name = {literal(table.name)}"
+    rows = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [query]).fetchall()
+    return {partition: (state, count) for partition, state, count in rows}
+
+
+def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
+    """The star's rows of ``days``, as what an SQL FROM takes."""
+    source = register(connection, "star_files", star, days)
+    ranges = days.ranges if days is not None else ()
+    conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
+    within = f"({' OR '.join(conditions)})" if conditions else "true"
+    if days is not None and not table.is_fact:
+        gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()
+        if gone != (0,):
+            register(connection, "star_files_of_all_days", star)
+            return _ROWS_AND_WHEREABOUTS.format(within=within, key=quoted(table.key))
+    return f"(SELECT * FROM {source} WHERE {within})"
+
+
+def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:
+    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
+    recorded = bounds(star, RECORDED_AT)
+    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
+        return ("true",)
+    days = bounds(star, str(table.day_column))
+    months = DayRange(*days).by_month() if days is not None else ()
+    return [f"created_date BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
+
+
+def note(
+    connection: duckdb.DuckDBPyConnection,
+    warehouse: Warehouse,
+    table: Table,
+    notes: Mapping[str, tuple[str, int]],
+    loaded: Mapping[str, tuple[str, int]],
+    run_id: str,
+) -> None:
+    """Write down the states and rows that were not noted before, in the same transaction as the rows."""
+    new = {partition: note for partition, note in notes.items() if loaded.get(partition) != note}
+    if not new:
+        return
+    values = ", ".join(
+        f"({literal(table.name)}, {literal(partition)}, {literal(state)}, {rows}, {literal(run_id)})"
+        for partition, (state, rows) in new.items()
+    )
+    ledger = f"{quoted(warehouse.schema)}._ledger"
+    run(
+        connection,
+        f"INSERT INTO {ledger} (table_name, partition, state, rows, run_id) VALUES {values} "
+        "ON CONFLICT (table_name, partition) DO UPDATE SET state = excluded.state, rows = excluded.rows, "
+        "run_id = excluded.run_id, loaded_at = clock_timestamp()",
+    )

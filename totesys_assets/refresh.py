@@ -1,0 +1,209 @@
+"""One refresh in this process: the look, the runs that materialise what is stale, and the summary of what they did.
+
+Belongs here: the order of these, and the summary. Does not belong here: deciding (staleness/), executing a run
+(automation/refresh.py) and printing (commands/refresh.py). Dagster takes longest to import, and is imported only when
+there is something to run.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from totesys_assets import stages
+from totesys_assets.capture.dead_letters import open_letters
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.dagster_home import dagster_home
+from totesys_assets.databases import Databases, dagster_records
+from totesys_assets.days import DayRange, partition_range
+from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
+from totesys_assets.load.origin import require_known_lake
+from totesys_assets.resources.session import Session
+from totesys_assets.resources.totesys import Totesys
+from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request, everything, partitioned
+from totesys_assets.staleness.hint import recall, remember
+from totesys_assets.staleness.look import Look, look, mark_of_done
+
+if TYPE_CHECKING:
+    from totesys_assets.automation.refresh import Outcome
+
+# To count takes time in proportion to the table, and which rows of a fact are current even a sort: above so many, a
+# refresh does neither.
+MOST_COUNTED = 100_000
+
+
+class Audience(Protocol):
+    """Who is told how a refresh gets on."""
+
+    def doing(self, what: str) -> AbstractContextManager[object]:
+        """What is done in the block."""
+
+    def running(self, request: Request) -> AbstractContextManager[object]:
+        """The request whose run lasts as long as the block."""
+
+    def say(self, text: str) -> None:
+        """Something that happened."""
+
+
+@dataclass
+class Summary:
+    """What a refresh did, as ``--json`` prints it.
+
+    ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
+    ``dead_letters`` says how many are ``open``, and how many of these are ``new``.
+    ``unknown_columns``: by table, those that the catalogue does not know; they were left out.
+    """
+
+    changed: bool
+    success: bool
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    unknown_columns: dict[str, list[str]] = field(default_factory=dict)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what one run did."""
+        days = outcome.request.days
+        self.success = self.success and outcome.success
+        self.problems += outcome.failures
+        for group, seconds in outcome.seconds.items():
+            self.stages[group] = round(self.stages.get(group, 0.0) + seconds, 3)
+        self.runs.append(
+            {
+                "run_id": outcome.run_id,
+                "success": outcome.success,
+                "assets": list(outcome.request.assets),
+                "from": days.first if days else None,
+                "to": days.last if days else None,
+            }
+        )
+
+
+def refresh(
+    settings: Settings,
+    urls: Databases,
+    audience: Audience,
+    days: tuple[date, date] | None = None,
+    *,
+    started: float,
+    full: bool = False,
+    accept_deletions: bool = False,
+    adopt_lake: bool = False,
+) -> Summary:
+    """Look, run what is stale, and say what was done. ``started``: when it began, by the clock of time.monotonic.
+
+    ``days`` or ``full``: compare all content of these days, or of all, whatever a look would say. Raises PlatformError.
+    """
+    lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
+    all_days = partition_range(settings.first_day)
+    session = Session(Totesys.of(settings, urls.totesys))
+    seen = Look()
+    with audience.doing("Looking for changes"):
+        if (full or days is not None) and not adopt_lake:
+            require_known_lake(warehouse, lake)
+        if full or adopt_lake:
+            wanted = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
+        elif days is not None:
+            wanted = [_backfill(DayRange(*days), all_days)]
+        else:
+            last = recall(settings.home)
+            seen = look(
+                session.totesys, lake, warehouse, all_days, unless=last, session=session, meanwhile=_begin_imports
+            )
+            wanted = seen.requests
+    problems = [str(problem) for problem in seen.problems]
+    summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
+    letters = open_letters(lake) if wanted else None
+    try:
+        if wanted or problems:
+            with dagster_records(settings, urls, audience.say) as urls:
+                dagster_home(settings, urls)
+                is_backfill = days is not None and not full
+                runs = _Runs(settings, warehouse, session, audience, accept_deletions, is_backfill)
+                runs.execute(wanted, seen, summary)
+    finally:
+        session.close()
+    mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
+    if mark is not None:
+        remember(settings.home, mark, seen.at)
+    summary.unknown_columns = seen.examined.unknown
+    summary.seconds, summary.work = time.monotonic() - started, stages.take()
+    now = open_letters(lake)
+    summary.dead_letters = {"new": 0 if letters is None else len(now - letters), "open": len(now)}
+    summary.tables = contents_of(warehouse, most=MOST_COUNTED)
+    return summary
+
+
+def contents_of(warehouse: Warehouse, most: int | None = None) -> list[dict[str, Any]]:
+    """Rows and versions of every table of the warehouse; of one larger than ``most``, rows are None."""
+    counted = warehouse.contents(most)
+    return [{"table": name, "rows": rows, "versions": versions} for name, rows, versions in counted]
+
+
+def _backfill(days: DayRange, all_days: DayRange) -> Request:
+    if days.first > days.last or days.first not in all_days or days.last not in all_days:
+        raise PlatformError(
+            f"The days {days.first} to {days.last} are not a range within {all_days.first} to {all_days.last}, "
+            "the days that have partitions. TOTESYS_FIRST_DAY sets the first."
+        )
+    return Request(tuple(partitioned(catalogue())), days)
+
+
+def _begin_imports() -> None:
+    """Import Dagster in a thread: it takes as long as the source takes to scan its tables."""
+    threading.Thread(target=import_module, args=["totesys_assets.definitions"], daemon=True).start()
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """How the requests of a refresh are executed through Dagster, one after the other."""
+
+    settings: Settings
+    warehouse: Warehouse
+    session: Session
+    audience: Audience
+    accept_deletions: bool
+    is_backfill: bool
+
+    def execute(self, requests: Sequence[Request], seen: Look, summary: Summary) -> None:
+        """Execute the requests, each as a run, and add to the summary what they did."""
+        with self.audience.doing("Starting Dagster"):
+            import dagster as dg
+
+            from totesys_assets.assets.blocked import report
+            from totesys_assets.automation.refresh import execute
+            from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
+            from totesys_assets.definitions import build_definitions
+
+            instance = dg.DagsterInstance.get()
+            fail_dead_runs(instance, self.warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
+            if seen.source:  # it is empty where nobody looked: a backfill, a comparison of everything
+                report(instance, self.session.totesys.catalogue, seen.examined)
+            definitions = build_definitions(self.settings, {"session": self.session})
+            gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
+        left_out = " ".join(str(problem) for problem in seen.problems)
+        for request in requests:
+            with self.audience.running(request):
+                outcome = execute(
+                    definitions,
+                    instance,
+                    request,
+                    accept_deletions=self.accept_deletions,
+                    left_out=left_out,
+                    is_backfill=self.is_backfill,
+                )
+            summary.add(outcome)
