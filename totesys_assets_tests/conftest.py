@@ -141,6 +141,9 @@ def _definitions(settings: Settings) -> dg.Definitions:
     return build_definitions(settings)
 
 
+_lake = lru_cache(maxsize=1)(Lake)
+
+
 @dataclass
 class Platform:
     """A whole platform of its own: source, lake, warehouse, Dagster instance."""
@@ -152,7 +155,8 @@ class Platform:
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.settings.lake_uri)
+        """The same as long as it is asked for no other: what it knows of its ledger it need not read again."""
+        return _lake(self.settings.lake_uri)
 
     @property
     def warehouse(self) -> Warehouse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,14 +44,15 @@ def with_lake(platform: Platform, folder: str) -> Platform:
 
 def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = False) -> None:
     """Compare, build and load everything, as ``refresh --full`` does, without Dagster."""
-    tables, days = catalogue(), platform.days
+    tables, days, lake = catalogue(), platform.days, platform.lake
     with platform.totesys.snapshot() as snapshot:
         for source in tables.source.values():
-            capture(snapshot, platform.lake, source, all_days=days, days=days, run_id="test")
-    for star in tables.star.values():
-        build(platform.lake, tables, star, days=days, run_id="test")
-        if not lake_only:
-            load(platform.warehouse, platform.lake, star, days=days, run_id="test", adopt_lake=adopt_lake)
+            capture(snapshot, lake, source, all_days=days, days=days, run_id="test")
+    with closing(platform.warehouse) as warehouse:
+        for star in tables.star.values():
+            build(lake, tables, star, days=days, run_id="test")
+            if not lake_only:
+                load(warehouse, lake, star, days=days, run_id="test", adopt_lake=adopt_lake)
 
 
 def adopt(platform: Platform) -> None:
