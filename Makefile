@@ -8,7 +8,7 @@ PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
 
-.PHONY: run up install test soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install test check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -28,6 +28,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 test: install lint types ## Lint, types, and all tests with coverage, but for those of the deployment
 	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+check: install lint types ## In two minutes: lint, types, the tests that need no server, and one from end to end
+	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
 
 soak: install ## Every kill and fault, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
 	@$(BIN)/python -m pytest -q -n logical -m thorough

@@ -68,6 +68,7 @@ def forge_ledger(platform: Platform, name: str) -> None:
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.refreshed
 def test_after_a_refresh_everything_is_equal_and_nothing_is_pending(platform: Platform) -> None:
     found = look_back(platform)

@@ -12,6 +12,8 @@ from sqlglot import exp
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, catalogue, ddl, lake_schema
 from totesys_assets.catalogue.star import star_query
 
+pytestmark = pytest.mark.pure
+
 TABLES = catalogue()
 
 # A column: name, type, then "null", "key", "identity", "unique" and "-> table" where they hold.

@@ -16,6 +16,8 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.resources.source_structure import SourceTable
 from totesys_assets.resources.totesys import Snapshot
 
+pytestmark = pytest.mark.pure
+
 TABLE = catalogue().source["sales_order"]
 NOW = datetime(2024, 8, 22)
 ONE, TWO = "2024-08-20", "2024-08-21"

@@ -29,6 +29,8 @@ from totesys_assets.staleness.decide import (
 )
 from totesys_assets.transform import build
 
+pytestmark = pytest.mark.pure
+
 
 def refresh(assets: tuple[str, ...], days: Days | None) -> Request:
     """A run that a look asks for."""

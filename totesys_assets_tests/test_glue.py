@@ -12,6 +12,8 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.glue import athena_type, glue_table, glue_tables
 from totesys_assets.lake.tables import Lake
 
+pytestmark = pytest.mark.pure
+
 FILE = Path(__file__).parents[1] / "deploy" / "terraform" / "glue_tables.json"
 STAR = catalogue().star
 

@@ -6,6 +6,8 @@ import pytest
 
 from totesys_assets.automation.incidents import Known, is_told, judge
 
+pytestmark = pytest.mark.pure
+
 # A whole hour.
 NOON = 1_767_614_400.0
 PATIENCE = 30 * 60

@@ -26,6 +26,8 @@ from totesys_assets.lake.versions import newest_first
 from totesys_assets.resources import engine
 from totesys_assets_tests.rows import SEEN, hold, table_rows, version
 
+pytestmark = pytest.mark.pure
+
 CURRENCY, TRANSACTION = catalogue().source["currency"], catalogue().star["dim_transaction"]
 VERSIONS = lake_schema(CURRENCY, versioned=True)
 TRANSACTIONS = lake_schema(TRANSACTION, versioned=False)

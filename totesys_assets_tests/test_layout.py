@@ -10,6 +10,8 @@ import pytest
 
 import totesys_assets
 
+pytestmark = pytest.mark.pure
+
 PACKAGE = Path(totesys_assets.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

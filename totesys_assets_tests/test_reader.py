@@ -17,6 +17,8 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.reader import read, read_arrow
 from totesys_assets_tests.rows import CREATED, SEEN, Row, hold, version
 
+pytestmark = pytest.mark.pure
+
 STAR, SOURCE = catalogue().star, catalogue().source
 CHANGED = SEEN + timedelta(days=1)
 DELETED = SEEN + timedelta(days=2)

@@ -12,6 +12,8 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.lake.tables import Lake
 from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, SettingsError
 
+pytestmark = pytest.mark.pure
+
 TOTESYS = "postgresql://reader:s3cret@db.example:5432/totesys"
 WAREHOUSE = "postgresql://writer:s3cret@db.example:5432/warehouse"
 TOPIC = "arn:aws:sns:eu-west-2:123456789012:alerts"

@@ -28,6 +28,8 @@ from totesys_assets.transform import build as module
 from totesys_assets.transform.build import expected_states
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
 
+pytestmark = pytest.mark.pure
+
 STAR = catalogue().star
 DAY = CREATED.date()
 TODAY = DayRange(DAY, DAY)

@@ -16,6 +16,8 @@ from totesys_assets.lake import compact
 from totesys_assets.lake.compact import MOST_FILES
 from totesys_assets.lake.tables import LEDGER, Lake
 
+pytestmark = pytest.mark.pure
+
 
 def versions(ledger: Ledger) -> int:
     """Entries that the ledger has, each of which notes one version."""
