@@ -1,9 +1,11 @@
 """Where everything meets: the assets, what automates them, and the resources they use."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
+from totesys_assets.assets.describe import star_lineage
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.resources import make_resources
@@ -15,18 +17,15 @@ from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.dagster_internals.executor import lanes_executor
+from totesys_assets.dagster_internals.switch import steps_executor
 from totesys_assets.settings import Settings
 
 
-def build_definitions(
-    settings: Settings | None = None, resources: Mapping[str, object] | None = None
-) -> dg.Definitions:
+def build_definitions(settings: Settings | None = None, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
     settings = settings or Settings.from_env()
     tables, partitions = catalogue(), daily_partitions(settings)
-    refresh, everything, backfill, audit = asset_jobs(tables)
-    compact = compact_job()
+    refresh, everything, backfill, audit, compact = *asset_jobs(tables), compact_job()
     return dg.Definitions(
         assets=[
             *ingestion_assets(tables, partitions, settings),
@@ -44,8 +43,15 @@ def build_definitions(
             audit_alert(audit),
         ],
         resources={**make_resources(settings), **(resources or {})},
-        executor=lanes_executor,
+        executor=steps_executor,
     )
+
+
+def warm_up() -> None:
+    """Read what all runs need, before the fork server forks; each run builds definitions from its own settings."""
+    build_definitions().get_repository_def().get_all_jobs()
+    for table in catalogue().star.values():
+        star_lineage(catalogue(), table)
 
 
 @dg.definitions

@@ -3,80 +3,85 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import psycopg
 import pytest
 
-from totesys_assets.dagster_internals.executor import Lanes
+from totesys_assets.dagster_internals.executor import StepOrder
+from totesys_assets.dagster_internals.switch import execute_here, steps_executor
 from totesys_assets.names import TOTESYS, WAREHOUSE
+from totesys_assets.resources import engine
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import require_complete
 
 BEGIN_AND_END = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS}
 
 
-def made(**steps: tuple[str | None, int]) -> Lanes:
-    """Lanes in which every step is ready."""
-    lanes = Lanes(steps)
+def made(**steps: tuple[str | None, int]) -> StepOrder:
+    """An order in which every step is ready."""
+    order = StepOrder(steps)
     for key in steps:
-        lanes.ready(key)
-    return lanes
+        order.ready(key)
+    return order
 
 
 def test_steps_start_by_priority_and_then_by_name_up_to_two() -> None:
-    lanes = made(low=(None, 1), b=(None, 2), a=(None, 2))
-    assert [lanes.next(), lanes.next(), lanes.next()] == ["a", "b", None]
-    lanes.ended("a")
-    assert lanes.next() == "low"
+    order = made(low=(None, 1), b=(None, 2), a=(None, 2))
+    assert [order.next(), order.next(), order.next()] == ["a", "b", None]
+    order.ended("a")
+    assert order.next() == "low"
 
 
 def test_one_table_at_a_time_is_captured_and_other_steps_go_beside_it() -> None:
-    lanes = made(capture=(TOTESYS, 3), another=(TOTESYS, 3), build=(None, 2))
-    assert [lanes.next(), lanes.next()] == ["another", "build"]
-    lanes.ended("build")
-    assert lanes.next() is None
-    lanes.ended("another")
-    assert lanes.next() == "capture"
+    order = made(capture=(TOTESYS, 3), another=(TOTESYS, 3), build=(None, 2))
+    assert [order.next(), order.next()] == ["another", "build"]
+    order.ended("build")
+    assert order.next() is None
+    order.ended("another")
+    assert order.next() == "capture"
 
 
 def test_facts_are_loaded_after_all_dimensions_even_those_that_are_not_ready() -> None:
-    lanes = Lanes({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0), "other": (WAREHOUSE, 0)})
-    lanes.ready("star")
-    lanes.ready("fact")
-    lanes.ready("other")
-    assert [lanes.next(), lanes.next()] == ["star", None]
-    lanes.ended("star")
-    lanes.ready("dim")
-    assert [lanes.next(), lanes.next()] == ["dim", None]
-    lanes.ended("dim")
-    assert [lanes.next(), lanes.next()] == ["fact", "other"]
+    order = StepOrder({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0), "other": (WAREHOUSE, 0)})
+    order.ready("star")
+    order.ready("fact")
+    order.ready("other")
+    assert [order.next(), order.next()] == ["star", None]
+    order.ended("star")
+    order.ready("dim")
+    assert [order.next(), order.next()] == ["dim", None]
+    order.ended("dim")
+    assert [order.next(), order.next()] == ["fact", "other"]
 
 
 def test_facts_are_loaded_when_a_dimension_never_comes() -> None:
-    lanes = Lanes({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0)})
-    lanes.ready("star")
-    lanes.ready("fact")
-    assert lanes.next() == "star"
-    assert lanes.next() is None
-    lanes.ended("star")  # it has failed, and its dimension is not to be ready
-    assert lanes.next() == "fact"
+    order = StepOrder({"star": (None, 2), "dim": (WAREHOUSE, 1), "fact": (WAREHOUSE, 0)})
+    order.ready("star")
+    order.ready("fact")
+    assert order.next() == "star"
+    assert order.next() is None
+    order.ended("star")  # it has failed, and its dimension is not to be ready
+    assert order.next() == "fact"
 
 
 def test_a_step_that_is_tried_again_starts_again() -> None:
-    lanes = made(capture=(TOTESYS, 1))
-    assert lanes.next() == "capture"
-    lanes.ended("capture")
-    assert lanes.next() is None
-    lanes.ready("capture")
-    assert lanes.next() == "capture"
+    order = made(capture=(TOTESYS, 1))
+    assert order.next() == "capture"
+    order.ended("capture")
+    assert order.next() is None
+    order.ready("capture")
+    assert order.next() == "capture"
 
 
 @pytest.fixture
@@ -164,3 +169,61 @@ def test_a_signal_ends_a_refresh_within_seconds_though_it_waits_for_a_lock_and_n
     assert "Stopped before the end" in said
     recorded.refresh()
     require_complete(recorded)
+
+
+# A query of some seconds for the one thread that DuckDB is given.
+LONG = "SELECT sum(a.range * b.range) FROM range(100_000) AS a, range({rows}) AS b"
+
+
+@pytest.fixture
+def bystander() -> Iterator[Callable[[], str]]:
+    """A query of this process that no run has asked for, under way; called, it waits and says how the query ended."""
+    connection, ended = engine.connect(), queue.SimpleQueue[str]()
+
+    def work() -> None:
+        try:
+            ended.put(str(connection.execute(LONG.format(rows=5_000)).fetchone() is not None))
+        except duckdb.Error as error:
+            ended.put(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield lambda: ended.get(timeout=120)
+    connection.interrupt()
+    thread.join()
+
+
+def test_a_run_that_is_broken_interrupts_what_it_does_and_nothing_else_of_the_process(
+    bystander: Callable[[], str],
+) -> None:
+    begun, said = threading.Event(), queue.SimpleQueue[str]()
+    opened_before = engine.connect()
+
+    def query(connection: duckdb.DuckDBPyConnection) -> None:
+        begun.set()
+        try:
+            connection.execute(LONG.format(rows=1_000_000))
+        except duckdb.Error as error:
+            said.put(str(error))
+            raise
+
+    @dg.op(tags={"dagster/priority": "2"})
+    def reads() -> None:
+        engine.claim(opened_before)
+        query(opened_before)
+
+    @dg.op(tags={"dagster/priority": "1"})
+    def breaks() -> None:
+        assert begun.wait(30)
+        time.sleep(0.5)  # until DuckDB is at work: an interrupt before that is forgotten
+        raise KeyboardInterrupt
+
+    @dg.job(executor_def=steps_executor)
+    def broken() -> None:
+        reads()
+        breaks()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not execute_here(broken, instance, run_config={}, tags={}).success
+    assert "INTERRUPT" in said.get(timeout=1)
+    assert bystander() == "True"

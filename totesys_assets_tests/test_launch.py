@@ -268,7 +268,7 @@ def test_the_code_is_another_when_a_file_of_the_package_is(tmp_path: Path, monke
 def test_a_server_ends_with_the_process_that_started_it() -> None:
     code = (
         "import time; from totesys_assets.dagster_internals.fork_server import ForkServer; "
-        "print(ForkServer().pid, flush=True); time.sleep(600)"
+        "print(ForkServer('totesys_assets.definitions').pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -281,8 +281,8 @@ def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
     logs = "compute_logs: {module: dagster_aws.s3.compute_log_manager, class: S3ComputeLogManager, config: {bucket: b}}"
     (tmp_path / "dagster.yaml").write_text(logs, encoding="utf-8")
     code = (
-        "import sys; from totesys_assets.dagster_internals import run_worker; run_worker.warm_up(); "
-        "print('boto3' in sys.modules)"
+        "import sys; from totesys_assets.dagster_internals import run_worker; "
+        "run_worker.warm_up('totesys_assets.definitions'); print('boto3' in sys.modules)"
     )
     env = {**os.environ, **fork_server._ONE_THREAD, "DAGSTER_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
@@ -292,7 +292,7 @@ def test_a_server_has_loaded_what_dagster_yaml_names(tmp_path: Path) -> None:
 def test_a_process_with_other_threads_refuses_to_fork() -> None:
     code = (
         "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start(); "
-        "from totesys_assets.dagster_internals import run_worker; run_worker.warm_up()"
+        "from totesys_assets.dagster_internals import run_worker; run_worker.warm_up('totesys_assets.definitions')"
     )
     env = {**os.environ, **fork_server._ONE_THREAD}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)

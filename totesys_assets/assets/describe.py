@@ -11,18 +11,12 @@ from importlib import resources
 from typing import Any
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
-from dagster._core.execution.context.metadata_logging import (
-    AssetMetadataHandle,
-    OutputMetadataAccumulator,
-    OutputMetadataHandle,
-)
-from dagster._core.utils import make_new_run_id
 
 from totesys_assets.assets import blocked
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.star import star_query
+from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
@@ -129,27 +123,16 @@ def record_partitions(
 ) -> dict[str, Any]:
     """Attach metadata to each partition of the run; returns what belongs to an asset that is one set.
 
-    Dagster makes the events of the run's own range; those of the other days are made here.
+    Dagster makes the events of the run's own range, which is the last of ``days``; those of the other days it is given.
     """
     if days is None:
         return dict(metadata.get(WHOLE, {}))
-    step = context.get_step_execution_context()
     *others, own = days.ranges
-    keys = [key for each in others for key in each.keys]
-    batch = make_new_run_id()
-    for number, key in enumerate(keys, start=1):
-        # As context.log_event does it, but in one batch: an event by itself is a transaction.
-        DagsterEvent.asset_materialization(
-            step,
-            dg.AssetMaterialization(context.asset_key, metadata=metadata.get(key, {}), partition=key),
-            DagsterEventBatchMetadata(batch, is_end=number == len(keys)),
-        )
-    recorded: dict[OutputMetadataHandle | AssetMetadataHandle, Mapping[str, Any]] = {
-        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): metadata.get(key, {}) for key in own.keys
-    }
-    # What context.add_asset_metadata does for one partition after the other, each time copying and checking all that
-    # was there before: with 750 days, a fifth of all that Dagster does in a run.
-    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=recorded)
+    switch.record_partitions(
+        context,
+        own={key: metadata.get(key, {}) for key in own.keys},
+        others={key: metadata.get(key, {}) for each in others for key in each.keys},
+    )
     return {}
 
 

@@ -9,14 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.events import JobFailureData
-from dagster._core.scheduler.instigation import InstigatorTick, SensorInstigatorData, TickStatus
-from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import WILL_RETRY_TAG
-from dagster_shared.error import SerializableErrorInfo
 
 from totesys_assets.names import (
     BACKFILL_TAG,
@@ -26,13 +21,30 @@ from totesys_assets.names import (
     LOOKED_AT_TAG,
     NOTHING_CHANGED,
     REFRESH_TAG,
+    WILL_RETRY_TAG,
 )
 
 # Records looked through for the newest of its kind: more than there are from one minute to the next, for a tick of
 # ``changes`` that finds nothing takes nine seconds, and a refresh some.
 _NEWEST = 20
 # Dagster writes an error's class before its message. Of errors that are for the user, the message says it all.
-_FOR_USERS = ("totesys_assets.errors.", "dagster._core.definitions.events.Failure")
+_FOR_USERS = ("totesys_assets.errors.", f"{dg.Failure.__module__}.{dg.Failure.__qualname__}")
+
+
+# Statuses of ticks, as Dagster spells them.
+SKIPPED, SUCCESS, FAILURE = "SKIPPED", "SUCCESS", "FAILURE"
+
+
+class Error(Protocol):
+    """An error as Dagster keeps it; its class has no public name."""
+
+    @property
+    def message(self) -> str:
+        """The class of the error and what it said."""
+
+    @property
+    def cause(self) -> Error | None:
+        """The error that led to it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Seen:
 
 def seen(instance: dg.DagsterInstance) -> Seen:
     """Look at the newest records."""
-    quiet = [tick.timestamp for tick in _ticks(instance, TickStatus.SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
+    quiet = [tick.timestamp for tick in _ticks(instance, SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
     complete = [
         _looked_at(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
@@ -66,7 +78,7 @@ def seen(instance: dg.DagsterInstance) -> Seen:
 
 def newest_trouble(instance: dg.DagsterInstance) -> tuple[float, str | None, str] | None:
     """The newest thing that went wrong: when, the run, if it was one, and what, in a sentence."""
-    ticks = _ticks(instance, TickStatus.FAILURE)[:1]
+    ticks = _ticks(instance, FAILURE)[:1]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)[:1]
     partial = [run for run in _refreshes(instance, dg.DagsterRunStatus.SUCCESS) if LEFT_OUT_TAG in run.dagster_run.tags]
     found: list[tuple[float, str | None, str]] = [
@@ -91,11 +103,7 @@ def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str
 def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
     """Why the newest tick of ``changes`` failed; None if it did not, or there is none."""
     newest = max(
-        (
-            tick
-            for status in (TickStatus.FAILURE, TickStatus.SUCCESS, TickStatus.SKIPPED)
-            for tick in _ticks(instance, status)[:1]
-        ),
+        (tick for status in (FAILURE, SUCCESS, SKIPPED) for tick in _ticks(instance, status)[:1]),
         default=None,
         key=_end,
     )
@@ -106,10 +114,8 @@ def mark_of_sensor(instance: dg.DagsterInstance) -> str | None:
     """The mark under which the sensor ``changes`` takes nothing to have changed: its cursor. None: it has none."""
     if instance.schedule_storage is None:  # as of an instance that lives for one process: it has no sensors
         return None
-    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name == CHANGES and isinstance(state.instigator_data, SensorInstigatorData):
-            return state.instigator_data.cursor
-    return None
+    cursors = (getattr(state.instigator_data, "cursor", None) for state in _states(instance))
+    return next(cursors, None)
 
 
 def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
@@ -140,8 +146,8 @@ def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
         others = f" ({len(steps) - 1} more steps failed.)" if len(steps) > 1 else ""
         return step_failure(steps[0]) + others
     for event in _events(instance, run_id, dg.DagsterEventType.RUN_FAILURE):
-        data = event.event_specific_data  # none where a run was reported as failed from outside, with a message
-        error = data.error if isinstance(data, JobFailureData) else None
+        # There is none where a run was reported as failed from outside, with a message.
+        error = getattr(event.event_specific_data, "error", None)
         return sentence(error) if error is not None else event.message or "The run failed."
     return "The run failed."
 
@@ -165,7 +171,7 @@ def step_failure(event: dg.DagsterEvent) -> str:
     return sentence(failure.error) if failure.error is not None else f"{event.step_key} failed."
 
 
-def sentence(error: SerializableErrorInfo) -> str:
+def sentence(error: Error) -> str:
     """The message of the first error in the chain that is for the user, else of the innermost."""
     chain = list(_causes(error))
     for each in chain:
@@ -174,7 +180,7 @@ def sentence(error: SerializableErrorInfo) -> str:
     return chain[-1].message.strip()
 
 
-def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+def _causes(error: Error | None) -> Iterator[Error]:
     while error is not None:
         yield error
         error = error.cause
@@ -185,32 +191,39 @@ def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType
         yield record.event_log_entry.get_dagster_event()
 
 
-def _refreshes(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> list[RunRecord]:
+def _refreshes(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> list[dg.RunRecord]:
     """Refreshes of that status, newest first."""
     records = instance.get_run_records(dg.RunsFilter(statuses=[status], tags=REFRESH_TAG), limit=_NEWEST)
     return [record for record in records if not will_retry(record.dagster_run)]
 
 
-def _ticks(instance: dg.DagsterInstance, status: TickStatus) -> list[InstigatorTick]:
+def _states(instance: dg.DagsterInstance) -> list[Any]:
+    """What Dagster knows of the sensor ``changes``: one state, or none as long as it has not ticked."""
+    return [state for state in instance.all_instigator_state() if state.instigator_name == CHANGES]
+
+
+def _ticks(instance: dg.DagsterInstance, status: str) -> list[Any]:
     """Ticks of the sensor ``changes`` of that status, newest first."""
-    return [
-        tick
-        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-        if state.instigator_name == CHANGES
-        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=_NEWEST, statuses=[status])
-    ]
+    found: list[Any] = []
+    for state in _states(instance):
+        ids = state.instigator_origin_id, state.selector_id
+        for newest in instance.get_ticks(*ids, limit=1):
+            # Dagster has no public name for the class of a tick's status; every tick has one.
+            wanted = type(newest.status)(status)
+            found += instance.get_ticks(*ids, limit=_NEWEST, statuses=[wanted])
+    return found
 
 
-def _looked_at(record: RunRecord) -> float:
+def _looked_at(record: dg.RunRecord) -> float:
     """When the look began that asked for a run. One that nobody looked for compares everything after its creation."""
     with suppress(ValueError):  # anybody may have written the tag
         return float(record.dagster_run.tags.get(LOOKED_AT_TAG, ""))
     return record.create_timestamp.timestamp()
 
 
-def _ended(record: RunRecord) -> float:
+def _ended(record: dg.RunRecord) -> float:
     return record.end_time or 0.0
 
 
-def _end(tick: InstigatorTick) -> float:
-    return tick.end_timestamp or tick.timestamp
+def _end(tick: Any) -> float:
+    return float(tick.end_timestamp or tick.timestamp)

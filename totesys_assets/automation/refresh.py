@@ -7,11 +7,10 @@ import time
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.execute_in_process import core_execute_in_process
 
 from totesys_assets.automation.records import step_failure
 from totesys_assets.automation.sensors import run_request
+from totesys_assets.dagster_internals.switch import execute_here
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, BACKFILL_TAG, REFRESH
 from totesys_assets.staleness.decide import Request
 
@@ -51,17 +50,13 @@ def execute(
     """
     started = time.monotonic()
     wanted = run_request(request, left_out)
-    job = definitions.resolve_job_def(REFRESH).get_subset(
-        asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
-    )
-    # What job.execute_in_process does, with the executor of the job instead of one that takes a step after the other.
-    result = core_execute_in_process(
-        job=InMemoryJob(job),
+    result = execute_here(
+        definitions.resolve_job_def(REFRESH).get_subset(
+            asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
+        ),
+        instance,
         run_config=_QUIET,
-        instance=instance,
-        output_capturing_enabled=False,
-        raise_on_error=False,
-        run_tags={
+        tags={
             **wanted.tags,
             **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {}),
             **({BACKFILL_TAG: "true"} if is_backfill else {}),

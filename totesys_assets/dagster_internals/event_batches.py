@@ -8,9 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dagster import DagsterEventType, EventLogEntry
-from dagster._core.events import AssetMaterializationPlannedData, StepMaterializationData
-from dagster._serdes import serialize_value
+from dagster import DagsterEventType, EventLogEntry, serialize_value
 from sqlalchemy.engine import Connection
 
 # What a planned event of many partitions has for a partition, until PostgreSQL makes one of it for each.
@@ -97,7 +95,7 @@ def _planned_partitions(event: EventLogEntry) -> tuple[str | None, ...]:
 def _plan_of_each(event: EventLogEntry) -> EventLogEntry:
     """The event that plans one of many partitions, as Dagster makes it, but for the partition's key."""
     whole = event.get_dagster_event()
-    plan = AssetMaterializationPlannedData(whole.asset_materialization_planned_data.asset_key, _EACH)
+    plan = whole.asset_materialization_planned_data._replace(partition=_EACH, partitions_subset=None)
     return event._replace(dagster_event=whole._replace(event_specific_data=plan))
 
 
@@ -111,10 +109,10 @@ def _serialized(events: Iterable[EventLogEntry]) -> list[str]:
     shared, template = None, ""
     for event in events:
         whole = event.get_dagster_event()
-        data = whole.event_specific_data
-        if not isinstance(data, StepMaterializationData):
+        if event.dagster_event_type != DagsterEventType.ASSET_MATERIALIZATION:
             texts.append(serialize_value(event))
             continue
+        data = whole.step_materialization_data
         marked: dict[str, Any] = {"materialization": _MATERIALIZATION}
         marked = {"timestamp": _TIME, "dagster_event": whole._replace(event_specific_data=data._replace(**marked))}
         rest = event._replace(**marked)

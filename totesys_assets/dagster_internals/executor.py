@@ -10,35 +10,27 @@ PostgreSQL, which let go of Python's lock.
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import DagsterEvent
 from dagster._core.execution.api import ExecuteRunWithPlanIterable
-from dagster._core.execution.compute_logs import create_compute_log_file_key
-from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext, StepExecutionContext
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
-from dagster._core.execution.plan.execute_plan import (
-    _handle_compute_log_setup_error,
-    _handle_compute_log_teardown_error,
-    dagster_event_sequence_for_step,
-)
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.in_process import InProcessExecutor
-from dagster._core.storage.tags import PRIORITY_TAG
+from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
 from dagster._utils.interrupts import check_captured_interrupt
 
-from totesys_assets.names import LANE_TAG, TOTESYS, WAREHOUSE
+from totesys_assets.names import LANE_TAG, PRIORITY_TAG, TOTESYS, WAREHOUSE
 from totesys_assets.resources import engine
+
+if TYPE_CHECKING:
+    from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
+    from dagster._core.execution.plan.plan import ExecutionPlan
 
 # Steps under way at once. Two keep two cores busy, for DuckDB, delta-rs and the servers work beside each of them; every
 # other one takes memory of its own.
@@ -51,16 +43,20 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 5
 
 
-@dg.executor(name="lanes")
-def lanes_executor(_context: dg.InitExecutorContext) -> LanesExecutor:
-    """The steps of a run side by side, in threads."""
-    return LanesExecutor(retries=RetryMode.ENABLED)
+class SideBySideExecutor(dg.Executor):
+    """As Dagster's own in-process executor, which it is made from, but with several steps at once."""
 
+    def __init__(self, in_process: dg.Executor) -> None:
+        self._in_process = in_process
 
-class LanesExecutor(InProcessExecutor):
-    """As Dagster's own in-process executor, but with several steps at once."""
+    @property
+    def retries(self) -> Any:
+        """Whether steps may be tried again."""
+        return self._in_process.retries
 
-    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         """Events of the run, as they happen."""
         yield from ExecuteRunWithPlanIterable(
             execution_plan=execution_plan,
@@ -80,15 +76,15 @@ class LanesExecutor(InProcessExecutor):
 
 
 @dataclass
-class _Told:
-    """What a thread tells: an event of its step, or that the step is over, and what broke it from outside of itself."""
+class _Message:
+    """What a step's thread tells: an event, or that the step is over, and the error that broke it from outside."""
 
     key: str
-    event: DagsterEvent | None = None
+    event: dg.DagsterEvent | None = None
     broken: BaseException | None = None
 
 
-class Lanes:
+class StepOrder:
     """Which of the steps that could start is to start next. Pure: knows keys, lanes and priorities."""
 
     def __init__(self, steps: Mapping[str, tuple[str | None, int]], *, at_once: int = STEPS) -> None:
@@ -129,74 +125,70 @@ class Lanes:
         return busy < WIDTHS[lane] and not before
 
 
-def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-    instance, steps = job_context.instance, execution_plan.get_steps_to_execute_in_topo_order()
-    logs = instance.compute_log_manager
-    file_key: str = create_compute_log_file_key()  # type: ignore[no-untyped-call]
-    log_key = logs.build_log_key_for_run(job_context.run_id, file_key)
-    lanes = Lanes({step.key: (step.tags.get(LANE_TAG), int(step.tags.get(PRIORITY_TAG, 0))) for step in steps})
-    told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[dg.DagsterEvent]:
+    steps = execution_plan.get_steps_to_execute_in_topo_order()
+    order = StepOrder({step.key: (step.tags.get(LANE_TAG), int(step.tags.get(PRIORITY_TAG, 0))) for step in steps})
+    messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
     threads: dict[str, threading.Thread] = {}
     with (
-        InstanceConcurrencyContext(instance, job_context.dagster_run) as slots,
         execution_plan.start(
-            retry_mode=job_context.retry_mode,
-            instance_concurrency_context=slots,
-            step_dependency_config=job_context.step_dependency_config,
+            retry_mode=job_context.retry_mode, step_dependency_config=job_context.step_dependency_config
         ) as active,
         ExitStack() as capturing,
     ):
+        logs = job_context.instance.compute_log_manager
+        log_key = logs.build_log_key_for_run(job_context.run_id, uuid4().hex[:8])
         try:
             log_context = capturing.enter_context(logs.capture_logs(log_key))
-            yield DagsterEvent.capture_logs(job_context, [step.key for step in steps], log_key, log_context)
-        except Exception:  # a run without its logs is better than no run
-            yield from _handle_compute_log_setup_error(job_context, sys.exc_info())
+            yield dg.DagsterEvent.capture_logs(job_context, [step.key for step in steps], log_key, log_context)
+        except Exception as error:  # a run without its output is better than no run
+            job_context.log.error(f"What the run prints is not kept: {error}")
         try:
             while not active.is_complete:
                 for step in active.get_steps_to_execute():
-                    lanes.ready(step.key)
-                yield from active.concurrency_event_iterator(job_context)
-                while (key := lanes.next()) is not None:
+                    order.ready(step.key)
+                while (key := order.next()) is not None:
                     context = job_context.for_step(active.get_step_by_key(key), active.get_known_state())
-                    threads[key] = _started(context, told)
+                    threads[key] = _started(context, messages)
                 if not threads:
                     active.sleep_til_ready()
-                for each in _heard(told):
+                for each in _new(messages):
                     if each.event is not None:
                         yield each.event
                         active.handle_event(each.event)
                         continue
                     threads.pop(each.key).join()
-                    lanes.ended(each.key)
+                    order.ended(each.key)
                     if each.broken is not None:
                         raise each.broken
                     active.verify_complete(job_context, each.key)
                     yield from active.plan_events_iterator(job_context)
                 if check_captured_interrupt():
                     active.check_for_interrupts()
-                    raise DagsterExecutionInterruptedError
+                    raise dg.DagsterExecutionInterruptedError
         finally:
-            _end(threads)
+            _end(threads, job_context.run_id)
         try:
             capturing.close()
-        except Exception:
-            yield from _handle_compute_log_teardown_error(job_context, sys.exc_info())
+        except Exception as error:
+            job_context.log.error(f"What the run printed may not be kept: {error}")
 
 
-def _heard(told: queue.SimpleQueue[_Told]) -> Iterator[_Told]:
-    """What was told until now; waits a moment for something."""
+def _new(messages: queue.SimpleQueue[_Message]) -> Iterator[_Message]:
+    """The messages until now; waits a moment for the first."""
     try:
-        yield told.get(timeout=_POLL_SECONDS)
+        yield messages.get(timeout=_POLL_SECONDS)
         while True:
-            yield told.get_nowait()
+            yield messages.get_nowait()
     except queue.Empty:
         return
 
 
-def _started(context: StepExecutionContext, told: queue.SimpleQueue[_Told]) -> threading.Thread:
+def _started(context: dg.StepExecutionContext, messages: queue.SimpleQueue[_Message]) -> threading.Thread:
     """A thread that executes a step."""
 
     def execute() -> None:
+        engine.work_for(context.run_id)
         # While the step is under way Dagster takes for its own whatever is logged in the process.
         handler, here = context.log._dagster_handler, threading.get_ident()
         whatever = handler.filter
@@ -204,19 +196,19 @@ def _started(context: StepExecutionContext, told: queue.SimpleQueue[_Told]) -> t
         broken: BaseException | None = None
         try:
             for event in dagster_event_sequence_for_step(context):
-                told.put(_Told(context.step.key, event))
+                messages.put(_Message(context.step.key, event))
         except BaseException as error:
             broken = error
-        told.put(_Told(context.step.key, broken=broken))
+        messages.put(_Message(context.step.key, broken=broken))
 
     thread = threading.Thread(target=execute, name=context.step.key, daemon=True)
     thread.start()
     return thread
 
 
-def _end(threads: Mapping[str, threading.Thread]) -> None:
-    """End the steps that are under way: after an error, or an interrupt. Nothing is lost by that."""
+def _end(threads: Mapping[str, threading.Thread], run_id: str) -> None:
+    """End the steps of a run that are under way: after an error, or an interrupt. Nothing is lost by that."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while any(thread.is_alive() for thread in threads.values()) and time.monotonic() < deadline:
-        engine.interrupt()
+        engine.interrupt(run_id)
         time.sleep(_POLL_SECONDS / 4)

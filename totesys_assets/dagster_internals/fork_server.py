@@ -34,16 +34,18 @@ class Lost(Exception):
 
 
 class ForkServer:
-    """A fork server and the pipe to it. It ends when the pipe is closed and its last run has ended.
+    """A fork server for runs of the code location ``module``, and the pipe to it.
+
+    It ends when the pipe is closed and its last run has ended.
 
     Constructing it does not wait; ``fork`` does, until it is warm. Not safe for threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "totesys_assets.dagster_internals.run_worker", str(theirs.fileno())],
+                [sys.executable, "-m", "totesys_assets.dagster_internals.run_worker", str(theirs.fileno()), module],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **_ONE_THREAD},

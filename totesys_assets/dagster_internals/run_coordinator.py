@@ -6,10 +6,18 @@ queue, and how it is launched (run_launcher.py).
 
 from __future__ import annotations
 
-from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus, QueuedRunCoordinator, RunsFilter
+from dagster import (
+    DagsterEvent,
+    DagsterEventType,
+    DagsterRun,
+    DagsterRunStatus,
+    QueuedRunCoordinator,
+    RunsFilter,
+    SubmitRunContext,
+)
 from dagster._core.launcher import LaunchRunContext
-from dagster._core.run_coordinator import SubmitRunContext
-from dagster._core.storage.tags import SENSOR_NAME_TAG
+
+from totesys_assets.names import SENSOR_NAME_TAG
 
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,

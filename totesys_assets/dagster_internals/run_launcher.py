@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from dagster import DagsterRun, DefaultRunLauncher
+from dagster import DagsterRun, DefaultRunLauncher, serialize_value
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
-from dagster._core.storage.tags import GRPC_INFO_TAG, HIDDEN_TAG_PREFIX
 from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import serialize_value
 
 from totesys_assets.dagster_internals.fork_server import ForkServer, Lost, NotWarm, code_state
 from totesys_assets.errors import PlatformError
+from totesys_assets.names import GRPC_INFO_TAG, HIDDEN_TAG_PREFIX
 
 MODULE = "totesys_assets.definitions"
 # Where a run's process is: host, process id, and when it began, for ids are used again.
@@ -82,7 +81,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         made_from = (location.server_id, code_state())
         if self._server is None or self._made_from != made_from or (self._server.warm and not self._server.alive):
             self.dispose()
-            self._server, self._made_from = ForkServer(), made_from
+            self._server, self._made_from = ForkServer(MODULE), made_from
         return self._server  # or one that never came up, and from the same code never would
 
     def dispose(self) -> None:

@@ -1,6 +1,6 @@
 """The program of the fork server, and of the runs that it becomes.
 
-Started as ``python -m totesys_assets.dagster_internals.run_worker FD``.
+It is started as ``python -m totesys_assets.dagster_internals.run_worker FD MODULE``: MODULE is the code location's.
 
 Belongs here: importing what a run needs, forking, executing a run as ``dagster api execute_run`` does, and telling of
 one that crashed. Does not belong here: who starts the server and hands it runs, which is fork_server.py.
@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,36 +47,34 @@ _LATE = (
     "psycopg2.extras",
     "pyarrow.dataset",
     "sqlglot.lineage",
+    "totesys_assets.dagster_internals.executor",
+    "totesys_assets.dagster_internals.partition_events",
     "totesys_assets.local.postgres",
     "upath",
 )
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, module: str) -> None:
     """Warm up, say so, and serve until the other end of ``descriptor`` is closed and the last run has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the runs; the server ends with its parent
-    warm_up()
+    warm_up(module)
     with Connection(descriptor) as requests:
         requests.send_bytes(READY)
         _serve(requests)
 
 
-def warm_up() -> None:
-    """Import and compute what every run needs, and be left with one thread."""
+def warm_up(module: str) -> None:
+    """Import and compute what every run needs, and be left with one thread.
+
+    ``module`` is the code location's; its function ``warm_up`` knows what its runs need.
+    """
     import duckdb
 
-    from totesys_assets.assets.describe import star_lineage
-    from totesys_assets.catalogue.catalogue import catalogue
-    from totesys_assets.definitions import build_definitions
-
-    for module in (*_LATE, *_of_instance()):
-        importlib.import_module(module)
-    # Thrown away: a run builds its own, from the settings that it finds. What is read on the way, the catalogue and the
-    # star's SQL, stays read.
+    code = importlib.import_module(module)
+    for name in (*_LATE, *_of_instance()):
+        importlib.import_module(name)
     with warnings.catch_warnings(action="ignore"):  # the runs give them
-        build_definitions().get_repository_def().get_all_jobs()
-    for table in catalogue().star.values():
-        star_lineage(catalogue(), table)
+        code.warm_up()
     duckdb.default_connection().close()  # importing duckdb opens one, with threads
     gc.collect()
     gc.freeze()  # what is there now is never garbage: collecting would only copy its pages into every run
@@ -88,11 +86,10 @@ def warm_up() -> None:
 def _of_instance() -> set[str]:
     """The modules of storages, logs and launcher that dagster.yaml names. For logs in S3, half a second of a run."""
     from dagster._core.instance.ref import InstanceRef
-    from dagster._serdes import ConfigurableClassData
 
     home = os.environ.get("DAGSTER_HOME")
     named = InstanceRef.from_dir(home) if home else ()
-    return {each.module_name for each in named if isinstance(each, ConfigurableClassData)}
+    return {each.module_name for each in named if each is not None and not isinstance(each, Mapping)}
 
 
 def _serve(requests: Connection) -> None:
@@ -181,8 +178,8 @@ def _report(arguments: str, code: int) -> None:
 
 
 def _read(arguments: str) -> ExecuteRunArgs:
+    from dagster import deserialize_value
     from dagster._grpc.types import ExecuteRunArgs
-    from dagster._serdes import deserialize_value
 
     return deserialize_value(arguments, ExecuteRunArgs)
 
@@ -195,4 +192,4 @@ def _instance(run: ExecuteRunArgs) -> DagsterInstance:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

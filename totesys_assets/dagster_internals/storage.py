@@ -25,7 +25,6 @@ from dagster_postgres.utils import (
     create_pg_engine,
     get_token_provider_from_config,
     pg_url_from_config,
-    set_pg_statement_timeout,
 )
 from sqlalchemy.engine import Connection, Engine
 
@@ -68,20 +67,19 @@ def pooled_engine(
             pool_recycle=pool_recycle,
             pool_pre_ping=True,  # a connection may have died while it lay in the pool
         )
-        sa.event.listen(engine, "connect", _settle)
-        if statement_timeout is not None:
-            sa.event.listen(engine, "connect", lambda raw, _: set_pg_statement_timeout(raw, statement_timeout))
+        sa.event.listen(engine, "connect", partial(_fix_settings, statement_timeout or 0))
         _engines.setdefault(key, engine)  # another thread may have been faster
     return _engines[key]
 
 
-def _settle(raw: Any, _: object) -> None:
+def _fix_settings(statement_timeout: int, raw: Any, _: object) -> None:
     """Fix what rows are read and written by, whatever the role or the environment says.
 
     Where Dagster's tables are is the role's affair, and how long its statements take is Dagster's.
     """
     with raw, raw.cursor() as cursor:
-        cursor.execute(set_session({"search_path": None, "row_security": None, **UNLIMITED_TIME}))
+        times = {**UNLIMITED_TIME, "statement_timeout": str(statement_timeout)}
+        cursor.execute(set_session({"search_path": None, "row_security": None, **times}))
 
 
 def _leave_connections_to_parent() -> None:

@@ -16,14 +16,21 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 
 from dagster import DagsterInstance, DagsterRun, Field, StringSource
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 
 from totesys_assets.dagster_internals.run_launcher import WarmRunLauncher, host_of
 from totesys_assets.days import DaySet
 from totesys_assets.errors import PlatformError
-from totesys_assets.names import AUDIT, CHANGES_ONLY_TAG, COMPACT, EVERYTHING, OTHER_DAYS_TAG, PLACE_TAG
+from totesys_assets.names import (
+    AUDIT,
+    CHANGES_ONLY_TAG,
+    COMPACT,
+    EVERYTHING,
+    OTHER_DAYS_TAG,
+    PLACE_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+)
 from totesys_assets.resources.engine import one_line
 
 if TYPE_CHECKING:  # boto3 takes a second to import, and most processes that open the instance launch nothing
@@ -65,16 +72,16 @@ def place_of(run: DagsterRun) -> str:
 def _days(run: DagsterRun) -> int:
     """How many days the run covers; one if it says nothing of days, or nothing that makes sense."""
     try:
-        first = date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_START_TAG])
-        last = date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_END_TAG])
+        first = date.fromisoformat(run.tags[RANGE_START_TAG])
+        last = date.fromisoformat(run.tags[RANGE_END_TAG])
     except (KeyError, ValueError):
         return 1
     others = run.tags.get(OTHER_DAYS_TAG)
     return (last - first).days + 1 + (len(DaySet.parse(others)) if others else 0)
 
 
-class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
-    """Forks small runs in the daemon's container (WarmRunLauncher), and gives large ones a task (EcsRunLauncher).
+class TieredRunLauncher(WarmRunLauncher):
+    """Forks small runs in the daemon's container, as its parent does, and gives large ones a task (EcsRunLauncher).
 
     ``subnets`` and ``security_groups`` are ids, separated by commas. A task has the image, the role and the environment
     of ``task_definition`` and no public address; a revision in its name keeps tasks at the version of the daemon.
@@ -89,10 +96,9 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         subnets: str,
         security_groups: str,
         container_name: str = "run",
-        inst_data: ConfigurableClassData | None = None,
+        inst_data: Any = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._inst_data = inst_data
+        super().__init__(inst_data)
         self._task_definition, self._container_name = task_definition, container_name
         self._run_task = {
             "cluster": cluster,
@@ -105,14 +111,8 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 }
             },
         }
-        self._here = WarmRunLauncher()
-        self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._tasks: EcsRunLauncher[DagsterInstance] | None = None
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """What dagster.yaml says; a run's process gets it, too."""
-        return self._inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -126,20 +126,15 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         }
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:
         """The launcher of these settings."""
         return cls(inst_data=inst_data, **config_value)
-
-    def register_instance(self, instance: DagsterInstance) -> None:
-        """Called once, by the instance."""
-        super().register_instance(instance)
-        self._here.register_instance(instance)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Begin the run. Raises when it is not known to have begun; Dagster then reports it as failed."""
         run = context.dagster_run
         if place_of(run) == HERE:
-            self._here.launch_run(context)
+            super().launch_run(context)
             return
         if refused := sorted(_REFUSED_TAGS & run.tags.keys()):
             raise PlatformError(
@@ -162,12 +157,7 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
             return False
-        return bool(self._of_ecs().terminate(run_id) if _is_task(run) else self._here.terminate(run_id))
-
-    @property
-    def supports_check_run_worker_health(self) -> bool:
-        """Run monitoring asks."""
-        return True
+        return bool(self._of_ecs().terminate(run_id) if _is_task(run) else super().terminate(run_id))
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's task, or its process, is there."""
@@ -177,11 +167,7 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(
                 WorkerStatus.FAILED, "It ended with the container of the daemon that ran it, which was replaced."
             )
-        return self._here.check_run_worker_health(run)
-
-    def dispose(self) -> None:
-        """Let the fork server end; runs go on."""
-        self._here.dispose()
+        return super().check_run_worker_health(run)
 
     def _of_ecs(self) -> EcsRunLauncher[DagsterInstance]:
         """Dagster's launcher for ECS, made when it is first needed: making it asks ECS for the task definition.
@@ -190,7 +176,7 @@ class TieredRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """
         from dagster_aws.ecs import EcsRunLauncher
 
-        with self._lock:
+        with self._making:
             if self._tasks is None:
                 made = EcsRunLauncher[DagsterInstance](
                     task_definition=self._task_definition,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextvars import copy_context
 from queue import Full, Queue
 from threading import Event, Thread
 
@@ -24,7 +25,8 @@ class Background:
         # Few: each may be 20 MB, and the writer only has to be kept busy.
         self._ready: Queue[pa.RecordBatch | None] = Queue(maxsize=2)
         self._stop = Event()
-        self._thread = Thread(target=self._make, name="batches", daemon=True)
+        # With the context of this thread: what is opened over there belongs to the same run (resources/engine.py).
+        self._thread = Thread(target=copy_context().run, args=[self._make], name="batches", daemon=True)
         self.failure: BaseException | None = None
         self.waited = 0.0  # seconds in which the writer had nothing to write
 

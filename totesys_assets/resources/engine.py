@@ -11,9 +11,10 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import duckdb
 import psycopg.conninfo
@@ -34,7 +35,9 @@ _CONNECT_TIMEOUT_SECONDS = "10"
 # DuckDB asks a new session some things before there is a transaction to set anything in. Where the login has so short a
 # time limit that this fails, the start of the session lifts it; a pooler would not let it.
 _TOOK_TOO_LONG, _UNLIMITED = "statement timeout", "-c statement_timeout=0"
-_OPEN: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
+# The connections of this process, each with the run that it works for.
+_OPEN: WeakKeyDictionary[duckdb.DuckDBPyConnection, str | None] = WeakKeyDictionary()
+_RUN: ContextVar[str | None] = ContextVar("run", default=None)
 # Kept until close() is through: a Ctrl-C may come on the way to it, and a session that is thrown away unclosed aborts
 # the whole process if its server is gone.
 _ATTACHED: set[duckdb.DuckDBPyConnection] = set()
@@ -59,15 +62,25 @@ def connect() -> duckdb.DuckDBPyConnection:
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
-    with _LOCK:
-        _OPEN.add(connection)
+    claim(connection)
     return connection
 
 
-def interrupt() -> None:
-    """Interrupt what all connections of this process are doing; each fails with a duckdb.Error."""
+def work_for(run_id: str) -> None:
+    """Note that this thread works for a run: the connections that it opens and claims are the run's."""
+    _RUN.set(run_id)
+
+
+def claim(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let a connection belong to the run that this thread works for, whoever opened it."""
     with _LOCK:
-        connections = list(_OPEN)
+        _OPEN[connection] = _RUN.get()
+
+
+def interrupt(run_id: str | None = None) -> None:
+    """Interrupt what the connections of a run are doing, or all of this process; each fails with a duckdb.Error."""
+    with _LOCK:
+        connections = [each for each, owner in _OPEN.items() if run_id in (None, owner)]
     for connection in connections:
         with suppress(duckdb.Error):  # closed
             connection.interrupt()

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 from totesys_assets.errors import StaleSnapshot
+from totesys_assets.resources import engine
 from totesys_assets.resources.totesys import Snapshot, Totesys
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Session:
         """
         if self._snapshot is None:
             self._snapshot = self._stack.enter_context(self.totesys.snapshot())
+        engine.claim(self._snapshot.connection)  # a command may have opened it, before there was a run
         try:
             yield self._snapshot
         except BaseException:
