@@ -19,7 +19,7 @@ from totesys_assets.moments import moment_of, require_recorded
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
 from totesys_assets.settings import Settings, lake_uri
-from totesys_assets.transform.build import create_schemas
+from totesys_assets.transform.schemas import create_schemas
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -38,7 +38,8 @@ from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.resources.totesys import Totesys
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source

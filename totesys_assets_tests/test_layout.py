@@ -1,4 +1,4 @@
-"""The layout of the package: which folder may import which, and that every module says what it is about."""
+"""The layout of the package: which folder may import which, how long a module may be, and that it says its subject."""
 
 from __future__ import annotations
 
@@ -54,6 +54,9 @@ UPWARD = {
     ("dagster_internals/run_worker.py", "assets"),
     ("dagster_internals/run_worker.py", "definitions"),
 }
+MOST_LINES = 300
+# How the docstring of a longer module begins the sentence that says why.
+REASON = "One module, because"
 
 
 def imported(text: str) -> Iterator[list[str]]:
@@ -112,6 +115,12 @@ def test_what_lies_below_the_assets_does_not_import_dagster() -> None:
         each for each in below for parts in imported(each.read_text(encoding="utf-8")) if parts[0] == "dagster"
     ]
     assert importing == []
+
+
+def test_no_module_is_long_unless_its_first_lines_give_the_reason() -> None:
+    texts = {module.relative_to(PACKAGE).as_posix(): module.read_text(encoding="utf-8") for module in MODULES}
+    long = {name: text for name, text in texts.items() if len(text.splitlines()) > MOST_LINES}
+    assert [name for name, text in long.items() if REASON not in (ast.get_docstring(ast.parse(text)) or "")] == []
 
 
 def test_every_module_says_its_subject_in_its_first_line() -> None:

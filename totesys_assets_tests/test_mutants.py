@@ -36,7 +36,7 @@ from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
 from totesys_assets.resources import locks
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.resources.snapshot import Snapshot
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request

@@ -27,10 +27,10 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
-from totesys_assets.resources import engine, session_settings, source_structure, warehouse_schema
+from totesys_assets.resources import engine, session_settings, source_structure, warehouse_views
 from totesys_assets.resources import totesys as totesys_module
+from totesys_assets.resources.snapshot import Snapshot
 from totesys_assets.resources.source_structure import SourceTable
-from totesys_assets.resources.totesys import Snapshot
 from totesys_assets.staleness import decide as decide_module
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
@@ -266,8 +266,8 @@ def bad_rows_stay_where_they_were(patch: Patch) -> None:
 
 def current_by_the_last_record(patch: Patch) -> None:
     present = "_operation = 'delete' OR left_at IS NOT NULL,\n            _recorded_at DESC"
-    rewrite(patch, warehouse_schema, "_HISTORY", present, "_recorded_at DESC")
-    rewrite(patch, warehouse_schema, "_HISTORY", "WHERE _operation <> 'delete' OR days_present = 0", "")
+    rewrite(patch, warehouse_views, "_HISTORY", present, "_recorded_at DESC")
+    rewrite(patch, warehouse_views, "_HISTORY", "WHERE _operation <> 'delete' OR days_present = 0", "")
 
 
 def emptied_days_without_a_state(patch: Patch) -> None:

@@ -28,7 +28,7 @@ from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.resources.snapshot import Snapshot
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.look import unknown_columns
 

@@ -36,7 +36,8 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import Notes
 from totesys_assets.staleness.decide import stale_partitions

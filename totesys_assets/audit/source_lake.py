@@ -21,7 +21,7 @@ from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.totesys import READ
+from totesys_assets.resources.snapshot import READ
 
 
 def content(seen: Observed, table: Table) -> Finding:

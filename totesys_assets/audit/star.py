@@ -20,7 +20,7 @@ from totesys_assets.load.origin import comparable
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.transform.build import create_schemas, warehouse_rows
+from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
 # What a fact is worth, in columns that have the same names in the source; and who says in which currency.
 _MONEY = {

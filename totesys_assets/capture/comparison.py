@@ -27,7 +27,7 @@ from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorde
 from totesys_assets.lake.tables import Lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import CHUNK_ROWS
-from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.resources.snapshot import Snapshot
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 ATTEMPTS = 5

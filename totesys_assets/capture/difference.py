@@ -29,7 +29,7 @@ from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.totesys import Snapshot
+from totesys_assets.resources.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from totesys_assets.load.staging import ORDER, create_staging, fill_staging, lak
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import BATCH_ROWS, quoted
 from totesys_assets.resources.warehouse import Warehouse, rows, run
-from totesys_assets.transform.build import create_schemas, warehouse_rows
+from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
 _DIFFERENCE = """
 INSERT INTO {table} ({columns})

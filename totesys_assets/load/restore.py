@@ -26,7 +26,7 @@ from totesys_assets.resources.digest import POSTGRES, row_number, set_digest
 from totesys_assets.resources.engine import BATCH_ROWS, quoted
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import LAKE, Notes
-from totesys_assets.transform.build import create_schemas, warehouse_rows
+from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
 
 def restore(

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from totesys_assets.errors import StaleSnapshot
 from totesys_assets.resources import engine
-from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.resources.totesys import Totesys
 
 T = TypeVar("T")
 # Snapshots taken for one table before giving up against other refreshes.

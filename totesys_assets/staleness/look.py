@@ -29,7 +29,8 @@ from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.resources import engine
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 

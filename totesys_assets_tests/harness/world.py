@@ -35,7 +35,8 @@ from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Snapshot, Totesys
+from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request, everything, partitioned
