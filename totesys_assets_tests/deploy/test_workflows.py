@@ -50,8 +50,8 @@ def deploy() -> Workflow:
     return load(FOLDER / "deploy.yml")
 
 
-def test_there_are_two() -> None:
-    assert [path.name for path in FILES] == ["deploy.yml", "test.yml"]
+def test_there_are_three() -> None:
+    assert [path.name for path in FILES] == ["deploy.yml", "nightly.yml", "test.yml"]
 
 
 def test_zizmor_finds_nothing() -> None:
@@ -61,7 +61,7 @@ def test_zizmor_finds_nothing() -> None:
 
 def test_every_action_is_pinned_to_a_commit_whose_version_is_said(path: Path) -> None:
     uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
-    assert len(uses) >= 5
+    assert len(uses) >= 2
     for line in uses:
         assert re.fullmatch(r"\s*(- )?uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
