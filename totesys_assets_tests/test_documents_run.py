@@ -1,0 +1,27 @@
+"""The SQL and the Python that the documents show run, on a platform after its first refresh."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.test_documents import INSTRUCTIONS, blocks
+
+
+@pytest.mark.refreshed
+def test_their_sql_and_python_run(platform: Platform) -> None:
+    ran = {"sql": 0, "python": 0}
+    for document in INSTRUCTIONS:
+        for block in blocks(document, "sql"):
+            statements = [each for each in re.sub(r"--.*", "", block).split(";") if each.strip()]
+            assert [len(platform.query(each)) for each in statements] == [1, 0, 1, 1][: len(statements)]
+            ran["sql"] += len(statements)
+        for code in blocks(document, "python"):
+            names: dict[str, object] = {}
+            exec(code, names)
+            frames = [value for key, value in names.items() if key in ("orders", "before", "versions")]
+            assert [len(frame) for frame in frames] == [1] * len(frames)  # type: ignore[arg-type]
+            ran["python"] += len(frames)
+    assert ran == {"sql": 6, "python": 4}
