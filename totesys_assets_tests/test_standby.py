@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -10,7 +11,9 @@ import pytest
 
 from totesys_assets.automation.watch import Probe
 from totesys_assets.catalogue.catalogue import ddl
+from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.resources.engine import readable_errors
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.servers import Standby
@@ -92,6 +95,26 @@ def test_on_a_standby_where_nothing_is_replayed_nothing_has_changed(
                 break
     else:
         pytest.fail("a look finds something new each time")
+
+
+def test_a_query_that_the_replay_breaks_off_says_what_to_set(
+    standby: tuple[EmbeddedServer, Standby], primary_url: str, following: Platform
+) -> None:
+    with psycopg.connect(standby[1].url("postgres"), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+        connection.execute("SELECT pg_reload_conf()")
+    try:
+        with following.totesys.snapshot() as snapshot, ThreadPoolExecutor() as threads:
+            slow = threads.submit(snapshot.rows, "SELECT pg_sleep(30)::text FROM public.staff")
+            with psycopg.connect(primary_url, autocommit=True) as connection:
+                connection.execute("UPDATE staff SET last_name = last_name || '.'")
+                connection.execute("VACUUM staff")
+            with pytest.raises(PlatformError, match="set hot_standby_feedback on"), readable_errors("It failed"):
+                slow.result()
+    finally:
+        with psycopg.connect(standby[1].url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+            connection.execute("SELECT pg_reload_conf()")
 
 
 def test_a_lock_that_comes_from_the_primary_is_said_to_be_one(

@@ -165,6 +165,8 @@ def reason(error: Exception) -> str:
     """The telling part of a database error on one line: without DuckDB's preamble and without the statement."""
     text = re.sub(r'^.*?Unable to connect to Postgres at "[^"]*":\s*', "", str(error), flags=re.S)
     text = re.sub(r'^.*?Failed to [^"]*".*":\s*(?=ERROR|FATAL|server|could|SSL|no conn)', "", text, flags=re.S)
+    if "conflict with recovery" in text:
+        return f"{one_line(text)}: set hot_standby_feedback on that standby, or a longer max_standby_streaming_delay"
     return one_line(text)
 
 
