@@ -14,6 +14,8 @@ from totesys_assets.databases import Databases
 from totesys_assets.settings import Settings
 
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
+# Where the parts of the instance were before they moved to dagster_internals/.
+_FORMER_MODULES = ("totesys_assets.dagster_storage", "totesys_assets.launch.")
 
 
 def instance_config() -> str:
@@ -24,17 +26,24 @@ def instance_config() -> str:
 def dagster_home(settings: Settings, urls: Databases) -> Path:
     """Dagster's folder: DAGSTER_HOME if set, else one in the home, configured for the embedded PostgreSQL.
 
+    The file in the home is written anew, unless DAGSTER_HOME names that folder and the file fits this version.
     Sets the environment so that this process, and those that it starts, use it.
     """
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     # Events are stored in batches: a full load of two years is 9,000 materialisations.
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
-    if "DAGSTER_HOME" in os.environ:
-        return Path(os.environ["DAGSTER_HOME"])
     folder = settings.home / "dagster"
+    named = os.environ.get("DAGSTER_HOME")
+    if named is not None and not (Path(named).absolute() == folder.absolute() and _names_former_modules(folder)):
+        return Path(named)
     folder.mkdir(parents=True, exist_ok=True)
     if urls.dagster is not None:
         os.environ[DAGSTER_URL_VARIABLE] = urls.dagster
     (folder / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
+
+
+def _names_former_modules(folder: Path) -> bool:
+    file = folder / "dagster.yaml"
+    return file.exists() and any(name in file.read_text(encoding="utf-8") for name in _FORMER_MODULES)

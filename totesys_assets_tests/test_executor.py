@@ -227,3 +227,24 @@ def test_a_run_that_is_broken_interrupts_what_it_does_and_nothing_else_of_the_pr
         assert not execute_here(broken, instance, run_config={}, tags={}).success
     assert "INTERRUPT" in said.get(timeout=1)
     assert bystander() == "True"
+
+
+def test_a_run_whose_output_cannot_be_kept_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dg.op
+    def works() -> None:
+        print("worked")
+
+    @dg.job(executor_def=steps_executor)
+    def printing() -> None:
+        works()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def full(_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(instance.compute_log_manager, "capture_logs", full)
+        result = execute_here(printing, instance, run_config={}, tags={})
+        said = [entry.message for entry in instance.all_logs(result.run_id)]
+    assert result.success
+    assert "What the run prints is not kept: No space left on device" in said

@@ -1,0 +1,63 @@
+"""Dagster's folder in the home: written by the platform, unless somebody wants another."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, dagster_home, instance_config
+from totesys_assets.databases import Databases
+from totesys_assets.settings import Settings
+
+URLS = Databases("postgresql://source", "postgresql://warehouse", "postgresql://dagster")
+# As the version wrote it in which the storages were a module of the package.
+FORMER = "run_storage: {module: totesys_assets.dagster_storage, class: PooledRunStorage}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Dagster's folder in a home, with the file of the version before in it."""
+    for name in ("DAGSTER_HOME", DAGSTER_URL_VARIABLE):
+        monkeypatch.setenv(name, "")  # so that what the function sets is undone
+        monkeypatch.delenv(name)
+    made = tmp_path / "dagster"
+    made.mkdir()
+    (made / "dagster.yaml").write_text(FORMER, encoding="utf-8")
+    return made
+
+
+def settings(folder: Path) -> Settings:
+    return Settings.from_env({"TOTESYS_HOME": str(folder.parent)})
+
+
+def test_the_file_of_the_version_before_is_written_anew(folder: Path) -> None:
+    assert dagster_home(settings(folder), URLS) == folder
+    assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
+    assert os.environ["DAGSTER_HOME"] == str(folder)
+    assert os.environ[DAGSTER_URL_VARIABLE] == URLS.dagster
+
+
+def test_it_is_written_anew_also_where_dagster_home_names_the_folder_in_the_home(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    assert dagster_home(settings(folder), URLS) == folder
+    assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
+    assert os.environ[DAGSTER_URL_VARIABLE] == URLS.dagster
+
+
+def test_a_file_that_dagster_home_names_is_left_as_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "dagster.yaml").write_text(FORMER, encoding="utf-8")
+    monkeypatch.setenv("DAGSTER_HOME", str(own))
+    assert dagster_home(settings(folder), URLS) == own
+    assert (own / "dagster.yaml").read_text(encoding="utf-8") == FORMER
+    (folder / "dagster.yaml").write_text("# mine", encoding="utf-8")
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    assert dagster_home(settings(folder), URLS) == folder
+    assert (folder / "dagster.yaml").read_text(encoding="utf-8") == "# mine"
