@@ -174,3 +174,12 @@ def test_a_backfill_of_a_day_by_the_command_loads_nothing_of_the_room(stock: Pla
     assert result.stdout.splitlines()[-1].split() == ["loaded", f"{ROOM}switch"]
     stock.refresh()
     require_complete(stock)
+
+
+def test_the_definitions_load_nothing_of_the_room_before_an_instance_asks_for_it() -> None:
+    code = (
+        "import sys, totesys_assets.definitions; "
+        f"print(*sorted(name for name in sys.modules if name.startswith({ROOM!r})))"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [f"{ROOM}switch"]
