@@ -224,3 +224,11 @@ def test_the_commands_of_contributors_name_tests_and_modules_that_are_there() ->
         for option, value in pairwise(words):
             assert option != "-k" or re.search(rf"def test_\w*{value}", tests)
             assert option != "--cov" or find_spec(value)
+
+
+def test_the_decisions_are_numbered_one_by_one() -> None:
+    pages = sorted((PROJECT / "docs" / "decisions").glob("[0-9]*.md"))
+    numbers = [int(re.findall(r"^# (\d+)\. \S", text(page))[0]) for page in pages]
+    assert numbers == [int(page.name.partition("-")[0]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        assert re.findall(r"^## (.+)$", text(page), re.MULTILINE)[:3] == ["Context", "Decision", "Consequence"]
