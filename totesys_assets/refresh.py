@@ -22,12 +22,11 @@ from totesys_assets.capture.dead_letters import open_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import Databases, dagster_records
-from totesys_assets.days import DayRange, partition_range
+from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
+from totesys_assets.platform import Platform
 from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request, everything, partitioned
@@ -108,9 +107,9 @@ def refresh(
 
     ``days`` or ``full``: compare all content of these days, or of all, whatever a look would say. Raises PlatformError.
     """
-    lake, warehouse = Lake(settings.lake_uri), Warehouse(urls.warehouse, settings.warehouse_schema)
-    all_days = partition_range(settings.first_day)
-    session = Session(Totesys.of(settings, urls.totesys))
+    platform = Platform.of(settings, urls.totesys, urls.warehouse)
+    lake, warehouse, all_days = platform.lake, platform.warehouse, platform.days
+    session = Session(platform.totesys)
     seen = Look()
     with audience.doing("Looking for changes"):
         if (full or days is not None) and not adopt_lake:
@@ -121,9 +120,7 @@ def refresh(
             wanted = [_backfill(DayRange(*days), all_days)]
         else:
             last = recall(settings.home)
-            seen = look(
-                session.totesys, lake, warehouse, all_days, unless=last, session=session, meanwhile=_begin_imports
-            )
+            seen = look(platform, unless=last, session=session, meanwhile=_begin_imports)
             wanted = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
@@ -137,7 +134,7 @@ def refresh(
                 runs.execute(wanted, seen, summary)
     finally:
         session.close()
-    mark = mark_of_done(seen, lake, warehouse, all_days) if seen.requests and summary.success else seen.mark
+    mark = mark_of_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
         remember(settings.home, mark, seen.at)
     summary.unknown_columns = seen.examined.unknown

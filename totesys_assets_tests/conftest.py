@@ -24,6 +24,7 @@ from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.platform import Platform as Core
 from totesys_assets.resources.totesys import Totesys
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
@@ -167,6 +168,11 @@ class Platform:
         return Totesys.of(self.settings, self.totesys_url)
 
     @property
+    def core(self) -> Core:
+        """The platform as the code knows it."""
+        return Core(self.totesys, self.lake, self.warehouse, self.days)
+
+    @property
     def days(self) -> DayRange:
         return partition_range(self.settings.first_day)
 
@@ -191,7 +197,7 @@ class Platform:
         return sorted(path for path in Path(self.settings.lake_uri).rglob("*") if path.is_file())
 
     def look(self) -> Look:
-        return look(self.totesys, self.lake, self.warehouse, self.days)
+        return look(self.core)
 
     def run(self, request: Request, *, accept_deletions: bool = False) -> Outcome:
         return execute(self.definitions(), self.instance, request, accept_deletions=accept_deletions)

@@ -70,7 +70,7 @@ def require_all_well(platform: Platform) -> None:
     before = platform.query(RECORDS)
     bring_up(platform)
     assert platform.query(RECORDS) == before
-    findings = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    findings = audit(platform.core)
     assert [(each.asset, each.check, each.detail) for each in findings if not each.passed and not each.warning] == []
     assert any(each.check == "records_equal_lake" and each.passed for each in findings)
 
@@ -146,7 +146,7 @@ def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platfor
     shutil.copytree(kept, platform.lake.uri)
     with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
         platform.look()
-    findings = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    findings = audit(platform.core)
     assert "set back" in next(each.detail for each in findings if each.asset == "warehouse/fact_sales_order")
     # As a version of before would have it: the lake captures first, and is then newer than the warehouse.
     platform.sql("UPDATE sales_order SET units_sold = 6 WHERE sales_order_id = 1")

@@ -46,7 +46,7 @@ ALL = [*checks(catalogue()), *rules.checks()]
 
 
 def look_back(platform: Platform) -> list[Finding]:
-    return audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    return audit(platform.core)
 
 
 def differing(findings: list[Finding]) -> dict[tuple[str, str], Finding]:
@@ -220,7 +220,7 @@ def test_a_table_that_drifted_fails_its_own_checks_and_no_others(platform: Platf
 @pytest.mark.refreshed
 def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_green(platform: Platform) -> None:
     empty = Lake(f"{platform.settings.lake_uri}_of_another_name")
-    found = audit(platform.totesys, empty, platform.warehouse, platform.days, checks(catalogue()))
+    found = audit(replace(platform.core, lake=empty), checks(catalogue()))
     compare_nothing = {REFERENCES, VIEWS}  # which ask one side only
     assert {each.outcome for each in found if each.check not in compare_nothing} == {"different"}
     assert compared_nothing(found)
@@ -411,7 +411,7 @@ def test_an_audit_beside_traffic_and_refreshes_raises_no_false_alarm(platform: P
         trading = beside.submit(trade)
         rounds = 0
         while not trading.done() or rounds < 3:
-            found = audit(platform.totesys, platform.lake, platform.warehouse, platform.days, checks(catalogue()))
+            found = audit(platform.core, checks(catalogue()))
             assert differing(found) == {}
             rounds += 1
         trading.result()

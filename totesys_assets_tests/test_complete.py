@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -55,12 +56,12 @@ def test_a_first_day_moved_later_is_refused_before_anything_is_written(platform:
     later = DayRange(date(2024, 8, 21), platform.days.last)
     sentence = "TOTESYS_FIRST_DAY is 2024-08-21, but .* was captured from 2024-08-20 on.* Set it to 2024-08-20 or an"
     with pytest.raises(PlatformError, match=sentence):
-        look(platform.totesys, platform.lake, platform.warehouse, later)
+        look(replace(platform.core, days=later))
     with platform.totesys.snapshot() as snapshot, pytest.raises(PlatformError, match=sentence):
         capture(snapshot, platform.lake, ORDERS, all_days=later, days=later, run_id="later")
     assert platform.files() == before
     earlier = DayRange(date(2024, 1, 1), platform.days.last)
-    assert look(platform.totesys, platform.lake, platform.warehouse, earlier).stale == {}
+    assert look(replace(platform.core, days=earlier)).stale == {}
 
 
 def test_a_ledger_that_lost_its_files_is_told_in_a_sentence(

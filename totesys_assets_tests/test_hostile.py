@@ -52,9 +52,7 @@ def test_hostile_text_arrives_in_the_warehouse_as_it_is(platform: Platform) -> N
     designs = "SELECT design_name, file_location, file_name FROM dim_design WHERE design_id >= 100 ORDER BY design_id"
     assert platform.query(designs) == [(text,) * 3 for text in TEXTS.values()]
     assert platform.query("SELECT item_code FROM current_purchase_order") == [(TEXTS["a statement"],)]
-    found = audit(
-        platform.totesys, platform.lake, platform.warehouse, platform.days, checks(platform.totesys.catalogue)
-    )
+    found = audit(platform.core, checks(platform.totesys.catalogue))
     assert [each for each in found if not each.passed] == []
     assert platform.look().requests == []
 

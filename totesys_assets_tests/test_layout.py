@@ -32,6 +32,7 @@ ROOMS = (
     "capture",
     "transform",
     "load",
+    "platform",
     "staleness",
     "audit",
     "reader",

@@ -111,9 +111,7 @@ def write(platform: Platform, address: int, city: str | bytes) -> None:
 
 
 def audited(platform: Platform) -> list[str]:
-    found = audit(
-        platform.totesys, platform.lake, platform.warehouse, platform.days, checks(platform.totesys.catalogue)
-    )
+    found = audit(platform.core, checks(platform.totesys.catalogue))
     return [f"{each.asset} {each.check} failed: {each.detail}" for each in found if not each.passed]
 
 

@@ -75,7 +75,7 @@ def test_a_commit_that_does_not_change_the_text_of_a_standbys_snapshot_is_notice
                 assert not after.is_overtaken(before.order)
                 assert not after.is_overtaken(after.order)
             assert probe.moved()
-            again = look(following.totesys, following.lake, following.warehouse, following.days, unless=seen.mark)
+            again = look(following.core, unless=seen.mark)
             assert not again.probed_only
             assert "totesys/sales_order" in again.stale
     following.refresh()
@@ -90,7 +90,7 @@ def test_on_a_standby_where_nothing_is_replayed_nothing_has_changed(
         with Probe(following.totesys_url) as probe:
             seen = following.look()
             probe.note()
-            again = look(following.totesys, following.lake, following.warehouse, following.days, unless=seen.mark)
+            again = look(following.core, unless=seen.mark)
             if again.probed_only and not probe.moved():
                 break
     else:
@@ -145,7 +145,7 @@ def test_a_promoted_standby_is_another_server_and_goes_on_without_a_gap(
         assert probe.moved()
     with psycopg.connect(following.totesys_url, autocommit=True) as connection:
         connection.execute("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
-    again = look(following.totesys, following.lake, following.warehouse, following.days, unless=seen.mark)
+    again = look(following.core, unless=seen.mark)
     assert not again.probed_only
     following.refresh()
     assert price(following) == [(78,)]

@@ -26,13 +26,10 @@ from totesys_assets.audit.findings import (
 )
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS, WAREHOUSE
+from totesys_assets.platform import Platform
 from totesys_assets.resources import engine
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 
 Look = Callable[[Observed, Table], Finding]
 _SOURCE: dict[str, Look] = {
@@ -59,10 +56,7 @@ def checks(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
 
 
 def audit(
-    totesys: Totesys,
-    lake: Lake,
-    warehouse: Warehouse,
-    days: DayRange,
+    platform: Platform,
     wanted: Iterable[tuple[str, str]] | None = None,
     marks: Collection[str] = (),
 ) -> list[Finding]:
@@ -72,10 +66,10 @@ def audit(
     looked at all the same. ``marks`` are what the probe goes by (staleness/look.py), of those who look.
     Raises ConnectionFailed, and PlatformError before the first refresh.
     """
-    chosen = list(wanted) if wanted is not None else [*checks(totesys.catalogue), *rules.checks()]
+    chosen = list(wanted) if wanted is not None else [*checks(platform.totesys.catalogue), *rules.checks()]
     try:
         with ExitStack() as stack:
-            observed = Observed(stack, totesys, lake, warehouse, days, marks)
+            observed = Observed(stack, platform, marks)
             return [_check(observed, asset, check) for asset, check in chosen]
     except psycopg.Error as error:
         raise PlatformError(f"The warehouse could not be audited: {engine.one_line(error)}.") from error

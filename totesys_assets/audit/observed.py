@@ -28,17 +28,16 @@ from totesys_assets.capture.generation import settle
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
-from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.days import WHOLE
 from totesys_assets.errors import LakeChanged, PlatformError
-from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.tables import INGESTION
 from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.names import TOTESYS
+from totesys_assets.platform import Platform
 from totesys_assets.resources import engine
 from totesys_assets.resources.digest import set_digest
 from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.resources.warehouse_notes import Notes
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_of_done
@@ -65,18 +64,11 @@ class Observed:
     ``marks`` are those that the command line and the sensor keep, under which they take nothing to have changed.
     """
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        totesys: Totesys,
-        lake: Lake,
-        warehouse: Warehouse,
-        days: DayRange,
-        marks: Collection[str] = (),
-    ) -> None:
-        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, days, lake, warehouse.schema
+    def __init__(self, stack: ExitStack, platform: Platform, marks: Collection[str] = ()) -> None:
+        totesys, lake, warehouse = platform.totesys, platform.lake, platform.warehouse
+        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, platform.days, lake, warehouse.schema
         self._totesys, self._marks = totesys, marks
-        self._mark_of = partial(_mark, lake, warehouse, days)
+        self._mark_of = partial(_mark, platform)
         self._change_of = partial(change_of, lake=lake, warehouse=warehouse)
         self._mark_before = self._mark_of("")
         self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
@@ -243,9 +235,9 @@ class Observed:
         return {str(partition): str(digest) for partition, digest in self.warehouse.execute(query).fetchall()}
 
 
-def _mark(lake: Lake, warehouse: Warehouse, days: DayRange, source: str) -> str | None:
+def _mark(platform: Platform, source: str) -> str | None:
     """The mark of ``source``, as the probe makes it: see staleness/look.py."""
-    return mark_of_done(Look(source=source), lake, warehouse, days)
+    return mark_of_done(Look(source=source), platform)
 
 
 def count(digests: Mapping[str, str], partition: str) -> int:

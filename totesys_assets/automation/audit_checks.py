@@ -16,6 +16,7 @@ from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
 from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS
+from totesys_assets.platform import Platform
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
@@ -40,10 +41,7 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
         chosen = [("/".join(key.asset_key.path), key.name) for key in context.selected_asset_check_keys]
         with failures():
             found = audit(
-                session.totesys,
-                lake,
-                warehouse,
-                partition_range(settings.first_day),
+                Platform(session.totesys, lake, warehouse, partition_range(settings.first_day)),
                 sorted(chosen),
                 marks=[mark for mark in (recall(settings.home), mark_of_sensor(context.instance)) if mark],
             )

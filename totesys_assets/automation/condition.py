@@ -22,13 +22,11 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import asset_name
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
+from totesys_assets.platform import Platform
 from totesys_assets.resources.engine import reason
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness import hint
 from totesys_assets.staleness.look import Examined, Look, examine, look
 
@@ -95,11 +93,9 @@ class Condition:
         return not self.down and not self.problems
 
 
-def condition(
-    totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange, home: Path, *, records: bool, most: int
-) -> Condition:
+def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Condition:
     """Look everywhere. Dagster's ``records`` are read where there are some; tables above ``most`` are not counted."""
-    found = Condition()
+    found, lake, warehouse = Condition(), platform.lake, platform.warehouse
     no_notes: dict[str, dict[str, Entry]] = {}
     no_contents: list[tuple[str, int | None, int]] = []
     no_moments: dict[str, datetime] = {}
@@ -111,7 +107,7 @@ def condition(
     loaded = _asked(found, WAREHOUSE, warehouse.loaded_at, no_moments)
     if WAREHOUSE not in found.down:
         _asked(found, LAKE, lambda: require_known_lake(warehouse, lake), None)
-    examined, seen = _look(found, totesys, lake, warehouse, days)
+    examined, seen = _look(found, platform)
     found.problems = [str(problem) for problem in examined.blocked.values()]
     if seen is not None:
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
@@ -120,7 +116,7 @@ def condition(
         _asked(found, DAGSTER, lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:
         found.up_to_date_at = datetime.now(UTC)
-    found.source = _sources(totesys.catalogue, found, examined, seen, noted)
+    found.source = _sources(platform.totesys.catalogue, found, examined, seen, noted)
     found.tables = [
         StarTable(name, rows, versions, loaded.get(name), _stale(seen, f"{WAREHOUSE}/{name}"))
         for name, rows, versions in contents
@@ -141,14 +137,12 @@ def _asked(found: Condition, part: str, question: Callable[[], T], otherwise: T)
     return otherwise
 
 
-def _look(
-    found: Condition, totesys: Totesys, lake: Lake, warehouse: Warehouse, days: DayRange
-) -> tuple[Examined, Look | None]:
+def _look(found: Condition, platform: Platform) -> tuple[Examined, Look | None]:
     """What the tables of ToteSys are like, and what is stale where lake and warehouse could be asked for it."""
     told: list[Examined] = []
     if LAKE in found.down or WAREHOUSE in found.down:
-        return _asked(found, TOTESYS, lambda: examine(totesys, lake, days), Examined()), None
-    seen = _asked(found, TOTESYS, lambda: look(totesys, lake, warehouse, days, tell=told.append), None)
+        return _asked(found, TOTESYS, lambda: examine(platform), Examined()), None
+    seen = _asked(found, TOTESYS, lambda: look(platform, tell=told.append), None)
     if seen is None and told and told[0].blocked:  # it answers, and no table can be captured
         del found.down[TOTESYS]
     return told[0] if told else Examined(), seen

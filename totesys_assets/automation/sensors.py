@@ -35,6 +35,7 @@ from totesys_assets.names import (
     TOTESYS,
     WAREHOUSE,
 )
+from totesys_assets.platform import Platform
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
@@ -178,9 +179,8 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     continue
                 probe.note()
                 started = time.monotonic()
-                seen = look(
-                    session.totesys, lake, warehouse, partition_range(settings.first_day), unless=cursor, tell=tell
-                )
+                platform = Platform(session.totesys, lake, warehouse, partition_range(settings.first_day))
+                seen = look(platform, unless=cursor, tell=tell)
                 for problem in seen.problems:
                     context.log.error(str(problem))
                 problems = " ".join(dict.fromkeys(str(problem) for problem in seen.problems))

@@ -41,17 +41,11 @@ def audit(as_json: bool) -> None:
         with err.status("Comparing"):
             from totesys_assets.audit.audit import audit as look_everywhere
             from totesys_assets.audit.audit import compared_nothing
-            from totesys_assets.days import partition_range
-            from totesys_assets.lake.tables import Lake
-            from totesys_assets.resources.totesys import Totesys
-            from totesys_assets.resources.warehouse import Warehouse
+            from totesys_assets.platform import Platform
             from totesys_assets.staleness.hint import recall
 
             found = look_everywhere(
-                Totesys.of(settings, urls.totesys),
-                Lake(settings.lake_uri),
-                Warehouse(urls.warehouse, settings.warehouse_schema),
-                partition_range(settings.first_day),
+                Platform.of(settings, urls.totesys, urls.warehouse),
                 marks=[mark for mark in [recall(settings.home)] if mark],
             )
     outcomes: Counter[str] = Counter(finding.outcome for finding in found)

@@ -46,17 +46,11 @@ def status(as_json: bool) -> None:
         if records:
             dagster_home(settings, urls)
         from totesys_assets.automation.condition import condition
-        from totesys_assets.days import partition_range
-        from totesys_assets.lake.tables import Lake
+        from totesys_assets.platform import Platform
         from totesys_assets.refresh import MOST_COUNTED
-        from totesys_assets.resources.totesys import Totesys
-        from totesys_assets.resources.warehouse import Warehouse
 
         found = condition(
-            Totesys.of(settings, urls.totesys),
-            Lake(settings.lake_uri),
-            Warehouse(urls.warehouse, settings.warehouse_schema),
-            partition_range(settings.first_day),
+            Platform.of(settings, urls.totesys, urls.warehouse),
             settings.home,
             records=records,
             most=MOST_COUNTED,

@@ -27,11 +27,10 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
+from totesys_assets.platform import Platform
 from totesys_assets.resources import engine
 from totesys_assets.resources.session import Session
 from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 
@@ -69,10 +68,7 @@ class Look:
 
 
 def look(
-    totesys: Totesys,
-    lake: Lake,
-    warehouse: Warehouse,
-    days: DayRange,
+    platform: Platform,
     *,
     unless: str | None = None,
     session: Session | None = None,
@@ -90,16 +86,17 @@ def look(
     table at all could be examined.
     """
     began = time.time()
+    totesys, lake, warehouse, days = platform.totesys, platform.lake, platform.warehouse, platform.days
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
         source = snapshot.instant
-        mark = _mark(source, lake, warehouse, days)
+        mark = _mark(source, platform)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source, at=began)
         held = open_sources(lake, totesys.catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
         meanwhile()
-        found, examined = _examine(totesys, lake, snapshot, days, stack)
+        found, examined = _examine(platform, snapshot, stack)
         tell(examined)
         problems = list(examined.blocked.values())
         if not found:
@@ -123,24 +120,25 @@ def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:
     return {days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
 
 
-def examine(totesys: Totesys, lake: Lake, days: DayRange) -> Examined:
+def examine(platform: Platform) -> Examined:
     """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
     with ExitStack() as stack:
-        return _examine(totesys, lake, stack.enter_context(totesys.snapshot()), days, stack)[1]
+        return _examine(platform, stack.enter_context(platform.totesys.snapshot()), stack)[1]
 
 
-def mark_of_done(seen: Look, lake: Lake, warehouse: Warehouse, days: DayRange) -> str | None:
+def mark_of_done(seen: Look, platform: Platform) -> str | None:
     """The mark under which nothing is left to do, once all that ``seen`` asked for was done. None: look again.
 
     The source is believed to be as it was when it was looked at; if it is not, that is what the next look sees.
     """
-    return None if seen.problems else _mark(seen.source, lake, warehouse, days)
+    return None if seen.problems else _mark(seen.source, platform)
 
 
 def _examine(
-    totesys: Totesys, lake: Lake, snapshot: Snapshot, days: DayRange, stack: ExitStack
+    platform: Platform, snapshot: Snapshot, stack: ExitStack
 ) -> tuple[dict[str, dict[str, Fingerprint]], Examined]:
     """Fingerprints of the tables that can be examined, and what they all are like."""
+    totesys, lake = platform.totesys, platform.lake
     ledger = Ledger(lake)
     snapshot = settle(ledger, snapshot)
     found: dict[str, dict[str, Fingerprint]] = {}
@@ -151,7 +149,7 @@ def _examine(
                 engine.readable_errors(f'"{table.name}" could not be examined'),
                 drift_noted(lake, snapshot, table),
             ):
-                found[table.name] = fingerprints(snapshot, table, days)
+                found[table.name] = fingerprints(snapshot, table, platform.days)
             if unknown := unknown_columns(snapshot, table):
                 examined.unknown[table.name] = unknown
         except PlatformError as problem:
@@ -181,11 +179,12 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
     return noted
 
 
-def _mark(source: str, lake: Lake, warehouse: Warehouse, days: DayRange) -> str:
+def _mark(source: str, platform: Platform) -> str:
     """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between.
 
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """
+    lake, warehouse, days = platform.lake, platform.warehouse, platform.days
     queries = [star_query(name).sql for name in warehouse.catalogue.star]
     return json.dumps(
         {

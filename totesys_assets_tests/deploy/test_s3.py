@@ -59,7 +59,7 @@ def on_s3(postgres_server: PostgresServer, trade_template: str, tmp_path: Path, 
 
 def differences(platform: Platform) -> list[str]:
     """What an audit finds to be wrong."""
-    found = audit(platform.totesys, platform.lake, platform.warehouse, platform.days)
+    found = audit(platform.core)
     assert found
     return [f"{finding.asset} {finding.check}: {finding.detail}" for finding in found if not finding.passed]
 

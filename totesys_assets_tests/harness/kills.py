@@ -31,12 +31,9 @@ from deltalake.exceptions import DeltaError
 import totesys_assets.commands  # noqa: F401 - imported for those that are forked
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.statements import Statements
-from totesys_assets.days import partition_range
 from totesys_assets.definitions import build_definitions
-from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.platform import Platform as Core
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
@@ -319,9 +316,7 @@ def asked_for(settings: Settings, instance: dg.DagsterInstance) -> list[str]:
 def _look(settings: Settings) -> Look:
     assert settings.totesys_url is not None
     assert settings.warehouse_url is not None
-    warehouse = Warehouse(settings.warehouse_url, settings.warehouse_schema)
-    totesys = Totesys.of(settings, settings.totesys_url)
-    return look(totesys, Lake(settings.lake_uri), warehouse, partition_range(settings.first_day))
+    return look(Core.of(settings, settings.totesys_url, settings.warehouse_url))
 
 
 def kill(platform: Platform, at: Kill) -> None:

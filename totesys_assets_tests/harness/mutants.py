@@ -14,6 +14,7 @@ import pytest
 
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.platform import Platform
 from totesys_assets_tests.harness.world import Laboratory, World
 
 Patch = pytest.MonkeyPatch
@@ -52,7 +53,9 @@ def require_noticed(laboratory: Laboratory, case: Case) -> None:
 def said_by_the_audit(world: World) -> str:
     """What the audit finds in a world, pending apart: a line for each finding."""
     found = audit(
-        world.totesys(lambda: None), world.lake, world.warehouse, world.days, checks(catalogue()), marks=world.marks
+        Platform(world.totesys(lambda: None), world.lake, world.warehouse, world.days),
+        checks(catalogue()),
+        marks=world.marks,
     )
     return "\n".join(
         f"{each.asset} {each.check}: {each.detail}" for each in found if each.outcome in ("different", "warning")

@@ -32,6 +32,7 @@ from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.platform import Platform
 from totesys_assets.resources import engine
 from totesys_assets.resources.engine import quoted
 from totesys_assets.resources.session import Session
@@ -300,7 +301,7 @@ class World:
         """What there is to do, and what was committed at that moment."""
         seen: list[State] = []
         totesys = self.totesys(lambda: seen.append(self.read()))
-        found = look(totesys, self.lake, self.warehouse, self.days, unless=self._mark)
+        found = look(Platform(totesys, self.lake, self.warehouse, self.days), unless=self._mark)
         self._mark = found.mark
         return found, seen[0]
 
@@ -739,7 +740,7 @@ class World:
     def check_audit(self) -> None:
         """The audit finds nothing wrong. Rows that come back as they were it can only warn of."""
         totesys = self.totesys(lambda: None)
-        found = audit(totesys, self.lake, self.warehouse, self.days, checks(totesys.catalogue))
+        found = audit(Platform(totesys, self.lake, self.warehouse, self.days), checks(totesys.catalogue))
         wrong = [finding for finding in found if not finding.passed and not finding.warning]
         assert not wrong, f"the audit: {wrong}"
 
