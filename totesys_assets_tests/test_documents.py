@@ -207,10 +207,11 @@ def _says(code: str, words: list[str]) -> bool:
     return any(" ".join(words[start : start + half]) in code for start in range(len(words) - half + 1))
 
 
-def test_every_folder_of_the_package_is_described() -> None:
-    described = set(re.findall(r"`(\w+)/`", text(PROJECT / "docs" / "architecture.md")))
-    folders = {path.parent.name for path in PROJECT.glob("totesys_assets/*/__init__.py")}
-    assert folders <= described
+def test_every_folder_and_module_at_the_top_of_the_package_is_described() -> None:
+    described = set(re.findall(r"`(\w+(?:/|\.py))`", text(PROJECT / "docs" / "architecture.md")))
+    folders = {f"{path.parent.name}/" for path in PROJECT.glob("totesys_assets/*/__init__.py")}
+    modules = {path.name for path in PROJECT.glob("totesys_assets/*.py")} - {"__init__.py"}
+    assert folders | modules <= described
 
 
 def test_the_commands_of_contributors_name_tests_and_modules_that_are_there() -> None:
