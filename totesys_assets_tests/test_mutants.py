@@ -22,7 +22,7 @@ import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.audit import observed as observed_module
-from totesys_assets.capture import comparison, difference
+from totesys_assets.capture import comparison, difference, statements
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
 from totesys_assets.capture.ledger import Entry, Ledger
@@ -303,11 +303,11 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 
 def difference_by_last_updated(patch: Patch) -> None:
     newer = "incoming.last_updated > held.last_updated"
-    rewrite(patch, comparison, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
+    rewrite(patch, statements, "_DIFFERENCE", "OR {changed}", f"OR ({newer} AND ({{changed}}))")
 
 
 def no_deletes(patch: Patch) -> None:
-    rewrite(patch, comparison, "_DIFFERENCE", "FROM leaving CROSS", "FROM (FROM leaving LIMIT 0) AS leaving CROSS")
+    rewrite(patch, statements, "_DIFFERENCE", "FROM leaving CROSS", "FROM (FROM leaving LIMIT 0) AS leaving CROSS")
 
 
 def anchored_at_its_end(patch: Patch) -> None:

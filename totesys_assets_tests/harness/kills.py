@@ -33,6 +33,7 @@ from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.statements import Statements
 from totesys_assets.definitions import build_definitions
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.names import LOOKED_AT_TAG
 from totesys_assets.platform import Platform as Core
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
@@ -309,8 +310,11 @@ def asked_for(settings: Settings, instance: dg.DagsterInstance) -> list[str]:
     definitions = build_definitions(settings)
     with dg.build_sensor_context(instance=instance, definitions=definitions, resources=definitions.resources) as tick:
         data = definitions.resolve_sensor_def("changes").evaluate_tick(tick)
-    requests = [f"{request.asset_selection} {request.tags}" for request in data.run_requests or []]
-    return requests or [str(data.skip_message)]
+    requests = [(each.asset_selection, dict(each.tags)) for each in data.run_requests or []]
+    for _, tags in requests:
+        tags.pop(LOOKED_AT_TAG)  # another for each look
+    asked = [f"{assets} {tags}" for assets, tags in requests]
+    return asked or [str(data.skip_message)]
 
 
 def _look(settings: Settings) -> Look:
