@@ -363,7 +363,7 @@ def test_an_interrupted_meter_leaves_no_program_behind(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Meter, "_await", interrupted)
     with Meter() as meter, pytest.raises(KeyboardInterrupt):
-        meter.run(python("import time; time.sleep(60)"))
+        meter.run(python("import time; time.sleep(10)"))
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
 
