@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -72,7 +72,8 @@ def started(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
         process.wait()
         for each in of_home(home):
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended by itself just now
+                each.kill()
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -33,7 +33,7 @@ from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.statements import Statements
 from totesys_assets.definitions import build_definitions
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.names import LOOKED_AT_TAG
+from totesys_assets.names import LOOKED_AT_TAG, SEEN_TAG
 from totesys_assets.platform import Platform as Core
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
@@ -312,7 +312,8 @@ def asked_for(settings: Settings, instance: dg.DagsterInstance) -> list[str]:
         data = definitions.resolve_sensor_def("changes").evaluate_tick(tick)
     requests = [(each.asset_selection, dict(each.tags)) for each in data.run_requests or []]
     for _, tags in requests:
-        tags.pop(LOOKED_AT_TAG)  # another for each look
+        for tag in (LOOKED_AT_TAG, SEEN_TAG):  # others for each look: the server's other databases go on
+            tags.pop(tag, None)
     asked = [f"{assets} {tags}" for assets, tags in requests]
     return asked or [str(data.skip_message)]
 
