@@ -11,7 +11,7 @@ REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", 
 # The sensor that requests refreshes, and why a tick of it requests none when all is up to date.
 CHANGES = "changes"
 NOTHING_CHANGED = "Nothing changed."
-# Touched in the home by who is about to stop Dagster: a tick of the sensor that waits ends at once.
+# A process that is about to stop Dagster touches this file in the home. A tick of the sensor that waits then ends.
 STOPPING_FILE = "stopping"
 # The check that no row of a captured table is in the dead letters.
 DEAD_LETTERS = "no_dead_letters"
@@ -32,7 +32,7 @@ LEFT_OUT_TAG = "totesys/left-out"
 BACKFILL_TAG = "totesys/backfill"
 # What a refresh is about, and how many versions it added, table by table: for people who look at the list of runs.
 TABLES_TAG, DAYS_TAG, VERSIONS_TAG = "totesys/tables", "totesys/days", "totesys/versions"
-# Where a run is to be executed, for who starts it; and where it went, for who asks later, in whatever process.
+# Where a run is to be executed, set by whoever starts it, or where the launcher has put it.
 PLACE_TAG = "totesys/place"
 # A tag of steps: no more of one lane are under way at once than the executor allows.
 LANE_TAG = "totesys/lane"

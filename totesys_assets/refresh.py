@@ -36,13 +36,13 @@ from totesys_assets.staleness.look import Look, look, mark_of_done
 if TYPE_CHECKING:
     from totesys_assets.automation.refresh import Outcome
 
-# To count takes time in proportion to the table, and which rows of a fact are current even a sort: above so many, a
-# refresh does neither.
+# A table is counted in time proportional to its rows, and the current rows of a fact need a sort as well. A refresh
+# counts no table with more records than this.
 MOST_COUNTED = 100_000
 
 
 class Audience(Protocol):
-    """Who is told how a refresh gets on."""
+    """Receives the progress of a refresh."""
 
     def doing(self, what: str) -> AbstractContextManager[object]:
         """What is done in the block."""

@@ -213,7 +213,8 @@ class Platform:
 class Refreshed:
     """A platform over TRADE after its first refresh, to be copied: names of its databases, and its home.
 
-    A source is told from others by the id of its database. So there is one copy at a time, and each has the same id.
+    The platform recognises a source by the id of its database. So every copy has the same id, and only one exists at a
+    time.
     """
 
     server: PostgresServer

@@ -132,10 +132,11 @@ def test_what_was_known_to_be_up_to_date_is_as_of_the_look_not_of_the_end_of_its
     with instance_for_test() as instance:
         create_run_for_test(instance, tags=record.dagster_run.tags, status=dg.DagsterRunStatus.SUCCESS)
         assert seen(instance).up_to_date == looked_at
-        nobody_looked = create_run_for_test(instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.SUCCESS)
-        created = instance.get_run_record_by_id(nobody_looked.run_id)
-        assert created is not None
-        assert seen(instance).up_to_date == created.create_timestamp.timestamp()
+        for tag in ({}, *({LOOKED_AT_TAG: text} for text in ("soon", "nan", "inf", "-1", "9e15"))):
+            no_look = create_run_for_test(instance, tags=REFRESH_TAG | tag, status=dg.DagsterRunStatus.SUCCESS)
+            created = instance.get_run_record_by_id(no_look.run_id)
+            assert created is not None
+            assert seen(instance).up_to_date == created.create_timestamp.timestamp(), tag
 
 
 def test_a_mark_is_as_old_as_its_look(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def record_partitions(
 ) -> dict[str, Any]:
     """Attach metadata to each partition of the run; returns what belongs to an asset that is one set.
 
-    Dagster makes the events of the run's own range, which is the last of ``days``; those of the other days it is given.
+    Dagster itself makes the events of the run's own range, the last of ``days``. The events of the others are added.
     """
     if days is None:
         return dict(metadata.get(WHOLE, {}))

@@ -215,10 +215,13 @@ def _ticks(instance: dg.DagsterInstance, status: str) -> list[Any]:
 
 
 def _looked_at(record: dg.RunRecord) -> float:
-    """When the look began that asked for a run. One that nobody looked for compares everything after its creation."""
-    with suppress(ValueError):  # anybody may have written the tag
-        return float(record.dagster_run.tags.get(LOOKED_AT_TAG, ""))
-    return record.create_timestamp.timestamp()
+    """When the look began that asked for a run. A run without a look compares everything after its creation."""
+    created = record.create_timestamp.timestamp()
+    with suppress(ValueError):  # anybody may have written the tag, and anything into it
+        looked_at = float(record.dagster_run.tags.get(LOOKED_AT_TAG, ""))
+        if 0 < looked_at <= created:
+            return looked_at
+    return created
 
 
 def _ended(record: dg.RunRecord) -> float:

@@ -15,7 +15,7 @@ import dagster as dg
 
 
 def in_use(instance: dg.DagsterInstance) -> bool:
-    """Whether the instance uses this room: all do, but those whose events dagster-postgres' own storage keeps.
+    """Whether the instance uses this room. It does not if dagster-postgres' own storage keeps its events.
 
     So one file, deploy/stock/dagster.yaml, switches off all parts of the room, and no two settings can disagree.
     """

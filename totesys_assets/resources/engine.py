@@ -38,8 +38,8 @@ _TOOK_TOO_LONG, _UNLIMITED = "statement timeout", "-c statement_timeout=0"
 # The connections of this process, each with the run that it works for.
 _OPEN: WeakKeyDictionary[duckdb.DuckDBPyConnection, str | None] = WeakKeyDictionary()
 _RUN: ContextVar[str | None] = ContextVar("run", default=None)
-# Kept until close() is through: a Ctrl-C may come on the way to it, and a session that is thrown away unclosed aborts
-# the whole process if its server is gone.
+# Sessions with a database, until close() is done with them. A Ctrl-C may keep close() from being called, and DuckDB
+# aborts the whole process when it destroys an open session whose server is gone.
 _ATTACHED: set[duckdb.DuckDBPyConnection] = set()
 _LOCK = Lock()
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
@@ -52,8 +52,8 @@ def connect() -> duckdb.DuckDBPyConnection:
         config={
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            # Of the one extension that is loaded, the wheel is pinned by its hash, as DuckDB's own is. To check its
-            # signature as well, each time anew, takes 0.1 s.
+            # The one extension that is loaded comes in a wheel that is pinned by its hash, as DuckDB itself does.
+            # Checking its signature too would take 0.1 s for each session.
             "allow_unsigned_extensions": "true",
             "memory_limit": _MEMORY_LIMIT,
             "temp_directory": tempfile.gettempdir(),
