@@ -219,6 +219,7 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
+    assert "stopping" in output
     assert home.processes() == []
     assert not any(server.running() for server in home.servers())
 

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from totesys_assets.databases import Databases
 from totesys_assets.live import session
+from totesys_assets.settings import Settings
 
 # A program with a child that heeds no request to end, which is how a run outlives the daemon that launched it.
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -30,7 +32,9 @@ UP = f"""
 import sys, time
 from pathlib import Path
 from totesys_assets.commands.live import until_told
+from totesys_assets.databases import Databases
 from totesys_assets.live import session
+from totesys_assets.settings import Settings
 
 home = Path(sys.argv[1])
 with until_told(), session.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
@@ -129,3 +133,21 @@ def test_what_an_earlier_one_left_is_ended_and_nothing_of_another_home(tmp_path:
         assert of_home(here) == []
         assert len(of_home(there)) == 3
         assert session.end_leftovers(here) == 0
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)], ids=["Ctrl-C", "SIGTERM"])
+def test_whatever_ends_it_says_that_it_is_stopping(
+    end: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dagster:
+        def poll(self) -> None:
+            raise end
+
+    said: list[str] = []
+    for name in ("dagster_home", "_await_ui", "_report_loads", "_report_news"):
+        monkeypatch.setattr(session, name, lambda *_: None)
+    monkeypatch.setattr(session, "session", lambda *_: nullcontext(Dagster()))
+    settings, urls = Settings.from_env({"TOTESYS_HOME": str(tmp_path)}), Databases("postgresql://x", "postgresql://y")
+    with suppress(SystemExit):
+        session.run(settings, urls, port=1, rate=0, say=lambda _, text: said.append(text))
+    assert said[-1] == "stopping"

@@ -72,8 +72,9 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
                 time.sleep(_POLL_SECONDS)
             raise PlatformError(f"Dagster ended by itself with code {process.returncode}. Its log is {log}.")
         except KeyboardInterrupt:
-            say("dagster", "stopping")
+            pass
         finally:
+            say("dagster", "stopping")
             stop.set()
             for thread in threads:
                 thread.join(timeout=5)
