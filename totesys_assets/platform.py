@@ -10,9 +10,9 @@ from typing import Self
 
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.lake.tables import Lake
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.source.totesys import Totesys
+from totesys_assets.warehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Provisioning: what the databases must have before the platform starts. Databases, roles, passwords, tables.
 
 Belongs here: in what order, and that it may be done again, by two at once, or after it was cut short. Does not belong
-here: what a role may do (deploy/sql), and what the tables are (resources/warehouse.py, and Dagster).
+here: what a role may do (deploy/sql), and what the tables are (warehouse/warehouse.py, and Dagster).
 
 Passwords never reach a server: it is sent what it checks them against, as by psql's own command for it.
 """
@@ -23,10 +23,10 @@ import psycopg.conninfo
 from psycopg import sql
 
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
+from totesys_assets.engine import conninfo, one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.resources.engine import conninfo, one_line
-from totesys_assets.resources.session_settings import set_session
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.postgres.session_settings import set_session
+from totesys_assets.warehouse.warehouse import Warehouse
 
 ADMIN = "WAREHOUSE_ADMIN_URL"
 OWNER, LOADER, READER = "WAREHOUSE_OWNER_URL", "WAREHOUSE_URL", "WAREHOUSE_READER_URL"

@@ -26,12 +26,12 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.origin import require_known_lake
 from totesys_assets.platform import Platform
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.hint import recall, remember
 from totesys_assets.staleness.look import Look, look, mark_of_done
+from totesys_assets.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from totesys_assets.automation.refresh import Outcome
@@ -109,7 +109,7 @@ def refresh(
     """
     platform = Platform.of(settings, urls.totesys, urls.warehouse)
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.days
-    session = Session(platform.totesys)
+    shared = SharedSnapshot(platform.totesys)
     seen = Look()
     with audience.doing("Looking for changes"):
         if (full or days is not None) and not adopt_lake:
@@ -120,7 +120,7 @@ def refresh(
             wanted = [_backfill(DayRange(*days), all_days)]
         else:
             last = recall(settings.home)
-            seen = look(platform, unless=last, session=session, meanwhile=_begin_imports)
+            seen = look(platform, unless=last, shared=shared, meanwhile=_begin_imports)
             wanted = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
@@ -130,10 +130,10 @@ def refresh(
             with dagster_records(settings, urls, audience.say) as urls:
                 dagster_home(settings, urls)
                 is_backfill = days is not None and not full
-                runs = _Runs(settings, warehouse, session, audience, accept_deletions, is_backfill)
+                runs = _Runs(settings, warehouse, shared, audience, accept_deletions, is_backfill)
                 runs.execute(wanted, seen, summary)
     finally:
-        session.close()
+        shared.close()
     mark = mark_of_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
         remember(settings.home, mark, seen.at)
@@ -171,7 +171,7 @@ class _Runs:
 
     settings: Settings
     warehouse: Warehouse
-    session: Session
+    shared: SharedSnapshot
     audience: Audience
     accept_deletions: bool
     is_backfill: bool
@@ -189,8 +189,8 @@ class _Runs:
             instance = dg.DagsterInstance.get()
             fail_dead_runs(instance, self.warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
             if seen.source:  # it is empty where nobody looked: a backfill, a comparison of everything
-                report(instance, self.session.totesys.catalogue, seen.examined)
-            definitions = build_definitions(self.settings, {"session": self.session})
+                report(instance, self.shared.totesys.catalogue, seen.examined)
+            definitions = build_definitions(self.settings, {"shared_snapshot": self.shared})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
         left_out = " ".join(str(problem) for problem in seen.problems)
         for request in requests:

@@ -25,11 +25,11 @@ from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform as Core
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, OPERATION, RECORDED_AT, catalogue, lake_schema
 from totesys_assets.catalogue.star import star_query
@@ -18,7 +19,6 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.resources import engine
 from totesys_assets.transform.build import Built, build
 
 Row = dict[str, Any]

@@ -24,8 +24,8 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 ORDERS = "SELECT sales_order_id, units_sold, _operation FROM history_sales_order ORDER BY sales_order_id, valid_from"

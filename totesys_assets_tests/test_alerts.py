@@ -27,7 +27,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, NOTHING_CHANGED, REFRESH_TAG
-from totesys_assets.resources.notices import Notices
+from totesys_assets.notices import Notices
 from totesys_assets.staleness.look import Examined
 from totesys_assets_tests.conftest import Platform
 

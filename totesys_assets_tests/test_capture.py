@@ -21,6 +21,7 @@ import psycopg.conninfo
 import pytest
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
@@ -36,10 +37,9 @@ from totesys_assets.errors import (
 )
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
-from totesys_assets.resources import engine
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.totesys import Totesys
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys import Totesys
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source
@@ -495,8 +495,8 @@ def test_two_first_captures_at_once_add_each_row_once(platform: Platform) -> Non
         days=platform.days,
         run_id="test",
     )
-    sessions = [Session(platform.totesys) for _ in range(3)]
-    threads = [Thread(target=session.read, args=("sales_order", work), kwargs={"of": 1}) for session in sessions]
+    snapshots = [SharedSnapshot(platform.totesys) for _ in range(3)]
+    threads = [Thread(target=shared.read, args=("sales_order", work), kwargs={"of": 1}) for shared in snapshots]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -521,19 +521,19 @@ def test_a_capture_from_an_older_snapshot_than_the_last_undoes_nothing(platform:
     ]
 
 
-def test_a_session_whose_snapshot_proves_too_old_takes_a_new_one(platform: Platform) -> None:
-    session = Session(platform.totesys)
+def test_a_shared_snapshot_that_proves_too_old_is_replaced_by_a_new_one(platform: Platform) -> None:
+    shared = SharedSnapshot(platform.totesys)
     seen = []
 
     def work(snapshot: Snapshot) -> Captured:
         seen.append(snapshot.order)
         return capture_from(snapshot, platform)
 
-    with session.snapshot("address", of=2) as snapshot:
+    with shared.snapshot("address", of=2) as snapshot:
         capture_from(snapshot, platform, "address")
     add_orders(platform, 1)
     refresh(platform)
-    assert session.read("sales_order", work, of=2).versions == 0
+    assert shared.read("sales_order", work, of=2).versions == 0
     assert len(seen) == 2
     assert story(platform, "sales_order_id") == [("insert", 1), ("insert", 2)]
 
@@ -781,7 +781,7 @@ def test_a_process_whose_source_dies_ends_by_itself(platform: Platform) -> None:
     script = f"""
 import sys, psycopg
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.totesys import Totesys
+from totesys_assets.source.totesys import Totesys
 
 try:
     with Totesys(sys.argv[1], allow_superuser=True).snapshot() as snapshot:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from totesys_assets.catalogue.catalogue import Column, catalogue
-from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
+from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets_tests.conftest import PostgresServer
 
 _KNOWN = {column.type: column for table in catalogue().source.values() for column in table.columns}

@@ -8,6 +8,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
+from totesys_assets import engine
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.registry import structures
 from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue
@@ -15,10 +16,9 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import SchemaDrift, WrongDatabase
 from totesys_assets.lake.read import register
 from totesys_assets.platform import Platform as Core
-from totesys_assets.resources import engine
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.look import Look, look
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform
 
 

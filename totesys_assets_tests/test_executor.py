@@ -18,10 +18,10 @@ import duckdb
 import psycopg
 import pytest
 
+from totesys_assets import engine
 from totesys_assets.dagster_internals.executor import StepOrder
 from totesys_assets.dagster_internals.switch import execute_here, steps_executor
 from totesys_assets.names import TOTESYS, WAREHOUSE
-from totesys_assets.resources import engine
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import require_complete
 

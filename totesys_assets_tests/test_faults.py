@@ -27,8 +27,8 @@ from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.days import DayRange
 from totesys_assets.lake import commit
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources import totesys
-from totesys_assets.resources.session_settings import SETTINGS
+from totesys_assets.postgres.session_settings import SETTINGS
+from totesys_assets.source import totesys
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import FACTS, State, look_at, require_complete
@@ -102,7 +102,7 @@ def test_of_two_refreshes_that_meet_anywhere_nothing_is_lost_or_doubled(shop: Sh
 def test_two_first_refreshes_at_once_fill_an_empty_warehouse_once(platform: Platform) -> None:
     before = look_at(platform)
     barrier = context().Barrier(2)
-    meeting = Before("totesys_assets.resources.warehouse_schema:_is_applied", partial(meet, barrier))
+    meeting = Before("totesys_assets.warehouse.schema:_is_applied", partial(meet, barrier))
     both = [start(platform, meeting) for _ in range(2)]
     assert all("refresh again" in failure for each in both for failure in each.failures())
     platform.refresh()
@@ -245,7 +245,7 @@ def test_refreshes_whose_connections_are_cut_at_random_complete_in_the_end(shop:
 
 def test_a_read_that_takes_too_long_is_given_up_with_a_sentence(shop: Shop) -> None:
     impatient = {**SETTINGS, "statement_timeout": "300ms"}
-    refresh = start(shop.platform, slow_reads, Set("totesys_assets.resources.session_settings:SETTINGS", impatient))
+    refresh = start(shop.platform, slow_reads, Set("totesys_assets.postgres.session_settings:SETTINGS", impatient))
     sentence = re.compile(
         r'Capture of "(\w+)" failed, and will be done again by the next refresh: .*'
         r"ERROR: +canceling statement due to statement timeout\."
@@ -431,7 +431,7 @@ def test_a_new_warehouse_beside_an_old_lake_gets_the_whole_history(shop: Shop, p
 def test_a_tick_killed_while_it_looks_asks_for_the_same_the_next_time(shop: Shop, tmp_path: Path) -> None:
     expected = asked_for(shop.platform.settings, shop.platform.instance)
     assert "totesys/refresh" in expected[0]
-    for place in ("resources.totesys:Totesys._take", "staleness.look:_mark", "staleness.look:stale_partitions"):
+    for place in ("source.totesys:Totesys._take", "staleness.look:_mark", "staleness.look:stale_partitions"):
         at = Kill("after", f"totesys_assets.{place}")
         killed(start_tick(shop.platform, tmp_path, at), at)
     assert start_tick(shop.platform, tmp_path).failures() == expected

@@ -14,14 +14,14 @@ from totesys_assets_tests.harness.shop import Street, opened
 
 LOOK = "totesys_assets.staleness.look"
 INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in ("ingestion", "processed", "warehouse"))
-SOURCE = "totesys_assets.resources.totesys"
+SOURCE = "totesys_assets.source.totesys"
 COMPARISON = "totesys_assets.capture.comparison"
 LEDGER = "totesys_assets.capture.ledger"
 BUILD = "totesys_assets.transform.build"
 COMMIT = "totesys_assets.lake.commit"
-SERVER, SCHEMA = "totesys_assets.resources.warehouse", "totesys_assets.resources.warehouse_schema"
+SERVER, SCHEMA = "totesys_assets.warehouse.warehouse", "totesys_assets.warehouse.schema"
 LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
-ONE_ROW = (("totesys_assets.resources.engine:BATCH_ROWS", 1),)
+ONE_ROW = (("totesys_assets.engine:BATCH_ROWS", 1),)
 TIDY = (("totesys_assets.lake.compact:MOST_FILES", 1),)
 
 FIRST = [

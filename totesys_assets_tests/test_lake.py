@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.days import DayRange
@@ -23,7 +24,6 @@ from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.resources import engine
 from totesys_assets_tests.rows import SEEN, hold, table_rows, version
 
 pytestmark = pytest.mark.pure

@@ -28,8 +28,8 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, LakeChanged, PlatformError, SchemaDrift
 from totesys_assets.load.load import Loaded, load
 from totesys_assets.reader import read_arrow
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.transform.build import build
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 TABLES = catalogue()
@@ -954,7 +954,7 @@ def test_a_run_is_alive_for_as_long_as_its_process_says_so(platform: Platform) -
 
 def test_a_killed_process_is_not_alive(platform: Platform) -> None:
     script = (
-        "import sys; from totesys_assets.resources.warehouse import Warehouse\n"
+        "import sys; from totesys_assets.warehouse.warehouse import Warehouse\n"
         "with Warehouse(sys.argv[1]).alive('one'): print('in', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, platform.warehouse_url]

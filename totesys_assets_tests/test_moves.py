@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from totesys_assets import engine
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
 from totesys_assets.capture.ledger import Ledger
@@ -21,9 +22,8 @@ from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.load.restore import restore
-from totesys_assets.resources import engine
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.staleness.decide import Request, partitioned
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform
 
 TABLE = catalogue().source["sales_order"]

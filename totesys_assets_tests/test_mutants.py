@@ -34,13 +34,13 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
-from totesys_assets.resources import locks
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.postgres import locks
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import world as world_module
 from totesys_assets_tests.harness.mutants import Case, require_noticed
 from totesys_assets_tests.harness.source import read
@@ -348,11 +348,11 @@ def facts_updated(patch: Patch) -> None:
 
 def snapshot_for_each_table(patch: Patch) -> None:
     @contextmanager
-    def snapshot(session: Session, table: str, *, of: int) -> Iterator[Snapshot]:
-        with session.totesys.snapshot() as own:
+    def snapshot(shared: SharedSnapshot, table: str, *, of: int) -> Iterator[Snapshot]:
+        with shared.totesys.snapshot() as own:
             yield own
 
-    patch.setattr(Session, "snapshot", snapshot)
+    patch.setattr(SharedSnapshot, "snapshot", snapshot)
 
 
 def no_fence(patch: Patch) -> None:

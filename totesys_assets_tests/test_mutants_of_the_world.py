@@ -19,6 +19,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
+from totesys_assets import engine
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import fingerprint as fingerprint_module
 from totesys_assets.capture import statements as statements_module
@@ -27,13 +28,15 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
-from totesys_assets.resources import engine, session_settings, source_structure, warehouse_views
-from totesys_assets.resources import totesys as totesys_module
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.source_structure import SourceTable
+from totesys_assets.postgres import session_settings
+from totesys_assets.source import structure as source_structure
+from totesys_assets.source import totesys as totesys_module
+from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.structure import SourceTable
 from totesys_assets.staleness import decide as decide_module
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
+from totesys_assets.warehouse import views as warehouse_views
 from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from totesys_assets.resources.notices import DEAD_LETTERS, UP_TO_DATE, Notices, _subject
+from totesys_assets.notices import DEAD_LETTERS, UP_TO_DATE, Notices, _subject
 
 NOON = 1_767_614_400.0
 # Nothing listens there.

@@ -26,7 +26,7 @@ from totesys_assets import provision as work
 from totesys_assets.commands import main
 from totesys_assets.dagster_internals.storage import pooled_engine
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer, make_platform
 from totesys_assets_tests.test_roles import ACCESS, denied, execute, rights
 

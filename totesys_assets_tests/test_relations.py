@@ -12,7 +12,7 @@ import pytest
 
 from totesys_assets.errors import TableBusy, WrongDatabase
 from totesys_assets.lake.tables import INGESTION
-from totesys_assets.resources import totesys as totesys_module
+from totesys_assets.source import totesys as totesys_module
 from totesys_assets_tests.conftest import Platform
 
 

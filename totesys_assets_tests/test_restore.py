@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.restore import differing, restore
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform
 
 # A story in three refreshes; between them, moments.

@@ -20,8 +20,8 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError, UnsafeLogin
 from totesys_assets.local.postgres_programs import binaries
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.source.totesys import Totesys
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 FILES = Path(__file__).parents[1] / "deploy" / "sql"

@@ -12,11 +12,11 @@ import psycopg.conninfo
 import pytest
 from psycopg import sql
 
+from totesys_assets import engine
 from totesys_assets.commands.warehouse import start_file
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.local.postgres_programs import binaries
-from totesys_assets.resources import engine
-from totesys_assets.resources.session_settings import (
+from totesys_assets.postgres.session_settings import (
     SETTINGS,
     begin,
     check_query,

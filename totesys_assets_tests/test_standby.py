@@ -11,9 +11,9 @@ import pytest
 
 from totesys_assets.automation.watch import Probe
 from totesys_assets.catalogue.catalogue import ddl
+from totesys_assets.engine import readable_errors
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.resources.engine import readable_errors
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.servers import Standby
@@ -120,7 +120,7 @@ def test_a_query_that_the_replay_breaks_off_says_what_to_set(
 def test_a_lock_that_comes_from_the_primary_is_said_to_be_one(
     standby: tuple[EmbeddedServer, Standby], primary_url: str, following: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("totesys_assets.resources.totesys.LOCK_TIMEOUT", {"lock_timeout": "200ms"})
+    monkeypatch.setattr("totesys_assets.source.totesys.LOCK_TIMEOUT", {"lock_timeout": "200ms"})
     with psycopg.connect(primary_url) as connection:
         connection.execute("LOCK TABLE design IN ACCESS EXCLUSIVE MODE")
         standby[1].catch_up()

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from totesys_assets.errors import ConnectionFailed
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.source.totesys import Totesys
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104

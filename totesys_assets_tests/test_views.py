@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer
 
 FIRST = datetime(2026, 1, 1)

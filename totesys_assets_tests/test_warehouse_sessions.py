@@ -12,8 +12,9 @@ import pytest
 from psycopg import sql
 
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources import locks, warehouse
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.postgres import locks
+from totesys_assets.warehouse import warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
 from totesys_assets_tests.harness.servers import HOSTILE, hostile_login, transaction_pooler
 from totesys_assets_tests.test_load import load_only, prepare, refresh

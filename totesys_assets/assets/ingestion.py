@@ -27,9 +27,9 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.snapshot import Snapshot
 from totesys_assets.settings import Settings
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.staleness.look import unknown_columns
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         ],
     )
     def _asset(
-        context: dg.AssetExecutionContext, session: dg.ResourceParam[Session], lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext,
+        shared_snapshot: dg.ResourceParam[SharedSnapshot],
+        lake: dg.ResourceParam[Lake],
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
         tables = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
@@ -99,7 +101,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():
-            captured = session.read(table.name, comparison, of=tables)
+            captured = shared_snapshot.read(table.name, comparison, of=tables)
         log.info(
             "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
         )

@@ -11,11 +11,11 @@ import dagster as dg
 
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
-from totesys_assets.resources.notices import Notices
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.notices import Notices
 from totesys_assets.settings import Settings
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.totesys import Totesys
+from totesys_assets.warehouse.warehouse import Warehouse
 
 
 def make_resources(settings: Settings) -> dict[str, Any]:
@@ -27,12 +27,12 @@ def make_resources(settings: Settings) -> dict[str, Any]:
             yield urls
 
     @dg.resource(required_resource_keys={"databases"})
-    def open_session(context: dg.InitResourceContext) -> Iterator[Session]:
-        session = Session(Totesys.of(settings, context.resources.databases.totesys))
+    def open_shared_snapshot(context: dg.InitResourceContext) -> Iterator[SharedSnapshot]:
+        shared = SharedSnapshot(Totesys.of(settings, context.resources.databases.totesys))
         try:
-            yield session
+            yield shared
         finally:
-            session.close()
+            shared.close()
 
     @dg.resource(required_resource_keys={"databases"})
     def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:
@@ -45,7 +45,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     return {
         "databases": open_databases,
-        "session": open_session,
+        "shared_snapshot": open_shared_snapshot,
         "warehouse": open_warehouse,
         "lake": Lake(settings.lake_uri),
         "notices": Notices(settings.alert_topic, settings.ui_url),

@@ -28,7 +28,7 @@ from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.load import load
 from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, STAR, WAREHOUSE
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 # Dimensions before facts: a reader who sees a new fact finds what it refers to.

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import psycopg
 
+from totesys_assets import engine
 from totesys_assets.audit import overdue, rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
@@ -29,7 +30,6 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.platform import Platform
-from totesys_assets.resources import engine
 
 Look = Callable[[Observed, Table], Finding]
 _SOURCE: dict[str, Look] = {

@@ -21,6 +21,7 @@ import psycopg
 from deltalake import DeltaTable
 from psycopg import sql
 
+from totesys_assets import engine
 from totesys_assets.audit.findings import Finding
 from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
@@ -29,18 +30,17 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
+from totesys_assets.digest import set_digest
+from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform
-from totesys_assets.resources import engine
-from totesys_assets.resources.digest import set_digest
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.warehouse_notes import Notes
+from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_of_done
+from totesys_assets.warehouse.notes import Notes
 
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
 # was given would end them.

@@ -15,11 +15,11 @@ from totesys_assets.capture.fingerprint import origin, partition_sql
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.digest import POSTGRES, row_number
+from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
-from totesys_assets.resources.digest import POSTGRES, row_number
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.snapshot import READ
+from totesys_assets.source.snapshot import READ
 
 # Transaction ids lie on a circle of this size; those below the first ordinary one are older than all.
 _CIRCLE, _FIRST = 2**32, 3

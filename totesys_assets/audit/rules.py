@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.engine import quoted
 from totesys_assets.names import TOTESYS
-from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.source.snapshot import Snapshot
 
 _EXAMPLES = 5
 _ORDERS = """

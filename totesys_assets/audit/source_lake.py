@@ -16,12 +16,12 @@ from totesys_assets.audit.observed import Digests, Observed, day_sql, total
 from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.digest import DUCKDB, POSTGRES, row_number
+from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
-from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.snapshot import READ
+from totesys_assets.source.snapshot import READ
 
 
 def content(seen: Observed, table: Table) -> Finding:

@@ -16,10 +16,10 @@ from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE
+from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
+from totesys_assets.engine import literal, quoted
 from totesys_assets.load.origin import comparable
 from totesys_assets.names import WAREHOUSE
-from totesys_assets.resources.digest import DUCKDB, POSTGRES, row_number, set_digest
-from totesys_assets.resources.engine import literal, quoted
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
 # What a fact is worth, in columns that have the same names in the source; and who says in which currency.

@@ -1,7 +1,7 @@
 """Alerts: the sensors that notice what somebody should know, and tell it.
 
 Belongs here: the thin Dagster wrappers. Does not belong here: what is worth telling (incidents.py), what Dagster has
-recorded (records.py), how it is told (resources/notices.py), and bringing in changes (sensors.py).
+recorded (records.py), how it is told (notices.py), and bringing in changes (sensors.py).
 
 They are evaluated where the definitions are loaded, and read Dagster's records; of the lake, the dead letters after a
 refresh. None touches ToteSys or the warehouse, and none waits: ``changes`` does not notice them.
@@ -31,7 +31,7 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.resources.notices import (
+from totesys_assets.notices import (
     AUDIT_DIFFERS,
     BLOCKED,
     DEAD_LETTERS,

@@ -22,11 +22,11 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import asset_name
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.engine import reason
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
 from totesys_assets.platform import Platform
-from totesys_assets.resources.engine import reason
 from totesys_assets.staleness import hint
 from totesys_assets.staleness.look import Examined, Look, examine, look
 

@@ -1,7 +1,7 @@
 """Incidents: when what the runs and the sensor tell is worth a message, and when it is over.
 
 Pure functions of moments (seconds since 1970). No Dagster, no I/O. Does not belong here: finding the moments
-(alerts.py), and how a message is sent (resources/notices.py).
+(alerts.py), and how a message is sent (notices.py).
 
 The platform is up to date at the end of a look that found nothing to do, and of a refresh that succeeded.
 """

@@ -36,11 +36,11 @@ from totesys_assets.names import (
     WAREHOUSE,
 )
 from totesys_assets.platform import Platform
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Examined, look
+from totesys_assets.warehouse.warehouse import Warehouse
 
 _SPANS_NAMED = 3
 # Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
@@ -154,7 +154,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
     )
     def _changes(
         context: dg.SensorEvaluationContext,
-        session: dg.ResourceParam[Session],
+        shared_snapshot: dg.ResourceParam[SharedSnapshot],
         lake: dg.ResourceParam[Lake],
         warehouse: dg.ResourceParam[Warehouse],
         databases: dg.ResourceParam[Databases],
@@ -167,7 +167,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         news: list[str] = []
 
         def tell(examined: Examined) -> None:
-            news[:] = blocked.report(context.instance, session.totesys.catalogue, examined)
+            news[:] = blocked.report(context.instance, shared_snapshot.totesys.catalogue, examined)
 
         with Probe(databases.totesys) as probe:
             while True:
@@ -179,7 +179,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     continue
                 probe.note()
                 started = time.monotonic()
-                platform = Platform(session.totesys, lake, warehouse, partition_range(settings.first_day))
+                platform = Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day))
                 seen = look(platform, unless=cursor, tell=tell)
                 for problem in seen.problems:
                     context.log.error(str(problem))

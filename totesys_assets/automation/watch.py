@@ -14,7 +14,7 @@ from typing import Self
 import psycopg
 
 from totesys_assets.errors import ConnectionFailed
-from totesys_assets.resources.session_settings import open_session
+from totesys_assets.postgres.session_settings import open_session
 
 # A probe is one round trip to the source: 0.3 ms of both sides' time, 0.15 % of a processor.
 POLL_SECONDS = 0.2

@@ -15,19 +15,19 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
 from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.statements import Piece, Statements
 from totesys_assets.catalogue.catalogue import OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
+from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import Lake
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import CHUNK_ROWS
-from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 ATTEMPTS = 5

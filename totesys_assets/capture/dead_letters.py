@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, Table
 from totesys_assets.days import DayRange
+from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import DEAD_LETTER, Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.resources import source_text
-from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.source import text as source_text
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("table_name", pa.string()),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
@@ -22,14 +23,13 @@ from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
+from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.source.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

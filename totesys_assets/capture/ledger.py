@@ -19,13 +19,13 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from totesys_assets import engine
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import unwritable
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import LEDGER, Lake
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import one_line
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("asset", pa.string()),

@@ -154,7 +154,7 @@ def sentence(error: BaseException) -> str:
             return _of_system(each)
     for each in causes:
         if type(each).__module__.partition(".")[0] in ("psycopg", "psycopg2", "duckdb", "_duckdb", "deltalake"):
-            from totesys_assets.resources.engine import reason  # here: it is there already if such an error is
+            from totesys_assets.engine import reason  # here: it is there already if such an error is
 
             return _scrubbed(
                 f"A database or the lake refused what was asked of it, or was lost: {reason(_as_exception(each))}. "

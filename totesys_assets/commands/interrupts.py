@@ -112,7 +112,7 @@ def _watch(woken: int) -> None:
 
 
 def _interrupt_engine() -> None:
-    engine = sys.modules.get("totesys_assets.resources.engine")
+    engine = sys.modules.get("totesys_assets.engine")
     if engine is not None:
         engine.interrupt()
 

@@ -47,8 +47,8 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
         )
     import psycopg
 
+    from totesys_assets.engine import one_line
     from totesys_assets.local import simulator
-    from totesys_assets.resources.engine import one_line
 
     with databases(settings, dagster=False, scale=scale, report=reporter(err)) as urls:
         try:

@@ -66,7 +66,7 @@ def _restore(schema: str, moment: datetime | None) -> None:
     with warehouse_only(settings, reporter(err)) as url:
         from totesys_assets.lake.tables import Lake
         from totesys_assets.load.restore import differing, restore
-        from totesys_assets.resources.warehouse import Warehouse
+        from totesys_assets.warehouse.warehouse import Warehouse
 
         target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)
         with err.status("Reading the lake") as status:

@@ -27,7 +27,7 @@ def migrate() -> None:
     A refresh does so itself when its login may. Where it may not, run this with the owner's, before the first refresh
     and after every upgrade, and deploy/sql/warehouse_grants.sql after it.
     """
-    from totesys_assets.resources.warehouse import Warehouse
+    from totesys_assets.warehouse.warehouse import Warehouse
 
     settings = Settings.from_env()
     with warehouse_only(settings, reporter(err)) as url:
@@ -57,8 +57,8 @@ def provision(folder: Path | None) -> None:
 @contextmanager
 def start_file(schema: str) -> Iterator[str]:
     """What psql begins with: settings of our sessions, but for the terminal's encoding, and then the user's own."""
-    from totesys_assets.resources.engine import literal, quoted
-    from totesys_assets.resources.session_settings import SETTINGS
+    from totesys_assets.engine import literal, quoted
+    from totesys_assets.postgres.session_settings import SETTINGS
 
     fixed = {name: literal(SETTINGS[name]) for name in ("TimeZone", "DateStyle", "IntervalStyle")}
     lines = [f"SET {name} = {value};" for name, value in {**fixed, "search_path": quoted(schema)}.items()]

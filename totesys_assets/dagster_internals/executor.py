@@ -25,8 +25,8 @@ from dagster._core.execution.context_creation_job import PlanExecutionContextMan
 from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
 from dagster._utils.interrupts import check_captured_interrupt
 
+from totesys_assets import engine
 from totesys_assets.names import LANE_TAG, PRIORITY_TAG, TOTESYS, WAREHOUSE
-from totesys_assets.resources import engine
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext

@@ -29,7 +29,7 @@ from dagster_postgres.utils import (
 from sqlalchemy.engine import Connection, Engine
 
 from totesys_assets.dagster_internals import event_batches
-from totesys_assets.resources.session_settings import set_session
+from totesys_assets.postgres.session_settings import set_session
 
 POOL_SIZE = 5  # connections kept open per process; a run needs 2 at a time, the daemon's threads a few more
 RECYCLE_SECONDS = 1800

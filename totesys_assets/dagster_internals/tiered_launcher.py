@@ -20,6 +20,7 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, Worke
 
 from totesys_assets.dagster_internals.run_launcher import WarmRunLauncher, host_of
 from totesys_assets.days import DaySet
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import (
     AUDIT,
@@ -31,7 +32,6 @@ from totesys_assets.names import (
     RANGE_END_TAG,
     RANGE_START_TAG,
 )
-from totesys_assets.resources.engine import one_line
 
 if TYPE_CHECKING:  # boto3 takes a second to import, and most processes that open the instance launch nothing
     from dagster_aws.ecs import EcsRunLauncher

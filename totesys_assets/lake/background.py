@@ -25,7 +25,7 @@ class Background:
         # Few: each may be 20 MB, and the writer only has to be kept busy.
         self._ready: Queue[pa.RecordBatch | None] = Queue(maxsize=2)
         self._stop = Event()
-        # With the context of this thread: what is opened over there belongs to the same run (resources/engine.py).
+        # With the context of this thread: what is opened over there belongs to the same run (engine.py).
         self._thread = Thread(target=copy_context().run, args=[self._make], name="batches", daemon=True)
         self.failure: BaseException | None = None
         self.waited = 0.0  # seconds in which the writer had nothing to write

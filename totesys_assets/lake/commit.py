@@ -9,11 +9,11 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
-from totesys_assets.resources.engine import one_line
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, and one for each month at a time: with its own 100 MB, all of a

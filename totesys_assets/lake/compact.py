@@ -11,8 +11,8 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from totesys_assets.engine import one_line
 from totesys_assets.lake.encoding import encodings
-from totesys_assets.resources.engine import one_line
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
 from totesys_assets.days import Days
-from totesys_assets.resources.engine import BATCH_ROWS, quoted
+from totesys_assets.engine import BATCH_ROWS, quoted
 
 if TYPE_CHECKING:
     import pyarrow.dataset

@@ -22,9 +22,9 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.compact import merge_files
-from totesys_assets.resources.engine import one_line
 
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"

@@ -195,7 +195,7 @@ def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
 
 def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:
     """Say what arrives in the warehouse, as any reader of its ledger could see it."""
-    from totesys_assets.resources.warehouse import Warehouse
+    from totesys_assets.warehouse.warehouse import Warehouse
 
     warehouse = Warehouse(urls.warehouse, settings.warehouse_schema)
     since = warehouse.last_load()

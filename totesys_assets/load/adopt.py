@@ -14,17 +14,17 @@ from collections.abc import Iterator, Mapping
 import duckdb
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import CREATED_AT, OPERATION, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import DayRange
+from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import RECORDED, bounds, recorded_until
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.load.origin import Origin, adopted_mark, moment_literal
 from totesys_assets.load.staging import ORDER, create_staging, fill_staging, lake_column_names, staging_name, upsert
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import BATCH_ROWS, quoted
-from totesys_assets.resources.warehouse import Warehouse, rows, run
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
+from totesys_assets.warehouse.warehouse import Warehouse, rows, run
 
 _DIFFERENCE = """
 INSERT INTO {table} ({columns})

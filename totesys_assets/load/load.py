@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import duckdb
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange, Days
+from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
@@ -23,12 +25,10 @@ from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.merge import is_doubled, merge, written
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.warehouse import ALIAS, Warehouse, run
-from totesys_assets.resources.warehouse_notes import LAKE, NEWEST
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import asset_name, built_from
+from totesys_assets.warehouse.notes import LAKE, NEWEST
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 _ATTEMPTS = 5
 # The rows of some days, and of those that left one of these days what other days know of them.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.versions import present_first
 from totesys_assets.load.staging import (
     ORDER,
@@ -21,8 +22,7 @@ from totesys_assets.load.staging import (
     staging_name,
     upsert,
 )
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.warehouse import ALIAS, Warehouse, run
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 # Distinct keys that are counted at once: 100 MB.
 _KEYS_AT_ONCE = 2_000_000

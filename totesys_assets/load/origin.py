@@ -18,14 +18,14 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.star import star_query
+from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.read import moment_sql, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import literal, quoted
-from totesys_assets.resources.warehouse import Warehouse
+from totesys_assets.warehouse.warehouse import Warehouse
 
 Found = Mapping[str, DeltaTable | None]
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from psycopg import sql
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.star import star_query
+from totesys_assets.digest import POSTGRES, row_number, set_digest
+from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import microseconds
 from totesys_assets.lake.tables import Lake
@@ -21,12 +24,9 @@ from totesys_assets.load.load import note
 from totesys_assets.load.merge import merge
 from totesys_assets.load.origin import Origin, comparable, newest_at
 from totesys_assets.moments import require_recorded
-from totesys_assets.resources import engine
-from totesys_assets.resources.digest import POSTGRES, row_number, set_digest
-from totesys_assets.resources.engine import BATCH_ROWS, quoted
-from totesys_assets.resources.warehouse import Warehouse
-from totesys_assets.resources.warehouse_notes import LAKE, Notes
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
+from totesys_assets.warehouse.notes import LAKE, Notes
+from totesys_assets.warehouse.warehouse import Warehouse
 
 
 def restore(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.warehouse import ALIAS, run
+from totesys_assets.engine import quoted
+from totesys_assets.warehouse.warehouse import ALIAS, run
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
 # from a day comes before the arrival at another, then by month and key.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import duckdb
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.difference import asset_name, require_first_day, unnoted
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import seen_until, settle
@@ -28,9 +29,8 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
-from totesys_assets.resources import engine
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.snapshot import Snapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 
@@ -71,14 +71,14 @@ def look(
     platform: Platform,
     *,
     unless: str | None = None,
-    session: Session | None = None,
+    shared: SharedSnapshot | None = None,
     meanwhile: Callable[[], object] = lambda: None,
     tell: Callable[[Examined], object] = lambda _: None,
 ) -> Look:
     """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
 
     One source transaction, and another after each table that PostgreSQL could not read. If there is something to do,
-    ``session`` gets it, for captures that follow at once: what was scanned need not be scanned again. ``meanwhile`` is
+    ``shared`` gets it, for captures that follow at once: what was scanned need not be scanned again. ``meanwhile`` is
     called before tables are read: it may begin what there is to do if something changed. ``tell`` gets what the tables
     are like as soon as that is known, also where the look then fails.
 
@@ -108,8 +108,8 @@ def look(
             if not partitions and not noted.get(asset_name(totesys.catalogue.source[name])):
                 found[name] = _never_filled(totesys.catalogue.source[name], days)
         stale = stale_partitions(totesys.catalogue, found, noted, warehouse.loaded())
-        if stale and not problems and session is not None:
-            session.adopt(snapshot, stack.pop_all())
+        if stale and not problems and shared is not None:
+            shared.take_over(snapshot, stack.pop_all())
     clean = not stale and not problems
     asked = requests(stale, seen_until(settle(Ledger(lake), snapshot)), began) if stale else []
     return Look(asked, stale, examined, mark if clean else None, source=source, at=began)

@@ -17,16 +17,16 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
+from totesys_assets.engine import CHUNK_ROWS, quoted
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import CHUNK_ROWS, quoted
 from totesys_assets.stages import STAR, timed
 from totesys_assets.transform.schemas import create_schemas
 

@@ -12,9 +12,9 @@ from deltalake import DeltaTable
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
 from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
 from totesys_assets.days import Days
+from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
 from totesys_assets.lake.versions import newest_first, present_first
-from totesys_assets.resources.engine import quoted
 
 
 def warehouse_rows(table: Table) -> str:

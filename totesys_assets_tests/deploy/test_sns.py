@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from totesys_assets.resources.notices import Notices
+from totesys_assets.notices import Notices
 from totesys_assets_tests.deploy.servers import Moto, s3_environment
 
 NOON = 1_767_614_400.0

@@ -19,6 +19,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 
+from totesys_assets import engine
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.dead_letters import open_dead_letters
@@ -27,22 +28,21 @@ from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.catalogue.star import star_query
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
+from totesys_assets.engine import quoted
 from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, SchemaDrift
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.session import Session
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.totesys import Totesys
-from totesys_assets.resources.warehouse import Warehouse
 from totesys_assets.settings import Settings
+from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.relations import Administrator
 from totesys_assets_tests.harness.servers import QUICK
@@ -363,19 +363,19 @@ class World:
         """One run: capture in one snapshot, build, load; what follows a table that failed is left out."""
         self.tally.runs += 1
         run = Run(between)
-        session = Session(self.totesys(lambda: self._taken(run)))
+        shared = SharedSnapshot(self.totesys(lambda: self._taken(run)))
         tables = [table for table in _ORDER if f"totesys/{table}" in request.assets]
         if through_dagster:
-            self._run_in_dagster(request, session, accept_deletions)
+            self._run_in_dagster(request, shared, accept_deletions)
             for table in tables:
                 assert run.state is not None
                 self.tally.versions += self._expect(table, request, run.state).total()
             return
         try:
             for table in tables:
-                self._capture(run, session, table, len(tables), request, accept_deletions)
+                self._capture(run, shared, table, len(tables), request, accept_deletions)
         finally:
-            session.close()
+            shared.close()
         self._build_and_load(run, request)
 
     def _expect(self, table: str, request: Request, state: State) -> Counter[str]:
@@ -390,7 +390,7 @@ class World:
             run.state, run.broken, run.number = self.read(), False, next(self._numbers)
 
     def _capture(
-        self, run: Run, session: Session, table: str, of: int, request: Request, accept_deletions: bool
+        self, run: Run, shared: SharedSnapshot, table: str, of: int, request: Request, accept_deletions: bool
     ) -> None:
         def work(snapshot: Snapshot) -> Counter[str]:
             try:
@@ -416,7 +416,7 @@ class World:
             return Counter({name: count for name, count in counts.items() if count})
 
         try:
-            added = session.read(table, work, of=of)
+            added = shared.read(table, work, of=of)
         except SchemaDrift:
             assert table in self.drifted
             run.failed.add(table)
@@ -473,7 +473,7 @@ class World:
         except PlatformError as error:
             raise AssertionError(f"a build or load failed: {error}") from error
 
-    def _run_in_dagster(self, request: Request, session: Session, accept_deletions: bool) -> None:
+    def _run_in_dagster(self, request: Request, shared: SharedSnapshot, accept_deletions: bool) -> None:
         self.tally.dagster_runs += 1
         env = {
             "TOTESYS_URL": self.source_url,
@@ -485,11 +485,11 @@ class World:
         }
         if self._instance is None:
             self._instance = dg.DagsterInstance.ephemeral()
-        definitions = build_definitions(Settings.from_env(env), {"session": session})
+        definitions = build_definitions(Settings.from_env(env), {"shared_snapshot": shared})
         try:
             outcome = execute(definitions, self._instance, request, accept_deletions=accept_deletions)
         finally:
-            session.close()
+            shared.close()
         assert outcome.success, outcome.failures
 
     # Mishaps

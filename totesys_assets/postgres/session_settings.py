@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from totesys_assets.engine import conninfo, literal, one_line, quoted, unreachable
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.engine import conninfo, literal, one_line, quoted, unreachable
 
 if TYPE_CHECKING:
     import psycopg

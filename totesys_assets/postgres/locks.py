@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources.engine import literal, quoted
 
 # Two platforms may share a server: a lock is told apart by the schema's name, and these numbers from others' locks.
 LOAD_SPACE = 7_083_379

@@ -1,4 +1,4 @@
-"""The run's session with ToteSys: one snapshot shared by all tables that the run captures.
+"""One snapshot of ToteSys, shared by all tables that a run captures.
 
 Belongs here: opening the snapshot at the first table, giving it up after the last. Does not belong here: what a
 snapshot is, which is totesys.py.
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
+from totesys_assets import engine
 from totesys_assets.errors import StaleSnapshot
-from totesys_assets.resources import engine
-from totesys_assets.resources.snapshot import Snapshot
-from totesys_assets.resources.totesys import Totesys
+from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys import Totesys
 
 T = TypeVar("T")
 # Snapshots taken for one table before giving up against other refreshes.
 _SNAPSHOTS = 5
 
 
-class Session:
+class SharedSnapshot:
     """Hands out one snapshot until ``tables`` tables were captured or an error broke it."""
 
     def __init__(self, totesys: Totesys) -> None:
@@ -29,7 +29,7 @@ class Session:
         self._snapshot: Snapshot | None = None
         self._captured: set[str] = set()
 
-    def adopt(self, snapshot: Snapshot, stack: ExitStack) -> None:
+    def take_over(self, snapshot: Snapshot, stack: ExitStack) -> None:
         """Go on with a snapshot that was taken before, and what was read in it; ``stack`` ends it."""
         self.close()
         self._snapshot, self._stack = snapshot, stack

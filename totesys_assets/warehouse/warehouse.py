@@ -1,7 +1,7 @@
 """The warehouse: a PostgreSQL schema that the platform creates and migrates itself.
 
 Belongs here: sessions and transactions, with their settings and locks, and what is asked of the warehouse in one of
-its own. Does not belong here: the tables (warehouse_schema.py), what the notes are (warehouse_notes.py), and loading,
+its own. Does not belong here: the tables (schema.py), what the notes are (notes.py), and loading,
 which is load/.
 """
 
@@ -14,10 +14,13 @@ from datetime import datetime
 import duckdb
 import psycopg
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.errors import PlatformError
-from totesys_assets.resources import engine, locks, session_settings, warehouse_notes, warehouse_schema
-from totesys_assets.resources.warehouse_notes import Connection, Notes
+from totesys_assets.postgres import locks, session_settings
+from totesys_assets.warehouse import notes as warehouse_notes
+from totesys_assets.warehouse import schema as warehouse_schema
+from totesys_assets.warehouse.notes import Connection, Notes
 
 ALIAS = "warehouse"
 _VARIABLE = "WAREHOUSE_URL"

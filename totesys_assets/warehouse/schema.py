@@ -1,7 +1,7 @@
 """The warehouse's tables: creating and migrating them, with their views and comments.
 
 Belongs here: DDL statements on the warehouse. Does not belong here: what the tables and columns are, which is the
-catalogue; the text of views and comments (warehouse_views.py); sessions (warehouse.py); loading (load/).
+catalogue; the text of views and comments (views.py); sessions (warehouse.py); loading (load/).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import psycopg
 from psycopg import sql
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
+from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
-from totesys_assets.resources import engine
-from totesys_assets.resources.engine import quoted
-from totesys_assets.resources.warehouse_notes import Connection, exists
-from totesys_assets.resources.warehouse_views import PLURAL, stated
+from totesys_assets.warehouse.notes import Connection, exists
+from totesys_assets.warehouse.views import PLURAL, stated
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {schema}._ledger (

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.resources.engine import literal, quoted
+from totesys_assets.engine import literal, quoted
 
 # Notes among the partitions of a table: up to which moment its rows were loaded, from which table of the lake; and the
 # tables of versions that it was made of (load/origin.py).

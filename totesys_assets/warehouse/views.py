@@ -1,7 +1,7 @@
 """The warehouse's views and comments: the statements that may be made again and again.
 
 Belongs here: what the views ``current_…`` and ``history_…`` show, and what is said of tables, views and columns. Does
-not belong here: tables, and when this is applied (warehouse_schema.py).
+not belong here: tables, and when this is applied (schema.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.resources.engine import literal
+from totesys_assets.engine import literal
 
 # A row is one fact for as long as it stays within its day; if its created_at ever changes, it leaves one day (delete)
 # and arrives at another (insert).

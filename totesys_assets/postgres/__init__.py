@@ -1,0 +1,1 @@
+"""What the two databases have in common: advisory locks, and the settings that every session relies on."""
