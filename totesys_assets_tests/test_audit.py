@@ -37,8 +37,8 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request
 from totesys_assets_tests.conftest import Platform, PostgresServer
 

@@ -38,8 +38,8 @@ from totesys_assets.errors import (
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source

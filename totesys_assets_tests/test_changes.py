@@ -13,8 +13,8 @@ from totesys_assets.capture.changes import Changes, all_of, changes
 from totesys_assets.capture.fingerprint import Fingerprint, origin
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.source.snapshot import Snapshot
-from totesys_assets.source.structure import SourceTable
+from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.totesys.structure import SourceTable
 
 pytestmark = pytest.mark.pure
 

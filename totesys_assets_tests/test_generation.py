@@ -10,7 +10,7 @@ import pytest
 from totesys_assets.capture.generation import reached, settle
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.lake.tables import Lake
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import Platform
 
 

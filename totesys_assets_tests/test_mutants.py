@@ -36,7 +36,7 @@ from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
 from totesys_assets.postgres import locks
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module

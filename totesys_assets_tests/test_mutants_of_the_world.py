@@ -29,10 +29,10 @@ from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.postgres import session_settings
-from totesys_assets.source import structure as source_structure
 from totesys_assets.source import totesys as totesys_module
-from totesys_assets.source.snapshot import Snapshot
-from totesys_assets.source.structure import SourceTable
+from totesys_assets.source.totesys import structure as source_structure
+from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.totesys.structure import SourceTable
 from totesys_assets.staleness import decide as decide_module
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request

@@ -10,7 +10,7 @@ import pytest
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import ddl
-from totesys_assets.source.text import UNMAPPED, invalid
+from totesys_assets.source.totesys.text import UNMAPPED, invalid
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 
 _EUC = [bytes([first, second]) for first in range(0xA1, 0xFF) for second in range(0xA1, 0xFF)]

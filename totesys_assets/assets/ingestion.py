@@ -29,7 +29,7 @@ from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.look import unknown_columns
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from totesys_assets.lake.tables import INGESTION
 from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_of_done
 from totesys_assets.warehouse.notes import Notes

@@ -19,7 +19,7 @@ from totesys_assets.digest import POSTGRES, row_number
 from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
-from totesys_assets.source.snapshot import READ
+from totesys_assets.source.totesys.snapshot import READ
 
 # Transaction ids lie on a circle of this size; those below the first ordinary one are older than all.
 _CIRCLE, _FIRST = 2**32, 3

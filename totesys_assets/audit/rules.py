@@ -13,7 +13,7 @@ from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.engine import quoted
 from totesys_assets.names import TOTESYS
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 _EXAMPLES = 5
 _ORDERS = """

@@ -21,7 +21,7 @@ from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
-from totesys_assets.source.snapshot import READ
+from totesys_assets.source.totesys.snapshot import READ
 
 
 def content(seen: Observed, table: Table) -> Finding:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from totesys_assets.capture.fingerprint import Fingerprint, origin
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 _CIRCLE = 2**32
 

@@ -27,7 +27,7 @@ from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import Lake
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 ATTEMPTS = 5

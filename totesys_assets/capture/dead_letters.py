@@ -19,7 +19,7 @@ from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import DEAD_LETTER, Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.source import text as source_text
+from totesys_assets.source.totesys import text as source_text
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("table_name", pa.string()),

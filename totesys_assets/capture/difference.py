@@ -29,7 +29,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 

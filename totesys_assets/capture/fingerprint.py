@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.engine import literal, quoted
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.stages import FINGERPRINT, stage
 
 # xmin changes with every write to a row, whatever last_updated says. It is the hash's seed and must not be packed into

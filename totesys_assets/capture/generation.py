@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC
 
 from totesys_assets.capture.ledger import COMPLETE, Entry, Ledger
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 SOURCE = "source"
 

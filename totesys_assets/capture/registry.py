@@ -20,7 +20,7 @@ from totesys_assets.errors import SchemaDrift
 from totesys_assets.lake.commit import LostRace, append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import REGISTRY, Lake
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 CAPTURED, REFUSED = "captured", "refused"
 _COLUMNS: list[tuple[str, pa.DataType]] = [

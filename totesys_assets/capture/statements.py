@@ -14,7 +14,7 @@ from totesys_assets.capture.fingerprint import examined_sql, partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.engine import literal, quoted
-from totesys_assets.source.snapshot import READ, Snapshot
+from totesys_assets.source.totesys.snapshot import READ, Snapshot
 
 # The source's rows of some days, each with the first rule that it breaks, if any, and its day, if that has a partition.
 _INCOMING = f"""

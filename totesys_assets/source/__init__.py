@@ -1,1 +1,1 @@
-"""ToteSys as a source: its snapshots, and whether its tables can be read in them. Knows nothing of Dagster."""
+"""The sources that tables are captured from, and one snapshot of each for all tables of a run. Nothing of Dagster."""

@@ -1,7 +1,7 @@
 """One snapshot of ToteSys, shared by all tables that a run captures.
 
 Belongs here: opening the snapshot at the first table, giving it up after the last. Does not belong here: what a
-snapshot is, which is totesys.py.
+snapshot is, which is totesys/.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from totesys_assets import engine
 from totesys_assets.errors import StaleSnapshot
-from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.snapshot import Snapshot
 
 T = TypeVar("T")
 # Snapshots taken for one table before giving up against other refreshes.

@@ -30,7 +30,7 @@ from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.snapshot import Snapshot
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 

@@ -37,8 +37,8 @@ from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.snapshot import Snapshot
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build

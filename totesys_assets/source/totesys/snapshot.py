@@ -1,6 +1,6 @@
 """One snapshot of ToteSys: what it is told by, its order among others, and whether its tables can be read in it.
 
-Does not belong here: how it is taken, which is totesys.py, and what its tables are like (structure.py).
+Does not belong here: how it is taken, which is the package's own module, and what its tables are like (structure.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import duckdb
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange
 from totesys_assets.errors import SchemaDrift, TableBusy, WrongDatabase
-from totesys_assets.source.structure import SourceTable, others_query
-from totesys_assets.source.table_locks import relation
+from totesys_assets.source.totesys.structure import SourceTable, others_query
+from totesys_assets.source.totesys.table_locks import relation
 
 ALIAS = "totesys"
 # Runs a SELECT, given as parameter, in the source; its result does not pass through Python.
