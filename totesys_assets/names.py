@@ -4,8 +4,8 @@ Belongs here: the strings, and who reads them. Does not belong here: names of ta
 catalogue. This module imports nothing, so that every room may import it.
 """
 
-# The three groups of assets, as the first part of their keys.
-TOTESYS, STAR, WAREHOUSE = "totesys", "star", "warehouse"
+# The groups of assets, as the first part of their keys. Sources beside ToteSys have their own.
+TOTESYS, STAR, MART, WAREHOUSE = "totesys", "star", "mart", "warehouse"
 
 REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
 # The sensor that requests refreshes, and why a tick of it requests none when all is up to date.

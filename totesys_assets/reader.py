@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, Table, catalogue, lake_schema
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
@@ -65,9 +65,9 @@ def read_arrow(
     if history and star is not None and not star.is_fact:
         raise PlatformError(
             f'"{table}" is a dimension and holds the latest values only; '
-            f"read the history of {' and '.join(star_query(table).sources) or 'the facts'}."
+            f"read the history of {' and '.join(query_of(table).sources) or 'the facts'}."
         )
-    sources = star_query(table).sources if star is not None else (table,)
+    sources = query_of(table).sources if star is not None else (table,)
     found = {name: versions.open_existing(tables.source[name]) for name in sources}
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
     connection = engine.connect()
@@ -75,7 +75,7 @@ def read_arrow(
         if moment is not None:
             require_recorded(connection, versions, found, moment)
         create_schemas(connection, tables, found, None, as_of=moment)
-        rows = star_query(table).sql if star is not None else f"SELECT * FROM history.{quoted(table)}"
+        rows = query_of(table).sql if star is not None else f"SELECT * FROM history.{quoted(table)}"
         if star is not None and not star.is_fact:
             if star.day_column:
                 rows = f"SELECT * FROM ({rows}) QUALIFY {present_first(star.key, '_is_deleted', star.day_column)}"

@@ -13,8 +13,8 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, OPERATION, RECORDED_AT, catalogue, lake_schema
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, catalogue, lake_schema
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
@@ -23,6 +23,7 @@ from totesys_assets.transform.build import Built, build
 
 Row = dict[str, Any]
 
+CREATED_AT = "created_at"
 CREATED = datetime(2024, 8, 20, 9, 10, 11, 123000)
 SEEN = datetime(2024, 8, 20, 9, 10, 12, tzinfo=UTC)
 
@@ -127,7 +128,7 @@ def hold(lake: Lake, table: str, *versions: Row) -> None:
 
 def hold_sources(lake: Lake, star: str) -> None:
     """One version of row 1 in each of the source tables that a star table is made of."""
-    for table in star_query(star).sources:
+    for table in query_of(star).sources:
         hold(lake, table, version(table))
 
 

@@ -10,7 +10,7 @@ import sqlglot
 from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, catalogue, ddl, lake_schema
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 
 pytestmark = pytest.mark.pure
 
@@ -478,7 +478,7 @@ def test_money_is_decimal_and_a_time_of_day_is_text_in_the_lake() -> None:
 
 @pytest.mark.parametrize("name", STAR)
 def test_a_star_select_gives_the_columns_of_its_table_by_name_and_in_order(name: str) -> None:
-    query = sqlglot.parse_one(star_query(name).sql, read="duckdb")
+    query = sqlglot.parse_one(query_of(name).sql, read="duckdb")
     assert isinstance(query, exp.Query)
     assert query.named_selects == [column.name for column in TABLES.star[name].lake_columns]
 
@@ -500,23 +500,23 @@ def test_a_star_select_gives_the_columns_of_its_table_by_name_and_in_order(name:
     ],
 )
 def test_a_star_table_knows_the_source_tables_that_it_is_made_of(name: str, sources: tuple[str, ...]) -> None:
-    assert star_query(name).sources == sources
+    assert query_of(name).sources == sources
 
 
 def test_every_star_select_says_in_its_first_line_what_it_gives() -> None:
-    assert [name for name in STAR if not star_query(name).description.endswith(".")] == []
+    assert [name for name in STAR if not query_of(name).description.endswith(".")] == []
 
 
 def test_facts_read_history_and_dimensions_what_is_latest() -> None:
     for name in STAR:
-        parsed = sqlglot.parse_one(star_query(name).sql, read="duckdb")
+        parsed = sqlglot.parse_one(query_of(name).sql, read="duckdb")
         zones = {table.db for table in parsed.find_all(exp.Table) if table.db} - {"reference"}
         assert zones == ({"history"} if name.startswith("fact_") or name == "dim_date" else {"latest"}), name
 
 
 def lineage(name: str) -> dict[str, list[tuple[str, str]]]:
     columns = {table.name: (*table.by_name, OPERATION, RECORDED_AT) for table in TABLES.source.values()}
-    return star_query(name).column_lineage(columns)
+    return query_of(name).column_lineage(columns)
 
 
 @pytest.mark.parametrize("name", LINEAGE)
@@ -540,7 +540,7 @@ def test_every_column_of_the_calendar_comes_from_every_date_that_a_fact_has() ->
 @pytest.mark.parametrize("name", STAR)
 def test_a_star_select_is_translated_for_other_engines_without_anything_left_over(name: str, dialect: str) -> None:
     (translated,) = sqlglot.transpile(
-        star_query(name).sql, read="duckdb", write=dialect, unsupported_level=sqlglot.ErrorLevel.RAISE
+        query_of(name).sql, read="duckdb", write=dialect, unsupported_level=sqlglot.ErrorLevel.RAISE
     )
     (again,) = sqlglot.parse(translated, read=dialect)
     assert isinstance(again, exp.Query)

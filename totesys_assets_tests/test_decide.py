@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
-from totesys_assets.catalogue.star import StarQuery, star_query
+from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, DaySet, chunks, contiguous, days_of, partition_range
 from totesys_assets.staleness.decide import (
     BRIDGED_DAYS,
@@ -251,11 +251,11 @@ def test_a_new_lake_beside_a_warehouse_that_knows_days_long_gone_comes_to_rest(w
 def test_a_changed_select_makes_its_own_table_stale_in_star_and_warehouse(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(name: str) -> StarQuery:
-        query = star_query(name)
+    def changed(name: str) -> Query:
+        query = query_of(name)
         return replace(query, sql=query.sql + "-- changed") if name in ("fact_payment", "dim_staff") else query
 
-    monkeypatch.setattr(build, "star_query", changed)
+    monkeypatch.setattr(build, "query_of", changed)
     assert world.stale() == {
         "star/fact_payment": {MONDAY, TUESDAY, TODAY},
         "warehouse/fact_payment": {MONDAY, TUESDAY, TODAY},
@@ -353,7 +353,7 @@ def test_what_is_built_is_loaded_and_what_is_captured_is_built(world: World) -> 
     stale = world.stale()
     for name in SMALL.star:
         assert stale.get(f"star/{name}", set()) <= stale.get(f"warehouse/{name}", set())
-        for source in star_query(name).sources:
+        for source in query_of(name).sources:
             captured = stale.get(f"totesys/{source}", set())
             assert captured <= stale.get(f"star/{name}", set()) or (
                 name == "dim_date" and WHOLE in stale["star/dim_date"]

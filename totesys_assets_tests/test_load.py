@@ -23,7 +23,7 @@ import pytest
 
 from totesys_assets.capture.difference import capture
 from totesys_assets.catalogue.catalogue import Catalogue, Column, catalogue, ddl
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, LakeChanged, PlatformError, SchemaDrift
 from totesys_assets.load.load import Loaded, load
@@ -75,7 +75,7 @@ def prepare(platform: Platform, star: str, days: DayRange | None = None) -> None
     """Capture and build what a star table is made of: everything up to the load."""
     lake, wanted = platform.lake, days or platform.days
     with platform.totesys.snapshot() as snapshot:
-        for source in star_query(star).sources:
+        for source in query_of(star).sources:
             capture(snapshot, lake, TABLES.source[source], all_days=platform.days, days=wanted, run_id="test")
     build(lake, TABLES, STAR[star], days=wanted, run_id="test")
 
@@ -127,7 +127,7 @@ def add_changes(platform: Platform, star: str, days: DayRange, *, hours_back: in
     """Capture all days, then bring a star table up to date as a refresh for ``days`` does that believes the others."""
     with platform.totesys.snapshot() as taken:
         snapshot = replace(taken, taken_at=taken.taken_at - timedelta(hours=hours_back))
-        for source in star_query(star).sources:
+        for source in query_of(star).sources:
             table = TABLES.source[source]
             capture(snapshot, platform.lake, table, all_days=platform.days, days=platform.days, run_id="test")
     build(platform.lake, TABLES, STAR[star], days=days, run_id="test", changes_only=True)

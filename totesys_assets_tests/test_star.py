@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import MONTH, catalogue, lake_schema
-from totesys_assets.catalogue.star import StarQuery, is_row_by_row, star_query
+from totesys_assets.catalogue.queries import Query, is_row_by_row, query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake import commit as commit_module
@@ -633,7 +633,7 @@ def test_the_time_of_a_version_may_be_of_any_fraction_of_a_millisecond(lake: Lak
 )
 def test_only_what_makes_a_row_of_each_version_is_added_to(query: str) -> None:
     assert not is_row_by_row(sqlglot.parse_one(query, read="duckdb"))
-    assert star_query("fact_payment").is_row_by_row
+    assert query_of("fact_payment").is_row_by_row
 
 
 def test_a_build_of_days_without_rows_touches_nothing(lake: Lake) -> None:
@@ -733,11 +733,11 @@ def test_a_changed_select_gives_every_partition_another_state(lake: Lake, monkey
 
 
 def change_select(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
-    def changed(name: str) -> StarQuery:
-        query = star_query(name)
+    def changed(name: str) -> Query:
+        query = query_of(name)
         return replace(query, sql=change(query.sql))
 
-    monkeypatch.setattr(module, "star_query", changed)
+    monkeypatch.setattr(module, "query_of", changed)
 
 
 def test_a_select_that_fails_says_which_table_and_why_and_leaves_the_table_as_it_was(lake: Lake) -> None:

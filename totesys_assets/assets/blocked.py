@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
 from totesys_assets.staleness.look import Examined
 
@@ -60,7 +60,7 @@ def of_captured(table: str, reason: str | None, unknown: Sequence[str] = ()) -> 
 
 def of_made(group: str, table: str, reasons: Mapping[str, str]) -> dg.AssetCheckEvaluation:
     """What the check of a star or warehouse table says. ``reasons``: why tables of ToteSys cannot be captured."""
-    waits = [f"Waits for {TOTESYS}/{name}. {reasons[name]}" for name in star_query(table).sources if name in reasons]
+    waits = [f"Waits for {TOTESYS}/{name}. {reasons[name]}" for name in query_of(table).sources if name in reasons]
     return _evaluation(group, table, UPSTREAM_CAPTURED, " ".join(waits) or None)
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 from totesys_assets.assets import blocked
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
@@ -81,7 +81,7 @@ def _table_column(column: Column) -> dg.TableColumn:
 def star_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
     """Column lineage of a star table, read out of its SELECT."""
     source_columns = {name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in catalogue.source.items()}
-    lineage = star_query(table.name).column_lineage(source_columns)
+    lineage = query_of(table.name).column_lineage(source_columns)
     return dg.TableColumnLineage(
         {
             column: [dg.TableColumnDep(dg.AssetKey([TOTESYS, source]), name) for source, name in deps]

@@ -23,7 +23,7 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.names import STAR, TOTESYS
@@ -41,7 +41,7 @@ def processed_assets(catalogue: Catalogue, partitions: dg.PartitionsDefinition[s
 def _processed_asset(
     catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str]
 ) -> dg.AssetsDefinition:
-    query = star_query(table.name)
+    query = query_of(table.name)
 
     @dg.asset(
         key=dg.AssetKey([STAR, table.name]),

@@ -28,7 +28,7 @@ from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partit
 from totesys_assets.capture.generation import settle
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import set_digest
 from totesys_assets.engine import literal, quoted
@@ -140,7 +140,7 @@ class Observed:
 
         Of a lake that has lost a table of versions, ``nothing`` tells.
         """
-        found = {name: self.versions.get(name) for name in star_query(table.name).sources}
+        found = {name: self.versions.get(name) for name in query_of(table.name).sources}
         if table.name not in self._origins or None in found.values():
             return None
         return self._change_of(Origin.parse(self._origins[table.name]), found)
@@ -148,7 +148,7 @@ class Observed:
     def sources(self, asset: str) -> tuple[str, ...]:
         """The tables of ToteSys that an asset is made of."""
         group, _, name = asset.partition("/")
-        return (name,) if group == TOTESYS else star_query(name).sources
+        return (name,) if group == TOTESYS else query_of(name).sources
 
     def problem(self, asset: str) -> PlatformError | None:
         """Why what an asset is made of could not be examined, if it could not."""
@@ -192,7 +192,7 @@ class Observed:
         loaded = any(
             any(self._loaded.get(star, {}).values())
             for star in self.catalogue.star
-            if star_query(star).sources[0] == name
+            if query_of(star).sources[0] == name
         )
         return f'the lake at {self.lake.uri} holds no "{name}"' if entries or loaded or not self.noted else None
 

@@ -14,7 +14,7 @@ from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEW
 from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
 from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets.engine import literal, quoted
@@ -46,7 +46,7 @@ def checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
 
 def mirrored(catalogue: Catalogue, table: Table) -> Table | None:
     """The source table that has a row for each current row of star ``table``; the calendar has none."""
-    first = catalogue.source[star_query(table.name).sources[0]]
+    first = catalogue.source[query_of(table.name).sources[0]]
     return first if table.is_fact or any(column.name == "_is_deleted" for column in table.columns) else None
 
 
@@ -84,7 +84,7 @@ def records(seen: Observed, table: Table) -> Finding:
 
 
 def _expected_digests(seen: Observed, table: Table) -> Digests:
-    query = star_query(table.name)
+    query = query_of(table.name)
     sources = {name: seen.versions[name] for name in query.sources if name in seen.versions}
     if len(sources) < len(query.sources):
         return {}
@@ -102,7 +102,7 @@ def _comparable(seen: Observed, table: Table) -> str:
     """
     adopted = seen.adopted(table)
     condition = comparable(table, adopted)
-    if not adopted or table.is_fact or not all(name in seen.versions for name in star_query(table.name).sources):
+    if not adopted or table.is_fact or not all(name in seen.versions for name in query_of(table.name).sources):
         return condition
     key = f"CAST({quoted(table.key)} AS VARCHAR)"
     keys = seen.engine.execute(f"SELECT DISTINCT {key} FROM ({warehouse_rows(table)})").fetchall()
@@ -140,7 +140,7 @@ def current_rows(seen: Observed, table: Table) -> Finding:
 def money(seen: Observed, table: Table) -> Finding:
     """The sums of money, by currency, are those of ToteSys."""
     asset = f"{WAREHOUSE}/{table.name}"
-    source = seen.catalogue.source[star_query(table.name).sources[0]]
+    source = seen.catalogue.source[query_of(table.name).sources[0]]
     worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
     in_source = seen.snapshot.rows(
         f"SELECT {partition_sql(source, seen.days)}, {worth} FROM {seen.snapshot.relation(source)} "

@@ -1,13 +1,15 @@
-"""The catalogue: what the eleven source tables and the eleven star tables are, read from their DDL.
+"""The catalogue: what the source tables, the star tables and the marts are, read from their DDL.
 
-Belongs here: names, types, keys, descriptions and rules of tables and columns, as ``totesys.sql`` and ``warehouse.sql``
-state them. Does not belong here: how rows are captured, transformed or loaded. No column is listed anywhere else.
+Belongs here: names, types, keys, partitions, descriptions and rules of tables and columns, as the files beside this
+module state them: ``warehouse.sql`` the star, ``marts.sql`` the marts, every other file the tables of the source that
+it is named after. Does not belong here: how rows are captured, transformed or loaded. No column is listed anywhere
+else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
 
@@ -15,17 +17,17 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import CURRENT, MART_PREFIX, joined_facts, query_of
+from totesys_assets.names import MART, STAR, TOTESYS
 
 # A text column whose comment starts so holds a date: rows where it does not are dead letters.
 DATE_AS_TEXT = "date as text: "
-# The column that every day partition of the source is made of; it never changes.
-CREATED_AT = "created_at"
+# A table is partitioned by the day of the column whose comment starts so; the description goes without it.
+BY_DAY = "by day: "
 # What the lake adds to every source table.
 OPERATION = "_operation"
 RECORDED_AT = "_recorded_at"
 MONTH = "_month"
-DAY_COLUMNS = ("created_date", "_created_date")
 
 # sqlglot's name of a type -> (PostgreSQL's format_type(), the lake's Arrow type). The lake keeps a time of day as
 # text, HH:MM:SS.mmm, because Delta has no such type.
@@ -54,10 +56,15 @@ class Column:
     is_key: bool = False
     is_identity: bool = False
     is_unique: bool = False
-    is_date_text: bool = False
+    is_day: bool = False
     references: str | None = None
     labels: tuple[str, ...] = ()
     max_length: int | None = None
+
+    @property
+    def is_date_text(self) -> bool:
+        """True for a text that holds a date."""
+        return self.description.startswith(DATE_AS_TEXT)
 
     @property
     def is_technical(self) -> bool:
@@ -67,22 +74,30 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the source or of the star, with its columns in their physical order.
+    """One table of a source, of the star, or a mart, with its columns in their physical order.
 
-    ``day_column`` is what a partitioned table is partitioned by: ``created_at`` in the source, where it never
-    changes, and the date made of it in the star. It is None for the small tables, which are one set each.
+    ``group``: the source's name, ``star`` or ``mart``: the first part of its asset key. ``day_column``: what a
+    partitioned table is partitioned by, a date or a moment that should never change. None for a table that is one set.
     """
 
     name: str
+    group: str
     description: str
     columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
     version_key: tuple[str, ...] = ()
     day_column: str | None = None
 
     @cached_property
+    def asset(self) -> str:
+        """Key of its asset: of a source table the capture, of the others what is built in the lake."""
+        return f"{self.group}/{self.name}"
+
+    @cached_property
     def key(self) -> str:
-        """Name of the primary key column."""
-        return next(column.name for column in self.columns if column.is_key)
+        """Name of the primary key column. Raises ValueError where the key has several columns."""
+        (name,) = self.primary_key
+        return name
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
@@ -95,6 +110,11 @@ class Table:
         return bool(self.version_key)
 
     @cached_property
+    def is_mart(self) -> bool:
+        """True for a table that is replaced, day by day or as a whole, by what its SELECT makes of the star."""
+        return self.group == MART
+
+    @cached_property
     def lake_columns(self) -> tuple[Column, ...]:
         """The columns that the lake holds of it: all but identities, which only the warehouse can give."""
         return tuple(column for column in self.columns if not column.is_identity)
@@ -102,35 +122,82 @@ class Table:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All tables: ``source`` and ``star``, by name, in the order of their DDL."""
+    """All tables by name, in the order of their DDL: of the sources, of the star, and the marts."""
 
     source: dict[str, Table]
     star: dict[str, Table]
+    marts: dict[str, Table] = field(default_factory=dict)
+
+    @cached_property
+    def warehouse(self) -> dict[str, Table]:
+        """The tables that the warehouse holds, in the order of the data flow: the star, then the marts."""
+        return self.star | self.marts
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The sources: ToteSys first, then the others by name."""
+        return tuple(dict.fromkeys(table.group for table in self.source.values()))
 
 
 def ddl(name: str) -> str:
-    """Text of ``totesys.sql`` or ``warehouse.sql``."""
+    """Text of a file beside this module, as ``totesys.sql``."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def source_names() -> list[str]:
+    """The sources that there is a DDL of: ToteSys first, then the others by name."""
+    files = (each.name for each in resources.files(__package__).iterdir() if each.name.endswith(".sql"))
+    names = {name.removesuffix(".sql") for name in files} - {"warehouse", "marts"}
+    return sorted(names, key=lambda name: (name != TOTESYS, name))
 
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue, parsed once per process."""
-    star = {table.name: _partitioned_star(table) for table in _tables(ddl("warehouse.sql"))}
-    # A source table that a partitioned star table is made of grows by the day too.
-    growing = {source for table in star.values() if table.day_column for source in star_query(table.name).sources}
-    source = {
-        table.name: replace(table, day_column=CREATED_AT) if table.name in growing else table
-        for table in _tables(ddl("totesys.sql"))
-    }
-    return Catalogue(source, star)
+    """The catalogue, parsed once per process. Raises ValueError for DDL that cannot be."""
+    source = [table for name in source_names() for table in _tables(name, ddl(f"{name}.sql"))]
+    star = list(_tables(STAR, ddl("warehouse.sql")))
+    marts = list(_tables(MART, ddl("marts.sql")))
+    _require_names([*source, *star, *marts])
+    found = Catalogue(*({table.name: table for table in tables} for tables in (source, star, marts)))
+    for mart in marts:
+        _require_mart(found, mart)
+    return found
 
 
-def _partitioned_star(table: Table) -> Table:
-    return replace(table, day_column=next((name for name in DAY_COLUMNS if name in table.by_name), None))
+def _require_names(tables: list[Table]) -> None:
+    """Tables are known by their names, whichever source they are of."""
+    groups: dict[str, str] = {}
+    for table in tables:
+        if table.name in groups:
+            where = f"of {groups[table.name]} and one of {table.group}"
+            raise ValueError(f'There is a table "{table.name}" {where}. Give one of them another name.')
+        groups[table.name] = table.group
+        if table.name.startswith(MART_PREFIX) != table.is_mart:
+            raise ValueError(f'"{table.name}": the names of marts, and of nothing else, begin with {MART_PREFIX}.')
+        if not table.primary_key:
+            raise ValueError(f'Table "{table.name}" has no primary key, by which its rows are known.')
+        if sum(column.is_day for column in table.columns) > 1:
+            raise ValueError(f'Table "{table.name}" has several columns with a comment that begins with "{BY_DAY}".')
 
 
-def _tables(sql: str) -> Iterator[Table]:
+def _require_mart(found: Catalogue, mart: Table) -> None:
+    query = query_of(mart.name)
+    if unknown := [name for name in query.reads if name not in found.star]:
+        raise ValueError(f"marts/{mart.name}.sql reads {', '.join(unknown)}, which warehouse.sql does not define.")
+    if mart.day_column is None:
+        return
+    if mart.day_column not in mart.primary_key:
+        raise ValueError(f'Mart "{mart.name}" is partitioned by "{mart.day_column}", which must be part of its key.')
+    if not query.facts:
+        raise ValueError(f'Mart "{mart.name}" is partitioned, and reads no {CURRENT}.<fact>, of which it has the days.')
+    if facts := joined_facts(query):
+        raise ValueError(
+            f"marts/{mart.name}.sql joins {' and '.join(facts)}. Their rows may be of different days, and the mart is "
+            f"made day by day: read all of them but one from {STAR}, or leave the mart unpartitioned."
+        )
+
+
+def _tables(group: str, sql: str) -> Iterator[Table]:
     enums: dict[str, tuple[str, ...]] = {}
     for statement in sqlglot.parse(sql, read="postgres"):
         if not isinstance(statement, exp.Create):
@@ -139,23 +206,33 @@ def _tables(sql: str) -> Iterator[Table]:
             labels = statement.expression.expressions
             enums[statement.this.name] = tuple(label.name for label in labels)
         elif statement.kind == "TABLE":
-            yield _table(statement, enums)
+            yield _table(group, statement, enums)
 
 
-def _table(statement: exp.Create, enums: dict[str, tuple[str, ...]]) -> Table:
+def _table(group: str, statement: exp.Create, enums: dict[str, tuple[str, ...]]) -> Table:
     definition = statement.this
     columns = [item for item in definition.expressions if isinstance(item, exp.ColumnDef)]
     uniques = [item for item in definition.expressions if isinstance(item, exp.UniqueColumnConstraint)]
+    composite = [
+        name.name
+        for item in definition.expressions
+        if isinstance(item, exp.PrimaryKey)
+        for name in item.find_all(exp.Identifier)
+    ]
     comments = statement.comments or []
+    read = tuple(_column(column, enums, composite) for column in columns)
     return Table(
         name=definition.this.name,
+        group=group,
         description=comments[-1].strip() if comments else "",
-        columns=tuple(_column(column, enums) for column in columns),
+        columns=read,
+        primary_key=tuple(composite) or tuple(column.name for column in read if column.is_key),
         version_key=tuple(name.name for unique in uniques for name in unique.this.expressions),
+        day_column=next((column.name for column in read if column.is_day), None),
     )
 
 
-def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]]) -> Column:
+def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]], composite: Collection[str]) -> Column:
     constraints = [constraint.kind for constraint in column.constraints]
 
     def has(kind: type[exp.Expression]) -> bool:
@@ -174,12 +251,12 @@ def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]]) -> Column:
         name=column.name,
         type=spelled,
         arrow=arrow,
-        nullable=not (is_key or has(exp.NotNullColumnConstraint)),
-        description=description,
+        nullable=not (is_key or column.name in composite or has(exp.NotNullColumnConstraint)),
+        description=description.removeprefix(BY_DAY),
         is_key=is_key,
         is_identity=has(exp.GeneratedAsIdentityColumnConstraint),
         is_unique=is_key or has(exp.UniqueColumnConstraint),
-        is_date_text=description.startswith(DATE_AS_TEXT),
+        is_day=description.startswith(BY_DAY),
         references=references.name if references is not None else None,
         labels=labels,
         max_length=sizes[0] if kind.this == exp.DType.VARCHAR and sizes else None,

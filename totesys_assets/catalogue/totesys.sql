@@ -1,5 +1,6 @@
 -- ToteSys, the source database, as it stands in production. The comment above a table says what one of its rows is, the
 -- comment after a column what it means; users see both. "date as text:" declares that a text holds a date, YYYY-MM-DD.
+-- "by day:" declares that the table is partitioned by the day of that column, which never changes.
 
 -- What a payment is for.
 CREATE TYPE "PaymentTypeName" AS ENUM ('SALES_RECEIPT', 'SALES_REFUND', 'PURCHASE_PAYMENT', 'PURCHASE_REFUND');
@@ -82,7 +83,7 @@ CREATE TABLE design (
 -- One row per order of tote bags, sold to a counterparty.
 CREATE TABLE sales_order (
     sales_order_id serial PRIMARY KEY, -- the sales order's number
-    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- when the order was placed, UTC
+    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day: when the order was placed, UTC
     last_updated timestamp(3) NOT NULL, -- when the application last wrote the row, UTC
     design_id int NOT NULL REFERENCES design ON UPDATE CASCADE ON DELETE RESTRICT, -- the design sold
     staff_id int NOT NULL REFERENCES staff ON UPDATE CASCADE ON DELETE RESTRICT, -- who made the sale
@@ -98,7 +99,7 @@ CREATE TABLE sales_order (
 -- One row per order of items, bought from a counterparty.
 CREATE TABLE purchase_order (
     purchase_order_id serial PRIMARY KEY, -- the purchase order's number
-    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- when the order was placed, UTC
+    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day: when the order was placed, UTC
     last_updated timestamp(3) NOT NULL, -- when the application last wrote the row, UTC
     staff_id int NOT NULL REFERENCES staff ON UPDATE CASCADE ON DELETE RESTRICT, -- who placed the order
     counterparty_id int NOT NULL REFERENCES counterparty ON UPDATE CASCADE ON DELETE RESTRICT, -- who sells
@@ -117,14 +118,14 @@ CREATE TABLE transaction (
     transaction_type "TransactionType" NOT NULL, -- sale or purchase
     sales_order_id int UNIQUE REFERENCES sales_order ON UPDATE CASCADE ON DELETE SET NULL, -- order, if a sale
     purchase_order_id int UNIQUE REFERENCES purchase_order ON UPDATE CASCADE ON DELETE SET NULL, -- order, if a purchase
-    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- when the row was made, UTC
+    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day: when the row was made, UTC
     last_updated timestamp(3) NOT NULL -- when the application last wrote the row, UTC
 );
 
 -- One row per payment of a transaction, due or made.
 CREATE TABLE payment (
     payment_id serial PRIMARY KEY, -- the payment's number, not always its transaction's
-    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- when the row was made, UTC
+    created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day: when the row was made, UTC
     last_updated timestamp(3) NOT NULL, -- when the application last wrote the row, UTC
     transaction_id int NOT NULL UNIQUE REFERENCES transaction ON UPDATE CASCADE ON DELETE RESTRICT, -- what it pays for
     counterparty_id int NOT NULL REFERENCES counterparty ON UPDATE CASCADE ON DELETE RESTRICT, -- who pays or is paid

@@ -1,5 +1,5 @@
 -- The warehouse: a star schema. Official columns first; columns with a leading underscore are technical.
--- A table with a day column (created_date or _created_date) is partitioned by it, in the lake and in Dagster.
+-- "by day:" declares that the table is partitioned by that column, in the lake and in Dagster.
 
 -- One row per calendar day, from the first year of trade to two years ahead, and every other day that a fact names.
 CREATE TABLE dim_date (
@@ -87,7 +87,7 @@ CREATE TABLE dim_transaction (
     transaction_type varchar NOT NULL, -- SALE or PURCHASE
     sales_order_id int, -- the sales order, if it is a sale
     purchase_order_id int, -- the purchase order, if it is a purchase
-    _created_date date NOT NULL, -- day it was created
+    _created_date date NOT NULL, -- by day: day it was created
     _is_deleted boolean NOT NULL, -- the row is gone from ToteSys; kept because facts refer to it
     _recorded_at timestamptz NOT NULL -- when this state was first seen
 );
@@ -96,7 +96,7 @@ CREATE TABLE dim_transaction (
 CREATE TABLE fact_sales_order (
     sales_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     sales_order_id int NOT NULL, -- the sales order
-    created_date date NOT NULL REFERENCES dim_date, -- day the order was created (UTC)
+    created_date date NOT NULL REFERENCES dim_date, -- by day: day the order was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
     last_updated_date date NOT NULL REFERENCES dim_date, -- day of ToteSys's last_updated, which silent updates leave as it was
     last_updated_time time NOT NULL, -- time of day of ToteSys's last_updated
@@ -118,7 +118,7 @@ CREATE TABLE fact_sales_order (
 CREATE TABLE fact_purchase_order (
     purchase_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     purchase_order_id int NOT NULL, -- the purchase order
-    created_date date NOT NULL REFERENCES dim_date, -- day the order was created (UTC)
+    created_date date NOT NULL REFERENCES dim_date, -- by day: day the order was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
     last_updated_date date NOT NULL REFERENCES dim_date, -- day of ToteSys's last_updated, which silent updates leave as it was
     last_updated_time time NOT NULL, -- time of day of ToteSys's last_updated
@@ -140,7 +140,7 @@ CREATE TABLE fact_purchase_order (
 CREATE TABLE fact_payment (
     payment_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     payment_id int NOT NULL, -- the payment
-    created_date date NOT NULL REFERENCES dim_date, -- day the payment was created (UTC)
+    created_date date NOT NULL REFERENCES dim_date, -- by day: day the payment was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
     last_updated_date date NOT NULL REFERENCES dim_date, -- day of ToteSys's last_updated, which moves when paid flips
     last_updated_time time NOT NULL, -- time of day of ToteSys's last_updated

@@ -15,7 +15,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.catalogue.catalogue import CREATED_AT, OPERATION, RECORDED_AT, Table, lake_schema
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.lake.commit import append
@@ -91,7 +91,7 @@ def _stage_current(
     # A DuckDB of its own: within one transaction it writes to one database only.
     lake_side = engine.connect()
     try:
-        for piece in _pieces(table, sources):
+        for piece in _pieces(table, warehouse.catalogue, sources):
             create_schemas(lake_side, warehouse.catalogue, sources, piece)
             current = warehouse_rows(table)
             if table.is_fact:
@@ -106,9 +106,9 @@ def _stage_current(
         engine.close(lake_side)
 
 
-def _pieces(table: Table, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
+def _pieces(table: Table, catalogue: Catalogue, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
     """A fact month by month, so that not all of it is in memory at once; a dimension whole."""
-    found = [bounds(source, CREATED_AT) for source in sources.values()]
+    found = [bounds(source, str(catalogue.source[name].day_column)) for name, source in sources.items()]
     if not table.is_fact or None in found:
         yield None
         return

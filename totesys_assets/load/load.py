@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import ConcurrentWriters, PlatformError
@@ -125,7 +125,7 @@ class _Load:
             if noted is not None:
                 tables |= Origin.parse(noted[0]).tables
             elif moment := newest(self._connection, fact, name):
-                tables |= dict.fromkeys(star_query(fact.name).sources, ("", moment))
+                tables |= dict.fromkeys(query_of(fact.name).sources, ("", moment))
         return Origin(tables)
 
     def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.read import moment_sql, recorded_until, register
@@ -73,7 +73,7 @@ def open_sources(lake: Lake, names: Iterable[str]) -> dict[str, DeltaTable | Non
 
 def sources_of(lake: Lake, table: Table) -> dict[str, DeltaTable | None]:
     """The tables of versions that star ``table`` is made of."""
-    return open_sources(lake, star_query(table.name).sources)
+    return open_sources(lake, query_of(table.name).sources)
 
 
 def adopted_mark(moment: int) -> str:

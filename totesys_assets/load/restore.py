@@ -14,7 +14,7 @@ from psycopg import sql
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.digest import POSTGRES, row_number, set_digest
 from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.errors import PlatformError
@@ -58,7 +58,7 @@ def restore(
             ):
                 connection.register("restored", lake_side.execute(warehouse_rows(table)).to_arrow_reader(BATCH_ROWS))
                 written[table.name] = merge(connection, target, table, "restored", one_per_key=True)
-                made_of = {name: sources[name] for name in star_query(table.name).sources}
+                made_of = {name: sources[name] for name in query_of(table.name).sources}
                 until = newest_at(lake_side, made_of, microseconds(as_of)) if as_of is not None else Origin.of(made_of)
                 note(connection, target, table, {LAKE: (until.text, 0)}, {}, "restored")
             if report is not None:

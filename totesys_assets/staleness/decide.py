@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days, days_of
 from totesys_assets.lake.tables import INGESTION, PROCESSED
 from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
@@ -60,7 +60,7 @@ def stale_partitions(
         known = {key: entry.fingerprint for key, entry in ledger.get(f"{INGESTION}/{name}", {}).items()}
         _add(stale, f"{TOTESYS}/{name}", _differing({key: each.state for key, each in found.items()}, known))
     for name, table in catalogue.star.items():
-        upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in star_query(name).sources]
+        upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in query_of(name).sources]
         entries = ledger.get(f"{PROCESSED}/{name}", {})
         built = {key: entry.state for key, entry in entries.items()}
         inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())

@@ -23,7 +23,7 @@ from totesys_assets.capture.generation import seen_until, settle
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
@@ -185,7 +185,7 @@ def _mark(source: str, platform: Platform) -> str:
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """
     lake, warehouse, days = platform.lake, platform.warehouse, platform.days
-    queries = [star_query(name).sql for name in warehouse.catalogue.star]
+    queries = [query_of(name).sql for name in warehouse.catalogue.star]
     return json.dumps(
         {
             "source": source,

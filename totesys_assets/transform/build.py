@@ -19,8 +19,8 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import CREATED_AT, MONTH, Catalogue, Table, lake_schema
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.engine import CHUNK_ROWS, quoted
 from totesys_assets.errors import ConcurrentWriters
@@ -62,7 +62,7 @@ def expected_states(table: Table, states: States) -> dict[str, str]:
 
     A partition without any source row has no state. A changed SELECT gives other states, so that it is run again.
     """
-    query = star_query(table.name)
+    query = query_of(table.name)
     inputs = {source: states.get(f"{INGESTION}/{source}", {}) for source in query.sources}
     if table.day_column:
         keys = {key for entries in inputs.values() for key, entry in entries.items() if entry.state}
@@ -123,7 +123,7 @@ def _build_once(
     known = ledger.newest()
     expected = expected_states(table, known)
     before = known.get(asset_name(table), {})
-    sources = {name: lake.open_versions(catalogue.source[name]) for name in star_query(table.name).sources}
+    sources = {name: lake.open_versions(catalogue.source[name]) for name in query_of(table.name).sources}
     connection = engine.connect()
     try:
         star = _Star(connection, catalogue, table, target, sources)
@@ -178,7 +178,7 @@ class _Star:
     ) -> None:
         self._connection, self._catalogue, self._table = connection, catalogue, table
         self._target, self._sources = target, sources
-        self._query = star_query(table.name)
+        self._query = query_of(table.name)
         self._schema = lake_schema(table, versioned=False)
 
     def add(self) -> bool:
@@ -232,9 +232,9 @@ class _Star:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""
         if not self._query.is_row_by_row or days is None:
             return {}
-        (source,) = self._sources.values()
+        ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
-        if built == (self._origin(), until) or lies_within(source, CREATED_AT, days):
+        if built == (self._origin(), until) or lies_within(source, str(self._catalogue.source[name].day_column), days):
             return self._marks(until)
         return {_MADE_OF: 0}
 

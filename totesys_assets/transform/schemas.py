@@ -10,7 +10,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
-from totesys_assets.catalogue.star import HISTORY, LATEST, REFERENCE, star_query
+from totesys_assets.catalogue.queries import HISTORY, LATEST, REFERENCE, query_of
 from totesys_assets.days import Days
 from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
@@ -22,7 +22,7 @@ def warehouse_rows(table: Table) -> str:
 
     A fact: every version. A dimension: one row for each key, wherever it has been: where it is, or was last.
     """
-    rows = star_query(table.name).sql
+    rows = query_of(table.name).sql
     if table.is_fact or table.day_column is None:
         return rows
     return f"SELECT * FROM ({rows}) QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"

@@ -25,7 +25,7 @@ from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
 from totesys_assets.catalogue.catalogue import catalogue, ddl
-from totesys_assets.catalogue.star import star_query
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.engine import quoted
@@ -446,7 +446,7 @@ class World:
         run.between(run.captured)
 
     def _build_and_load(self, run: Run, request: Request) -> None:
-        stars = [name for name in (*DIMENSIONS, "dim_date", *FACTS) if not run.failed & set(star_query(name).sources)]
+        stars = [name for name in (*DIMENSIONS, "dim_date", *FACTS) if not run.failed & set(query_of(name).sources)]
         tables = catalogue()
         try:
             for name in stars:

@@ -1,0 +1,2 @@
+-- Marts: tables made of the star, for questions that are asked often. The SELECT of a mart is marts/<name>.sql, and its
+-- name begins with mart_. A mart with a column "by day:" is replaced day by day, any other as a whole.

@@ -1,0 +1,155 @@
+"""What each star table and mart is made of, read out of its SELECT in ``star/`` or ``marts/``.
+
+Belongs here: the text of a SELECT, the tables that it reads, the columns that each of its columns comes from. Does not
+belong here: running the SELECT, which is transform/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+
+import sqlglot
+from sqlglot import exp
+
+# The schemas that a star SELECT may read from; see transform/schemas.py for what they hold.
+HISTORY, LATEST, REFERENCE = "history", "latest", "reference"
+# The schemas that a mart's SELECT may read from.
+CURRENT, STAR = "current", "star"
+# How the name of every mart begins: the rights of the loader go by it.
+MART_PREFIX = "mart_"
+
+
+@dataclass(frozen=True)
+class Query:
+    """The SELECT of one star table or mart. ``sources`` are the source tables beneath it, in order of appearance.
+
+    ``is_row_by_row``: it makes one row of each version, whatever the others are, so that versions can be added to it.
+    Of a mart: ``facts`` it reads as they are now, of the wanted days only; ``tables`` of the star it reads whole.
+    """
+
+    name: str
+    sql: str
+    description: str
+    sources: tuple[str, ...]
+    is_row_by_row: bool = False
+    facts: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The star tables that a mart reads; nothing for a star table."""
+        return tuple(dict.fromkeys((*self.facts, *self.tables)))
+
+    @cached_property
+    def definition(self) -> str:
+        """The text of the SELECT, and of those that make what it reads: another text may give other rows."""
+        return "\n".join([self.sql, *(query_of(name).sql for name in self.reads)])
+
+    @cached_property
+    def whole_sources(self) -> frozenset[str]:
+        """The source tables of which a mart reads all days, whichever are wanted."""
+        return frozenset(source for name in self.tables for source in query_of(name).sources)
+
+    def column_lineage(self, columns: Mapping[str, Iterable[str]]) -> dict[str, list[tuple[str, str]]]:
+        """Column -> [(table, column)], for the columns that are not generated.
+
+        ``columns`` names the columns of each table that may be read (source tables, or star tables for a mart), so that
+        unqualified names find theirs.
+        """
+        schemas = (CURRENT, STAR) if self.reads else (HISTORY, LATEST)
+        return _column_lineage(self.sql, schemas, tuple((name, tuple(listed)) for name, listed in columns.items()))
+
+
+@cache  # a run says it with every materialisation, and a SELECT takes 20 ms
+def _column_lineage(
+    sql: str, schemas: tuple[str, ...], columns: tuple[tuple[str, tuple[str, ...]], ...]
+) -> dict[str, list[tuple[str, str]]]:
+    from sqlglot.lineage import lineage  # here: loading the definitions does not need it
+    from sqlglot.optimizer import build_scope, qualify
+
+    schema: dict[str, object] = {
+        name: {table: dict.fromkeys(listed, "text") for table, listed in columns} for name in schemas
+    }
+    schema[REFERENCE] = {"iso_4217": dict.fromkeys(("currency_code", "currency_name"), "text")}
+    query = qualify.qualify(sqlglot.parse_one(sql, read="duckdb"), dialect="duckdb", schema=schema)
+    assert isinstance(query, exp.Query)  # noqa: S101 - each of these files is a SELECT
+    scope = build_scope(query)
+    result: dict[str, list[tuple[str, str]]] = {}
+    for name in query.named_selects:
+        # Neither copying nor trimming the query for each of its columns: it is only read, and four times as fast.
+        root = lineage(name, query, dialect="duckdb", schema=schema, scope=scope, trim_selects=False, copy=False)
+        found = {
+            (leaf.source.name, leaf.name.split(".")[-1].strip('"'))
+            for leaf in root.walk()
+            if isinstance(leaf.source, exp.Table) and leaf.source.db in schemas
+        }
+        if found:
+            result[name] = sorted(found)
+    return result
+
+
+@cache
+def query_of(name: str) -> Query:
+    """The SELECT of a star table or mart. Raises FileNotFoundError when there is no such file, ValueError for a mart
+    that reads what a mart cannot read.
+    """
+    is_mart = name.startswith(MART_PREFIX)
+    folder = "marts" if is_mart else "star"
+    sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
+    parsed = sqlglot.parse_one(sql, read="duckdb")
+    first_line = sql.partition("\n")[0].removeprefix("--").strip()
+    if is_mart:
+        facts, tables = _read_by(parsed, CURRENT), _read_by(parsed, STAR)
+        _require_readable(name, parsed, facts, tables)
+        sources = tuple(dict.fromkeys(source for each in (*facts, *tables) for source in query_of(each).sources))
+        return Query(name, sql, first_line, sources, facts=facts, tables=tables)
+    return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
+
+
+def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
+    tables = parsed.find_all(exp.Table, bfs=False)
+    return tuple(dict.fromkeys(table.name for table in tables if table.db in schemas))
+
+
+def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], tables: tuple[str, ...]) -> None:
+    schemas = {table.db for table in parsed.find_all(exp.Table)} - {"", CURRENT, STAR}
+    if schemas or not facts + tables:
+        raise ValueError(
+            f"marts/{name}.sql reads {', '.join(sorted(schemas)) or 'no table of the star'}. A mart reads "
+            f"{CURRENT}.<fact>, the rows of a fact as they are now, and {STAR}.<table>, a table of the star."
+        )
+    for table in (each for each in facts if not each.startswith("fact_")):
+        raise ValueError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
+    for table in (each for each in (*facts, *tables) if each.startswith(MART_PREFIX)):
+        raise ValueError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+
+
+def is_row_by_row(query: exp.Expr) -> bool:
+    """True for SELECT expressions FROM history.<table>, and nothing more: what is not known to be so, is not."""
+    clauses = {name for name, value in query.args.items() if value}
+    source = query.args.get("from_")
+    return (
+        isinstance(query, exp.Select)
+        and clauses == {"expressions", "from_"}
+        and isinstance(source, exp.From)
+        and isinstance(source.this, exp.Table)
+        and source.this.db == HISTORY
+        and query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Unnest) is None
+    )
+
+
+def joined_facts(query: Query) -> list[str]:
+    """The facts that one SELECT of a mart joins with each other, if any does.
+
+    Of two facts that are joined, the rows may be of different days. A mart that is made day by day misses such pairs.
+    """
+    for select in sqlglot.parse_one(query.sql, read="duckdb").find_all(exp.Select):
+        direct = [select.args.get("from_"), *(select.args.get("joins") or [])]
+        tables = [each.this for each in direct if each is not None and isinstance(each.this, exp.Table)]
+        facts = [table.name for table in tables if table.db == CURRENT]
+        if len(facts) > 1:
+            return facts
+    return []
