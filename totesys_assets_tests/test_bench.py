@@ -93,6 +93,7 @@ def benched(scratch: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
     return done, folder
 
 
+@pytest.mark.thorough
 def test_a_bench_prints_tables_that_fit_eighty_columns(
     benched: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_bench_prints_tables_that_fit_eighty_columns(
     assert "…" not in printed
 
 
+@pytest.mark.thorough
 def test_a_bench_counts_the_rows_that_each_scenario_concerns(
     benched: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_bench_counts_the_rows_that_each_scenario_concerns(
     }
 
 
+@pytest.mark.thorough
 def test_a_bench_notes_what_every_run_cost_and_all_its_stages(
     benched: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_bench_notes_what_every_run_cost_and_all_its_stages(
     assert measured["failed"] == measured["latency"] == []
 
 
+@pytest.mark.thorough
 def test_a_peer_that_is_missing_or_fails_is_named_and_stops_nothing(
     benched: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -153,6 +157,7 @@ def test_a_peer_that_is_missing_or_fails_is_named_and_stops_nothing(
     assert "sling was not measured: at scale 0.01" in benched[0].stdout
 
 
+@pytest.mark.thorough
 def test_a_bench_leaves_no_server_and_no_password_behind(
     benched: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:

@@ -311,7 +311,7 @@ def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_i
     assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
 
 
-@pytest.mark.parametrize("backfill", [False, True])
+@pytest.mark.parametrize("backfill", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_refresh_that_does_not_see_to_everything_makes_nothing_up_to_date(platform: Platform, backfill: bool) -> None:
     assert invoke("refresh")[0] == 0
     before = json.loads(CliRunner().invoke(main, ["status", "--json"]).stdout)["up_to_date_at"]

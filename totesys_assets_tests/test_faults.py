@@ -86,7 +86,7 @@ def failures_of(platform: Platform) -> list[str]:
         pytest.param("totesys_assets.assets.ingestion:capture", marks=pytest.mark.thorough),
         f"{COMPARISON}:append",
         pytest.param("totesys_assets.capture.dead_letters:append", marks=pytest.mark.thorough),
-        "totesys_assets.capture.ledger:write_deltalake",
+        pytest.param("totesys_assets.capture.ledger:write_deltalake", marks=pytest.mark.thorough),
         pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
         pytest.param(f"{LOAD}:Ledger.newest", marks=pytest.mark.thorough),
         f"{LOAD}:note",
@@ -186,10 +186,10 @@ def placed(site: Site, tmp_path: Path) -> Iterator[Platform]:
 @pytest.mark.parametrize(
     "place",
     [
-        "totesys_assets.assets.warehouse:load",
+        pytest.param("totesys_assets.assets.warehouse:load", marks=pytest.mark.thorough),
         f"{MERGE}:_insert_facts",
-        f"{MERGE}:_upsert_dimension",
-        f"{LOAD}:note",
+        pytest.param(f"{MERGE}:_upsert_dimension", marks=pytest.mark.thorough),
+        pytest.param(f"{LOAD}:note", marks=pytest.mark.thorough),
     ],
 )
 def test_a_warehouse_that_loses_its_power_mid_load_is_completed_when_it_is_back(
@@ -284,11 +284,11 @@ UNCLEAR = DeltaError("Generic S3 error: timeout")
     ("module", "table", "error"),
     [
         ("totesys_assets.lake.commit", "ingestion/sales_order", TIMED_OUT),
-        ("totesys_assets.lake.commit", "ingestion/sales_order", TAKEN),
-        ("totesys_assets.lake.commit", "dead_letter", UNCLEAR),
+        pytest.param("totesys_assets.lake.commit", "ingestion/sales_order", TAKEN, marks=pytest.mark.thorough),
+        pytest.param("totesys_assets.lake.commit", "dead_letter", UNCLEAR, marks=pytest.mark.thorough),
         ("totesys_assets.lake.commit", "processed/fact_sales_order", TAKEN),
-        ("totesys_assets.lake.commit", "processed/dim_location", UNCLEAR),
-        ("totesys_assets.capture.ledger", "ledger", TIMED_OUT),
+        pytest.param("totesys_assets.lake.commit", "processed/dim_location", UNCLEAR, marks=pytest.mark.thorough),
+        pytest.param("totesys_assets.capture.ledger", "ledger", TIMED_OUT, marks=pytest.mark.thorough),
     ],
     ids=lambda value: value if isinstance(value, str) and "." not in value else type(value).__name__,
 )
@@ -335,7 +335,7 @@ def test_a_ledger_that_cannot_be_written_after_the_data_costs_a_comparison(
         assert len(failures_of(shop.platform)) == 5
 
 
-@pytest.mark.parametrize("lost", ["ledger", "processed"])
+@pytest.mark.parametrize("lost", [pytest.param("ledger", marks=pytest.mark.thorough), "processed"])
 def test_what_can_be_made_again_may_be_lost_although_only_one_day_changes(shop: Shop, lost: str) -> None:
     shop.complete()
     shutil.rmtree(Path(shop.platform.settings.lake_uri, lost))

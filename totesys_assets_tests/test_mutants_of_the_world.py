@@ -37,7 +37,7 @@ from totesys_assets.staleness import decide as decide_module
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.warehouse import views as warehouse_views
-from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed
+from totesys_assets_tests.harness.mutants import Case, Patch, require_noticed, require_passed, scenarios
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade
 
@@ -380,6 +380,11 @@ CASES = {
     # Which is over when the runs are, and nothing is left for the audit.
     "a run for each day": Case(a_run_for_each_day, days_far_apart_in_one_commit, "half of a commit is visible"),
 }
+
+
+@pytest.mark.parametrize(("scenario", "audited"), scenarios(CASES))
+def test_the_code_as_it_is_passes(laboratory: Laboratory, scenario: Callable[[World], None], audited: bool) -> None:
+    require_passed(laboratory, scenario, audited=audited)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -93,6 +93,7 @@ def test_a_refresh_takes_one_step_after_the_other_and_a_change_arrives(stock: Pl
     assert all(ended <= began for (_, ended), (began, _) in pairwise(steps))
 
 
+@pytest.mark.thorough
 def test_a_run_over_days_far_apart_records_each_of_them_with_its_rows(stock: Platform) -> None:
     stock.sql(CHANGE)
     stock.sql(
@@ -134,6 +135,7 @@ def end_of(run_id: str, platform: Platform, workspace: WorkspaceProcessContext) 
     return run().status
 
 
+@pytest.mark.thorough
 def test_a_tick_of_the_sensor_queues_a_run_which_a_code_server_executes(stock: Platform) -> None:
     stock.sql(CHANGE)
     with daemon(stock) as workspace:

@@ -7,8 +7,9 @@ test_mutants_of_the_world.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -35,12 +36,27 @@ class Case:
     aftermath: Callable[[World], None] = lambda _: None
 
 
-def require_noticed(laboratory: Laboratory, case: Case) -> None:
-    """The code as it is passes, for the audit too; the mutant is noticed by an assertion, and named by the audit."""
+def scenarios(cases: Mapping[str, Case]) -> list[Any]:
+    """Every scenario of the cases once, and whether the audit looks at it. The first is for `make test`."""
+    audited: dict[Callable[[World], None], bool] = {}
+    for case in cases.values():
+        audited[case.scenario] = audited.get(case.scenario, False) or bool(case.audit)
+    return [
+        pytest.param(scenario, looked_at, id=scenario.__name__, marks=[pytest.mark.thorough] if number else [])
+        for number, (scenario, looked_at) in enumerate(audited.items())
+    ]
+
+
+def require_passed(laboratory: Laboratory, scenario: Callable[[World], None], *, audited: bool) -> None:
+    """The code as it is passes, for the audit too."""
     with laboratory.world() as world:
-        case.scenario(world)
-        if case.audit:
+        scenario(world)
+        if audited:
             assert said_by_the_audit(world) == ""
+
+
+def require_noticed(laboratory: Laboratory, case: Case) -> None:
+    """The mutant is noticed by an assertion, and named by the audit."""
     with laboratory.world() as world, Patch.context() as patch:
         case.mutate(patch)
         with pytest.raises(AssertionError, match=case.finding):
