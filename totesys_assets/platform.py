@@ -1,4 +1,4 @@
-"""The platform: ToteSys, the lake, the warehouse, and the days that they are about.
+"""The platform: ToteSys, the lake, the warehouse, and all days that they hold.
 
 Belongs here: opening all of it from the settings. Does not belong here: what is done with it.
 """
@@ -17,12 +17,15 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 @dataclass(frozen=True)
 class Platform:
-    """What every part of the platform is about. Nothing is connected until it is used; ``days`` end today (UTC)."""
+    """What every part of the platform is about. Nothing is connected until it is used.
+
+    ``all_days`` are the days that have a partition, up to tomorrow (UTC).
+    """
 
     totesys: Totesys
     lake: Lake
     warehouse: Warehouse
-    days: DayRange
+    all_days: DayRange
 
     @classmethod
     def of(cls, settings: Settings, totesys_url: str, warehouse_url: str) -> Self:

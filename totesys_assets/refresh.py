@@ -29,8 +29,8 @@ from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.staleness.decide import Request, everything, partitioned
-from totesys_assets.staleness.hint import recall, remember
-from totesys_assets.staleness.look import Look, look, mark_of_done
+from totesys_assets.staleness.look import Look, look, mark_when_done
+from totesys_assets.staleness.mark import read_mark, write_mark
 from totesys_assets.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -108,35 +108,35 @@ def refresh(
     ``days`` or ``full``: compare all content of these days, or of all, whatever a look would say. Raises PlatformError.
     """
     platform = Platform.of(settings, urls.totesys, urls.warehouse)
-    lake, warehouse, all_days = platform.lake, platform.warehouse, platform.days
-    shared = SharedSnapshot(platform.totesys)
+    lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
+    shared_snapshot = SharedSnapshot(platform.totesys)
     seen = Look()
     with audience.doing("Looking for changes"):
         if (full or days is not None) and not adopt_lake:
             require_known_lake(warehouse, lake)
         if full or adopt_lake:
-            wanted = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
+            requests = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
         elif days is not None:
-            wanted = [_backfill(DayRange(*days), all_days)]
+            requests = [_backfill(DayRange(*days), all_days)]
         else:
-            last = recall(settings.home)
-            seen = look(platform, unless=last, shared=shared, meanwhile=_begin_imports)
-            wanted = seen.requests
+            mark = read_mark(settings.home)
+            seen = look(platform, unless=mark, shared_snapshot=shared_snapshot, before_scan=_begin_imports)
+            requests = seen.requests
     problems = [str(problem) for problem in seen.problems]
-    summary = Summary(changed=bool(wanted), success=not problems, problems=problems)
-    letters = open_letters(lake) if wanted else None
+    summary = Summary(changed=bool(requests), success=not problems, problems=problems)
+    letters = open_letters(lake) if requests else None
     try:
-        if wanted or problems:
+        if requests or problems:
             with dagster_records(settings, urls, audience.say) as urls:
                 dagster_home(settings, urls)
                 is_backfill = days is not None and not full
-                runs = _Runs(settings, warehouse, shared, audience, accept_deletions, is_backfill)
-                runs.execute(wanted, seen, summary)
+                runs = _Runs(settings, warehouse, shared_snapshot, audience, accept_deletions, is_backfill)
+                runs.execute(requests, seen, summary)
     finally:
-        shared.close()
-    mark = mark_of_done(seen, platform) if seen.requests and summary.success else seen.mark
+        shared_snapshot.close()
+    mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
-        remember(settings.home, mark, seen.at)
+        write_mark(settings.home, mark, seen.looked_at)
     summary.unknown_columns = seen.examined.unknown
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
     now = open_letters(lake)
@@ -171,7 +171,7 @@ class _Runs:
 
     settings: Settings
     warehouse: Warehouse
-    shared: SharedSnapshot
+    shared_snapshot: SharedSnapshot
     audience: Audience
     accept_deletions: bool
     is_backfill: bool
@@ -183,14 +183,14 @@ class _Runs:
 
             from totesys_assets.assets.blocked import report
             from totesys_assets.automation.refresh import execute
-            from totesys_assets.automation.sensors import PATIENCE_SECONDS, fail_dead_runs
+            from totesys_assets.automation.sensors import GRACE_SECONDS, fail_dead_runs
             from totesys_assets.definitions import build_definitions
 
             instance = dg.DagsterInstance.get()
-            fail_dead_runs(instance, self.warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS)
+            fail_dead_runs(instance, self.warehouse.is_alive, datetime.now(UTC), GRACE_SECONDS)
             if seen.source:  # it is empty where nobody looked: a backfill, a comparison of everything
-                report(instance, self.shared.totesys.catalogue, seen.examined)
-            definitions = build_definitions(self.settings, {"shared_snapshot": self.shared})
+                report(instance, self.shared_snapshot.totesys.catalogue, seen.examined)
+            definitions = build_definitions(self.settings, {"shared_snapshot": self.shared_snapshot})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
         left_out = " ".join(str(problem) for problem in seen.problems)
         for request in requests:

@@ -170,10 +170,10 @@ class Platform:
     @property
     def core(self) -> Core:
         """The platform as the code knows it."""
-        return Core(self.totesys, self.lake, self.warehouse, self.days)
+        return Core(self.totesys, self.lake, self.warehouse, self.all_days)
 
     @property
-    def days(self) -> DayRange:
+    def all_days(self) -> DayRange:
         return partition_range(self.settings.first_day)
 
     def definitions(self) -> dg.Definitions:

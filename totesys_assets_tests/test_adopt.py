@@ -44,7 +44,7 @@ def with_lake(platform: Platform, folder: str) -> Platform:
 
 def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = False) -> None:
     """Compare, build and load everything, as ``refresh --full`` does, without Dagster."""
-    tables, days, lake = catalogue(), platform.days, platform.lake
+    tables, days, lake = catalogue(), platform.all_days, platform.lake
     with platform.totesys.snapshot() as snapshot:
         for source in tables.source.values():
             capture(snapshot, lake, source, all_days=days, days=days, run_id="test")
@@ -60,7 +60,7 @@ def adopt(platform: Platform) -> None:
 
 
 def load_one(platform: Platform, name: str) -> None:
-    star, days = catalogue().star[name], platform.days
+    star, days = catalogue().star[name], platform.all_days
     load(platform.warehouse, platform.lake, star, days=days, run_id="test", adopt_lake=True)
 
 
@@ -307,7 +307,9 @@ def test_what_is_captured_while_a_lake_is_adopted_is_neither_lost_nor_doubled(
             monkeypatch.undo()
             platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
             with platform.totesys.snapshot() as snapshot:
-                capture(snapshot, other.lake, orders, all_days=platform.days, days=platform.days, run_id="between")
+                capture(
+                    snapshot, other.lake, orders, all_days=platform.all_days, days=platform.all_days, run_id="between"
+                )
         append(table, *arguments)
 
     monkeypatch.setattr("totesys_assets.load.adopt.append", captured_first)

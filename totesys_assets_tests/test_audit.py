@@ -64,7 +64,7 @@ def forge_ledger(platform: Platform, name: str) -> None:
     """Note the source's present fingerprints as if they had been captured: a change that no fingerprint shows."""
     table, ledger = catalogue().source[name], Ledger(platform.lake)
     with platform.totesys.snapshot() as snapshot:
-        found = fingerprints(snapshot, table, platform.days)
+        found = fingerprints(snapshot, table, platform.all_days)
     known = ledger.newest()[f"ingestion/{name}"]
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 
@@ -281,7 +281,7 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
         "WHERE design_id = 1"
     )
     platform.sql("UPDATE sales_order SET design_id = 7")
-    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), platform.days)
+    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), platform.all_days)
     assert platform.run(orders).success
     [found] = [
         each for each in look_back(platform) if each.asset == "warehouse/fact_sales_order" and each.check == REFERENCES

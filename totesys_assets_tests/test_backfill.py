@@ -164,7 +164,7 @@ def forge_ledger(platform: Platform) -> None:
 
     table, ledger = catalogue().source["sales_order"], Ledger(platform.lake)
     with platform.totesys.snapshot() as snapshot:
-        found = fingerprints(snapshot, table, platform.days)
+        found = fingerprints(snapshot, table, platform.all_days)
     known = ledger.newest()["ingestion/sales_order"]
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 

@@ -72,8 +72,8 @@ def capture_from(
         snapshot,
         platform.lake,
         SOURCE[table],
-        all_days=platform.days,
-        days=days or platform.days,
+        all_days=platform.all_days,
+        days=days or platform.all_days,
         run_id="test",
         accept_deletions=accept_deletions,
         changes_only=changes_only,
@@ -215,8 +215,8 @@ def test_an_order_deleted_and_entered_anew_between_two_captures_is_no_change(pla
 
 
 def test_an_order_more_than_a_year_old_is_watched_like_any_other(platform: Platform) -> None:
-    assert platform.days.last - ORDER_DAY > timedelta(days=365)
-    add_orders(platform, 1, day=platform.days.last - timedelta(days=1))
+    assert platform.all_days.last - ORDER_DAY > timedelta(days=365)
+    add_orders(platform, 1, day=platform.all_days.last - timedelta(days=1))
     refresh(platform)
     platform.sql("UPDATE sales_order SET staff_id = 1, design_id = 1, unit_price = 3.99 WHERE sales_order_id = 1")
     refresh(platform)
@@ -491,8 +491,8 @@ def test_two_first_captures_at_once_add_each_row_once(platform: Platform) -> Non
         capture,
         lake=platform.lake,
         table=SOURCE["sales_order"],
-        all_days=platform.days,
-        days=platform.days,
+        all_days=platform.all_days,
+        days=platform.all_days,
         run_id="test",
     )
     snapshots = [SharedSnapshot(platform.totesys) for _ in range(3)]
@@ -529,11 +529,11 @@ def test_a_shared_snapshot_that_proves_too_old_is_replaced_by_a_new_one(platform
         seen.append(snapshot.order)
         return capture_from(snapshot, platform)
 
-    with shared.snapshot("address", of=2) as snapshot:
+    with shared.snapshot("address", table_count=2) as snapshot:
         capture_from(snapshot, platform, "address")
     add_orders(platform, 1)
     refresh(platform)
-    assert shared.read("sales_order", work, of=2).versions == 0
+    assert shared.read("sales_order", work, table_count=2).versions == 0
     assert len(seen) == 2
     assert story(platform, "sales_order_id") == [("insert", 1), ("insert", 2)]
 

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from totesys_assets.capture.changes import Changes, all_of, changes
-from totesys_assets.capture.fingerprint import Fingerprint, origin
+from totesys_assets.capture.fingerprint import Fingerprint, state_prefix
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.source.totesys.snapshot import Snapshot
@@ -29,9 +29,9 @@ def snapshot(xmax: int, *, server: str = "here", label: str = "") -> Snapshot:
     return Snapshot(nobody, f"{xmax}:{xmax}:", server, server, "totesys", NOW, tables)
 
 
-def entry(day: str, anchor: int, taken: Snapshot, hash_: str = "old") -> Entry:
-    state = f"{origin(taken, TABLE)}|1|{hash_}"
-    return Entry("ingestion/sales_order", day, state, 1, NOW.replace(tzinfo=UTC), "run", anchor=anchor)
+def entry(day: str, xmin_floor: int, taken: Snapshot, hash_: str = "old") -> Entry:
+    state = f"{state_prefix(taken, TABLE)}|1|{hash_}"
+    return Entry("ingestion/sales_order", day, state, 1, NOW.replace(tzinfo=UTC), "run", xmin_floor=xmin_floor)
 
 
 def found(*days: str, rows: int = 1) -> dict[str, Fingerprint]:
@@ -70,10 +70,10 @@ def test_ids_are_compared_on_their_circle() -> None:
     assert [read(written, xmin) for xmin in (0, 9, 10, 3000)] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("anchor", [2**31, 0])
-def test_halfway_round_the_circle_and_without_an_anchor_everything_is_read(anchor: int) -> None:
+@pytest.mark.parametrize("xmin_floor", [2**31, 0])
+def test_halfway_round_the_circle_and_without_a_floor_everything_is_read(xmin_floor: int) -> None:
     now = snapshot(2**32)
-    assert changes(now, TABLE, [ONE], found(ONE), {ONE: entry(ONE, anchor, now)}) == all_of([ONE])
+    assert changes(now, TABLE, [ONE], found(ONE), {ONE: entry(ONE, xmin_floor, now)}) == all_of([ONE])
 
 
 def test_of_another_server_or_structure_everything_is_read() -> None:

@@ -35,7 +35,7 @@ def test_a_refresh_notes_how_far_its_tables_are_complete_and_a_backfill_does_not
     platform.refresh()
     noted = complete(platform, "sales_order")
     assert noted is not None
-    assert begun <= noted.anchor <= next_id(platform)
+    assert begun <= noted.xmin_floor <= next_id(platform)
     assert complete(platform, "design") is not None
     platform.sql("UPDATE sales_order SET units_sold = 7; UPDATE purchase_order SET item_quantity = 7")
     day = date(2024, 8, 20)
@@ -46,29 +46,29 @@ def test_a_refresh_notes_how_far_its_tables_are_complete_and_a_backfill_does_not
     assert all(platform.run(request).success for request in seen.requests)
     later = complete(platform, "purchase_order")
     assert later is not None
-    assert noted.anchor < later.anchor < next_id(platform)
+    assert noted.xmin_floor < later.xmin_floor < next_id(platform)
     assert platform.look().stale["totesys/purchase_order"] == {"2024-08-19"}
 
 
 @pytest.mark.refreshed
 def test_a_first_day_moved_later_is_refused_before_anything_is_written(platform: Platform) -> None:
     before = platform.files()
-    later = DayRange(date(2024, 8, 21), platform.days.last)
+    later = DayRange(date(2024, 8, 21), platform.all_days.last)
     sentence = "TOTESYS_FIRST_DAY is 2024-08-21, but .* was captured from 2024-08-20 on.* Set it to 2024-08-20 or an"
     with pytest.raises(PlatformError, match=sentence):
-        look(replace(platform.core, days=later))
+        look(replace(platform.core, all_days=later))
     with platform.totesys.snapshot() as snapshot, pytest.raises(PlatformError, match=sentence):
         capture(snapshot, platform.lake, ORDERS, all_days=later, days=later, run_id="later")
     assert platform.files() == before
-    earlier = DayRange(date(2024, 1, 1), platform.days.last)
-    assert look(replace(platform.core, days=earlier)).stale == {}
+    earlier = DayRange(date(2024, 1, 1), platform.all_days.last)
+    assert look(replace(platform.core, all_days=earlier)).stale == {}
 
 
 def test_a_ledger_that_lost_its_files_is_told_in_a_sentence(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with platform.totesys.snapshot() as snapshot:
-        capture(snapshot, platform.lake, ORDERS, all_days=platform.days, days=platform.days, run_id="first")
+        capture(snapshot, platform.lake, ORDERS, all_days=platform.all_days, days=platform.all_days, run_id="first")
     for path in platform.files():
         if path.parent.name == LEDGER:
             path.unlink()

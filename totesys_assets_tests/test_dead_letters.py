@@ -63,7 +63,12 @@ BAD_DAYS: list[tuple[str, str, str, object]] = [
 def refresh(platform: Platform, table: str = "sales_order", days: DayRange | None = None) -> Captured:
     with platform.totesys.snapshot() as snapshot:
         return capture(
-            snapshot, platform.lake, SOURCE[table], all_days=platform.days, days=days or platform.days, run_id="test"
+            snapshot,
+            platform.lake,
+            SOURCE[table],
+            all_days=platform.all_days,
+            days=days or platform.all_days,
+            run_id="test",
         )
 
 
@@ -279,11 +284,11 @@ def test_a_row_that_loses_its_day_leaves_it_and_comes_back_whichever_day_is_capt
 
 
 def test_a_row_from_the_future_is_captured_once_its_day_has_come(platform: Platform) -> None:
-    platform.sql("UPDATE sales_order SET created_at = %s", [platform.days.end])
+    platform.sql("UPDATE sales_order SET created_at = %s", [platform.all_days.end])
     refresh(platform)
     assert summary(platform)[0][3:] == ("created_at", NO_PARTITION)
     with platform.totesys.snapshot() as snapshot:
-        a_day_later = DayRange(platform.days.first, platform.days.end)
+        a_day_later = DayRange(platform.all_days.first, platform.all_days.end)
         capture(snapshot, platform.lake, SOURCE["sales_order"], all_days=a_day_later, days=a_day_later, run_id="test")
     assert (story(platform, 1, "units_sold"), letters(platform)) == ([("insert", 1001)], [])
 

@@ -21,7 +21,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.automation import sensors
-from totesys_assets.automation.sensors import PATIENCE_SECONDS
+from totesys_assets.automation.sensors import GRACE_SECONDS
 from totesys_assets.capture import ledger
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.days import DayRange
@@ -445,7 +445,7 @@ def test_a_killed_run_holds_the_sensor_up_only_until_it_is_seen_to_be_dead(
     killed(start_recorded(shop.platform, tmp_path, at), at)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         assert asked_for(shop.platform.settings, instance) == ["A refresh is under way; the next look sees everything."]
-        monkeypatch.setattr(sensors, "PATIENCE_SECONDS", -PATIENCE_SECONDS)
+        monkeypatch.setattr(sensors, "GRACE_SECONDS", -GRACE_SECONDS)
         monkeypatch.setattr(sensors, "_FIRST_BACK_OFF_SECONDS", 0)
         (again,) = asked_for(shop.platform.settings, instance)
     # What was captured and built before the kill is not asked for again.

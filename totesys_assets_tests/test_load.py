@@ -73,10 +73,10 @@ SPELLED = {
 
 def prepare(platform: Platform, star: str, days: DayRange | None = None) -> None:
     """Capture and build what a star table is made of: everything up to the load."""
-    lake, wanted = platform.lake, days or platform.days
+    lake, wanted = platform.lake, days or platform.all_days
     with platform.totesys.snapshot() as snapshot:
         for source in query_of(star).sources:
-            capture(snapshot, lake, TABLES.source[source], all_days=platform.days, days=wanted, run_id="test")
+            capture(snapshot, lake, TABLES.source[source], all_days=platform.all_days, days=wanted, run_id="test")
     build(lake, TABLES, STAR[star], days=wanted, run_id="test")
 
 
@@ -90,7 +90,7 @@ def refresh(platform: Platform, *stars: str, days: DayRange | None = None) -> di
 
 
 def load_only(platform: Platform, star: str, days: DayRange | None = None) -> Loaded:
-    return load(platform.warehouse, platform.lake, STAR[star], days=days or platform.days, run_id="test")
+    return load(platform.warehouse, platform.lake, STAR[star], days=days or platform.all_days, run_id="test")
 
 
 def warehouse_sql(platform: Platform, statement: str) -> None:
@@ -129,7 +129,7 @@ def add_changes(platform: Platform, star: str, days: DayRange, *, hours_back: in
         snapshot = replace(taken, taken_at=taken.taken_at - timedelta(hours=hours_back))
         for source in query_of(star).sources:
             table = TABLES.source[source]
-            capture(snapshot, platform.lake, table, all_days=platform.days, days=platform.days, run_id="test")
+            capture(snapshot, platform.lake, table, all_days=platform.all_days, days=platform.all_days, run_id="test")
     build(platform.lake, TABLES, STAR[star], days=days, run_id="test", changes_only=True)
     return load(platform.warehouse, platform.lake, STAR[star], days=days, run_id="test", changes_only=True)
 
@@ -170,7 +170,7 @@ def test_of_another_lake_nothing_is_loaded(platform: Platform, tmp_path: Path) -
     platform.sql("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1")
     other = replace(platform, settings=replace(platform.settings, lake_uri=str(tmp_path / "other")))
     with pytest.raises(LakeChanged, match="was loaded from another lake"):
-        add_changes(other, "fact_sales_order", platform.days, hours_back=5)  # recorded before what was loaded
+        add_changes(other, "fact_sales_order", platform.all_days, hours_back=5)  # recorded before what was loaded
     assert (7,) not in platform.query(UNITS)
 
 
@@ -178,7 +178,7 @@ def test_a_load_of_some_days_only_leaves_the_others_to_be_looked_at(platform: Pl
     prepare(platform, "fact_sales_order")
     load_only(platform, "fact_sales_order", ANOTHER_DAY)
     assert platform.query("SELECT count(*) FROM fact_sales_order") == [(0,)]
-    add_changes(platform, "fact_sales_order", platform.days)
+    add_changes(platform, "fact_sales_order", platform.all_days)
     assert platform.query(UNITS) != []
 
 
@@ -467,7 +467,7 @@ def test_a_dimension_follows_although_the_sources_clock_was_set_back(platform: P
     with platform.totesys.snapshot() as snapshot:
         earlier = replace(snapshot, taken_at=snapshot.taken_at - timedelta(hours=1))
         source = TABLES.source["counterparty"]
-        capture(earlier, platform.lake, source, all_days=platform.days, days=None, run_id="test")
+        capture(earlier, platform.lake, source, all_days=platform.all_days, days=None, run_id="test")
     refresh(platform, "dim_counterparty")
     assert platform.query("SELECT counterparty_legal_city FROM dim_counterparty") == [("New Patienceburgh",)]
 
@@ -795,7 +795,7 @@ def test_a_schema_of_its_own_is_created_and_nothing_is_put_elsewhere(platform: P
     for units in (1, 2):
         platform.sql("UPDATE sales_order SET units_sold = %s", [units])
         prepare(platform, "fact_sales_order")
-        load(warehouse, platform.lake, STAR["fact_sales_order"], days=platform.days, run_id="test")
+        load(warehouse, platform.lake, STAR["fact_sales_order"], days=platform.all_days, run_id="test")
     prepare(platform, "dim_currency")
     load(warehouse, platform.lake, STAR["dim_currency"], days=None, run_id="test")
     assert platform.query("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]

@@ -57,7 +57,7 @@ def one(day: date) -> DayRange:
 def captured(platform: Platform, lake: Lake, days: DayRange | None = None) -> None:
     """Capture some days as a backfill does, or what changed as a refresh does."""
     with platform.totesys.snapshot() as snapshot:
-        all_days = platform.days
+        all_days = platform.all_days
         capture(
             snapshot,
             lake,
@@ -75,7 +75,7 @@ def in_source(platform: Platform) -> dict[date, bool]:
     with platform.totesys.snapshot() as snapshot:
         rows = snapshot.rows(
             f"SELECT created_at::date, unit_price <> 'NaN' FROM public.sales_order "
-            f"WHERE created_at < '{platform.days.end}'"
+            f"WHERE created_at < '{platform.all_days.end}'"
         )
     return dict(rows)
 

@@ -273,9 +273,9 @@ def use_fingerprints(patch: Patch, mutant: Callable[..., dict[str, Fingerprint]]
 def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
     """Fingerprints made of an aggregate."""
 
-    def mutant(snapshot: Snapshot, table: Table, days: DayRange, _only: object = None) -> dict[str, Fingerprint]:
+    def mutant(snapshot: Snapshot, table: Table, all_days: DayRange, _days: object = None) -> dict[str, Fingerprint]:
         snapshot.require(table)
-        query = f"SELECT {partition_sql(table, days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
+        query = f"SELECT {partition_sql(table, all_days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
         query += f"FROM {snapshot.relation(table)} GROUP BY 1"
         return {partition: Fingerprint(rows, state) for partition, rows, state in snapshot.rows(query)}
 
@@ -322,7 +322,7 @@ def ledger_first(patch: Patch) -> None:
     commit = comparison.Comparison.commit
 
     def noted_first(self: comparison.Comparison) -> None:
-        asset, now = difference.asset_name(self._table), datetime.now(UTC)
+        asset, now = difference.ingestion_name(self._table), datetime.now(UTC)
         Ledger(self._lake).append(
             Entry(asset, key, each.state, each.rows, now, "mutant") for key, each in self._found.items()
         )

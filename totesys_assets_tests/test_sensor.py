@@ -189,7 +189,7 @@ def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_left_alone(platf
     living = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTED)
     with platform.warehouse.alive(living.run_id):
         now = datetime.now(UTC)
-        failed = fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, patience=-1)
+        failed = fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, grace_seconds=-1)
         assert failed == [killed.run_id]
     run = platform.instance.get_run_by_id(killed.run_id)
     assert run is not None
@@ -207,7 +207,7 @@ def test_a_run_that_leaves_the_warehouse_alone_is_not_taken_for_dead(platform: P
         for group in ("star", "warehouse")
     )
     now = datetime.now(UTC)
-    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, patience=-1) == [load.run_id]
+    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, now, grace_seconds=-1) == [load.run_id]
     assert capture.run_id != load.run_id
 
 
@@ -241,7 +241,7 @@ def test_a_run_that_has_just_started_is_given_time_to_show_that_it_is_alive(plat
     platform.instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name), run_id=run.run_id
     )
-    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, datetime.now(UTC), patience=30) == []
+    assert fail_dead_runs(platform.instance, platform.warehouse.is_alive, datetime.now(UTC), grace_seconds=30) == []
 
 
 def waiting_tick(platform: Platform, seconds: float, meanwhile: Callable[[], object]) -> tuple[list[str], float]:

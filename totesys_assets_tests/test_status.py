@@ -16,7 +16,7 @@ from dagster._core.test_utils import create_run_for_test, instance_for_test
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
 from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
-from totesys_assets.staleness import hint
+from totesys_assets.staleness import mark
 from totesys_assets_tests.conftest import Platform
 
 DOWN = "postgresql://u:hush@127.0.0.1:1/x"
@@ -140,6 +140,6 @@ def test_what_was_known_to_be_up_to_date_is_as_of_the_look_not_of_the_end_of_its
 
 
 def test_a_mark_is_as_old_as_its_look(tmp_path: Path) -> None:
-    hint.remember(tmp_path, '{"lake": "/lake 7"}', 1_000_000_000.0)
-    assert hint.remembered_at(tmp_path, "/lake") == datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
-    assert hint.remembered_at(tmp_path, "/la") is None
+    mark.write_mark(tmp_path, '{"lake": "/lake 7"}', 1_000_000_000.0)
+    assert mark.marked_at(tmp_path, "/lake") == datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+    assert mark.marked_at(tmp_path, "/la") is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from totesys_assets.automation.watch import POLL_SECONDS, Patience, Probe
+from totesys_assets.automation.watch import POLL_SECONDS, Probe, Wait
 from totesys_assets_tests.conftest import Platform
 
 
@@ -23,27 +23,27 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def patience(self, seconds: float, stopping: Path) -> Patience:
-        return Patience(seconds, stopping, clock=self.time, sleep=self.sleep)
+    def wait(self, seconds: float, stopping: Path) -> Wait:
+        return Wait(seconds, stopping, clock=self.time, sleep=self.sleep)
 
 
 def test_it_waits_until_the_thing_has_happened(tmp_path: Path) -> None:
     clock, asked = Clock(), itertools.count(1)
-    assert clock.patience(9, tmp_path / "stopping").until(lambda: next(asked) == 10)
+    assert clock.wait(9, tmp_path / "stopping").until(lambda: next(asked) == 10)
     assert abs(clock.now - 10 * POLL_SECONDS) < 0.01
 
 
 def test_it_gives_up_when_its_time_is_up(tmp_path: Path) -> None:
     clock = Clock()
-    patience = clock.patience(9, tmp_path / "stopping")
-    assert not patience.until(lambda: False)
+    wait = clock.wait(9, tmp_path / "stopping")
+    assert not wait.until(lambda: False)
     assert 9 <= clock.now <= 9 + 2 * POLL_SECONDS
-    assert not patience.until(lambda: True)
+    assert not wait.until(lambda: True)
 
 
 def test_it_does_not_ask_during_the_pause(tmp_path: Path) -> None:
     clock = Clock()
-    assert clock.patience(9, tmp_path / "stopping").until(lambda: True, pause=3)
+    assert clock.wait(9, tmp_path / "stopping").until(lambda: True, pause=3)
     assert 3 <= clock.now <= 3 + 2 * POLL_SECONDS
 
 
@@ -54,10 +54,10 @@ def test_it_ends_when_dagster_is_about_to_be_stopped(tmp_path: Path) -> None:
         stopping.touch()
         return False
 
-    assert not clock.patience(9, stopping).until(never)
+    assert not clock.wait(9, stopping).until(never)
     assert clock.now < 2
     again = Clock()
-    assert not again.patience(9, stopping).until(lambda: False)
+    assert not again.wait(9, stopping).until(lambda: False)
     assert again.now >= 9  # what is left of an earlier stop does not matter
 
 

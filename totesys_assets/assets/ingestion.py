@@ -82,7 +82,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         lake: dg.ResourceParam[Lake],
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
-        tables = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
+        table_count = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
         unknown: list[str] = []
 
         def comparison(snapshot: Snapshot) -> Captured:
@@ -101,7 +101,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():
-            captured = shared_snapshot.read(table.name, comparison, of=tables)
+            captured = shared_snapshot.read(table.name, comparison, table_count=table_count)
         log.info(
             "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
         )

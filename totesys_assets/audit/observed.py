@@ -25,7 +25,7 @@ from totesys_assets import engine
 from totesys_assets.audit.findings import Finding
 from totesys_assets.capture.dead_letters import open_dead_letters, readable
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
-from totesys_assets.capture.generation import settle
+from totesys_assets.capture.generation import assign_generation
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.queries import query_of
@@ -39,7 +39,7 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import stale_partitions
-from totesys_assets.staleness.look import Look, mark_of_done
+from totesys_assets.staleness.look import Look, mark_when_done
 from totesys_assets.warehouse.notes import Notes
 
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
@@ -66,7 +66,7 @@ class Observed:
 
     def __init__(self, stack: ExitStack, platform: Platform, marks: Collection[str] = ()) -> None:
         totesys, lake, warehouse = platform.totesys, platform.lake, platform.warehouse
-        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, platform.days, lake, warehouse.schema
+        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, platform.all_days, lake, warehouse.schema
         self._totesys, self._marks = totesys, marks
         self._mark_of = partial(_mark, platform)
         self._change_of = partial(change_of, lake=lake, warehouse=warehouse)
@@ -98,7 +98,7 @@ class Observed:
 
     def _open_snapshot(self) -> Snapshot:
         self._snapshots.close()
-        return settle(self._ledger, self._snapshots.enter_context(self._totesys.snapshot()))
+        return assign_generation(self._ledger, self._snapshots.enter_context(self._totesys.snapshot()))
 
     def _examine(self) -> None:
         """Find what is pending as the snapshot shows it, and the tables that cannot be examined."""
@@ -237,7 +237,7 @@ class Observed:
 
 def _mark(platform: Platform, source: str) -> str | None:
     """The mark of ``source``, as the probe makes it: see staleness/look.py."""
-    return mark_of_done(Look(source=source), platform)
+    return mark_when_done(Look(source=source), platform)
 
 
 def count(digests: Mapping[str, str], partition: str) -> int:

@@ -11,7 +11,7 @@ from datetime import date
 from totesys_assets.audit.findings import OVERDUE, Finding, counted, some
 from totesys_assets.audit.observed import Observed
 from totesys_assets.audit.source_lake import lake_rows
-from totesys_assets.capture.fingerprint import origin, partition_sql
+from totesys_assets.capture.fingerprint import partition_sql, state_prefix
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
@@ -58,12 +58,12 @@ def _overdue(seen: Observed, table: Table) -> dict[str, int]:
     """
     pending, complete = seen.pending(f"{TOTESYS}/{table.name}"), seen.noted.get(COMPLETE, {}).get(table.name)
     known = [each.fingerprint for each in seen.noted.get(f"{INGESTION}/{table.name}", {}).values()]
-    prefix = f"{origin(seen.snapshot, table)}|"
+    prefix = f"{state_prefix(seen.snapshot, table)}|"
     if not pending or complete is None or not prefix.startswith(f"{complete.state}|"):
         return {}
     if not all(state.startswith(prefix) for state in known if state) or table.name not in seen.versions:
         return {}
-    age = f"({complete.anchor % _CIRCLE} - xmin::text::bigint + {_CIRCLE}) % {_CIRCLE}"
+    age = f"({complete.xmin_floor % _CIRCLE} - xmin::text::bigint + {_CIRCLE}) % {_CIRCLE}"
     old = f"({age} BETWEEN 1 AND {_CIRCLE // 2} OR xmin::text::bigint < {_FIRST})"
     found: dict[str, int] = {}
     for days, keys in _by_month(pending):

@@ -19,7 +19,7 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.staleness.hint import recall
+from totesys_assets.staleness.mark import read_mark
 from totesys_assets.warehouse.warehouse import Warehouse
 
 
@@ -43,7 +43,7 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
             found = audit(
                 Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day)),
                 sorted(chosen),
-                marks=[mark for mark in (recall(settings.home), mark_of_sensor(context.instance)) if mark],
+                marks=[mark for mark in (read_mark(settings.home), mark_of_sensor(context.instance)) if mark],
             )
         for finding in found:
             yield _result(finding)

@@ -19,7 +19,7 @@ import duckdb
 import psycopg
 
 from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.capture.difference import asset_name
+from totesys_assets.capture.difference import ingestion_name
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.engine import reason
@@ -27,7 +27,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
 from totesys_assets.platform import Platform
-from totesys_assets.staleness import hint
+from totesys_assets.staleness import mark
 from totesys_assets.staleness.look import Examined, Look, examine, look
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
     found.problems = [str(problem) for problem in examined.blocked.values()]
     if seen is not None:
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
-    found.up_to_date_at = hint.remembered_at(home, lake.uri)
+    found.up_to_date_at = mark.marked_at(home, lake.uri)
     if records:
         _asked(found, DAGSTER, lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:
@@ -142,7 +142,7 @@ def _look(found: Condition, platform: Platform) -> tuple[Examined, Look | None]:
     told: list[Examined] = []
     if LAKE in found.down or WAREHOUSE in found.down:
         return _asked(found, TOTESYS, lambda: examine(platform), Examined()), None
-    seen = _asked(found, TOTESYS, lambda: look(platform, tell=told.append), None)
+    seen = _asked(found, TOTESYS, lambda: look(platform, on_examined=told.append), None)
     if seen is None and told and told[0].blocked:  # it answers, and no table can be captured
         del found.down[TOTESYS]
     return told[0] if told else Examined(), seen
@@ -162,7 +162,7 @@ def _sources(
     letters = Counter(str(letter["table_name"]) for letter in found.dead_letters)
     result = []
     for table in catalogue.source.values():
-        entries = noted.get(asset_name(table), {})
+        entries = noted.get(ingestion_name(table), {})
         problem = examined.blocked.get(table.name)
         # From ToteSys to the warehouse: what is captured, but not loaded, is behind, too.
         waiting = set(found.stale.get(f"{TOTESYS}/{table.name}", ()))

@@ -14,7 +14,7 @@ import dagster as dg
 from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation.schedules import day_tags
-from totesys_assets.automation.watch import PAUSE_PER_LOOK, Patience, Probe
+from totesys_assets.automation.watch import PAUSE_PER_LOOK, Probe, Wait
 from totesys_assets.databases import Databases
 from totesys_assets.days import Days, partition_range
 from totesys_assets.lake.tables import Lake
@@ -51,7 +51,7 @@ INTERVAL_SECONDS = 1
 # machine. Longer ticks would gain little, and hold up a daemon that is to stop.
 WAIT_SECONDS = 9.0
 # From a run's start to the moment when it shows that it is alive: opening its resources, on a busy machine.
-PATIENCE_SECONDS = 30
+GRACE_SECONDS = 30
 FIRST_AUDIT_SECONDS = 30
 _AUDITED = "audited"
 _FIRST_BACK_OFF_SECONDS = 10
@@ -104,12 +104,12 @@ def _days(days: Days) -> str:
 
 
 def fail_dead_runs(
-    instance: dg.DagsterInstance, is_alive: Callable[[str], bool], now: datetime, patience: float
+    instance: dg.DagsterInstance, is_alive: Callable[[str], bool], now: datetime, grace_seconds: float
 ) -> list[str]:
     """Report the refreshes as failed whose process is gone, and return their ids.
 
     Dagster's run launcher does not notice a killed process; its run would stay "started", and hold up every other
-    refresh, for hours. A run that started less than ``patience`` seconds ago may not show yet that it is alive. It
+    refresh, for hours. A run that started less than ``grace_seconds`` ago may not show yet that it is alive. It
     shows so in the warehouse: a run that leaves that alone never does, and is left to Dagster's run monitoring.
     """
     dead = []
@@ -117,7 +117,7 @@ def fail_dead_runs(
         run_id, assets = record.dagster_run.run_id, record.dagster_run.asset_selection
         if assets is not None and not any(asset.path[0] == WAREHOUSE for asset in assets):
             continue
-        if now.timestamp() - (record.start_time or 0) > patience and not is_alive(run_id):
+        if now.timestamp() - (record.start_time or 0) > grace_seconds and not is_alive(run_id):
             instance.report_run_failed(record.dagster_run, "The run's process is gone. The next refresh does its work.")
             dead.append(run_id)
     return dead
@@ -159,28 +159,28 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         warehouse: dg.ResourceParam[Warehouse],
         databases: dg.ResourceParam[Databases],
     ) -> dg.SensorResult:
-        for run_id in fail_dead_runs(context.instance, warehouse.is_alive, datetime.now(UTC), PATIENCE_SECONDS):
+        for run_id in fail_dead_runs(context.instance, warehouse.is_alive, datetime.now(UTC), GRACE_SECONDS):
             context.log.error(f"Run {run_id} was killed; its work is done again.")
         # The daemon's ticks have a log. Who tests the sensor in the UI, or calls it, wants an answer now.
-        patience = Patience(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
+        wait = Wait(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
         cursor, alarmed = context.cursor, False
         news: list[str] = []
 
-        def tell(examined: Examined) -> None:
+        def report(examined: Examined) -> None:
             news[:] = blocked.report(context.instance, shared_snapshot.totesys.catalogue, examined)
 
         with Probe(databases.totesys) as probe:
             while True:
                 reason = waiting_for(context.instance, datetime.now(UTC))
                 if reason is not None:
-                    if not patience.until(lambda: waiting_for(context.instance, datetime.now(UTC)) is None):
+                    if not wait.until(lambda: waiting_for(context.instance, datetime.now(UTC)) is None):
                         return dg.SensorResult(skip_reason=reason, cursor=cursor)
                     alarmed = False
                     continue
                 probe.note()
                 started = time.monotonic()
                 platform = Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day))
-                seen = look(platform, unless=cursor, tell=tell)
+                seen = look(platform, unless=cursor, on_examined=report)
                 for problem in seen.problems:
                     context.log.error(str(problem))
                 problems = " ".join(dict.fromkeys(str(problem) for problem in seen.problems))
@@ -194,7 +194,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     raise dg.Failure(problems)
                 cursor = seen.mark
                 pause = PAUSE_PER_LOOK * (time.monotonic() - started) if alarmed else 0.0
-                if not patience.until(probe.moved, pause=pause):
+                if not wait.until(probe.moved, pause=pause):
                     return dg.SensorResult(skip_reason=NOTHING_CHANGED, cursor=cursor)
                 alarmed = True
 

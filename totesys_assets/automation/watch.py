@@ -82,7 +82,7 @@ class Probe:
             self._connection = None
 
 
-class Patience:
+class Wait:
     """How long a tick goes on waiting: ``seconds`` from now, or until the file ``stopping`` is touched.
 
     ``clock`` and ``sleep`` are time's own unless a test has others.

@@ -4,9 +4,9 @@ Belongs here: which days are stale, and telling by transaction ids which of thei
 were captured. Does not belong here: comparing rows, which is comparison.py.
 
 A row that was written after a capture bears a transaction id that the capture's snapshot did not know to be finished:
-``anchor`` or later. So the rows of a day that was captured are those that the lake holds, less those that are gone,
+``xmin_floor`` or later. So the rows of a day that was captured are those that the lake holds, less those that are gone,
 plus those that bear such an id. Ids are compared on the circle of 32 bits, as PostgreSQL itself does; whatever is in
-doubt (another server, another structure, no anchor, too far round the circle) is read as a whole.
+doubt (another server, another structure, no xmin_floor, too far round the circle) is read as a whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from totesys_assets.capture.fingerprint import Fingerprint, origin
+from totesys_assets.capture.fingerprint import Fingerprint, state_prefix
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.source.totesys.snapshot import Snapshot
@@ -56,14 +56,16 @@ def changes(
     known: Mapping[str, Entry],
 ) -> Changes:
     """The changes on ``partitions`` since they were captured, as the ledger knows it."""
-    prefix = origin(snapshot, table)
+    prefix = state_prefix(snapshot, table)
     stale = {each for each in partitions if is_stale(each, found, known)}
-    dated = {each for each in stale if each in known and known[each].anchor and known[each].state.startswith(prefix)}
-    anchor = min((known[each].anchor for each in dated), default=snapshot.xmax)
-    width = snapshot.xmax - anchor
+    dated = {
+        each for each in stale if each in known and known[each].xmin_floor and known[each].state.startswith(prefix)
+    }
+    xmin_floor = min((known[each].xmin_floor for each in dated), default=snapshot.xmax)
+    width = snapshot.xmax - xmin_floor
     if not dated or not 0 <= width < _CIRCLE // 2:
         return all_of(sorted(stale))
-    written = f"(xmin::text::bigint - {anchor % _CIRCLE} + {_CIRCLE}) % {_CIRCLE} < {width}"
+    written = f"(xmin::text::bigint - {xmin_floor % _CIRCLE} + {_CIRCLE}) % {_CIRCLE} < {width}"
     return Changes(written, frozenset(dated), frozenset(stale - dated))
 
 

@@ -1,6 +1,6 @@
 """One table compared with one state of the lake: computed once, committed once or thrown away.
 
-Belongs here: reading the rows of the partitions asked for, in pieces, comparing them column by column with the newest
+Belongs here: reading the rows of the partitions asked for, in chunks, comparing them column by column with the newest
 versions held, and committing what is new, changed or gone. Does not belong here: which partitions to ask for, what the
 ledger says of them, and the text of the statements (statements.py).
 """
@@ -19,7 +19,7 @@ from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
 from totesys_assets.capture.fingerprint import Fingerprint
-from totesys_assets.capture.statements import Piece, Statements
+from totesys_assets.capture.statements import Chunk, Statements
 from totesys_assets.catalogue.catalogue import OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.engine import CHUNK_ROWS
@@ -111,7 +111,7 @@ class Comparison:
                 if attempt == ATTEMPTS - 1:
                     raise
 
-    # What is read, piece by piece, so that no whole table is ever in memory
+    # What is read, chunk by chunk, so that no whole table is ever in memory
 
     def _versions(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> Iterator[pa.RecordBatch]:
         """Batches of versions to append."""
@@ -120,30 +120,30 @@ class Comparison:
             return
         whole = set(self._changes.whole)
         if self._changes.dated:
-            pieces = self._pieces_of_changes()
-            uncertain = self._uncertain(self._changes.dated, self._numbers(connection, held, pieces))
+            chunks = self._chunks_of_changes()
+            uncertain = self._uncertain(self._changes.dated, self._numbers(connection, held, chunks))
             whole |= uncertain
-            if settled := self._changes.dated - uncertain:
-                yield from self._changed(connection, held, pieces, settled)
-        for piece in self._pieces(whole):
-            self._read_source(connection, self._sql.where(piece))
-            self._note_rejected(connection, self._sql.where(piece), whole)
+            if certain := self._changes.dated - uncertain:
+                yield from self._changed(connection, held, chunks, certain)
+        for chunk in self._chunks(whole):
+            self._read_source(connection, self._sql.where(chunk))
+            self._note_rejected(connection, self._sql.where(chunk), whole)
             with stage(DIFFERENCE):
-                register(connection, "versions_held", held, piece.days)
-                newest = self._sql.newest(self._sql.within(piece))
+                register(connection, "versions_held", held, chunk.days)
+                newest = self._sql.newest(self._sql.within(chunk))
                 connection.execute(self._sql.difference(newest, self._sql.leaving()))
             yield from self._difference(connection)
 
     def _changed(
-        self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, pieces: list[Piece], settled: frozenset[str]
+        self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunks: list[Chunk], certain: frozenset[str]
     ) -> Iterator[pa.RecordBatch]:
         """What was written on the days of which all rows are among those held and those read: nothing is gone there."""
-        for piece in pieces:
-            if len(pieces) > 1:
-                self._read_changes(connection, held, piece)
-            others = f"DELETE FROM incoming WHERE NOT list_contains($settled, {self._sql.partition()})"
-            connection.execute(others, {"settled": sorted(settled)})
-            self._note_rejected(connection, self._sql.where_written(piece), settled)
+        for chunk in chunks:
+            if len(chunks) > 1:
+                self._read_changes(connection, held, chunk)
+            others = f"DELETE FROM incoming WHERE NOT list_contains($certain, {self._sql.partition()})"
+            connection.execute(others, {"certain": sorted(certain)})
+            self._note_rejected(connection, self._sql.where_written(chunk), certain)
             with stage(DIFFERENCE):
                 connection.execute(self._sql.difference("SELECT * FROM newest", "SELECT * FROM held WHERE false"))
             yield from self._difference(connection)
@@ -151,14 +151,14 @@ class Comparison:
     def _dated_days(self) -> Days | None:
         return days_of(self._changes.dated) if self._table.day_column else None
 
-    def _numbers(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, pieces: list[Piece]) -> Counter[str]:
-        """How many rows are held or were read, by partition. The last piece stays read."""
+    def _numbers(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunks: list[Chunk]) -> Counter[str]:
+        """How many rows are held or were read, by partition. The last chunk stays read."""
         register(connection, "versions_held", held, self._dated_days())
         numbers: Counter[str] = Counter()
         for partition, count in connection.execute(self._sql.rows_held()).fetchall():
             numbers[partition] += count
-        for piece in pieces:
-            self._read_changes(connection, held, piece)
+        for chunk in chunks:
+            self._read_changes(connection, held, chunk)
             for partition, count in connection.execute(self._sql.rows_not_held()).fetchall():
                 numbers[partition] += count
         return numbers
@@ -171,10 +171,10 @@ class Comparison:
         rows = {key: self._found.get(key, Fingerprint(0, "")).rows for key in partitions}
         return frozenset(key for key in partitions if numbers.get(key, 0) != rows[key])
 
-    def _read_changes(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, piece: Piece) -> None:
-        self._read_source(connection, self._sql.where_written(piece))
+    def _read_changes(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunk: Chunk) -> None:
+        self._read_source(connection, self._sql.where_written(chunk))
         with stage(DIFFERENCE):
-            register(connection, "versions_held", held, piece.days)
+            register(connection, "versions_held", held, chunk.days)
             keys = f"{self._sql.key} IN (SELECT {self._sql.key} FROM incoming)"
             connection.execute(f"CREATE OR REPLACE TEMP TABLE newest AS {self._sql.newest(keys)}")
 
@@ -190,7 +190,7 @@ class Comparison:
         partitions = self._changes.stale
         if not partitions:
             return
-        where = self._sql.where(Piece(days_of(partitions) if self._table.day_column else None))
+        where = self._sql.where(Chunk(days_of(partitions) if self._table.day_column else None))
         query, rule = self._sql.source_query(where)
         bad = []
         for batch in timed(EXTRACT, engine.batches(connection.execute(self._sql.first_capture(rule), [query]))):
@@ -209,7 +209,7 @@ class Comparison:
             rows = self._found.get(partition, Fingerprint(0, "")).rows
             self.counts[partition, "insert"] = rows - rejected.get(partition, 0)
 
-    def _pieces(self, partitions: set[str]) -> Iterator[Piece]:
+    def _chunks(self, partitions: set[str]) -> Iterator[Chunk]:
         """Partitions to be read as a whole, cut by rows; a day that is too large by itself is cut by keys."""
         if not partitions:
             return
@@ -217,17 +217,17 @@ class Comparison:
         for days in chunks(days_of(partitions), rows, CHUNK_ROWS) if self._table.day_column else [None]:
             count = sum(rows.get(key, 0) for key in (days.keys if days else [WHOLE]))
             parts = max(1, -(-count // CHUNK_ROWS))
-            yield from (Piece(days, part, parts) for part in range(parts))
+            yield from (Chunk(days, part, parts) for part in range(parts))
 
-    def _pieces_of_changes(self) -> list[Piece]:
+    def _chunks_of_changes(self) -> list[Chunk]:
         """Changes cut by keys, if they may be too many to be compared at once: then they are counted."""
         days, parts = self._dated_days(), 1
         if sum(self._found[key].rows for key in self._changes.dated if key in self._found) > CHUNK_ROWS:
-            where = self._sql.where_written(Piece(days))
+            where = self._sql.where_written(Chunk(days))
             query = f"SELECT count(*) FROM {self._sql.relation} {where}"
             with stage(EXTRACT):
                 parts = max(1, -(-self._snapshot.rows(query)[0][0] // CHUNK_ROWS))
-        return [Piece(days, part, parts) for part in range(parts)]
+        return [Chunk(days, part, parts) for part in range(parts)]
 
     def _read_source(self, connection: duckdb.DuckDBPyConnection, where: str) -> None:
         query, rule = self._sql.source_query(where)

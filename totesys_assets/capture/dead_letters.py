@@ -37,7 +37,7 @@ _DESCRIPTION = "Rows that could not be typed or break a rule: why, and their raw
 _SEPARATOR = ": "
 
 
-def source_rules(table: Table, days: DayRange, encoding: str = "UTF8") -> Iterator[tuple[Column, str, str]]:
+def source_rules(table: Table, all_days: DayRange, encoding: str = "UTF8") -> Iterator[tuple[Column, str, str]]:
     """(column, PostgreSQL condition, reason) of values that must be caught in the source, with text in ``encoding``.
 
     DuckDB reads numeric NaN as 0.00 and cannot tell a timestamp of the far past or future: neither may be believed.
@@ -45,8 +45,10 @@ def source_rules(table: Table, days: DayRange, encoding: str = "UTF8") -> Iterat
     """
     if table.day_column:
         name = quoted(table.day_column)
-        outside = f"NOT ({name} >= {literal(days.first.isoformat())} AND {name} < {literal(days.end.isoformat())})"
-        reason = f"lies outside the days from {days.first} to tomorrow that have a partition"
+        outside = (
+            f"NOT ({name} >= {literal(all_days.first.isoformat())} AND {name} < {literal(all_days.end.isoformat())})"
+        )
+        reason = f"lies outside the days from {all_days.first} to tomorrow that have a partition"
         yield table.by_name[table.day_column], outside, reason
     for column in table.columns:
         name = quoted(column.name)

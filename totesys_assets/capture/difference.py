@@ -18,7 +18,7 @@ from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
-from totesys_assets.capture.generation import complete, reached, seen_until, settle
+from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entry
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
@@ -55,16 +55,16 @@ class Captured:
         return self.total("inserted") + self.total("updated") + self.total("deleted")
 
 
-def asset_name(table: Table) -> str:
+def ingestion_name(table: Table) -> str:
     """Name of a source table's asset in the ledger."""
     return f"{INGESTION}/{table.name}"
 
 
-def forgotten(lake: Lake, table: Table) -> dict[str, Entry]:
-    """What the ledger would know of ``table``, had it not been lost: the partitions that hold rows, in unknown states.
+def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
+    """Entries of ``table`` made from the lake alone: the partitions that it holds, in unknown states.
 
-    Without them, a day whose rows went while the ledger was lost would have neither a fingerprint nor an entry, and
-    nobody would ask for it. A partition of which only versions are left is known to be empty.
+    They stand in for a lost ledger. Without them, a day whose rows were deleted meanwhile would have neither a
+    fingerprint nor an entry, and would never be captured. A partition whose rows are all deleted is empty.
     """
     held = lake.find(INGESTION, table.name)
     if held is None:
@@ -79,21 +79,21 @@ def forgotten(lake: Lake, table: Table) -> dict[str, Entry]:
     finally:
         connection.close()
     now = datetime.now(UTC)
-    return {key: Entry(asset_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
+    return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
 
 
-def unnoted(
+def missing_entries(
     lake: Lake, table: Table, held: DeltaTable | None, noted: Mapping[str, Mapping[str, Entry]]
 ) -> dict[str, Entry]:
-    """Partitions that the lake's table ``held`` has versions of, and the ledger, as ``noted``, knows nothing of.
+    """Entries for the partitions of the lake's table ``held`` that the ledger, as ``noted``, does not mention.
 
-    All of them if the ledger was lost; else those that a capture committed which was killed before it could note them.
-    If their rows went meanwhile, nothing else would ask for them.
+    All of them if the ledger was lost; else those of a capture that was killed between its two commits. If their rows
+    were deleted since, only these entries make the next refresh capture them.
     """
-    known, last = noted.get(asset_name(table), {}), noted.get(LAST, {}).get(table.name)
+    known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
     if held is None or (known and (last is None or last.state == committed(held))):
         return {}
-    return {key: entry for key, entry in forgotten(lake, table).items() if not _state(known, key)}
+    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not _state(known, key)}
 
 
 def capture(
@@ -120,21 +120,21 @@ def capture(
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
     ledger = Ledger(lake)
     newest = ledger.newest()
-    snapshot = settle(ledger, snapshot, newest)
-    wanted = days if table.day_column else None
+    snapshot = assign_generation(ledger, snapshot, newest)
+    days = days if table.day_column else None
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        found = fingerprints(snapshot, table, all_days, wanted)
+        found = fingerprints(snapshot, table, all_days, days)
     held = lake.find(INGESTION, table.name)
     if held is None:
-        ledger.forget(asset_name(table), run_id)
+        ledger.forget(ingestion_name(table), run_id)
         newest = ledger.newest()
-    known = newest.get(asset_name(table), {})
+    known = newest.get(ingestion_name(table), {})
     if may_be_new(lake, table) or not any(is_structure(snapshot, table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
-    lost = unnoted(lake, table, held, newest)
-    known = known | lost
+    missing = missing_entries(lake, table, held, newest)
+    known = known | missing
     require_first_day(table, all_days, known)
-    partitions = wanted.keys if wanted is not None else [WHOLE]
+    partitions = days.keys if days is not None else [WHOLE]
     if not accept_deletions:
         rows = {key: entry.rows for key, entry in known.items()}
         now = dict.fromkeys(partitions, 0) | {key: each.rows for key, each in found.items()}
@@ -160,11 +160,11 @@ def capture(
             for entry in captured.entries
             if entry.missed or entry.state != _state(known, entry.partition)
         }
-        if lost or new:
-            of_all = wanted is None or (wanted == all_days and not changes_only)
-            noted = complete(snapshot, table.name, seen_until(snapshot) if of_all else seen, run_id)
+        if missing or new:
+            is_complete = days is None or (days == all_days and not changes_only)
+            noted = complete_entries(snapshot, table.name, seen_until(snapshot) if is_complete else seen, run_id)
             last = Entry(LAST, table.name, comparison.committed, 0, datetime.now(UTC), run_id)
-            ledger.append([*(lost | new).values(), last, *noted, reached(snapshot, run_id)])
+            ledger.append([*(missing | new).values(), last, *noted, source_entry(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
@@ -218,7 +218,7 @@ def _entries(
             state = EMPTY
         entries.append(
             Entry(
-                asset=asset_name(table),
+                asset=ingestion_name(table),
                 partition=partition,
                 state=state,
                 rows=fingerprint.rows,
@@ -230,7 +230,7 @@ def _entries(
                 rejected=counts[partition, "rejected"],
                 # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
                 missed=inserted + updated + deleted if state == _state(known, partition) else 0,
-                anchor=snapshot.xmin,
+                xmin_floor=snapshot.xmin,
             )
         )
     return entries

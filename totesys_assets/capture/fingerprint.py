@@ -40,7 +40,7 @@ class Fingerprint:
     state: str
 
 
-def partition_sql(table: Table, days: DayRange) -> str:
+def partition_sql(table: Table, all_days: DayRange) -> str:
     """PostgreSQL expression of a row's partition, as text.
 
     A row whose created_at has no partition (before the first day, in the future, infinite) is examined with the first
@@ -48,11 +48,11 @@ def partition_sql(table: Table, days: DayRange) -> str:
     """
     if table.day_column is None:
         return literal(WHOLE)
-    return _partition_sql(quoted(table.day_column), days)
+    return _partition_sql(quoted(table.day_column), all_days)
 
 
-def _partition_sql(moment: str, days: DayRange) -> str:
-    first, end = literal(days.first.isoformat()), literal(days.end.isoformat())
+def _partition_sql(moment: str, all_days: DayRange) -> str:
+    first, end = literal(all_days.first.isoformat()), literal(all_days.end.isoformat())
     return f"CASE WHEN {moment} >= {first} AND {moment} < {end} THEN to_char({moment}, 'YYYY-MM-DD') ELSE {first} END"
 
 
@@ -74,29 +74,30 @@ def examined_sql(table: Table, days: Days, all_days: DayRange) -> str:
     return f"({within} OR {within_sql(table, all_days)} IS NOT TRUE)" if all_days.first in days else within
 
 
-def fingerprints(snapshot: Snapshot, table: Table, days: DayRange, only: Days | None = None) -> dict[str, Fingerprint]:
-    """Fingerprint of every partition that has rows, by partition key. ``days`` is the range of all partitions.
+def fingerprints(
+    snapshot: Snapshot, table: Table, all_days: DayRange, days: Days | None = None
+) -> dict[str, Fingerprint]:
+    """Fingerprint of every partition that has rows, by partition key; with ``days``, at least those of these days.
 
-    ``only``: those of some days are enough. One sequential scan in the source, unless the snapshot was asked before.
-    Raises what ``Snapshot.require`` raises.
+    One sequential scan in the source, unless the snapshot was asked before. Raises what ``Snapshot.require`` raises.
     """
     snapshot.require(table)
-    scanned = snapshot.scans.get((table.name, days))
+    scanned = snapshot.scans.get((table.name, all_days))
     if scanned is None:
-        only = None if only == days else only
-        scanned = _scan(snapshot, table, days, only)
-        if only is None:
-            snapshot.scans[table.name, days] = scanned
-    prefix = origin(snapshot, table)
+        days = None if days == all_days else days
+        scanned = _scan(snapshot, table, all_days, days)
+        if days is None:
+            snapshot.scans[table.name, all_days] = scanned
+    prefix = state_prefix(snapshot, table)
     return {partition: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for partition, rows, hash_ in scanned}
 
 
-def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: Days | None) -> list[tuple[str, int, str]]:
+def _scan(snapshot: Snapshot, table: Table, all_days: DayRange, days: Days | None) -> list[tuple[str, int, str]]:
     within = "true"
-    if only is not None and table.day_column:
-        within = examined_sql(table, only, days)
+    if days is not None and table.day_column:
+        within = examined_sql(table, days, all_days)
     sql = _FINGERPRINT.format(
-        partition=_partition_sql("day", days) if table.day_column else literal(WHOLE),
+        partition=_partition_sql("day", all_days) if table.day_column else literal(WHOLE),
         day=f"{quoted(table.day_column)}::date" if table.day_column else "NULL",
         key=quoted(table.key),
         table=snapshot.relation(table),
@@ -106,8 +107,8 @@ def _scan(snapshot: Snapshot, table: Table, days: DayRange, only: Days | None) -
         return snapshot.rows(sql)
 
 
-def origin(snapshot: Snapshot, table: Table) -> str:
-    """What all states of ``table`` begin with that may be compared with each other by transaction ids."""
+def state_prefix(snapshot: Snapshot, table: Table) -> str:
+    """How the states of ``table`` begin. Transaction ids are comparable only between states with the same prefix."""
     return f"{snapshot.server}#{snapshot.generation}|{structure(snapshot, table)}"
 
 

@@ -17,43 +17,46 @@ from totesys_assets.source.totesys.snapshot import Snapshot
 SOURCE = "source"
 
 
-def settle(ledger: Ledger, snapshot: Snapshot, newest: Mapping[str, Mapping[str, Entry]] | None = None) -> Snapshot:
-    """The snapshot with its generation; a new one is noted as it begins. ``newest``: what the ledger says, if read."""
+def assign_generation(
+    ledger: Ledger, snapshot: Snapshot, newest: Mapping[str, Mapping[str, Entry]] | None = None
+) -> Snapshot:
+    """The snapshot with its generation. A new one is noted at once. ``newest``: the ledger's entries, if read."""
     noted = (newest or ledger.newest([SOURCE])).get(SOURCE, {}).get(snapshot.server)
     if noted is None:
         return snapshot
     generation, xmax = map(int, noted.state.split())
-    # A snapshot that is older than the one noted was merely overtaken, by a refresh that began later.
+    # A snapshot older than the one noted belongs to a refresh that began earlier and was overtaken.
     if snapshot.xmax >= xmax or snapshot.taken_at.replace(tzinfo=UTC) < noted.recorded_at:
         return replace(snapshot, generation=generation)
-    settled = replace(snapshot, generation=generation + 1)
-    # At once: when the server has given out as many ids as before, there is nothing left to notice it by.
-    ledger.append([reached(settled, run_id="")])
-    return settled
+    renumbered = replace(snapshot, generation=generation + 1)
+    # At once: later the server has given out as many ids as before, and nothing shows that it was set back.
+    ledger.append([source_entry(renumbered, run_id="")])
+    return renumbered
 
 
 def seen_until(snapshot: Snapshot) -> str:
-    """Where all partitions that were stale are captured: every transaction up to which the source was seen."""
-    return f"{_origin(snapshot)} {snapshot.xmin}"
+    """The source's server and generation, and the transaction id below which ``snapshot`` sees every transaction."""
+    return f"{_source_id(snapshot)} {snapshot.xmin}"
 
 
-def complete(snapshot: Snapshot, table: str, until: str, run_id: str) -> list[Entry]:
-    """The entry for ``table``, captured from ``snapshot``: complete ``until`` an earlier one of the same source.
+def complete_entries(snapshot: Snapshot, table: str, until: str, run_id: str) -> list[Entry]:
+    """The entry that ``table`` is captured completely up to ``until`` (seen_until of an earlier snapshot).
 
-    Its ``anchor`` is the first transaction id of which that is not said; its ``state`` tells of which source.
+    Its ``xmin_floor`` is the first transaction id that may be missing; its ``state`` names the source. No entry if
+    ``until`` was of another source.
     """
-    origin, _, xmin = until.rpartition(" ")
-    if origin != _origin(snapshot):
+    source_id, _, xmin = until.rpartition(" ")
+    if source_id != _source_id(snapshot):
         return []
     taken_at = snapshot.taken_at.replace(tzinfo=UTC)
-    return [Entry(COMPLETE, table, origin, 0, taken_at, run_id, anchor=int(xmin))]
+    return [Entry(COMPLETE, table, source_id, 0, taken_at, run_id, xmin_floor=int(xmin))]
 
 
-def _origin(snapshot: Snapshot) -> str:
+def _source_id(snapshot: Snapshot) -> str:
     return f"{snapshot.server}#{snapshot.generation}"
 
 
-def reached(snapshot: Snapshot, run_id: str) -> Entry:
-    """How far the source has come: to be noted in one commit with the fingerprints taken from ``snapshot``."""
+def source_entry(snapshot: Snapshot, run_id: str) -> Entry:
+    """How far the source's transaction ids have come: noted in one commit with the fingerprints of ``snapshot``."""
     state = f"{snapshot.generation} {snapshot.xmax}"
     return Entry(SOURCE, snapshot.server, state, 0, snapshot.taken_at.replace(tzinfo=UTC), run_id)

@@ -62,7 +62,8 @@ class Entry:
     ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; EMPTY for a
     partition that lost its rows, nothing for one of which nothing is held. ``rows`` are its current rows; the other
     counts are versions added by this capture, and of these, the ones ``missed`` by the fingerprint: it had not changed.
-    What was written after the capture bears a transaction id of ``anchor`` or later; 0 where that is not known.
+    ``xmin_floor`` is the lowest transaction id that a row written after the capture can have; 0 if unknown. The
+    column of the ledger is called "anchor".
     ``digest`` is that of the rows, of a star table that is one set.
     """
 
@@ -77,7 +78,7 @@ class Entry:
     deleted: int = 0
     rejected: int = 0
     missed: int = 0
-    anchor: int = 0
+    xmin_floor: int = 0
     digest: str = ""
 
     @property
@@ -112,7 +113,7 @@ class _Known:
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take the entries that are newer; a column that a file of long ago has not, or has empty, is 0."""
         for row in rows:
-            entry = Entry(**{name: row[name] for name in _NAMES if row.get(name) is not None})
+            entry = Entry(**{name: row[column] for name, column in _COLUMN_OF.items() if row.get(column) is not None})
             # Entries appended at the same moment bear the same number.
             moment = (row["sequence"], entry.recorded_at)
             entries = self.entries.setdefault(entry.asset, {})
@@ -120,7 +121,8 @@ class _Known:
                 entries[entry.partition] = (moment, entry)
 
 
-_NAMES = [each.name for each in fields(Entry)]
+# The column of each field of an entry. Ledgers that exist call one of them by an older name.
+_COLUMN_OF = {each.name: each.name for each in fields(Entry)} | {"xmin_floor": "anchor"}
 _KNOWN: WeakKeyDictionary[Lake, _Known] = WeakKeyDictionary()
 _LOCK = Lock()
 
@@ -195,12 +197,12 @@ class Ledger:
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Append entries in one commit; does nothing for none."""
-        listed = [asdict(entry) for entry in entries]
-        if not listed:
+        rows = [{_COLUMN_OF[name]: value for name, value in asdict(entry).items()} for entry in entries]
+        if not rows:
             return
         table = self._open()
         sequence = table.version() + 1
-        rows = [{**entry, "sequence": sequence} for entry in listed]
+        rows = [{**row, "sequence": sequence} for row in rows]
         data = pa.Table.from_pylist(rows, schema=_SCHEMA)
         try:
             write_deltalake(table, data, mode="append")

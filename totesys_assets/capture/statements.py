@@ -70,7 +70,7 @@ FROM leaving CROSS JOIN capture_time
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """What is compared at once: some days (None: a table that is one set), and of these one of so many parts by key."""
 
     days: Days | None
@@ -133,28 +133,28 @@ class Statements:
         rule = dead_letters.first_broken(dead_letters.engine_rules(self.table))
         return f"SELECT {columns}, {broken} AS _broken FROM {self.relation} {where}", rule
 
-    def where_written(self, piece: Piece) -> str:
+    def where_written(self, chunk: Chunk) -> str:
         """PostgreSQL condition of what may have been written since it was captured, and of the dead letters."""
         letters = ", ".join(sorted({key for key, partition in self.letters if partition in self.changes.dated}))
         written = f"({self.changes.written}{f' OR {self.key} IN ({letters})' if letters else ''})"
-        conditions = [written, piece.of_key(self.key)]
-        if piece.days is not None:  # between the first and the last is soon said; what is too much is left out later
-            conditions.append(self._examined(DayRange(piece.days.first, piece.days.last)))
+        conditions = [written, chunk.of_key(self.key)]
+        if chunk.days is not None:  # between the first and the last is soon said; what is too much is left out later
+            conditions.append(self._examined(DayRange(chunk.days.first, chunk.days.last)))
         return f"WHERE {' AND '.join(conditions)}"
 
-    def where(self, piece: Piece) -> str:
-        """PostgreSQL condition of all rows of a piece."""
-        conditions = [piece.of_key(self.key)] + ([self._examined(piece.days)] if piece.days is not None else [])
+    def where(self, chunk: Chunk) -> str:
+        """PostgreSQL condition of all rows of a chunk."""
+        conditions = [chunk.of_key(self.key)] + ([self._examined(chunk.days)] if chunk.days is not None else [])
         return f"WHERE {' AND '.join(conditions)}"
 
     def _examined(self, days: Days) -> str:
         return examined_sql(self.table, days, self.all_days)
 
-    def within(self, piece: Piece) -> str:
-        """DuckDB condition of the versions held of a piece."""
-        ranges = piece.days.ranges if piece.days is not None else ()
+    def within(self, chunk: Chunk) -> str:
+        """DuckDB condition of the versions held of a chunk."""
+        ranges = chunk.days.ranges if chunk.days is not None else ()
         days = [f"_day BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
-        return f"({' OR '.join(days) or 'true'}) AND {piece.of_key(self.key)}"
+        return f"({' OR '.join(days) or 'true'}) AND {chunk.of_key(self.key)}"
 
     def newest(self, within: str) -> str:
         """DuckDB query for the newest versions held, of each row on each day, where ``within`` is true."""

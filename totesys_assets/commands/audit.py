@@ -42,11 +42,11 @@ def audit(as_json: bool) -> None:
             from totesys_assets.audit.audit import audit as look_everywhere
             from totesys_assets.audit.audit import compared_nothing
             from totesys_assets.platform import Platform
-            from totesys_assets.staleness.hint import recall
+            from totesys_assets.staleness.mark import read_mark
 
             found = look_everywhere(
                 Platform.of(settings, urls.totesys, urls.warehouse),
-                marks=[mark for mark in [recall(settings.home)] if mark],
+                marks=[mark for mark in [read_mark(settings.home)] if mark],
             )
     outcomes: Counter[str] = Counter(finding.outcome for finding in found)
     vain = compared_nothing(found)

@@ -35,8 +35,8 @@ class SharedSnapshot:
         self._snapshot, self._stack = snapshot, stack
 
     @contextmanager
-    def snapshot(self, table: str, *, of: int) -> Iterator[Snapshot]:
-        """The snapshot, for capturing ``table``, one of ``of`` tables.
+    def snapshot(self, table: str, *, table_count: int) -> Iterator[Snapshot]:
+        """The snapshot, for capturing ``table``, one of ``table_count`` tables.
 
         It is held no longer than needed: an old snapshot keeps the source from cleaning up behind itself. After an
         error the next table gets a new one, for PostgreSQL refuses to go on with the old.
@@ -50,16 +50,16 @@ class SharedSnapshot:
             self.close()
             raise
         self._captured.add(table)
-        if len(self._captured) >= of:
+        if len(self._captured) >= table_count:
             self.close()
             self._captured.clear()
 
-    def read(self, table: str, work: Callable[[Snapshot], T], *, of: int) -> T:
+    def read(self, table: str, work: Callable[[Snapshot], T], *, table_count: int) -> T:
         """Result of ``work`` with the snapshot, or with a new one when another refresh was quicker with a later."""
         for _ in range(_SNAPSHOTS - 1):
-            with suppress(StaleSnapshot), self.snapshot(table, of=of) as snapshot:
+            with suppress(StaleSnapshot), self.snapshot(table, table_count=table_count) as snapshot:
                 return work(snapshot)
-        with self.snapshot(table, of=of) as snapshot:
+        with self.snapshot(table, table_count=table_count) as snapshot:
             return work(snapshot)
 
     def close(self) -> None:

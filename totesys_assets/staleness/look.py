@@ -17,9 +17,9 @@ import duckdb
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.difference import asset_name, require_first_day, unnoted
+from totesys_assets.capture.difference import ingestion_name, missing_entries, require_first_day
 from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
-from totesys_assets.capture.generation import seen_until, settle
+from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
@@ -50,7 +50,7 @@ class Look:
     """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
 
     ``examined`` tells of tables that could not be examined; the others are decided on all the same.
-    ``source`` is the state of the source that was looked at, ``at`` when that began, in seconds since 1970.
+    ``source`` is the state of the source that was looked at, ``looked_at`` when, in seconds since 1970.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Look:
     mark: str | None = None
     probed_only: bool = False
     source: str = ""
-    at: float = 0.0
+    looked_at: float = 0.0
 
     @property
     def problems(self) -> list[PlatformError]:
@@ -71,53 +71,53 @@ def look(
     platform: Platform,
     *,
     unless: str | None = None,
-    shared: SharedSnapshot | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
-    tell: Callable[[Examined], object] = lambda _: None,
+    shared_snapshot: SharedSnapshot | None = None,
+    before_scan: Callable[[], object] = lambda: None,
+    on_examined: Callable[[Examined], object] = lambda _: None,
 ) -> Look:
-    """Compare source, lake and warehouse. No table is read when all is as ``unless`` says.
+    """Compare source, lake and warehouse. Scan no table if the present state has the mark ``unless``.
 
-    One source transaction, and another after each table that PostgreSQL could not read. If there is something to do,
-    ``shared`` gets it, for captures that follow at once: what was scanned need not be scanned again. ``meanwhile`` is
-    called before tables are read: it may begin what there is to do if something changed. ``tell`` gets what the tables
-    are like as soon as that is known, also where the look then fails.
+    One source transaction, and another after each table that PostgreSQL could not read. If something is stale,
+    ``shared_snapshot`` takes the transaction over, so that the captures that follow need not scan again.
+    ``before_scan`` is called before tables are scanned. ``on_examined`` gets the condition of the tables as soon as it
+    is known, even if the look then fails.
 
     Raises ConnectionFailed, LakeChanged when the warehouse was loaded from another lake, and the problem itself when no
     table at all could be examined.
     """
-    began = time.time()
-    totesys, lake, warehouse, days = platform.totesys, platform.lake, platform.warehouse, platform.days
+    looked_at = time.time()
+    totesys, lake, warehouse, all_days = platform.totesys, platform.lake, platform.warehouse, platform.all_days
     with ExitStack() as stack:
         snapshot = stack.enter_context(totesys.snapshot())
         source = snapshot.instant
         mark = _mark(source, platform)
         if mark == unless:
-            return Look(mark=mark, probed_only=True, source=source, at=began)
+            return Look(mark=mark, probed_only=True, source=source, looked_at=looked_at)
         held = open_sources(lake, totesys.catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
-        meanwhile()
+        before_scan()
         found, examined = _examine(platform, snapshot, stack)
-        tell(examined)
+        on_examined(examined)
         problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
         noted = _noted(totesys.catalogue, lake, held)
         for table in totesys.catalogue.source.values():
-            require_first_day(table, days, noted.get(asset_name(table), {}))
+            require_first_day(table, all_days, noted.get(ingestion_name(table), {}))
         for name, partitions in found.items():
-            if not partitions and not noted.get(asset_name(totesys.catalogue.source[name])):
-                found[name] = _never_filled(totesys.catalogue.source[name], days)
+            if not partitions and not noted.get(ingestion_name(totesys.catalogue.source[name])):
+                found[name] = _never_filled(totesys.catalogue.source[name], all_days)
         stale = stale_partitions(totesys.catalogue, found, noted, warehouse.loaded())
-        if stale and not problems and shared is not None:
-            shared.take_over(snapshot, stack.pop_all())
+        if stale and not problems and shared_snapshot is not None:
+            shared_snapshot.take_over(snapshot, stack.pop_all())
     clean = not stale and not problems
-    asked = requests(stale, seen_until(settle(Ledger(lake), snapshot)), began) if stale else []
-    return Look(asked, stale, examined, mark if clean else None, source=source, at=began)
+    asked = requests(stale, seen_until(assign_generation(Ledger(lake), snapshot)), looked_at) if stale else []
+    return Look(asked, stale, examined, mark if clean else None, source=source, looked_at=looked_at)
 
 
-def _never_filled(table: Table, days: DayRange) -> dict[str, Fingerprint]:
-    """What asks for a capture of a table that never had a row: so that whoever reads the lake finds it, and empty."""
-    return {days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
+def _never_filled(table: Table, all_days: DayRange) -> dict[str, Fingerprint]:
+    """A fingerprint that makes a table that never had a row stale, so that an empty table is created in the lake."""
+    return {all_days.last.isoformat() if table.day_column else WHOLE: Fingerprint(0, EMPTY)}
 
 
 def examine(platform: Platform) -> Examined:
@@ -126,7 +126,7 @@ def examine(platform: Platform) -> Examined:
         return _examine(platform, stack.enter_context(platform.totesys.snapshot()), stack)[1]
 
 
-def mark_of_done(seen: Look, platform: Platform) -> str | None:
+def mark_when_done(seen: Look, platform: Platform) -> str | None:
     """The mark under which nothing is left to do, once all that ``seen`` asked for was done. None: look again.
 
     The source is believed to be as it was when it was looked at; if it is not, that is what the next look sees.
@@ -140,7 +140,7 @@ def _examine(
     """Fingerprints of the tables that can be examined, and what they all are like."""
     totesys, lake = platform.totesys, platform.lake
     ledger = Ledger(lake)
-    snapshot = settle(ledger, snapshot)
+    snapshot = assign_generation(ledger, snapshot)
     found: dict[str, dict[str, Fingerprint]] = {}
     examined = Examined()
     for table in totesys.catalogue.source.values():
@@ -149,14 +149,14 @@ def _examine(
                 engine.readable_errors(f'"{table.name}" could not be examined'),
                 drift_noted(lake, snapshot, table),
             ):
-                found[table.name] = fingerprints(snapshot, table, platform.days)
+                found[table.name] = fingerprints(snapshot, table, platform.all_days)
             if unknown := unknown_columns(snapshot, table):
                 examined.unknown[table.name] = unknown
         except PlatformError as problem:
             examined.blocked[table.name] = problem
             if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
                 stack.close()
-                snapshot = settle(ledger, stack.enter_context(totesys.snapshot()))
+                snapshot = assign_generation(ledger, stack.enter_context(totesys.snapshot()))
     return found, examined
 
 
@@ -174,8 +174,8 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
             if found is None:
                 noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
-        if lost := unnoted(lake, table, held[table.name], noted):
-            noted[asset_name(table)] = noted.get(asset_name(table), {}) | lost
+        if missing := missing_entries(lake, table, held[table.name], noted):
+            noted[ingestion_name(table)] = noted.get(ingestion_name(table), {}) | missing
     return noted
 
 
@@ -184,14 +184,14 @@ def _mark(source: str, platform: Platform) -> str:
 
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """
-    lake, warehouse, days = platform.lake, platform.warehouse, platform.days
+    lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
     queries = [query_of(name).sql for name in warehouse.catalogue.star]
     return json.dumps(
         {
             "source": source,
             "lake": f"{lake.uri} {Ledger(lake).mark()}",
             "warehouse": warehouse.mark(),
-            "days": f"{days.first} {days.last}",
+            "days": f"{all_days.first} {all_days.last}",
             "catalogue": hashlib.sha256(repr([warehouse.catalogue, *queries]).encode()).hexdigest()[:16],
         }
     )

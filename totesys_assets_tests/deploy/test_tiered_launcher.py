@@ -142,7 +142,7 @@ class Tiered(Daemon):
         request = self.workspace.create_request_context()
         (repository,) = request.get_code_location("t").get_repositories().values()
         found = repository.get_full_job(job)
-        wanted = run_request(everything(catalogue(), self.platform.days))
+        wanted = run_request(everything(catalogue(), self.platform.all_days))
         run = create_run_for_test(
             self.instance,
             job_name=job,

@@ -260,6 +260,8 @@ def _require_lake(platform: Platform) -> None:
 def _require_full_comparison_adds_nothing(platform: Platform) -> None:
     with platform.totesys.snapshot() as snapshot:
         for name, table in catalogue().source.items():
-            days = platform.days if table.day_column else None
-            captured = capture(snapshot, platform.lake, table, all_days=platform.days, days=days, run_id="comparison")
+            days = platform.all_days if table.day_column else None
+            captured = capture(
+                snapshot, platform.lake, table, all_days=platform.all_days, days=days, run_id="comparison"
+            )
             assert captured.versions == 0, name

@@ -390,7 +390,7 @@ class World:
             run.state, run.broken, run.number = self.read(), False, next(self._numbers)
 
     def _capture(
-        self, run: Run, shared: SharedSnapshot, table: str, of: int, request: Request, accept_deletions: bool
+        self, run: Run, shared: SharedSnapshot, table: str, table_count: int, request: Request, accept_deletions: bool
     ) -> None:
         def work(snapshot: Snapshot) -> Counter[str]:
             try:
@@ -416,7 +416,7 @@ class World:
             return Counter({name: count for name, count in counts.items() if count})
 
         try:
-            added = shared.read(table, work, of=of)
+            added = shared.read(table, work, table_count=table_count)
         except SchemaDrift:
             assert table in self.drifted
             run.failed.add(table)

@@ -1,7 +1,7 @@
-"""The command line's hint: the mark under which nothing was left to do, kept as a file in the home.
+"""The command line's mark: the state in which nothing was left to do, kept as a file in the home.
 
-The sensor keeps the same mark in its cursor. Losing either costs one comparison of fingerprints, nothing else. Not in
-Dagster's database, so that a refresh that finds nothing to do need not wait for Dagster.
+The sensor keeps the same mark in its cursor. Losing either costs one comparison of fingerprints, nothing else. The
+file is not in Dagster's database, so that a refresh that finds nothing to do need not wait for Dagster.
 """
 
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 _FILE = "mark"
 
 
-def recall(home: Path) -> str | None:
+def read_mark(home: Path) -> str | None:
     """The last mark, or None."""
     with suppress(OSError):
         return (home / _FILE).read_text(encoding="utf-8")
     return None
 
 
-def remembered_at(home: Path, lake: str) -> datetime | None:
-    """When the look of the last mark began, if it was of this lake: nothing was left to do then."""
-    mark = recall(home)
+def marked_at(home: Path, lake: str) -> datetime | None:
+    """When the look began that left the last mark, if it was of this lake: then nothing was left to do."""
+    mark = read_mark(home)
     with suppress(OSError):
         if mark is None or f'"{lake} ' not in mark:
             return None
@@ -29,9 +29,9 @@ def remembered_at(home: Path, lake: str) -> datetime | None:
     return None
 
 
-def remember(home: Path, mark: str, looked_at: float) -> None:
+def write_mark(home: Path, mark: str, looked_at: float) -> None:
     """Keep a mark for the next look; the time of the file is that of the look, in seconds since 1970."""
     with suppress(OSError):  # where nothing may be written, the next look compares
         home.mkdir(parents=True, exist_ok=True)
-        (home / _FILE).write_text(mark, encoding="utf-8")  # one that was written by half is like no other
+        (home / _FILE).write_text(mark, encoding="utf-8")  # a mark that was written by half equals no other
         os.utime(home / _FILE, (looked_at, looked_at))
