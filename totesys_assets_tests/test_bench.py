@@ -23,14 +23,14 @@ from totesys_assets.databases import TOTESYS, Databases
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import simulator
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets_tests.bench import chart, command, latency, rivals
+from totesys_assets_tests.bench import chart, command, competitors, latency
 from totesys_assets_tests.bench.chart import COLOURS
 from totesys_assets_tests.bench.command import bench
-from totesys_assets_tests.bench.ground import Ground, Scale
 from totesys_assets_tests.bench.latency import Latency
 from totesys_assets_tests.bench.meter import Meter, Program, ProgramFailed
 from totesys_assets_tests.bench.report import document, figures, machine, percentile, worse
 from totesys_assets_tests.bench.rounds import Rounds, Run
+from totesys_assets_tests.bench.sandbox import Sandbox, Scale
 from totesys_assets_tests.bench.scenarios import SCENARIOS
 from totesys_assets_tests.conftest import PostgresServer
 
@@ -206,13 +206,13 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Rounds], Non
             return {"sales_order": 11_180}
 
     @contextmanager
-    def ground(*_: object) -> Iterator[Stub]:
+    def sandbox(*_: object) -> Iterator[Stub]:
         yield Stub()
 
     def latency_of(*_: object) -> Latency:
         return Latency("S", [3.0, 4.0], 1)
 
-    monkeypatch.setattr("totesys_assets_tests.bench.command.ground", ground)
+    monkeypatch.setattr("totesys_assets_tests.bench.command.sandbox", sandbox)
     monkeypatch.setattr(latency, "measure", latency_of)
     return lambda instead: monkeypatch.setattr(Rounds, "measure", lambda self, *_: instead(self))
 
@@ -377,17 +377,17 @@ def test_an_interrupted_meter_leaves_no_program_behind(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def small(postgres_server: PostgresServer, tmp_path: Path) -> Ground:
-    """A ground of which source and warehouse are one: what is committed is visible at once."""
+def small(postgres_server: PostgresServer, tmp_path: Path) -> Sandbox:
+    """A sandbox of which source and warehouse are one: what is committed is visible at once."""
     url = postgres_server.database()
     simulator.create(url, scale=0.002, days=10)
     with psycopg.connect(url) as connection:
         connection.execute("CREATE VIEW current_sales_order AS SELECT * FROM sales_order")
-    return Ground(Scale("0.002", 0.002), tmp_path, Databases(url, url))
+    return Sandbox(Scale("0.002", 0.002), tmp_path, Databases(url, url))
 
 
 def test_the_yardstick_brings_all_rows_over_and_then_the_keys_with_no_password_on_a_command_line(
-    small: Ground, monkeypatch: pytest.MonkeyPatch
+    small: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     run = Meter.run
@@ -399,8 +399,8 @@ def test_the_yardstick_brings_all_rows_over_and_then_the_keys_with_no_password_o
     monkeypatch.setattr(Meter, "run", noted)
     target = small.target("bench_copy_test")
     with Meter(small.postmasters) as meter:
-        rivals.CopyPipe().load(small, target, meter)
-    rivals.check(rivals.CopyPipe(), target, small.rows())
+        competitors.CopyPipe().load(small, target, meter)
+    competitors.check(competitors.CopyPipe(), target, small.rows())
     password = psycopg.conninfo.conninfo_to_dict(small.urls.totesys)["password"]
     assert not [line for line in lines if str(password) in line]
     with psycopg.connect(target) as connection:
@@ -408,13 +408,13 @@ def test_the_yardstick_brings_all_rows_over_and_then_the_keys_with_no_password_o
         assert keys == (11,)
         connection.execute("DELETE FROM payment")
     with pytest.raises(PlatformError, match="copy left 0 rows in payment"):
-        rivals.check(rivals.CopyPipe(), target, small.rows())
+        competitors.check(competitors.CopyPipe(), target, small.rows())
     small.drop("bench_copy_test")
 
 
-def test_latency_is_measured_once_for_each_order_but_the_first(small: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_is_measured_once_for_each_order_but_the_first(small: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def up(_: Ground) -> Iterator[subprocess.Popen[bytes]]:
+    def up(_: Sandbox) -> Iterator[subprocess.Popen[bytes]]:
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
             yield process
             latency._stop(process)
@@ -429,7 +429,7 @@ def test_latency_is_measured_once_for_each_order_but_the_first(small: Ground, mo
     assert small.rows()["sales_order"] == before + 4
 
 
-def test_an_order_that_never_arrives_is_an_error(small: Ground) -> None:
+def test_an_order_that_never_arrives_is_an_error(small: Sandbox) -> None:
     with (
         psycopg.connect(small.urls.warehouse) as connection,
         pytest.raises(PlatformError, match="Order 0 was not in the warehouse"),
@@ -438,8 +438,8 @@ def test_an_order_that_never_arrives_is_an_error(small: Ground) -> None:
 
 
 def test_a_platform_that_does_not_come_up_is_an_error_with_its_own_words(
-    small: Ground, monkeypatch: pytest.MonkeyPatch
+    small: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Ground, "command", lambda *_: python("print('no room left')"))
+    monkeypatch.setattr(Sandbox, "command", lambda *_: python("print('no room left')"))
     with pytest.raises(PlatformError, match="no room left"), latency._up(small):
         pass

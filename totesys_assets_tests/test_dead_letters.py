@@ -314,13 +314,13 @@ def test_of_two_captures_at_once_only_one_appends_the_dead_letter(
     platform.sql("UPDATE purchase_order SET agreed_payment_date = 'soon'")
     refresh(platform, "purchase_order")
     platform.sql("UPDATE sales_order SET agreed_payment_date = 'soon'")
-    find, rivals = Lake.find, iter([platform])
+    find, competitors = Lake.find, iter([platform])
 
     def find_and_be_overtaken(lake: Lake, *parts: str) -> DeltaTable | None:
         found = find(lake, *parts)
         if parts == (DEAD_LETTER,):
-            for rival in rivals:
-                refresh(rival)
+            for competitor in competitors:
+                refresh(competitor)
         return found
 
     monkeypatch.setattr(Lake, "find", find_and_be_overtaken)

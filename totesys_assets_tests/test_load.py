@@ -524,7 +524,7 @@ def test_what_was_never_built_cannot_be_loaded(platform: Platform) -> None:
         load_only(platform, "dim_staff")
 
 
-# Readers, rivals, failures
+# Readers, competing writers, failures
 
 # A load stands still when all its rows are written and nothing is committed.
 PAUSE = """

@@ -749,10 +749,10 @@ def test_a_select_that_fails_says_which_table_and_why_and_leaves_the_table_as_it
     assert star_rows(lake, "fact_sales_order") == before
 
 
-# Rivals
+# Competing writers
 
 
-class Rival:
+class CompetingWriter:
     """Lets something happen between the moment when a build read the lake and its commit, the first ``times`` times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
@@ -767,21 +767,21 @@ class Rival:
         computed = list(batches)
         if self._left:
             self._left -= 1
-            left, self._left = self._left, 0  # the rival itself is left alone
+            left, self._left = self._left, 0  # the competitor's own commits are not interrupted
             self._act()
             self._left = left
         real(table, computed, *arguments)
 
 
 @pytest.mark.parametrize("name", ["fact_sales_order", "dim_design", "dim_transaction", "dim_date"])
-def test_a_build_that_a_rival_overtakes_is_done_again_and_doubles_nothing(
+def test_a_build_that_another_writer_overtakes_is_done_again_and_doubles_nothing(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     hold_sources(lake, name)
     alone = built(lake, name, TODAY)
-    rival = Rival(monkeypatch, lambda: build_star(lake, name, TODAY))
+    competitor = CompetingWriter(monkeypatch, lambda: build_star(lake, name, TODAY))
     assert built(lake, name, TODAY) == alone
-    assert rival.commits == 3  # ours, the rival's, and ours again
+    assert competitor.commits == 3  # ours, the competitor's, and ours again
 
 
 def test_a_build_overtaken_by_one_that_saw_more_ends_with_all_of_it(
@@ -793,7 +793,7 @@ def test_a_build_overtaken_by_one_that_saw_more_ends_with_all_of_it(
         hold(lake, "design", version("design", "update", LATER, design_name="Granite"))
         build_star(lake, "dim_design")
 
-    Rival(monkeypatch, change_and_build)
+    CompetingWriter(monkeypatch, change_and_build)
     assert only(built(lake, "dim_design"))["design_name"] == "Granite"
     newest = Ledger(lake).newest()
     assert newest["processed/dim_design"][WHOLE].state == expected_states(STAR["dim_design"], newest)[WHOLE]
@@ -803,7 +803,9 @@ def test_what_is_captured_while_a_star_table_is_built_is_left_for_the_next_build
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(lake, "design", version("design"))
-    Rival(monkeypatch, lambda: hold(lake, "design", version("design", "update", LATER, design_name="Granite")))
+    CompetingWriter(
+        monkeypatch, lambda: hold(lake, "design", version("design", "update", LATER, design_name="Granite"))
+    )
     build_star(lake, "dim_design")
     newest = Ledger(lake).newest()
     assert newest["processed/dim_design"][WHOLE].state != expected_states(STAR["dim_design"], newest)[WHOLE]
@@ -819,18 +821,18 @@ def test_a_compaction_while_a_star_table_is_built_doubles_nothing(
     table, schema = STAR[name], lake_schema(STAR[name], versioned=False)
     stray = [{**before[0], MONTH: "2024-08"} if table.day_column else before[0]]
     append(lake.open_star(table), pa.Table.from_pylist(stray, schema=schema).to_batches(), schema, "build")
-    Rival(monkeypatch, lake.compact)
+    CompetingWriter(monkeypatch, lake.compact)
     assert built(lake, name, BOTH_MONTHS) == before
 
 
-def test_a_build_gives_up_with_a_sentence_when_rivals_win_five_times(
+def test_a_build_gives_up_with_a_sentence_when_others_win_five_times(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(lake, "design", version("design"))
-    rival = Rival(monkeypatch, lambda: build_star(lake, "dim_design"), times=5)
+    competitor = CompetingWriter(monkeypatch, lambda: build_star(lake, "dim_design"), times=5)
     with pytest.raises(ConcurrentWriters, match=r'committed to "dim_design" 5 times .* refresh again\.'):
         build_star(lake, "dim_design")
-    assert rival.commits == 10
+    assert competitor.commits == 10
     assert len(star_rows(lake, "dim_design")) == 1
 
 

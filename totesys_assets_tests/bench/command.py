@@ -25,10 +25,10 @@ from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter
 from totesys_assets_tests.bench import chart, latency
-from totesys_assets_tests.bench.ground import SCALES, Scale, ground
+from totesys_assets_tests.bench.competitors import peers as tools
 from totesys_assets_tests.bench.report import GUARD_TOLERANCE, document, machine, worse
-from totesys_assets_tests.bench.rivals import peers as tools
 from totesys_assets_tests.bench.rounds import Rounds, Run
+from totesys_assets_tests.bench.sandbox import SCALES, Scale, sandbox
 from totesys_assets_tests.bench.scenarios import LATENCY, NAMES, SCENARIOS
 
 MB = 1_000_000
@@ -147,7 +147,7 @@ def _measured(
     orders: dict[str, int] = {}
     postgres = ""
     for scale in scales:
-        with ground(home / scale.name, scale, say) as prepared:
+        with sandbox(home / scale.name, scale, say) as prepared:
             postgres, orders[scale.name] = prepared.postgres(), prepared.rows()["sales_order"]
             turns = Rounds(prepared, say, tools(peers) if peers else (), runs, absent)
             try:

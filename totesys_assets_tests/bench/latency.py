@@ -21,8 +21,8 @@ import psycopg
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.simulator import Traffic
-from totesys_assets_tests.bench.ground import Ground
 from totesys_assets_tests.bench.meter import descendants, memory_of_tree
+from totesys_assets_tests.bench.sandbox import Sandbox
 
 START_SECONDS = 300
 ARRIVAL_SECONDS = 180
@@ -43,15 +43,15 @@ class Latency:
     memory_bytes: int
 
 
-def measure(ground: Ground, samples: int, report: Report) -> Latency:
+def measure(sandbox: Sandbox, samples: int, report: Report) -> Latency:
     """Place ``samples`` orders, one after the other, and see each arrive. One before them is not counted."""
     draw = random.Random(samples)
     seconds: list[float] = []
     with (
-        _up(ground) as process,
-        Traffic(ground.urls.totesys, seed=samples) as traffic,
-        psycopg.connect(ground.urls.totesys, autocommit=True) as source,
-        psycopg.connect(ground.urls.warehouse, autocommit=True) as warehouse,
+        _up(sandbox) as process,
+        Traffic(sandbox.urls.totesys, seed=samples) as traffic,
+        psycopg.connect(sandbox.urls.totesys, autocommit=True) as source,
+        psycopg.connect(sandbox.urls.warehouse, autocommit=True) as warehouse,
     ):
         for number in range(samples + 1):
             time.sleep(draw.uniform(0, PAUSE_SECONDS))
@@ -62,9 +62,9 @@ def measure(ground: Ground, samples: int, report: Report) -> Latency:
             taken = time.monotonic() - committed
             if number:
                 seconds.append(round(taken, 3))
-                report(f"{ground.scale.name} order {number} of {samples}: in the warehouse after {taken:.2f} s")
+                report(f"{sandbox.scale.name} order {number} of {samples}: in the warehouse after {taken:.2f} s")
         memory = memory_of_tree(process.pid)
-    return Latency(ground.scale.name, seconds, memory)
+    return Latency(sandbox.scale.name, seconds, memory)
 
 
 def _await_visible(warehouse: psycopg.Connection, order: int, deadline: float) -> None:
@@ -75,10 +75,10 @@ def _await_visible(warehouse: psycopg.Connection, order: int, deadline: float) -
 
 
 @contextmanager
-def _up(ground: Ground) -> Iterator[subprocess.Popen[bytes]]:
+def _up(sandbox: Sandbox) -> Iterator[subprocess.Popen[bytes]]:
     """``totesys up`` without traffic of its own, from the moment when its UI answers."""
-    program = ground.command("up", "--port", str(_free_port()), "--rate", "0")
-    log = ground.home / "up.log"
+    program = sandbox.command("up", "--port", str(_free_port()), "--rate", "0")
+    log = sandbox.home / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(program.argv),

@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 
+from totesys_assets_tests.bench.competitors import CopyPipe
 from totesys_assets_tests.bench.latency import Latency
 from totesys_assets_tests.bench.meter import memory_kind
-from totesys_assets_tests.bench.rivals import CopyPipe
 from totesys_assets_tests.bench.rounds import OURS, Run
 
 GUARD_TOLERANCE = 0.25

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from totesys_assets.errors import PlatformError
-from totesys_assets_tests.bench.ground import Ground
+from totesys_assets_tests.bench.competitors import Competitor, CopyPipe, check
 from totesys_assets_tests.bench.meter import Cost, Meter
-from totesys_assets_tests.bench.rivals import CopyPipe, Rival, check
+from totesys_assets_tests.bench.sandbox import Sandbox
 from totesys_assets_tests.bench.scenarios import FULL, Job, Scenario
 
 OURS = "totesys"
@@ -50,11 +50,11 @@ class Run:
 
 @dataclass
 class Rounds:
-    """All rounds on one ground: ``runs`` as they were measured, ``absent`` for whom there are none, and why."""
+    """All rounds on one sandbox: ``runs`` as they were measured, ``absent`` for whom there are none, and why."""
 
-    ground: Ground
+    sandbox: Sandbox
     report: Report
-    peers: Sequence[Rival] = ()
+    peers: Sequence[Competitor] = ()
     runs: list[Run] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -62,12 +62,12 @@ class Rounds:
         """Measure the scenarios, in their order, ``rounds`` times. Raises PlatformError when one of ours fails."""
         self.absent |= {peer.name: reason for peer in self.peers if (reason := peer.unfit())}
         if scenarios and FULL not in scenarios:
-            self._refresh(FULL.prepare(self.ground, 0), Meter())
+            self._refresh(FULL.prepare(self.sandbox, 0), Meter())
         for number in range(rounds):
             yardstick = 0.0
             for scenario in scenarios:
                 if scenario is scenarios[0] or yardstick < LONG_YARDSTICK_SECONDS:
-                    yardstick = self._rival(CopyPipe(), scenario.name, number, None).seconds
+                    yardstick = self._competitor(CopyPipe(), scenario.name, number, None).seconds
                 self._ours(scenario, number, yardstick)
             if FULL in scenarios:  # last, for what they do in ToteSys' server is no part of "nothing changed"
                 self._peers(number, yardstick)
@@ -77,23 +77,23 @@ class Rounds:
             if peer.name in self.absent:
                 continue
             try:
-                self._rival(peer, FULL.name, number, yardstick)
+                self._competitor(peer, FULL.name, number, yardstick)
             except PlatformError as error:
-                self.absent[peer.name] = f"at scale {self.ground.scale.name}: {error}"
+                self.absent[peer.name] = f"at scale {self.sandbox.scale.name}: {error}"
                 self.report(f"{peer.name} is left out from here on: {error}")
 
     def _ours(self, scenario: Scenario, number: int, yardstick: float) -> None:
-        ground = self.ground
-        job = scenario.prepare(ground, number)
-        before = (ground.lake_bytes(), ground.database_bytes(ground.urls.warehouse), ground.events())
-        ground.settle()
-        with Meter(ground.postmasters) as meter:
+        sandbox = self.sandbox
+        job = scenario.prepare(sandbox, number)
+        before = (sandbox.lake_bytes(), sandbox.database_bytes(sandbox.urls.warehouse), sandbox.events())
+        sandbox.checkpoint()
+        with Meter(sandbox.postmasters) as meter:
             said = self._refresh(job, meter)
-        after = (ground.lake_bytes(), ground.database_bytes(ground.urls.warehouse), ground.events())
+        after = (sandbox.lake_bytes(), sandbox.database_bytes(sandbox.urls.warehouse), sandbox.events())
         lake, warehouse, events = (new - old for new, old in zip(after, before, strict=True))
         self._note(
             Run(
-                self.ground.scale.name,
+                self.sandbox.scale.name,
                 scenario.name,
                 OURS,
                 number,
@@ -110,34 +110,34 @@ class Rounds:
         )
 
     def _refresh(self, job: Job, meter: Meter) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(meter.run(self.ground.refresh(*job.arguments)))
+        said: dict[str, Any] = json.loads(meter.run(self.sandbox.refresh(*job.arguments)))
         if said["changed"] != job.changes:
             expected = "something to do" if job.changes else "nothing to do"
             raise PlatformError(f"totesys refresh {' '.join(job.arguments)} should have found {expected}.")
         return said
 
-    def _rival(self, rival: Rival, scenario: str, number: int, yardstick: float | None) -> Run:
-        """A rival's run into a database of its own, which goes when its rows were counted."""
-        ground = self.ground
-        target = ground.target(f"bench_{rival.name}")
-        before = ground.database_bytes(target)
-        ground.settle()
-        with Meter(ground.postmasters) as meter:
-            rival.load(ground, target, meter)
-        rows = ground.rows()
-        check(rival, target, rows)
+    def _competitor(self, competitor: Competitor, scenario: str, number: int, yardstick: float | None) -> Run:
+        """A competitor's run into a database of its own, which goes when its rows were counted."""
+        sandbox = self.sandbox
+        target = sandbox.target(f"bench_{competitor.name}")
+        before = sandbox.database_bytes(target)
+        sandbox.checkpoint()
+        with Meter(sandbox.postmasters) as meter:
+            competitor.load(sandbox, target, meter)
+        rows = sandbox.rows()
+        check(competitor, target, rows)
         run = Run(
-            ground.scale.name,
+            sandbox.scale.name,
             scenario,
-            rival.name,
+            competitor.name,
             number,
             sum(rows.values()),
             **_costs(meter.cost),
             lake_bytes=0,
-            database_bytes=ground.database_bytes(target) - before,
+            database_bytes=sandbox.database_bytes(target) - before,
             yardstick_seconds=yardstick,
         )
-        ground.drop(f"bench_{rival.name}")
+        sandbox.drop(f"bench_{competitor.name}")
         self._note(run)
         return run
 

@@ -14,7 +14,7 @@ import psycopg
 
 from totesys_assets.days import DayRange
 from totesys_assets.local.simulator import Traffic
-from totesys_assets_tests.bench.ground import Ground
+from totesys_assets_tests.bench.sandbox import Sandbox
 
 MONTH_DAYS = 30
 ORDER_ROWS = 3  # an order, its transaction and its payment
@@ -51,49 +51,49 @@ class Scenario:
 
     name: str
     title: str
-    prepare: Callable[[Ground, int], Job]
+    prepare: Callable[[Sandbox, int], Job]
     is_long: bool = False
 
 
-def _full(ground: Ground, _: int) -> Job:
-    ground.reset()
-    return Job((), sum(ground.rows().values()))
+def _full(sandbox: Sandbox, _: int) -> Job:
+    sandbox.reset()
+    return Job((), sum(sandbox.rows().values()))
 
 
-def _nothing(_: Ground, __: int) -> Job:
+def _nothing(_: Sandbox, __: int) -> Job:
     return Job((), 0, changes=False)
 
 
-def _one_order(ground: Ground, number: int) -> Job:
-    with Traffic(ground.urls.totesys, seed=number) as traffic:
+def _one_order(sandbox: Sandbox, number: int) -> Job:
+    with Traffic(sandbox.urls.totesys, seed=number) as traffic:
         traffic.new_sale()
     return Job((), ORDER_ROWS)
 
 
-def _one_percent(ground: Ground, number: int) -> Job:
-    with psycopg.connect(ground.urls.totesys) as connection:
+def _one_percent(sandbox: Sandbox, number: int) -> Job:
+    with psycopg.connect(sandbox.urls.totesys) as connection:
         changed = [connection.execute(change, [number % 100]).rowcount for change in CHANGES]
     return Job((), sum(changed))
 
 
-def _one_day(ground: Ground, _: int) -> Job:
-    return _backfill(ground, 1)
+def _one_day(sandbox: Sandbox, _: int) -> Job:
+    return _backfill(sandbox, 1)
 
 
-def _month(ground: Ground, _: int) -> Job:
-    return _backfill(ground, MONTH_DAYS)
+def _month(sandbox: Sandbox, _: int) -> Job:
+    return _backfill(sandbox, MONTH_DAYS)
 
 
-def _backfill(ground: Ground, length: int) -> Job:
+def _backfill(sandbox: Sandbox, length: int) -> Job:
     """Days in the middle of the data, as many of them as there are."""
-    every = ground.days()
-    first = max(every.first, ground.middle_day() - timedelta(days=length // 2))
+    every = sandbox.days()
+    first = max(every.first, sandbox.middle_day() - timedelta(days=length // 2))
     days = DayRange(first, min(every.last, first + timedelta(days=length - 1)))
-    return Job(("--from", str(days.first), "--to", str(days.last)), ground.rows_of(days))
+    return Job(("--from", str(days.first), "--to", str(days.last)), sandbox.rows_of(days))
 
 
-def _everything(ground: Ground, _: int) -> Job:
-    return Job(("--full",), sum(ground.rows().values()))
+def _everything(sandbox: Sandbox, _: int) -> Job:
+    return Job(("--full",), sum(sandbox.rows().values()))
 
 
 FULL = Scenario("full", "full load", _full)

@@ -1,4 +1,4 @@
-"""The eleven tables with dlt, run by the Python of the peers' environment; rivals.py sets what it reads."""
+"""The eleven tables with dlt, run by the Python of the peers' environment; competitors.py sets what it reads."""
 
 import os
 

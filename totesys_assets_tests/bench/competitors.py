@@ -21,14 +21,14 @@ from psycopg import sql
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres_programs import binaries
-from totesys_assets_tests.bench.ground import Ground
 from totesys_assets_tests.bench.meter import Meter, Program
+from totesys_assets_tests.bench.sandbox import Sandbox
 
 SCRIPTS = Path(__file__).with_name("peers")
 COPY_FORMAT = "(FORMAT binary)"
 
 
-class Rival(Protocol):
+class Competitor(Protocol):
     """Something that copies the eleven tables into an empty database."""
 
     @property
@@ -42,7 +42,7 @@ class Rival(Protocol):
     def unfit(self) -> str:
         """Why it cannot run here, or nothing."""
 
-    def load(self, ground: Ground, target: str, meter: Meter) -> None:
+    def load(self, sandbox: Sandbox, target: str, meter: Meter) -> None:
         """Copy the tables to the database ``target``, under the meter."""
 
 
@@ -57,9 +57,9 @@ class CopyPipe:
         """It can run wherever the embedded servers can."""
         return ""
 
-    def load(self, ground: Ground, target: str, meter: Meter) -> None:
+    def load(self, sandbox: Sandbox, target: str, meter: Meter) -> None:
         """Make tables without keys, fill them one after the other, add the keys."""
-        source = ground.urls.totesys
+        source = sandbox.urls.totesys
         meter.run(_psql(target, _tables_without_keys(source)))
         for table in catalogue().source:
             copy_out = _psql(source, f"COPY {table} TO STDOUT {COPY_FORMAT}")
@@ -81,12 +81,12 @@ class Dlt:
         missing = [package for package in ("dlt", "connectorx", "adbc_driver_postgresql") if not self._has(package)]
         return f"{', '.join(missing)} not found in {self.environment}" if missing else ""
 
-    def load(self, ground: Ground, target: str, meter: Meter) -> None:
+    def load(self, sandbox: Sandbox, target: str, meter: Meter) -> None:
         """Run its script with the Python of its own environment."""
-        folder = _fresh(ground.home / self.name)
+        folder = _fresh(sandbox.home / self.name)
         env = {
             **_plain_environment(),
-            "SOURCE_URL": _url(ground.urls.totesys),
+            "SOURCE_URL": _url(sandbox.urls.totesys),
             "TARGET_URL": _url(target),
             "TABLES": ",".join(catalogue().source),
             "DATASET": self.schema,
@@ -114,15 +114,15 @@ class Sling:
         """It needs its program in the environment of the peers."""
         return "" if self._program() else f"sling not found in {self.environment}"
 
-    def load(self, ground: Ground, target: str, meter: Meter) -> None:
+    def load(self, sandbox: Sandbox, target: str, meter: Meter) -> None:
         """Run its replication."""
-        folder = _fresh(ground.home / self.name)
+        folder = _fresh(sandbox.home / self.name)
         replication = (SCRIPTS / "sling.yaml").read_text(encoding="utf-8")
         streams = "".join(f"  public.{table}:\n" for table in catalogue().source)
         (folder / "replication.yaml").write_text(replication + streams, encoding="utf-8")
         env = {
             **_plain_environment(),
-            "BENCH_SOURCE": f"{_url(ground.urls.totesys)}?sslmode=disable",
+            "BENCH_SOURCE": f"{_url(sandbox.urls.totesys)}?sslmode=disable",
             "BENCH_TARGET": f"{_url(target)}?sslmode=disable",
             "SLING_HOME_DIR": str(folder),
             "SLING_DISABLE_TELEMETRY": "true",
@@ -137,20 +137,20 @@ class Sling:
         return next(iter(self.environment.glob("lib/python3*/site-packages/sling_*/bin/sling-*")), None)
 
 
-def peers(environment: Path) -> list[Rival]:
+def peers(environment: Path) -> list[Competitor]:
     """The other tools, of the virtual environment that holds them."""
     folder = environment.absolute()
     return [Dlt(folder), Sling(folder)]
 
 
-def check(rival: Rival, target: str, expected: dict[str, int]) -> None:
+def check(competitor: Competitor, target: str, expected: dict[str, int]) -> None:
     """Raise PlatformError unless every table has arrived with all its rows: speed without the rows is none."""
     with psycopg.connect(target) as connection:
         for table, rows in expected.items():
-            count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(rival.schema, table))
+            count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(competitor.schema, table))
             found = connection.execute(count).fetchone()
             if found != (rows,):
-                raise PlatformError(f"{rival.name} left {found and found[0]} rows in {table} instead of {rows}.")
+                raise PlatformError(f"{competitor.name} left {found and found[0]} rows in {table} instead of {rows}.")
 
 
 def _tables_without_keys(url: str) -> str:

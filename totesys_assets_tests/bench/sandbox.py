@@ -1,7 +1,7 @@
-"""The ground of a bench: two embedded servers, a ToteSys that can be put back as it was, an empty platform beside it.
+"""The benchmark's sandbox: two embedded servers, a ToteSys that can be put back as it was, and an empty platform.
 
 Belongs here: what is there before a measured program starts, and how large it is afterwards. Does not belong here:
-measuring (meter.py), and what is measured (scenarios.py, rivals.py).
+measuring (meter.py), and what is measured (scenarios.py, competitors.py).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """All that one scale is measured on. The servers run for as long as the block of ``ground``."""
+class Sandbox:
+    """All that one scale is measured on. The servers run for as long as the block of ``sandbox``."""
 
     scale: Scale
     home: Path
@@ -70,7 +70,7 @@ class Ground:
         return self.command("refresh", "--json", *arguments)
 
     def command(self, *arguments: str) -> Program:
-        """``totesys …``, on this ground."""
+        """``totesys …``, on this sandbox."""
         foreign = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         argv = [sys.executable, "-m", "totesys_assets.cli", *arguments]
@@ -96,7 +96,7 @@ class Ground:
         with _administering(self.urls.warehouse) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def settle(self) -> None:
+    def checkpoint(self) -> None:
         """Write out what earlier work has left in the servers' memory, lest the next program pays for it."""
         for url in (self.urls.totesys, self.urls.warehouse):
             with _administering(url) as connection:
@@ -161,11 +161,11 @@ class Ground:
 
 
 @contextmanager
-def ground(home: Path, scale: Scale, report: Report) -> Iterator[Ground]:
+def sandbox(home: Path, scale: Scale, report: Report) -> Iterator[Sandbox]:
     """A filled ToteSys and an empty platform in ``home``; data that are there from before are used again."""
     settings = Settings.from_env({"TOTESYS_HOME": str(home)})
     with databases(settings, scale=scale.factor, report=report) as urls:
-        made = Ground(scale, home, urls)
+        made = Sandbox(scale, home, urls)
         _keep_pristine(urls.totesys)
         made.reset()
         yield made
