@@ -211,7 +211,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A platform over TRADE after its first refresh, to be copied: names of its databases, and its home.
+    """A platform over TRADE after its first steps, to be copied: names of its databases, and its home.
 
     The platform recognises a source by the id of its database. So every copy has the same id, and only one exists at a
     time.
@@ -238,24 +238,31 @@ class Refreshed:
 _REFRESHED, _REFRESHED_OID = "refreshed", 987_654
 
 
-@pytest.fixture(scope="session")
-def first_refresh(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Refreshed:
-    """A first refresh, made once."""
-    source = postgres_server.template(_REFRESHED, trade_template, oid=_REFRESHED_OID)
-    folder, warehouse = scratch / "first_refresh", "first_refresh_warehouse"
+def begin(
+    server: PostgresServer, trade: str, folder: Path, first: Callable[[Platform], object] = Platform.refresh
+) -> Refreshed:
+    """A platform over TRADE in a new ``folder`` after what comes ``first``, made once, to be copied for each test."""
+    source, warehouse = f"{folder.name}_source", f"{folder.name}_warehouse"
     folder.mkdir()
-    with make_platform(source, postgres_server.database(warehouse), folder) as made:
-        made.refresh()
-    postgres_server.template("first_refresh", _REFRESHED)
-    postgres_server.drop(_REFRESHED)
-    return Refreshed(postgres_server, "first_refresh", warehouse, folder / "home")
+    url = server.template(_REFRESHED, trade, oid=_REFRESHED_OID)
+    with make_platform(url, server.database(warehouse), folder) as made:
+        first(made)
+    server.template(source, _REFRESHED)
+    server.drop(_REFRESHED)
+    return Refreshed(server, source, warehouse, folder / "home")
+
+
+@pytest.fixture(scope="session")
+def beginning(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Refreshed:
+    """What a test that is marked as ``refreshed`` begins with: a first refresh. A module may have another beginning."""
+    return begin(postgres_server, trade_template, scratch / "first_refresh")
 
 
 @pytest.fixture
 def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platform]:
     """A platform over a copy of TRADE; nothing refreshed yet, unless the test is marked as ``refreshed``."""
     if request.node.get_closest_marker("refreshed") is not None:
-        with request.getfixturevalue("first_refresh").copy(tmp_path) as made:
+        with request.getfixturevalue("beginning").copy(tmp_path) as made:
             yield made
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")

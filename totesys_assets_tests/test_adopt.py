@@ -26,7 +26,7 @@ from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.transform.build import build
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin, make_platform
 
 ORDERS = "SELECT sales_order_id, units_sold, _operation FROM history_sales_order ORDER BY sales_order_id, valid_from"
 CURRENT = "SELECT sales_order_id, units_sold FROM current_sales_order ORDER BY 1"
@@ -88,8 +88,14 @@ def story(platform: Platform) -> None:
     assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert")]
 
 
+@pytest.fixture(scope="module")
+def beginning(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Refreshed:
+    """The story, told once."""
+    return begin(postgres_server, trade_template, scratch / "story", story)
+
+
+@pytest.mark.refreshed
 def test_a_lake_that_was_lost_is_noticed_before_anything_is_written(platform: Platform) -> None:
-    story(platform)
     before = platform.query(RECORDS), platform.warehouse.mark()
     shutil.rmtree(platform.lake.uri)
     with pytest.raises(LakeChanged, match=r'versions of "\w+", and the lake at .* has none.*--adopt-lake'):
@@ -104,8 +110,8 @@ def test_a_lake_that_was_lost_is_noticed_before_anything_is_written(platform: Pl
     assert (platform.query(RECORDS), platform.warehouse.mark()) == before
 
 
+@pytest.mark.refreshed
 def test_after_a_lake_was_lost_the_warehouse_goes_on_without_a_doubled_or_a_lost_record(platform: Platform) -> None:
-    story(platform)
     shutil.rmtree(platform.lake.uri)
     platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
     platform.sql("DELETE FROM payment WHERE payment_id = 1")
@@ -159,8 +165,8 @@ def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platfor
     require_all_well(platform)
 
 
+@pytest.mark.refreshed
 def test_two_lakes_may_take_turns(platform: Platform) -> None:
-    story(platform)
     other = with_lake(platform, "another")
     with pytest.raises(LakeChanged):
         other.look()
@@ -179,8 +185,8 @@ def test_two_lakes_may_take_turns(platform: Platform) -> None:
     require_all_well(other)
 
 
+@pytest.mark.refreshed
 def test_a_lake_as_it_was_is_adopted_without_a_trace(platform: Platform) -> None:
-    story(platform)
     before = platform.query(RECORDS), platform.warehouse.mark()
     adopt(platform)
     assert (platform.query(RECORDS), platform.warehouse.mark()) == before
@@ -206,8 +212,8 @@ def test_the_command_adopts_through_dagster(
         assert platform.look().requests == []
 
 
+@pytest.mark.refreshed
 def test_a_warehouse_of_before_lakes_were_noted_notices_another_one_by_its_newest_record(platform: Platform) -> None:
-    story(platform)
     with psycopg.connect(platform.warehouse_url) as connection:
         connection.execute("DELETE FROM _ledger WHERE partition = 'lake'")
     before = platform.query(RECORDS)
@@ -220,10 +226,10 @@ def test_a_warehouse_of_before_lakes_were_noted_notices_another_one_by_its_newes
         other.look()
 
 
+@pytest.mark.refreshed
 def test_a_second_warehouse_is_not_disturbed_by_an_adoption_in_the_first(
     platform: Platform, postgres_server: PostgresServer
 ) -> None:
-    story(platform)
     other = with_lake(platform, "another")
     second = replace(other, warehouse_url=postgres_server.database())
     bring_up(second)
@@ -235,8 +241,8 @@ def test_a_second_warehouse_is_not_disturbed_by_an_adoption_in_the_first(
     require_all_well(second)
 
 
+@pytest.mark.refreshed
 def test_a_replayed_schema_knows_the_lake_that_it_was_made_of(platform: Platform) -> None:
-    story(platform)
     again = Warehouse(platform.warehouse_url, "again")
     restore(again, platform.lake)
     used = replace(platform, settings=replace(platform.settings, warehouse_schema="again"))
@@ -245,8 +251,8 @@ def test_a_replayed_schema_knows_the_lake_that_it_was_made_of(platform: Platform
         with_lake(used, "another").look()
 
 
+@pytest.mark.refreshed
 def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Platform) -> None:
-    story(platform)
     other = with_lake(platform, "another")
     platform.sql("DELETE FROM payment WHERE payment_id = 1")
     platform.sql("DELETE FROM transaction WHERE transaction_id = 2")
@@ -258,10 +264,10 @@ def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Pl
     assert differing(other.warehouse, again) == []
 
 
+@pytest.mark.refreshed
 def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_record(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story(platform)
     other = with_lake(platform, "another")
     platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 2")
 
@@ -292,10 +298,10 @@ def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_recor
     require_all_well(other)
 
 
+@pytest.mark.refreshed
 def test_what_is_captured_while_a_lake_is_adopted_is_neither_lost_nor_doubled(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    story(platform)
     with psycopg.connect(platform.warehouse_url) as connection:  # by a clock that was an hour ahead
         connection.execute("UPDATE fact_sales_order SET _recorded_at = now() + interval '1 hour' WHERE units_sold = 5")
     other = with_lake(platform, "another")

@@ -14,7 +14,7 @@ from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin
 
 # A story in three refreshes; between them, moments.
 SECOND = (
@@ -51,8 +51,22 @@ def tell(platform: Platform) -> list[datetime]:
     return moments
 
 
+@pytest.fixture(scope="module")
+def moments() -> list[datetime]:
+    """The moments of the story, in its order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def beginning(
+    postgres_server: PostgresServer, trade_template: str, scratch: Path, moments: list[datetime]
+) -> Refreshed:
+    """The story, told once."""
+    return begin(postgres_server, trade_template, scratch / "restored", lambda platform: moments.extend(tell(platform)))
+
+
+@pytest.mark.refreshed
 def test_replayed_from_the_lake_alone_the_warehouse_is_the_same_down_to_its_record_numbers(platform: Platform) -> None:
-    tell(platform)
     for zone in ("processed", "ledger"):  # made of the versions, and not needed
         shutil.rmtree(Path(platform.lake.uri, zone))
     target = schema(platform, "again")
@@ -77,8 +91,8 @@ def test_a_difference_between_two_schemas_is_told_by_table(platform: Platform) -
     assert differing(platform.warehouse, target) == ["dim_staff", "fact_payment"]
 
 
-def test_as_of_a_moment_the_star_is_what_was_recorded_by_then(platform: Platform) -> None:
-    moments = tell(platform)
+@pytest.mark.refreshed
+def test_as_of_a_moment_the_star_is_what_was_recorded_by_then(platform: Platform, moments: list[datetime]) -> None:
     stars = ["first", "second", "third"]
     for name, moment in zip(stars, moments, strict=True):
         restore(schema(platform, name), platform.lake, as_of=moment)
@@ -120,8 +134,8 @@ def test_a_lake_without_versions_cannot_be_replayed(platform: Platform) -> None:
     assert target.relations() == []
 
 
+@pytest.mark.refreshed
 def test_a_replayed_schema_may_take_the_place_of_the_warehouse(platform: Platform) -> None:
-    tell(platform)
     restore(schema(platform, "again"), platform.lake)
     before = rows(platform, "again", "SELECT * FROM fact_sales_order ORDER BY 1")
     platform.settings = type(platform.settings)(**{**vars(platform.settings), "warehouse_schema": "again"})
@@ -132,8 +146,10 @@ def test_a_replayed_schema_may_take_the_place_of_the_warehouse(platform: Platfor
     assert rows(platform, "again", "SELECT units_sold FROM current_sales_order") == [(3000,)]
 
 
-def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(platform: Platform) -> None:
-    moments = tell(platform)
+@pytest.mark.refreshed
+def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(
+    platform: Platform, moments: list[datetime]
+) -> None:
     replayed = CliRunner().invoke(main, ["replay", "--into", "again"])
     assert replayed.exit_code == 0, replayed.output
     assert "Equal to schema public in every table and column." in replayed.output
