@@ -8,13 +8,12 @@ catalogue. This module imports nothing, so that every room may import it.
 TOTESYS, STAR, MART, WAREHOUSE = "totesys", "star", "mart", "warehouse"
 
 REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
-# The sensor that requests refreshes, and why a tick of it requests none when all is up to date.
+# The sensor that requests refreshes.
 CHANGES = "changes"
-NOTHING_CHANGED = "Nothing changed."
-# A process that is about to stop Dagster touches this file in the home. A tick of the sensor that waits then ends.
+# A process that is about to stop Dagster touches this file in the home. A waiting tick of the sensor then ends.
 STOPPING_FILE = "stopping"
 # The check that no row of a captured table is in the dead letters.
-DEAD_LETTERS = "no_dead_letters"
+NO_DEAD_LETTERS = "no_dead_letters"
 
 # All refreshes have this tag: they run one after the other, and the sensor waits for them.
 REFRESH_TAG = {"totesys/refresh": "true"}

@@ -16,7 +16,13 @@ import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -26,9 +32,10 @@ from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
-from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, NOTHING_CHANGED, REFRESH_TAG
+from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, REFRESH_TAG
 from totesys_assets.notices import Notices
 from totesys_assets.staleness.look import Examined
+from totesys_assets.staleness.mark import cursor_of
 from totesys_assets_tests.conftest import Platform
 
 
@@ -95,6 +102,13 @@ class Watcher:
             event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
             self.instance.report_dagster_event(event, run_id=run.run_id)
         return str(run.run_id)
+
+    def nothing_changed(self) -> None:
+        """A tick of ``changes`` that has just looked and found nothing to do."""
+        self.tick_ended(TickStatus.SKIPPED, "It does not matter what it says.")
+        (state,) = self.instance.all_instigator_state()
+        data = SensorInstigatorData(cursor=cursor_of("mark", time.time()))
+        self.instance.update_instigator_state(state.with_data(data))
 
     def tick_ended(self, status: TickStatus, reason: str | None = None, error: Exception | None = None) -> None:
         """A tick of ``changes`` that has just ended."""
@@ -202,7 +216,7 @@ def test_every_failure_of_another_job_is_told_by_its_name(watcher: Watcher) -> N
 
 
 def test_a_look_that_found_nothing_to_do_and_a_refresh_that_succeeded_are_told_once(watcher: Watcher) -> None:
-    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.nothing_changed()
     assert watcher.evaluate("freshness") == [{"totesys_event": "up_to_date"}]
     assert watcher.evaluate("freshness") == []
     watcher.run_ended(SUCCESS)
@@ -227,7 +241,7 @@ def test_staleness_is_told_once_with_what_went_wrong_and_again_when_it_is_over(w
     ((subject, text),) = watcher.letterbox.messages
     assert subject == "ToteSys: stale for 31 minutes"
     assert text.startswith('Table "design" of ToteSys has changed.\n')
-    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.nothing_changed()
     for _ in range(2):
         watcher.evaluate("freshness")
     assert watcher.letterbox.subjects[1:] == ["ToteSys: up to date again"]
@@ -246,7 +260,7 @@ def test_staleness_without_a_failure_says_where_to_look(watcher: Watcher) -> Non
     watcher.stale(31)
     watcher.evaluate("freshness")
     ((_, text),) = watcher.letterbox.messages
-    assert text.startswith("Nothing failed since then: see whether Dagster's daemon runs")
+    assert text.startswith("Nothing failed since then: check that Dagster's daemon runs")
 
 
 def test_a_message_that_did_not_get_through_is_sent_again(watcher: Watcher) -> None:
@@ -264,9 +278,9 @@ def test_the_end_of_failures_is_told_once(watcher: Watcher) -> None:
     watcher.run_ended(FAILURE)
     watcher.evaluate("freshness")
     assert watcher.letterbox.subjects == []
-    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.nothing_changed()
     watcher.evaluate("freshness")
-    watcher.tick_ended(TickStatus.SKIPPED, NOTHING_CHANGED)
+    watcher.nothing_changed()
     watcher.evaluate("freshness")
     assert watcher.letterbox.subjects == ["ToteSys: up to date again"]
 

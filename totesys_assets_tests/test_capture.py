@@ -496,7 +496,9 @@ def test_two_first_captures_at_once_add_each_row_once(platform: Platform) -> Non
         run_id="test",
     )
     snapshots = [SharedSnapshot(platform.totesys) for _ in range(3)]
-    threads = [Thread(target=shared.read, args=("sales_order", work), kwargs={"of": 1}) for shared in snapshots]
+    threads = [
+        Thread(target=shared.read, args=("sales_order", work), kwargs={"table_count": 1}) for shared in snapshots
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from totesys_assets.automation.incidents import Known, is_told, judge
+from totesys_assets.automation.incidents import Known, is_worth_a_message, judge
 
 pytestmark = pytest.mark.pure
 
@@ -13,20 +13,24 @@ NOON = 1_767_614_400.0
 PATIENCE = 30 * 60
 
 
-def test_the_first_failure_is_told() -> None:
-    assert is_told(NOON, before=None)
+def test_the_first_failure_is_worth_a_message() -> None:
+    assert is_worth_a_message(NOON, before=None)
 
 
-def test_of_failures_that_follow_one_another_one_in_an_hour_is_told() -> None:
+def test_of_failures_that_follow_one_another_one_in_an_hour_is_worth_a_message() -> None:
     # The sensor tries again after ten minutes: half a day of it.
     failures = [NOON + minutes * 60 for minutes in range(5, 12 * 60, 10)]
-    told = [failed for before, failed in zip([None, *failures], failures, strict=False) if is_told(failed, before)]
+    told = [
+        failed
+        for before, failed in zip([None, *failures], failures, strict=False)
+        if is_worth_a_message(failed, before)
+    ]
     assert len(failures) == 72
     assert len(told) == 12
 
 
-def test_a_failure_long_after_another_is_told() -> None:
-    assert is_told(NOON + 86_400 + 60, before=NOON + 30)
+def test_a_failure_long_after_another_is_worth_a_message() -> None:
+    assert is_worth_a_message(NOON + 86_400 + 60, before=NOON + 30)
 
 
 def test_without_a_cursor_the_clock_starts_now() -> None:

@@ -348,7 +348,7 @@ def facts_updated(patch: Patch) -> None:
 
 def snapshot_for_each_table(patch: Patch) -> None:
     @contextmanager
-    def snapshot(shared: SharedSnapshot, table: str, *, of: int) -> Iterator[Snapshot]:
+    def snapshot(shared: SharedSnapshot, table: str, *, table_count: int) -> Iterator[Snapshot]:
         with shared.totesys.snapshot() as own:
             yield own
 

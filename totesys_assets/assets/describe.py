@@ -20,7 +20,7 @@ from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import CHANGES_ONLY_TAG, DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
+from totesys_assets.names import CHANGES_ONLY_TAG, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
@@ -165,7 +165,7 @@ def own_checks(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
 
 def _own_checks(group: str, table: str) -> Iterator[dg.AssetCheckKey]:
     if group == TOTESYS:
-        yield dg.AssetCheckKey(dg.AssetKey([group, table]), DEAD_LETTERS)
+        yield dg.AssetCheckKey(dg.AssetKey([group, table]), NO_DEAD_LETTERS)
     for spec in blocked.checks(group, table):
         yield spec.key
 

@@ -26,7 +26,7 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.names import ACCEPT_DELETIONS_TAG, DEAD_LETTERS, LANE_TAG, SEEN_TAG, TOTESYS, VERSIONS_TAG
+from totesys_assets.names import ACCEPT_DELETIONS_TAG, LANE_TAG, NO_DEAD_LETTERS, SEEN_TAG, TOTESYS, VERSIONS_TAG
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys.snapshot import Snapshot
@@ -69,7 +69,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         check_specs=[
             *blocked.checks(TOTESYS, table.name),
             dg.AssetCheckSpec(
-                DEAD_LETTERS,
+                NO_DEAD_LETTERS,
                 asset=key,
                 description="No row of the days just captured breaks a type or a rule. Those that do are kept aside, "
                 "with the reason and their raw text, until they are mended in ToteSys.",
@@ -140,7 +140,7 @@ def _report(context: dg.AssetExecutionContext, lake: Lake, table: Table, capture
 def _check(captured: Captured) -> dg.AssetCheckResult:
     rejected = captured.total("rejected")
     return dg.AssetCheckResult(
-        check_name=DEAD_LETTERS,
+        check_name=NO_DEAD_LETTERS,
         passed=rejected == 0,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"dead_letters": rejected},

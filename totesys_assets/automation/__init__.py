@@ -1,1 +1,1 @@
-"""When what is materialised, checked and told: partitions, jobs, schedules, sensors, the audit's checks and alerts."""
+"""When assets are materialised and checked, and who is told: jobs, schedules, sensors, the audit's checks, alerts."""

@@ -1,10 +1,10 @@
-"""Alerts: the sensors that notice what somebody should know, and tell it.
+"""The alert sensors: they find failed runs, staleness and differences, and send messages about them.
 
-Belongs here: the thin Dagster wrappers. Does not belong here: what is worth telling (incidents.py), what Dagster has
-recorded (records.py), how it is told (notices.py), and bringing in changes (sensors.py).
+Belongs here: the thin Dagster wrappers. Does not belong here: what is worth a message (incidents.py), what Dagster has
+recorded (records.py), how a message is sent (notices.py), and bringing in changes (sensors.py).
 
-They are evaluated where the definitions are loaded, and read Dagster's records; of the lake, the dead letters after a
-refresh. None touches ToteSys or the warehouse, and none waits: ``changes`` does not notice them.
+The sensors run in the process that loads the definitions. They read Dagster's records and, after a refresh, the dead
+letters of the lake. None of them connects to ToteSys or the warehouse, and none waits, so they never delay ``changes``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.assets.blocked import blocked
-from totesys_assets.automation.incidents import Known, Verdict, is_told, judge, news_of_blocked
+from totesys_assets.automation.incidents import Known, Verdict, is_worth_a_message, judge, news_of_blocked
 from totesys_assets.automation.records import (
     differences,
     failed_before,
@@ -44,7 +44,7 @@ from totesys_assets.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# A failure is told within this time. An evaluation that finds none is one query.
+# A failure is reported within this time. An evaluation that finds no failure costs one query.
 FAILURE_SECONDS = 15
 AUDIT_SECONDS = 60
 FRESHNESS_SECONDS = 60
@@ -57,8 +57,8 @@ def failure_alert() -> dg.SensorDefinition:
         name="alert_on_failure",
         minimum_interval_seconds=FAILURE_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of failed runs. Of refreshes that fail again and again, the first and one an hour; that it "
-        "is over, the sensor freshness tells. A run that Dagster tries again is not told of.",
+        description="Reports failed runs. When refreshes keep failing, it reports the first and then one an hour; the "
+        "sensor freshness reports that they succeed again. A run that Dagster retries is not reported.",
     )
     def _alert(context: dg.RunFailureSensorContext, notices: dg.ResourceParam[Notices]) -> None:
         run, instance = context.dagster_run, context.instance
@@ -68,7 +68,7 @@ def failure_alert() -> dg.SensorDefinition:
         record = instance.get_run_record_by_id(run.run_id)
         failed = (record.end_time if record else None) or time.time()
         refresh = is_refresh(run)
-        if refresh and not is_told(failed, failed_before(instance, run.run_id)):
+        if refresh and not is_worth_a_message(failed, failed_before(instance, run.run_id)):
             return
         what = "a refresh" if refresh else f"the job {run.job_name}"
         notices.send(f"ToteSys: {what} failed", why_failed(instance, run.run_id), failed, run.run_id)
@@ -85,7 +85,8 @@ def audit_alert(audit: Any) -> dg.SensorDefinition:
         monitored_jobs=[audit],
         minimum_interval_seconds=AUDIT_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of what the audit found, but for warnings, which are about the data as ToteSys has them.",
+        description="Reports the differences that the audit found. Its warnings are about the data as ToteSys holds "
+        "them, and are not reported.",
     )
     def _alert(context: dg.RunStatusSensorContext, notices: dg.ResourceParam[Notices]) -> None:
         run_id = context.dagster_run.run_id
@@ -106,9 +107,9 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         name="freshness",
         minimum_interval_seconds=FRESHNESS_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks every minute when the platform was last up to date: at the end of a look that found nothing "
-        "to do, or of a refresh that succeeded. Tells when that is too long ago, which tables cannot be captured, and "
-        "when it is over. Its cursor remembers what was told; losing it costs a message at most.",
+        description="Finds out every minute when the platform was last up to date: when a look found nothing to do, or "
+        "a refresh succeeded. Reports when that is too long ago, which tables cannot be captured, and when either is "
+        "over. Its cursor holds what was reported; losing the cursor costs at most one message.",
     )
     def _freshness(
         context: dg.SensorEvaluationContext, notices: dg.ResourceParam[Notices], lake: dg.ResourceParam[Lake]
@@ -116,10 +117,10 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         now = time.time()
         known, found = Known.read(context.cursor, now), seen(context.instance)
         verdict = judge(known, found.up_to_date, found.failed, now, settings.stale_minutes * 60)
-        stale_told = _tell(notices, context.instance, known, verdict)
+        stale_told = _report_staleness(notices, context.instance, known, verdict)
         known = replace(_count(lake, known, found.finished), up_to_date=verdict.up_to_date, stale_told=stale_told)
         reasons = blocked(context.instance, catalogue())
-        known = _tell_blocked(notices, known, reasons, now)
+        known = _report_blocked(notices, known, reasons, now)
         if known.counted is not None:
             notices.line(DEAD_LETTERS, open=known.open)
         reason = f"Last up to date {now - known.up_to_date:.0f} s ago. Dead letters: {known.open}."
@@ -129,8 +130,8 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
     return _freshness
 
 
-def _tell(notices: Notices, instance: dg.DagsterInstance, known: Known, verdict: Verdict) -> bool:
-    """Tell what there is to tell. Returns whether it is on people's minds that the platform is stale."""
+def _report_staleness(notices: Notices, instance: dg.DagsterInstance, known: Known, verdict: Verdict) -> bool:
+    """Send the due messages. Returns True while a staleness alert is open."""
     if verdict.is_news:
         notices.line(UP_TO_DATE)
     minutes = verdict.stale_minutes
@@ -141,26 +142,26 @@ def _tell(notices: Notices, instance: dg.DagsterInstance, known: Known, verdict:
         run_id, what = trouble(instance, verdict.up_to_date)
         return notices.send(f"ToteSys: stale for {minutes} minutes", what, verdict.up_to_date, run_id)
     if verdict.is_over and not notices.send("ToteSys: up to date again", "It is over.", verdict.up_to_date):
-        return known.stale_told  # to be tried again
+        return known.stale_told  # the next evaluation tries again
     return False
 
 
-def _tell_blocked(notices: Notices, known: Known, reasons: dict[str, str], now: float) -> Known:
-    """Tell of tables that are blocked, or no longer are, once."""
+def _report_blocked(notices: Notices, known: Known, reasons: dict[str, str], now: float) -> Known:
+    """Report once that a table is blocked, and once that it no longer is."""
     if reasons:
         notices.line(BLOCKED, tables=len(reasons))
     news = news_of_blocked(known.blocked, reasons)
     if news is not None and not notices.send(*news, now):
-        return known  # to be tried again
+        return known  # the next evaluation tries again
     return replace(known, blocked=reasons)
 
 
 def _count(lake: Lake, known: Known, finished: str | None) -> Known:
-    """The open dead letters, counted anew when a refresh has ended since."""
+    """``known`` with the number of open dead letters, counted again if a refresh has ended since."""
     if finished in (None, known.counted):
         return known
     try:
         return replace(known, counted=finished, open=open_dead_letters(lake).num_rows)
-    except PlatformError as error:  # which the sensor changes fails for, and freshness tells in time
+    except PlatformError as error:  # the sensor changes fails for the same reason, which freshness reports
         log.warning("The dead letters were not counted: %s", error)
         return known

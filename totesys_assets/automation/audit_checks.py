@@ -1,6 +1,6 @@
-"""The audit as asset checks: what the platform promises of its tables, and what the business promises of its data.
+"""The audit as asset checks: what the platform guarantees for its tables, and the rules of the business.
 
-Belongs here: the check of each finding. Does not belong here: what an audit looks at, which is audit/.
+Belongs here: one check for each finding. Does not belong here: what an audit compares, which is audit/.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 
 def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefinition:
-    """All checks of the audit, in one step: they look at one instant, and any of them may be run alone."""
+    """All checks of the audit, in one step, so that they see the same instant. Any of them can be run alone."""
 
     @dg.multi_asset_check(
         name="audit_checks",

@@ -1,7 +1,7 @@
-"""The condition of a platform: what an operator asks first, as far as it can be found out.
+"""The condition of a platform: what an operator asks first.
 
-Belongs here: gathering it from ToteSys, the lake, the warehouse and Dagster's records, though one of them be down. Does
-not belong here: how it is told (commands/status.py). Nothing is written.
+Belongs here: gathering it from ToteSys, the lake, the warehouse and Dagster's records, even if one of them is down.
+Does not belong here: printing it (commands/status.py). Nothing is written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import duckdb
 import psycopg
@@ -26,17 +26,18 @@ from totesys_assets.engine import reason
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
+from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.platform import Platform
 from totesys_assets.staleness import mark
 from totesys_assets.staleness.look import Examined, Look, examine, look
 
 T = TypeVar("T")
-TOTESYS, LAKE, WAREHOUSE, DAGSTER = "totesys", "lake", "warehouse", "dagster"
+Part = Literal["totesys", "lake", "warehouse", "dagster"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The last refresh, or look, that failed: when, the run if it was one, and what, in a sentence."""
+    """The last refresh or look that failed: when, the run if it was one, and why, in a sentence."""
 
     at: datetime
     run_id: str | None
@@ -45,11 +46,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A table of ToteSys. ``stale``: partitions that wait for a refresh; None where nobody could look.
+    """A table of ToteSys. ``stale``: how many partitions wait for a refresh; None if that could not be found out.
 
-    ``behind_seconds``: the age of its oldest change that is not loaded yet, at most; 0 when there is none, None where
-    it is not known. ``blocked``: why it cannot be captured. ``captured_at``: when something of it last was.
-    ``unknown_columns``: those that the catalogue has not, and that are left out.
+    ``behind_seconds``: upper bound of the age of its oldest change that is not loaded; 0 if there is none, None if
+    unknown. ``blocked``: why it cannot be captured. ``captured_at``: when rows of it were last captured.
+    ``unknown_columns``: columns that the catalogue does not have, and that are left out.
     """
 
     table: str
@@ -63,7 +64,7 @@ class SourceTable:
 
 @dataclass(frozen=True)
 class StarTable:
-    """A table of the warehouse. ``rows`` of a large fact are not counted: None."""
+    """A table of the warehouse. ``rows`` is None for a large fact, which is not counted."""
 
     table: str
     rows: int | None
@@ -74,7 +75,7 @@ class StarTable:
 
 @dataclass
 class Condition:
-    """All of it. ``down``: part -> why it cannot be asked. ``up_to_date_at``: when all was last known to be loaded."""
+    """All of it. ``down``: part -> why it cannot be reached. ``up_to_date_at``: when everything was last loaded."""
 
     source: list[SourceTable] = field(default_factory=list)
     tables: list[StarTable] = field(default_factory=list)
@@ -89,31 +90,31 @@ class Condition:
 
     @property
     def well(self) -> bool:
-        """Whether everything could be asked, and every table can be captured."""
+        """Whether every part could be reached, and every table can be captured."""
         return not self.down and not self.problems
 
 
 def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Condition:
-    """Look everywhere. Dagster's ``records`` are read where there are some; tables above ``most`` are not counted."""
+    """Gather it. ``records``: also read Dagster's records. Tables with more than ``most`` rows are not counted."""
     found, lake, warehouse = Condition(), platform.lake, platform.warehouse
     no_notes: dict[str, dict[str, Entry]] = {}
     no_contents: list[tuple[str, int | None, int]] = []
     no_moments: dict[str, datetime] = {}
-    noted = _asked(found, LAKE, lambda: Ledger(lake).newest(), no_notes)
-    found.dead_letters = _asked(found, LAKE, lambda: open_dead_letters(lake).to_pylist(), [])
-    found.lake_bytes = _asked(found, LAKE, lake.size, None)
+    noted = _asked(found, "lake", lambda: Ledger(lake).newest(), no_notes)
+    found.dead_letters = _asked(found, "lake", lambda: open_dead_letters(lake).to_pylist(), [])
+    found.lake_bytes = _asked(found, "lake", lake.size, None)
     found.disk_free_bytes = _disk_free(lake)
-    contents = _asked(found, WAREHOUSE, lambda: warehouse.contents(most), no_contents)
-    loaded = _asked(found, WAREHOUSE, warehouse.loaded_at, no_moments)
-    if WAREHOUSE not in found.down:
-        _asked(found, LAKE, lambda: require_known_lake(warehouse, lake), None)
+    contents = _asked(found, "warehouse", lambda: warehouse.contents(most), no_contents)
+    loaded = _asked(found, "warehouse", warehouse.loaded_at, no_moments)
+    if "warehouse" not in found.down:
+        _asked(found, "lake", lambda: require_known_lake(warehouse, lake), None)
     examined, seen = _look(found, platform)
     found.problems = [str(problem) for problem in examined.blocked.values()]
     if seen is not None:
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
     found.up_to_date_at = mark.marked_at(home, lake.uri)
     if records:
-        _asked(found, DAGSTER, lambda: _read_records(found), None)
+        _asked(found, "dagster", lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:
         found.up_to_date_at = datetime.now(UTC)
     found.source = _sources(platform.totesys.catalogue, found, examined, seen, noted)
@@ -124,8 +125,8 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
     return found
 
 
-def _asked(found: Condition, part: str, question: Callable[[], T], otherwise: T) -> T:
-    """The answer of a part, or ``otherwise``, with the reason among those that are down."""
+def _asked(found: Condition, part: Part, question: Callable[[], T], otherwise: T) -> T:
+    """The answer of a part. If it cannot be reached: ``otherwise``, and the reason is noted in ``found.down``."""
     if part in found.down:
         return otherwise
     try:
@@ -138,14 +139,14 @@ def _asked(found: Condition, part: str, question: Callable[[], T], otherwise: T)
 
 
 def _look(found: Condition, platform: Platform) -> tuple[Examined, Look | None]:
-    """What the tables of ToteSys are like, and what is stale where lake and warehouse could be asked for it."""
-    told: list[Examined] = []
-    if LAKE in found.down or WAREHOUSE in found.down:
-        return _asked(found, TOTESYS, lambda: examine(platform), Examined()), None
-    seen = _asked(found, TOTESYS, lambda: look(platform, on_examined=told.append), None)
-    if seen is None and told and told[0].blocked:  # it answers, and no table can be captured
-        del found.down[TOTESYS]
-    return told[0] if told else Examined(), seen
+    """The condition of ToteSys's tables, and the look, if lake and warehouse can be reached."""
+    examined: list[Examined] = []
+    if "lake" in found.down or "warehouse" in found.down:
+        return _asked(found, "totesys", lambda: examine(platform), Examined()), None
+    seen = _asked(found, "totesys", lambda: look(platform, on_examined=examined.append), None)
+    if seen is None and examined and examined[0].blocked:  # ToteSys answers, but no table can be captured
+        del found.down["totesys"]
+    return examined[0] if examined else Examined(), seen
 
 
 def _stale(seen: Look | None, asset: str) -> int | None:
@@ -164,7 +165,6 @@ def _sources(
     for table in catalogue.source.values():
         entries = noted.get(ingestion_name(table), {})
         problem = examined.blocked.get(table.name)
-        # From ToteSys to the warehouse: what is captured, but not loaded, is behind, too.
         waiting = set(found.stale.get(f"{TOTESYS}/{table.name}", ()))
         result.append(
             SourceTable(
@@ -173,7 +173,7 @@ def _sources(
                 stale=None if problem is not None else _stale(seen, f"{TOTESYS}/{table.name}"),
                 behind_seconds=None if seen is None else _behind(waiting, entries, found.up_to_date_at, problem),
                 blocked=None if problem is None else str(problem),
-                dead_letters=None if LAKE in found.down else letters[table.name],
+                dead_letters=None if "lake" in found.down else letters[table.name],
                 unknown_columns=examined.unknown.get(table.name, []),
             )
         )
@@ -183,10 +183,10 @@ def _sources(
 def _behind(
     waiting: set[str], entries: Mapping[str, Entry], up_to_date_at: datetime | None, problem: PlatformError | None
 ) -> float | None:
-    """The age of the oldest change that waits, at most: each came after the last moment without it."""
+    """Upper bound of the age of the oldest waiting change: each is younger than the last moment without it."""
     now = datetime.now(UTC)
     if problem is not None:
-        waiting = {""}  # nobody knows which
+        waiting = {""}  # unknown which
     ages = []
     for partition in waiting:
         captured = entries[partition].recorded_at if partition in entries else None
@@ -211,7 +211,7 @@ def _read_records(found: Condition) -> None:
 
 
 def _disk_free(lake: Lake) -> int | None:
-    """Bytes left on the disk of a lake in a folder."""
+    """Bytes left on the disk of the lake, if it is in a folder."""
     if "://" in lake.uri:
         return None
     folder = Path(lake.uri)

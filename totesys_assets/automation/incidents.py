@@ -1,4 +1,4 @@
-"""Incidents: when what the runs and the sensor tell is worth a message, and when it is over.
+"""Incidents: which failures, and which staleness, are worth a message, and when they are over.
 
 Pure functions of moments (seconds since 1970). No Dagster, no I/O. Does not belong here: finding the moments
 (alerts.py), and how a message is sent (notices.py).
@@ -15,21 +15,21 @@ from dataclasses import asdict, dataclass, field
 _HOUR = 3600
 
 
-def is_told(failed: float, before: float | None) -> bool:
-    """Whether a refresh that failed is worth a message. ``before``: when the refresh before it failed, None if not.
+def is_worth_a_message(failed: float, before: float | None) -> bool:
+    """Whether a refresh that failed is worth a message. ``before``: when the refresh before it failed; None if not.
 
-    The sensor tries again at intervals of ten minutes at most, for as long as it takes. Told are the first failure and
-    the first of each further hour by the clock.
+    The sensor retries every ten minutes or more often, until a refresh succeeds. The first failure is reported, and
+    then the first of every hour by the clock.
     """
     return before is None or int(before) // _HOUR != int(failed) // _HOUR
 
 
 @dataclass(frozen=True)
 class Known:
-    """What an evaluation leaves to the next: when the platform was last seen up to date, whether staleness was told.
+    """What one evaluation keeps for the next: when the platform was last up to date, whether staleness was reported.
 
-    ``counted`` is the run after which ``open`` dead letters were counted; they change with runs only. ``blocked`` are
-    the tables that were told of, with the reason. Losing all this costs a message at most.
+    ``counted`` is the run after which the ``open`` dead letters were counted; only runs change their number.
+    ``blocked``: tables reported as blocked, with the reason. Losing all of this costs at most one message.
     """
 
     up_to_date: float
@@ -43,7 +43,7 @@ class Known:
         """What ``cursor`` holds; without one the clock starts now."""
         try:
             return cls(**json.loads(cursor or ""))
-        except (TypeError, ValueError):  # none yet, or that of another version
+        except (TypeError, ValueError):  # there is none yet, or another version wrote it
             return cls(up_to_date=now)
 
     def write(self) -> str:
@@ -53,10 +53,10 @@ class Known:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``up_to_date``: the newest such moment, ``is_news`` if it is newer than the one known.
+    """``up_to_date``: when the platform was last up to date; ``is_news`` if that was not known before.
 
-    ``stale_minutes``: since when it is too long ago, else None. ``is_over``: failures or staleness that were told of
-    have come to an end.
+    ``stale_minutes``: how long ago that was, if it is too long; else None. ``is_over``: the failures or the staleness
+    that were reported have ended.
     """
 
     up_to_date: float
@@ -65,10 +65,10 @@ class Verdict:
     is_over: bool
 
 
-def judge(known: Known, up_to_date: float | None, failed: float | None, now: float, patience: float) -> Verdict:
-    """What to say of a platform last up to date at ``up_to_date``, whose newest failed refresh ended at ``failed``.
+def judge(known: Known, up_to_date: float | None, failed: float | None, now: float, stale_after: float) -> Verdict:
+    """The verdict on a platform last up to date at ``up_to_date``, whose newest failed refresh ended at ``failed``.
 
-    It is stale when it was not up to date for ``patience`` seconds.
+    It is stale if it was last up to date more than ``stale_after`` seconds ago.
     """
     newest = max(known.up_to_date, up_to_date or 0.0)
     age = now - newest
@@ -76,22 +76,27 @@ def judge(known: Known, up_to_date: float | None, failed: float | None, now: flo
     return Verdict(
         up_to_date=newest,
         is_news=newest > known.up_to_date,
-        stale_minutes=int(age // 60) if age > patience else None,
-        is_over=age <= patience and (known.stale_told or has_failed),
+        stale_minutes=int(age // 60) if age > stale_after else None,
+        is_over=age <= stale_after and (known.stale_told or has_failed),
     )
 
 
-def news_of_blocked(told: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, str] | None:
-    """Subject and text of the message about tables that cannot be captured; None if all of it was told.
+def news_of_blocked(reported: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, str] | None:
+    """Subject and text of the message about tables that cannot be captured; None if there is nothing new.
 
-    ``told`` and ``found``: table -> reason. A table is told of once, though the reason changes, and when it is over.
+    ``reported`` and ``found``: table -> reason. A table is reported once, even if the reason changes, and again when it
+    can be captured.
     """
-    new, over = [name for name in found if name not in told], [name for name in told if name not in found]
+    new, over = [name for name in found if name not in reported], [name for name in reported if name not in found]
     if not new and not over:
         return None
     text = list(dict.fromkeys(found[name] for name in new))
     text += [f"Captured again: {', '.join(over)}."] if over else []
-    text += [f"Still not captured: {', '.join(name for name in found if name in told)}."] if found.keys() & told else []
+    text += (
+        [f"Still not captured: {', '.join(name for name in found if name in reported)}."]
+        if found.keys() & reported
+        else []
+    )
     subject = f"{_named(new)} cannot be captured" if new else f"{_named(over)} can be captured again"
     return f"ToteSys: {subject}", "\n".join(text)
 

@@ -1,4 +1,4 @@
-"""Jobs: named selections of assets that a schedule, the UI or the command line starts."""
+"""The jobs: named selections of assets that a schedule, the UI or the command line starts."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from totesys_assets.staleness.decide import partitioned, unpartitioned
 
 
 def asset_jobs(catalogue: Catalogue) -> list[Any]:
-    """``refresh``, of which the sensor and the command line run what is stale, ``refresh_everything`` for every night,
-    ``backfill_days`` for a range, ``audit``.
+    """The jobs ``refresh``, ``refresh_everything``, ``backfill_days`` and ``audit``.
 
-    (Dagster has no public name for the type of what ``define_asset_job`` returns.)
+    The sensor and the command line run the stale part of ``refresh``. (Dagster has no public name for the type that
+    ``define_asset_job`` returns.)
     """
     refresh = dg.define_asset_job(
         REFRESH,
         selection=_selection([*partitioned(catalogue), *unpartitioned(catalogue)]),
-        description="Brings up to date what changed in ToteSys, and only that: its tags say which tables and days, and "
+        description="Brings up to date only what changed in ToteSys. The tags of a run say which tables and days, and "
         "how many versions were added. The sensor changes starts it.",
         tags=REFRESH_TAG,
     )
@@ -37,23 +37,23 @@ def asset_jobs(catalogue: Catalogue) -> list[Any]:
         tags=REFRESH_TAG,
     )
     own = own_checks([*partitioned(catalogue), *unpartitioned(catalogue)])
-    # Not one after the other with the refreshes: what is loaded meanwhile, an audit leaves out.
+    # Without the refreshes' tag, so that it may run beside one: an audit leaves out what is loaded while it runs.
     audit = dg.define_asset_job(
         AUDIT,
         selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*own),
-        description="Looks whether the lake and the warehouse hold what ToteSys holds. Changes nothing.",
+        description="Checks that the lake and the warehouse hold what ToteSys holds. Changes nothing.",
     )
     return [refresh, everything, backfill, audit]
 
 
 def _selection(assets: list[str]) -> dg.AssetSelection:
-    """The assets with the checks that go with them, and without the audit."""
+    """The assets with the checks that they report themselves, without those of the audit."""
     keys = [dg.AssetKey(asset.split("/")) for asset in assets]
     return dg.AssetSelection.assets(*keys).without_checks() | dg.AssetSelection.checks(*own_checks(assets))
 
 
 def compact_job() -> dg.JobDefinition:
-    """Upkeep of the lake: small files into larger ones."""
+    """The job ``compact_lake``, which merges small files of the lake into larger ones."""
 
     @dg.op(description="Merge the small files that frequent refreshes leave, in every table of the lake.")
     def compact_tables(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:

@@ -1,4 +1,4 @@
-"""Dagster's partitions of what grows by the day."""
+"""Dagster's daily partitions, for the tables that have a row per event."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from totesys_assets.settings import Settings
 
 
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """One definition for all partitioned assets: they go through one run together only if they share it.
+    """One definition for all partitioned assets: only assets that share it can be materialised in one run.
 
-    The offset of two takes in today and tomorrow, the same days as ``days.partition_range``.
+    The end offset of two includes today and tomorrow, as ``days.partition_range`` does.
     """
     return dg.DailyPartitionsDefinition(start_date=settings.first_day.isoformat(), timezone="UTC", end_offset=2)

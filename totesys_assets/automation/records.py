@@ -1,7 +1,7 @@
-"""Records: what Dagster's database says of runs, ticks and checks, for alerts.
+"""Reading Dagster's records of runs, ticks and checks, for the alerts and the status.
 
-Belongs here: which records tell what, and the sentence in them. Does not belong here: what is worth telling
-(incidents.py). Nothing is written.
+Belongs here: what the records say, and the sentence to show for a failure. Does not belong here: what is worth a
+message (incidents.py). Nothing is written.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import dagster as dg
 from totesys_assets.names import (
     BACKFILL_TAG,
     CHANGES,
-    DEAD_LETTERS,
     LEFT_OUT_TAG,
     LOOKED_AT_TAG,
-    NOTHING_CHANGED,
+    NO_DEAD_LETTERS,
     REFRESH_TAG,
     WILL_RETRY_TAG,
 )
+from totesys_assets.staleness.mark import parse_cursor
 
-# Records looked through for the newest of its kind: more than there are from one minute to the next, for a tick of
-# ``changes`` that finds nothing takes nine seconds, and a refresh some.
+# How many records are read to find the newest of a kind. Fewer than this are made between two evaluations of the
+# sensor freshness, which are a minute apart: a tick of ``changes`` takes nine seconds, and a refresh a few.
 _NEWEST = 20
-# Dagster writes an error's class before its message. Of errors that are for the user, the message says it all.
+# Dagster writes the error's class before its message. For these classes the message alone is shown.
 _FOR_USERS = ("totesys_assets.errors.", f"{dg.Failure.__module__}.{dg.Failure.__qualname__}")
 
 
@@ -49,10 +49,10 @@ class Error(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """The newest moments that tell of the platform's state, in seconds since 1970; None where there is none.
+    """The newest moments of each kind, in seconds since 1970; None if there is none.
 
-    ``up_to_date``: a look began that found nothing to do, or one whose refresh succeeded and left nothing out.
-    ``failed``: a refresh failed that nobody tries again. ``finished`` is the newest refresh that has ended, however.
+    ``up_to_date``: when a look began that found nothing to do, or whose refresh succeeded and skipped no table.
+    ``failed``: when a refresh failed that Dagster does not retry. ``finished``: the newest refresh that has ended.
     """
 
     up_to_date: float | None
@@ -61,8 +61,8 @@ class Seen:
 
 
 def seen(instance: dg.DagsterInstance) -> Seen:
-    """Look at the newest records."""
-    quiet = [tick.timestamp for tick in _ticks(instance, SKIPPED) if tick.skip_reason == NOTHING_CHANGED]
+    """Read the newest records."""
+    quiet = [looked_at for _, looked_at in map(parse_cursor, _cursors(instance)) if looked_at is not None]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
     complete = [
         _looked_at(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
@@ -77,7 +77,7 @@ def seen(instance: dg.DagsterInstance) -> Seen:
 
 
 def newest_trouble(instance: dg.DagsterInstance) -> tuple[float, str | None, str] | None:
-    """The newest thing that went wrong: when, the run, if it was one, and what, in a sentence."""
+    """The newest failure: when, the run if it was one, and what failed, in a sentence."""
     ticks = _ticks(instance, FAILURE)[:1]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)[:1]
     partial = [run for run in _refreshes(instance, dg.DagsterRunStatus.SUCCESS) if LEFT_OUT_TAG in run.dagster_run.tags]
@@ -90,18 +90,18 @@ def newest_trouble(instance: dg.DagsterInstance) -> tuple[float, str | None, str
 
 
 def trouble(instance: dg.DagsterInstance, since: float) -> tuple[str | None, str]:
-    """The newest thing that went wrong after ``since``: the run, if it was one, and what, in a sentence."""
+    """The newest failure after ``since``: the run if it was one, and what failed, in a sentence."""
     newest = newest_trouble(instance)
     if newest is None or newest[0] < since:
         return None, (
-            "Nothing failed since then: see whether Dagster's daemon runs, the sensor changes is on, "
-            "and a refresh is under way."
+            "Nothing failed since then: check that Dagster's daemon runs and the sensor changes is on, and whether a "
+            "refresh is under way."
         )
     return newest[1:]
 
 
 def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
-    """Why the newest tick of ``changes`` failed; None if it did not, or there is none."""
+    """Why the newest tick of ``changes`` failed; None if it did not fail, or if there was no tick."""
     newest = max(
         (tick for status in (FAILURE, SUCCESS, SKIPPED) for tick in _ticks(instance, status)[:1]),
         default=None,
@@ -111,15 +111,12 @@ def newest_tick_failure(instance: dg.DagsterInstance) -> str | None:
 
 
 def mark_of_sensor(instance: dg.DagsterInstance) -> str | None:
-    """The mark under which the sensor ``changes`` takes nothing to have changed: its cursor. None: it has none."""
-    if instance.schedule_storage is None:  # as of an instance that lives for one process: it has no sensors
-        return None
-    cursors = (getattr(state.instigator_data, "cursor", None) for state in _states(instance))
-    return next(cursors, None)
+    """The mark in the cursor of the sensor ``changes``; None if it has none."""
+    return next((mark for mark, _ in map(parse_cursor, _cursors(instance)) if mark), None)
 
 
 def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
-    """When the refresh before ``run_id`` failed; None if it did not, or was none."""
+    """When the refresh before ``run_id`` failed; None if it succeeded, or if there was none."""
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], tags=REFRESH_TAG)
     for record in instance.get_run_records(ended, cursor=run_id, limit=_NEWEST):
         if record.dagster_run.is_success:
@@ -130,7 +127,7 @@ def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
 
 
 def will_retry(run: dg.DagsterRun) -> bool:
-    """Whether Dagster tries a failed run again by itself."""
+    """Whether Dagster retries a failed run by itself."""
     return run.tags.get(WILL_RETRY_TAG) == "true"
 
 
@@ -140,31 +137,31 @@ def is_refresh(run: dg.DagsterRun) -> bool:
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Why a run failed: what the first of its steps that failed said, and how many others did."""
+    """Why a run failed: the sentence of its first failed step, and how many others failed."""
     steps = list(_events(instance, run_id, dg.DagsterEventType.STEP_FAILURE))
     if steps:
         others = f" ({len(steps) - 1} more steps failed.)" if len(steps) > 1 else ""
         return step_failure(steps[0]) + others
     for event in _events(instance, run_id, dg.DagsterEventType.RUN_FAILURE):
-        # There is none where a run was reported as failed from outside, with a message.
+        # A run that another process reported as failed has no error, only a message.
         error = getattr(event.event_specific_data, "error", None)
         return sentence(error) if error is not None else event.message or "The run failed."
     return "The run failed."
 
 
 def differences(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    """The checks of the audit that failed in a run with severity ERROR, a sentence each."""
+    """A sentence for each check of the audit that failed in a run with severity ERROR."""
     evaluated = _events(instance, run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     checks = [event.asset_check_evaluation_data for event in evaluated]
     return [
         f"{check.asset_key.to_user_string()}: {check.description or check.check_name}"
         for check in checks
-        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR and check.check_name != DEAD_LETTERS
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR and check.check_name != NO_DEAD_LETTERS
     ]
 
 
 def step_failure(event: dg.DagsterEvent) -> str:
-    """The description that an asset gave to its failure, or the sentence of what it raised."""
+    """The description that an asset gave to its failure, or else the sentence of its error."""
     failure = event.step_failure_data
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
@@ -172,7 +169,7 @@ def step_failure(event: dg.DagsterEvent) -> str:
 
 
 def sentence(error: Error) -> str:
-    """The message of the first error in the chain that is for the user, else of the innermost."""
+    """The message of the first error in the chain that is meant for users, or else of the innermost."""
     chain = list(_causes(error))
     for each in chain:
         if each.message.startswith(_FOR_USERS):
@@ -198,8 +195,15 @@ def _refreshes(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> lis
 
 
 def _states(instance: dg.DagsterInstance) -> list[Any]:
-    """What Dagster knows of the sensor ``changes``: one state, or none as long as it has not ticked."""
+    """Dagster's state of the sensor ``changes``: one, or none before its first tick."""
     return [state for state in instance.all_instigator_state() if state.instigator_name == CHANGES]
+
+
+def _cursors(instance: dg.DagsterInstance) -> list[str | None]:
+    """The cursor of the sensor ``changes``, if there is one."""
+    if instance.schedule_storage is None:  # an instance that lives for one process has no sensors
+        return []
+    return [getattr(state.instigator_data, "cursor", None) for state in _states(instance)]
 
 
 def _ticks(instance: dg.DagsterInstance, status: str) -> list[Any]:
@@ -208,16 +212,15 @@ def _ticks(instance: dg.DagsterInstance, status: str) -> list[Any]:
     for state in _states(instance):
         ids = state.instigator_origin_id, state.selector_id
         for newest in instance.get_ticks(*ids, limit=1):
-            # Dagster has no public name for the class of a tick's status; every tick has one.
-            wanted = type(newest.status)(status)
-            found += instance.get_ticks(*ids, limit=_NEWEST, statuses=[wanted])
+            # The class of a tick's status has no public name, but every tick has an instance of it.
+            found += instance.get_ticks(*ids, limit=_NEWEST, statuses=[type(newest.status)(status)])
     return found
 
 
 def _looked_at(record: dg.RunRecord) -> float:
-    """When the look began that asked for a run. A run without a look compares everything after its creation."""
+    """When the look began that requested a run. A run without a look compares everything after its creation."""
     created = record.create_timestamp.timestamp()
-    with suppress(ValueError):  # anybody may have written the tag, and anything into it
+    with suppress(ValueError):  # anybody may set the tag to anything
         looked_at = float(record.dagster_run.tags.get(LOOKED_AT_TAG, ""))
         if 0 < looked_at <= created:
             return looked_at

@@ -1,4 +1,4 @@
-"""A refresh in this process: requests executed through Dagster, one after the other.
+"""Executing a refresh in this process: one request as a run of Dagster.
 
 Belongs here: executing and reporting. Does not belong here: deciding (staleness/) and printing (commands/).
 """
@@ -14,7 +14,7 @@ from totesys_assets.dagster_internals.switch import execute_here
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, BACKFILL_TAG, REFRESH
 from totesys_assets.staleness.decide import Request
 
-# Dagster's own account of a run goes to its event log; on the terminal it would drown everything else.
+# Dagster's messages about a run go to its event log. On the terminal they would hide everything else.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 _STEP_TIMES = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
@@ -24,7 +24,7 @@ _STEP_TIMES = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS,
 class Outcome:
     """What one run did: ``seconds`` by group of assets (and ``dagster`` for the rest), ``failures`` as sentences.
 
-    Steps go side by side: a second in which two are under way counts half for each, so that all add up to the run's.
+    Steps run side by side. A second in which two of them run counts half for each, so that the sum is the run's time.
     """
 
     run_id: str
@@ -43,21 +43,22 @@ def execute(
     left_out: str = "",
     is_backfill: bool = False,
 ) -> Outcome:
-    """Run one request to its end, in this process. A failed asset fails the run; those beside it are still done.
+    """Run one request to its end, in this process. A failed asset fails the run; independent assets still finish.
 
-    ``left_out``: what could not be examined when it was decided. ``is_backfill``: it is about days that someone named.
-    The run's tags tell of both: its success does not mean that all is up to date.
+    ``left_out``: tables that the look skipped. ``is_backfill``: somebody named the days. Both are noted in the run's
+    tags, because its success does not mean that everything is up to date.
     """
     started = time.monotonic()
-    wanted = run_request(request, left_out)
+    requested = run_request(request, left_out)
     result = execute_here(
         definitions.resolve_job_def(REFRESH).get_subset(
-            asset_selection=set(wanted.asset_selection or []), asset_check_selection=set(wanted.asset_check_keys or [])
+            asset_selection=set(requested.asset_selection or []),
+            asset_check_selection=set(requested.asset_check_keys or []),
         ),
         instance,
         run_config=_QUIET,
         tags={
-            **wanted.tags,
+            **requested.tags,
             **({ACCEPT_DELETIONS_TAG: "true"} if accept_deletions else {}),
             **({BACKFILL_TAG: "true"} if is_backfill else {}),
         },
@@ -71,11 +72,11 @@ def execute(
 
 
 def _seconds_by_group(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
-    """The seconds in which steps were under way, shared out among their groups; a step is called ``group__table``."""
+    """The seconds in which steps ran, divided among their groups. A step is called ``group__table``."""
     seconds: dict[str, float] = {}
     running: list[str] = []
     last = 0.0
-    # Dagster's own get_run_step_stats reads every materialisation of the run, to say when its steps began and ended.
+    # Dagster's get_run_step_stats would read every materialisation of the run to find when its steps began and ended.
     entries = instance.all_logs(run_id, of_type=_STEP_TIMES)
     for entry in sorted(entries, key=lambda entry: entry.timestamp):
         for group in running:

@@ -1,4 +1,4 @@
-"""Schedules: what happens by the clock, beside the sensor that reacts to changes."""
+"""The schedules: the audit, the comparison of all content, and the compaction of the lake, every night."""
 
 import dagster as dg
 
@@ -13,14 +13,14 @@ def range_tags(first: str, last: str) -> dict[str, str]:
 
 
 def day_tags(days: Days) -> dict[str, str]:
-    """Tags of a run that covers ``days``: the last range as its partitions, the others in a tag of ours."""
+    """Tags of a run that covers ``days``: the last range as the run's partitions, the others in a tag of ours."""
     *others, last = days.ranges
     others_tag = {OTHER_DAYS_TAG: str(DaySet(tuple(others)))} if others else {}
     return range_tags(last.first.isoformat(), last.last.isoformat()) | others_tag
 
 
 def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """Every night the whole content is compared, not only fingerprints: the proof that nothing was missed."""
+    """Every night all content is compared, not only fingerprints. It finds and repairs what they missed."""
 
     @dg.schedule(
         name="nightly_comparison",
@@ -38,19 +38,19 @@ def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
 
 def audit_schedule() -> dg.ScheduleDefinition:
-    """Every night, before the comparison mends what it finds, the audit looks whether anything was missed."""
+    """Every night, before the comparison repairs anything, the audit finds out whether anything was missed."""
     return dg.ScheduleDefinition(
         name="nightly_audit",
         job_name=AUDIT,
         cron_schedule="0 2 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Runs the audit, all checks of it, at 02:00 UTC.",
+        description="Runs all checks of the audit at 02:00 UTC.",
     )
 
 
 def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """After the nightly comparison, the lake is tidied."""
+    """Every night, after the comparison, small files of the lake are merged."""
     return dg.ScheduleDefinition(
         name="nightly_compaction",
         job=job,

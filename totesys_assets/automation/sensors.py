@@ -1,7 +1,8 @@
-"""The sensors that request runs: one waits for changes and brings them in, one audits what was loaded first.
+"""The sensors that request runs: ``changes`` refreshes what is stale, ``first_audit`` audits after the first refresh.
 
-Belongs here: the thin Dagster wrappers, single flight, back-off. Does not belong here: waiting (watch.py), looking
-(staleness/look.py), deciding (staleness/decide.py) and what is said of blocked tables (assets/blocked.py).
+Belongs here: the thin Dagster wrappers, one refresh at a time, back-off after failures. Does not belong here: waiting
+(watch.py), looking (staleness/look.py), deciding (staleness/decide.py), and the checks of blocked tables
+(assets/blocked.py).
 """
 
 import time
@@ -26,7 +27,6 @@ from totesys_assets.names import (
     DAYS_TAG,
     LEFT_OUT_TAG,
     LOOKED_AT_TAG,
-    NOTHING_CHANGED,
     REFRESH,
     REFRESH_TAG,
     SEEN_TAG,
@@ -40,17 +40,18 @@ from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Examined, look
+from totesys_assets.staleness.mark import cursor_of, parse_cursor
 from totesys_assets.warehouse.warehouse import Warehouse
 
 _SPANS_NAMED = 3
-# Dagster's sensor loop takes 5 s. With an interval of 5 s too, every other round comes a moment too early and is left
-# out, and the sensor ticks every 10 s.
+# Dagster's sensor loop runs every 5 s. With an interval of 5 s too, every second round would come a moment too early,
+# and the sensor would tick only every 10 s.
 INTERVAL_SECONDS = 1
-# A tick that ends a moment before the loop's second round after it is followed by the next one at once; one that ends
-# a moment later leaves five seconds in which nobody looks. The moment is what Dagster needs around the tick, on a busy
-# machine. Longer ticks would gain little, and hold up a daemon that is to stop.
+# A tick should end just before a round of the loop, which then starts the next tick at once. A tick that ends just
+# after a round leaves five seconds without a look. Nine seconds leave one for Dagster's own work, on a busy machine.
+# Longer ticks would gain little, and delay the end of the daemon.
 WAIT_SECONDS = 9.0
-# From a run's start to the moment when it shows that it is alive: opening its resources, on a busy machine.
+# A run shows that it is alive once its resources are open. On a busy machine that takes up to this long.
 GRACE_SECONDS = 30
 FIRST_AUDIT_SECONDS = 30
 _AUDITED = "audited"
@@ -71,9 +72,9 @@ def back_off_seconds(failures: int) -> int:
 
 
 def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
-    """A run of the request. It has no run key: that would forbid its repetition after a failure for ever.
+    """Dagster's request for a run. It has no run key, because Dagster would never repeat a key after a failure.
 
-    ``left_out``: what could not be examined when it was decided, and so is not in it.
+    ``left_out``: tables that the look skipped, with the reasons.
     """
     return dg.RunRequest(
         job_name=REFRESH,
@@ -92,7 +93,7 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
 
 
 def _tables(request: Request) -> str:
-    """The tables of ToteSys that a run is about, or where it captures none, those that it builds or loads."""
+    """The tables of ToteSys that a run captures. If it captures none: the tables that it builds or loads."""
     captured = [asset for asset in request.assets if asset.startswith(f"{TOTESYS}/")]
     return ", ".join(dict.fromkeys(asset.partition("/")[2] for asset in captured or request.assets))
 
@@ -106,11 +107,11 @@ def _days(days: Days) -> str:
 def fail_dead_runs(
     instance: dg.DagsterInstance, is_alive: Callable[[str], bool], now: datetime, grace_seconds: float
 ) -> list[str]:
-    """Report the refreshes as failed whose process is gone, and return their ids.
+    """Report refreshes whose process is gone as failed, and return their ids.
 
-    Dagster's run launcher does not notice a killed process; its run would stay "started", and hold up every other
-    refresh, for hours. A run that started less than ``grace_seconds`` ago may not show yet that it is alive. It
-    shows so in the warehouse: a run that leaves that alone never does, and is left to Dagster's run monitoring.
+    Dagster's run launcher does not notice a killed process: its run would stay "started" for hours and block every
+    other refresh. A run shows in the warehouse that it is alive, but not within its first ``grace_seconds``. A run that
+    does not use the warehouse never shows it, and is left to Dagster's run monitoring.
     """
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESH_TAG)):
@@ -124,7 +125,7 @@ def fail_dead_runs(
 
 
 def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
-    """Why not to look now: a refresh is under way, or failed a moment ago. None when there is no reason."""
+    """Why the sensor does not look now: a refresh is under way, or failed a moment ago. None if it may look."""
     under_way = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1)
     if under_way:
         left_out = under_way[0].dagster_run.tags.get(LEFT_OUT_TAG)
@@ -141,16 +142,15 @@ def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
 
 
 def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg.SensorDefinition:
-    """The sensor ``changes``: a tick looks, and if there is nothing to do waits for it up to ``wait_seconds``."""
+    """The sensor ``changes``: a tick looks; if nothing is stale, it waits for a change for up to ``wait_seconds``."""
 
     @dg.sensor(
         name=CHANGES,
         job_name=REFRESH,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Waits for commits in ToteSys, compares its fingerprints with the ledger and materialises what is "
-        "stale, and only that. Its cursor is a hint that saves the comparison when nothing changed; losing it loses "
-        "nothing.",
+        description="Waits for commits in ToteSys, compares its fingerprints with the ledger and materialises only "
+        "what is stale. Its cursor saves the comparison when nothing changed; without it nothing is missed.",
     )
     def _changes(
         context: dg.SensorEvaluationContext,
@@ -161,13 +161,14 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
     ) -> dg.SensorResult:
         for run_id in fail_dead_runs(context.instance, warehouse.is_alive, datetime.now(UTC), GRACE_SECONDS):
             context.log.error(f"Run {run_id} was killed; its work is done again.")
-        # The daemon's ticks have a log. Who tests the sensor in the UI, or calls it, wants an answer now.
+        # Only the daemon's ticks have a log, and only they wait: a test of the sensor in the UI is answered at once.
         wait = Wait(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
         cursor, alarmed = context.cursor, False
-        news: list[str] = []
+        mark, _ = parse_cursor(cursor)
+        newly_blocked: list[str] = []
 
         def report(examined: Examined) -> None:
-            news[:] = blocked.report(context.instance, shared_snapshot.totesys.catalogue, examined)
+            newly_blocked[:] = blocked.report(context.instance, shared_snapshot.totesys.catalogue, examined)
 
         with Probe(databases.totesys) as probe:
             while True:
@@ -180,45 +181,45 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 probe.note()
                 started = time.monotonic()
                 platform = Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day))
-                seen = look(platform, unless=cursor, on_examined=report)
+                seen = look(platform, unless=mark, on_examined=report)
                 for problem in seen.problems:
                     context.log.error(str(problem))
                 problems = " ".join(dict.fromkeys(str(problem) for problem in seen.problems))
-                # A tick that requests runs is green, whatever it left out. So one that finds a table newly blocked asks
-                # for none, and is red; what else there is to do is requested by the next, five seconds later.
-                if news:
+                # Dagster shows a tick that requests runs as green, even if it skipped tables. So a tick that finds a
+                # newly blocked table requests nothing and fails; the next one, five seconds later, requests the rest.
+                if newly_blocked:
                     raise dg.Failure(problems)
                 if seen.requests:
                     return dg.SensorResult(run_requests=[run_request(request, problems) for request in seen.requests])
-                if problems:  # everything else is up to date: now let the tick itself be red
+                if problems:  # everything else is up to date
                     raise dg.Failure(problems)
-                cursor = seen.mark
+                mark, cursor = seen.mark, cursor_of(seen.mark or "", seen.looked_at)
                 pause = PAUSE_PER_LOOK * (time.monotonic() - started) if alarmed else 0.0
                 if not wait.until(probe.moved, pause=pause):
-                    return dg.SensorResult(skip_reason=NOTHING_CHANGED, cursor=cursor)
+                    return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)
                 alarmed = True
 
     return _changes
 
 
 def first_audit_sensor() -> dg.SensorDefinition:
-    """The sensor ``first_audit``: the proof of the first load need not wait for the night."""
+    """The sensor ``first_audit``: it audits the first load at once, without waiting for the night."""
 
     @dg.sensor(
         name="first_audit",
         job_name=AUDIT,
         minimum_interval_seconds=FIRST_AUDIT_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Runs the audit once, after the first refresh that succeeded. From then on it runs every night.",
+        description="Runs the audit once, after the first refresh that succeeds. It then runs every night.",
     )
     def _first_audit(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if context.cursor == _AUDITED or context.instance.get_run_records(dg.RunsFilter(job_name=AUDIT), limit=1):
-            return dg.SensorResult(skip_reason="The first audit was run.", cursor=_AUDITED)
+            return dg.SensorResult(skip_reason="The first audit has been run.", cursor=_AUDITED)
         succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=REFRESH_TAG)
         if not context.instance.get_run_records(succeeded, limit=1):
             return dg.SensorResult(skip_reason="No refresh has succeeded yet.")
         if context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
-            return dg.SensorResult(skip_reason="A refresh is under way; an audit would leave out what it brings in.")
+            return dg.SensorResult(skip_reason="A refresh is under way. An audit now would leave out what it loads.")
         return dg.SensorResult(run_requests=[dg.RunRequest()])
 
     return _first_audit

@@ -1,7 +1,7 @@
-"""Waiting inside a sensor's tick: until something was committed in ToteSys, or the tick's time is up.
+"""Waiting inside a sensor's tick until something is committed in ToteSys or the tick's time is up.
 
-Belongs here: a probe of the source that costs a fraction of a millisecond, how long a tick may wait and what ends it
-early. Does not belong here: what is looked at then (staleness/look.py), and when not to look (sensors.py).
+Belongs here: a probe of the source that costs a fraction of a millisecond, how long a tick may wait, and what ends it
+early. Does not belong here: the look that follows (staleness/look.py), and when not to look (sensors.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import psycopg
 from totesys_assets.errors import ConnectionFailed
 from totesys_assets.postgres.session_settings import open_session
 
-# A probe is one round trip to the source: 0.3 ms of both sides' time, 0.15 % of a processor.
+# A probe is one round trip to the source. It takes 0.3 ms of both sides' time: 0.15 % of a processor.
 POLL_SECONDS = 0.2
-# Other databases of the server move its snapshot too. A look that it led to in vain is followed by a pause in
-# proportion, so that on a server that is never quiet at most a quarter of the time is spent on looking.
+# Commits in other databases of the server change its snapshot too. After a look that found nothing, the tick pauses for
+# this many times the look's duration, so that on a busy server at most a quarter of the time is spent on looking.
 PAUSE_PER_LOOK = 3
-# The text of a snapshot changes with every commit, but not on a standby, where it names no transaction that is under
-# way: a commit may become visible there without a change of it. What tells of it there is how far the replay has come,
-# which also counts what is of no interest. One round trip, and what it relies on is set in its own transaction.
+# The text of a snapshot changes with every commit. On a standby it does not: it names no running transactions, so a
+# commit may become visible without a change. There, the position of the replay is used, which also moves without a
+# commit. All of it is one round trip, and the settings that it relies on are set in its own transaction.
 _STATE = """
 BEGIN READ ONLY;
 SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = '10s';
@@ -36,10 +36,9 @@ Clock = Callable[[], float]
 
 
 class Probe:
-    """Tells whether anything may have been committed in ToteSys since ``note``. It misses nothing, and may be wrong.
+    """Says whether anything may have been committed in ToteSys since ``note``. It misses no commit, but may err.
 
-    One session per tick: between probes no transaction is open, and no snapshot keeps the source from cleaning up
-    behind itself.
+    One session per tick. Between probes no transaction is open, so that no snapshot holds up the source's vacuum.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,11 +53,11 @@ class Probe:
         self._close()
 
     def note(self) -> None:
-        """Remember the present state. To be called before a look: what is committed during the look is not missed."""
+        """Note the present state. Call it before a look, so that a commit during the look is not missed."""
         self._noted = self._state()
 
     def moved(self) -> bool:
-        """Whether the server's state is another. True also when it cannot be told: a look says what is wrong."""
+        """Whether the server's state has changed. True also if it cannot be read: the next look reports why."""
         found = self._state()
         return found is None or found != self._noted
 
@@ -83,9 +82,9 @@ class Probe:
 
 
 class Wait:
-    """How long a tick goes on waiting: ``seconds`` from now, or until the file ``stopping`` is touched.
+    """A wait of at most ``seconds`` from now, which ends early when the file ``stopping`` is touched.
 
-    ``clock`` and ``sleep`` are time's own unless a test has others.
+    ``clock`` and ``sleep`` are those of ``time``, except in tests.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Wait:
         self._stopped_before = self._touched()
 
     def until(self, happened: Callable[[], bool], *, pause: float = 0.0) -> bool:
-        """Wait until ``happened`` is true, asking for the first time after ``pause``. False when the time is up."""
+        """Wait until ``happened`` returns True; call it first after ``pause``. Returns False when the time is up."""
         earliest = self._clock() + pause
         while self._clock() < self._end and self._touched() == self._stopped_before:
             self._sleep(POLL_SECONDS)

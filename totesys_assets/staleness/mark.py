@@ -4,6 +4,8 @@ The sensor keeps the same mark in its cursor. Losing either costs one comparison
 file is not in Dagster's database, so that a refresh that finds nothing to do need not wait for Dagster.
 """
 
+from __future__ import annotations
+
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,3 +37,16 @@ def write_mark(home: Path, mark: str, looked_at: float) -> None:
         home.mkdir(parents=True, exist_ok=True)
         (home / _FILE).write_text(mark, encoding="utf-8")  # a mark that was written by half equals no other
         os.utime(home / _FILE, (looked_at, looked_at))
+
+
+def cursor_of(mark: str, looked_at: float) -> str:
+    """The sensor's cursor: a mark, and when the look began that found nothing to do, in seconds since 1970."""
+    return f"{looked_at:.3f} {mark}"
+
+
+def parse_cursor(cursor: str | None) -> tuple[str | None, float | None]:
+    """The mark of a sensor's cursor, and when the look began. Both are None for a cursor of another form."""
+    looked_at, _, mark = (cursor or "").partition(" ")
+    with suppress(ValueError):
+        return mark or None, float(looked_at)
+    return None, None
