@@ -21,11 +21,12 @@ from totesys_assets.engine import quoted
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one engine writes what the digest is made of."""
+    """How one engine writes what the digest is made of, and the day of a date or a time as text."""
 
     text: Callable[[Column, str], str]
     bytes: Callable[[Column, str], str]
     number: str
+    day: str
 
 
 def _postgres_text(column: Column, name: str) -> str:
@@ -60,11 +61,13 @@ POSTGRES = Dialect(
     _postgres_text,
     _postgres_bytes,
     f"('x' || left(encode(sha256({_UTF8}), 'hex'), 15))::bit(60)::bigint",
+    "to_char({}, 'YYYY-MM-DD')",
 )
 DUCKDB = Dialect(
     _duckdb_text,
     lambda _, text: f"CAST(strlen({text}) AS VARCHAR)",
     "CAST('0x' || left(sha256({}), 15) AS BIGINT)",
+    "strftime({}, '%Y-%m-%d')",
 )
 
 

@@ -6,6 +6,8 @@ catalogue. This module imports nothing, so that every room may import it.
 
 # The groups of assets, as the first part of their keys. Sources beside ToteSys have their own.
 TOTESYS, STAR, MART, WAREHOUSE = "totesys", "star", "mart", "warehouse"
+# Those that are made of captured tables. Every other group is a source.
+MADE = frozenset({STAR, MART, WAREHOUSE})
 
 REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
 # The sensor that requests refreshes.

@@ -1,4 +1,4 @@
-"""The platform: ToteSys, the lake, the warehouse, and all days that they hold.
+"""The platform: the sources, the lake, the warehouse, and all days that they hold.
 
 Belongs here: opening all of it from the settings. Does not belong here: what is done with it.
 """
@@ -6,11 +6,16 @@ Belongs here: opening all of it from the settings. Does not belong here: what is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Self
 
+from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.days import DayRange, partition_range
+from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
+from totesys_assets.names import TOTESYS
 from totesys_assets.settings import Settings
+from totesys_assets.source.interface import Source
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -22,17 +27,42 @@ class Platform:
     ``all_days`` are the days that have a partition, up to tomorrow (UTC).
     """
 
-    totesys: Totesys
+    sources: tuple[Source, ...]
     lake: Lake
     warehouse: Warehouse
     all_days: DayRange
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The tables of all of it."""
+        return self.warehouse.catalogue
 
     @classmethod
     def of(cls, settings: Settings, totesys_url: str, warehouse_url: str) -> Self:
         """The platform that the settings describe, with its two databases at these URLs."""
         return cls(
-            Totesys.of(settings, totesys_url),
+            sources_of(settings, totesys_url),
             Lake(settings.lake_uri),
             Warehouse(warehouse_url, settings.warehouse_schema),
             partition_range(settings.first_day),
         )
+
+
+def sources_of(settings: Settings, totesys_url: str) -> tuple[Source, ...]:
+    """ToteSys, and every other source that the catalogue has tables of."""
+    others = [name for name in catalogue().groups if name != TOTESYS]
+    return (Totesys.of(settings, totesys_url), *(_open_source(name, settings) for name in others))
+
+
+def _open_source(name: str, settings: Settings) -> Source:
+    """The source that the module ``source/<name>.py`` is about."""
+    tables = {table.name: table for table in catalogue().source.values() if table.group == name}
+    try:
+        module = import_module(f"totesys_assets.source.{name}")
+        source: Source = module.open_source(settings, tables)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise PlatformError(
+            f"catalogue/{name}.sql has the tables of a source, which totesys_assets/source/{name}.py must open with a "
+            f"function open_source(settings, tables): {error}."
+        ) from error
+    return source

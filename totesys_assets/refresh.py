@@ -27,7 +27,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.load.origin import require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look, mark_when_done
 from totesys_assets.staleness.mark import read_mark, write_mark
@@ -109,7 +109,7 @@ def refresh(
     """
     platform = Platform.of(settings, urls.totesys, urls.warehouse)
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
-    shared_snapshot = SharedSnapshot(platform.totesys)
+    shared_snapshots = SharedSnapshots(platform.sources)
     seen = Look()
     with audience.doing("Looking for changes"):
         if (full or days is not None) and not adopt_lake:
@@ -120,7 +120,7 @@ def refresh(
             requests = [_backfill(DayRange(*days), all_days)]
         else:
             mark = read_mark(settings.home)
-            seen = look(platform, unless=mark, shared_snapshot=shared_snapshot, before_scan=_begin_imports)
+            seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=_begin_imports)
             requests = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(requests), success=not problems, problems=problems)
@@ -130,10 +130,10 @@ def refresh(
             with dagster_records(settings, urls, audience.say) as urls:
                 dagster_home(settings, urls)
                 is_backfill = days is not None and not full
-                runs = _Runs(settings, warehouse, shared_snapshot, audience, accept_deletions, is_backfill)
+                runs = _Runs(settings, warehouse, shared_snapshots, audience, accept_deletions, is_backfill)
                 runs.execute(requests, seen, summary)
     finally:
-        shared_snapshot.close()
+        shared_snapshots.close()
     mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
         write_mark(settings.home, mark, seen.looked_at)
@@ -171,7 +171,7 @@ class _Runs:
 
     settings: Settings
     warehouse: Warehouse
-    shared_snapshot: SharedSnapshot
+    shared_snapshots: SharedSnapshots
     audience: Audience
     accept_deletions: bool
     is_backfill: bool
@@ -189,8 +189,8 @@ class _Runs:
             instance = dg.DagsterInstance.get()
             fail_dead_runs(instance, self.warehouse.is_alive, datetime.now(UTC), GRACE_SECONDS)
             if seen.source:  # it is empty where nobody looked: a backfill, a comparison of everything
-                report(instance, self.shared_snapshot.totesys.catalogue, seen.examined)
-            definitions = build_definitions(self.settings, {"shared_snapshot": self.shared_snapshot})
+                report(instance, catalogue(), seen.examined)
+            definitions = build_definitions(self.settings, {"shared_snapshots": self.shared_snapshots})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
         left_out = " ".join(str(problem) for problem in seen.problems)
         for request in requests:

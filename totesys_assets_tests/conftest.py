@@ -170,7 +170,7 @@ class Platform:
     @property
     def core(self) -> Core:
         """The platform as the code knows it."""
-        return Core(self.totesys, self.lake, self.warehouse, self.all_days)
+        return Core((self.totesys,), self.lake, self.warehouse, self.all_days)
 
     @property
     def all_days(self) -> DayRange:

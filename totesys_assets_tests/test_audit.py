@@ -31,7 +31,6 @@ from totesys_assets.audit.findings import (
     VIEWS,
     Finding,
 )
-from totesys_assets.capture.fingerprint import fingerprints
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
@@ -64,7 +63,7 @@ def forge_ledger(platform: Platform, name: str) -> None:
     """Note the source's present fingerprints as if they had been captured: a change that no fingerprint shows."""
     table, ledger = catalogue().source[name], Ledger(platform.lake)
     with platform.totesys.snapshot() as snapshot:
-        found = fingerprints(snapshot, table, platform.all_days)
+        found = snapshot.fingerprints(table, platform.all_days)
     known = ledger.newest()[f"ingestion/{name}"]
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 

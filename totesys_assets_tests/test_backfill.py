@@ -159,12 +159,11 @@ def forge_ledger(platform: Platform) -> None:
     """Write the source's present fingerprint of sales_order into the ledger, as if it had been captured."""
     from dataclasses import replace
 
-    from totesys_assets.capture.fingerprint import fingerprints
     from totesys_assets.capture.ledger import Ledger
 
     table, ledger = catalogue().source["sales_order"], Ledger(platform.lake)
     with platform.totesys.snapshot() as snapshot:
-        found = fingerprints(snapshot, table, platform.all_days)
+        found = snapshot.fingerprints(table, platform.all_days)
     known = ledger.newest()["ingestion/sales_order"]
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 

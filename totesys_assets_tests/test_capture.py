@@ -37,9 +37,9 @@ from totesys_assets.errors import (
 )
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
+from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys import Totesys
-from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = catalogue().source
@@ -60,7 +60,7 @@ def add_orders(platform: Platform, count: int, *, first: int = 2, day: date = OR
 
 
 def capture_from(
-    snapshot: Snapshot,
+    snapshot: SourceSnapshot,
     platform: Platform,
     table: str = "sales_order",
     *,
@@ -527,7 +527,7 @@ def test_a_shared_snapshot_that_proves_too_old_is_replaced_by_a_new_one(platform
     shared = SharedSnapshot(platform.totesys)
     seen = []
 
-    def work(snapshot: Snapshot) -> Captured:
+    def work(snapshot: SourceSnapshot) -> Captured:
         seen.append(snapshot.order)
         return capture_from(snapshot, platform)
 

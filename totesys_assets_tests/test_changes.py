@@ -10,9 +10,9 @@ import duckdb
 import pytest
 
 from totesys_assets.capture.changes import Changes, all_of, changes
-from totesys_assets.capture.fingerprint import Fingerprint, state_prefix
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.source.interface import Fingerprint
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.source.totesys.structure import SourceTable
 
@@ -30,7 +30,7 @@ def snapshot(xmax: int, *, server: str = "here", label: str = "") -> Snapshot:
 
 
 def entry(day: str, xmin_floor: int, taken: Snapshot, hash_: str = "old") -> Entry:
-    state = f"{state_prefix(taken, TABLE)}|1|{hash_}"
+    state = f"{taken.state_prefix(TABLE)}|1|{hash_}"
     return Entry("ingestion/sales_order", day, state, 1, NOW.replace(tzinfo=UTC), "run", xmin_floor=xmin_floor)
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, DaySet, chunks, contiguous, days_of, partition_range
+from totesys_assets.source.interface import Fingerprint
 from totesys_assets.staleness.decide import (
     BRIDGED_DAYS,
     MOST_RANGES,

@@ -70,7 +70,7 @@ def test_the_probe_does_not_stop_at_a_source_that_is_quiet_but_to_be_read_otherw
 
     def again(totesys: Totesys, tables: Catalogue | None = None) -> Look:
         warehouse = Warehouse(platform.warehouse_url, platform.settings.warehouse_schema, tables)
-        return look(Core(totesys, platform.lake, warehouse, platform.all_days), unless=mark)
+        return look(Core((totesys,), platform.lake, warehouse, platform.all_days), unless=mark)
 
     assert again(platform.totesys).probed_only
     colour = Column("colour", "text", pa.string(), nullable=True, description="colour of the bag")

@@ -21,10 +21,8 @@ import psycopg
 import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 
-from totesys_assets.audit import observed as observed_module
 from totesys_assets.capture import comparison, difference, statements
 from totesys_assets.capture import ledger as ledger_module
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
@@ -35,9 +33,9 @@ from totesys_assets.load import load as load_module
 from totesys_assets.load import merge
 from totesys_assets.load.staging import staging_name
 from totesys_assets.postgres import locks
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys.snapshot import Snapshot
-from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -266,8 +264,7 @@ def restored_from_another_server(world: World) -> None:
 
 
 def use_fingerprints(patch: Patch, mutant: Callable[..., dict[str, Fingerprint]]) -> None:
-    for module in (look_module, difference, observed_module):
-        patch.setattr(module, "fingerprints", mutant)
+    patch.setattr(Snapshot, "fingerprints", mutant)
 
 
 def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
@@ -275,8 +272,8 @@ def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
 
     def mutant(snapshot: Snapshot, table: Table, all_days: DayRange, _days: object = None) -> dict[str, Fingerprint]:
         snapshot.require(table)
-        query = f"SELECT {partition_sql(table, all_days)} AS partition, count(*) AS rows, ({aggregate})::text AS state "
-        query += f"FROM {snapshot.relation(table)} GROUP BY 1"
+        columns = f"{snapshot.partition(table, all_days)} AS partition, count(*) AS rows, ({aggregate})::text AS state"
+        query = f"SELECT {columns} FROM {snapshot.relation(table)} GROUP BY 1"
         return {partition: Fingerprint(rows, state) for partition, rows, state in snapshot.rows(query)}
 
     return mutant
@@ -291,6 +288,7 @@ def count_only(patch: Patch) -> None:
 
 
 def without_the_server(patch: Patch) -> None:
+    fingerprints = Snapshot.fingerprints
     use_fingerprints(patch, lambda snapshot, *arguments: fingerprints(replace(snapshot, server="any"), *arguments))
 
 
@@ -348,8 +346,8 @@ def facts_updated(patch: Patch) -> None:
 
 def snapshot_for_each_table(patch: Patch) -> None:
     @contextmanager
-    def snapshot(shared: SharedSnapshot, table: str, *, table_count: int) -> Iterator[Snapshot]:
-        with shared.totesys.snapshot() as own:
+    def snapshot(shared: SharedSnapshot, table: str, *, table_count: int) -> Iterator[SourceSnapshot]:
+        with shared.source.snapshot() as own:
             yield own
 
     patch.setattr(SharedSnapshot, "snapshot", snapshot)

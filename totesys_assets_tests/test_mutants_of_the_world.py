@@ -21,7 +21,6 @@ import pytest
 
 from totesys_assets import engine
 from totesys_assets.capture import difference as difference_module
-from totesys_assets.capture import fingerprint as fingerprint_module
 from totesys_assets.capture import statements as statements_module
 from totesys_assets.catalogue.catalogue import Table, ddl
 from totesys_assets.days import DayRange
@@ -226,13 +225,13 @@ def another_lake_on_the_warehouse(world: World) -> None:
 
 
 def without_relations(patch: Patch) -> None:
-    structure = fingerprint_module.structure
+    structure = Snapshot.structure
 
     def of_any_relations(snapshot: Snapshot, table: Table) -> str:
         anonymous = {name: replace(each, relations="") for name, each in snapshot.tables.items()}
         return structure(replace(snapshot, tables=anonymous), table)
 
-    patch.setattr(fingerprint_module, "structure", of_any_relations)
+    patch.setattr(Snapshot, "structure", of_any_relations)
 
 
 def no_lock_before_the_snapshot(patch: Patch) -> None:
@@ -262,9 +261,8 @@ def rewrite(patch: Patch, module: object, name: str, old: str, new: str) -> None
 
 
 def bad_rows_stay_where_they_were(patch: Patch) -> None:
-    broken = "SELECT 1 FROM incoming WHERE incoming.{key} = leaving.{key} AND incoming._broken IS NOT NULL"
-    leaves = "FROM leaving CROSS JOIN capture_time"
-    rewrite(patch, statements_module, "_DIFFERENCE", leaves, f"{leaves} WHERE NOT EXISTS ({broken})")
+    same_day = "incoming._day = held._day"
+    rewrite(patch, statements_module, "_LEAVING", same_day, f"({same_day} OR incoming._broken IS NOT NULL)")
 
 
 def current_by_the_last_record(patch: Patch) -> None:

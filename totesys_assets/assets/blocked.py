@@ -1,4 +1,4 @@
-"""Blocked: which tables of ToteSys cannot be captured, and what waits for them, as checks of the assets.
+"""Blocked: which source tables cannot be captured, and what waits for them, as checks of the assets.
 
 Belongs here: what the checks claim and say, and reporting a change of that between two runs. Does not belong here:
 finding it out (staleness/look.py), and telling people (automation/alerts.py).
@@ -14,16 +14,16 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
+from totesys_assets.names import MADE, STAR, WAREHOUSE
 from totesys_assets.staleness.look import Examined
 
 CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED = "can_be_captured", "no_new_columns", "upstream_captured"
 CLAIMS = {
     CAN_BE_CAPTURED: "The table is there, readable and as the catalogue says. Where it is not, nothing of it arrives.",
-    NO_NEW_COLUMNS: "ToteSys has no column in this table that the catalogue has not. One that it has is left out.",
-    UPSTREAM_CAPTURED: "Every table of ToteSys that this one is made of can be captured. Else it waits for that.",
+    NO_NEW_COLUMNS: "The source has no column in this table that the catalogue has not. One that it has is left out.",
+    UPSTREAM_CAPTURED: "Every source table that this one is made of can be captured. Else it waits for that.",
 }
 
 
@@ -34,33 +34,35 @@ def checks(group: str, table: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def check_keys(catalogue: Catalogue) -> list[dg.AssetCheckKey]:
+def check_keys(tables: Catalogue) -> list[dg.AssetCheckKey]:
     """The checks of all assets."""
-    groups = ((TOTESYS, catalogue.source), (STAR, catalogue.star), (WAREHOUSE, catalogue.star))
-    return [key for group, tables in groups for table in tables for key in _keys(group, table)]
+    captured = [(table.group, table.name) for table in tables.source.values()]
+    made = [(group, name) for group in (STAR, WAREHOUSE) for name in tables.star]
+    return [key for group, name in (*captured, *made) for key in _keys(group, name)]
 
 
 def _keys(group: str, table: str) -> list[dg.AssetCheckKey]:
-    names = [CAN_BE_CAPTURED, NO_NEW_COLUMNS] if group == TOTESYS else [UPSTREAM_CAPTURED]
+    names = [UPSTREAM_CAPTURED] if group in MADE else [CAN_BE_CAPTURED, NO_NEW_COLUMNS]
     return [dg.AssetCheckKey(dg.AssetKey([group, table]), name) for name in names]
 
 
-def of_captured(table: str, reason: str | None, unknown: Sequence[str] = ()) -> list[dg.AssetCheckEvaluation]:
+def of_captured(table: Table, reason: str | None, unknown: Sequence[str] = ()) -> list[dg.AssetCheckEvaluation]:
     """What the checks of a captured table say. ``reason``: why it cannot be captured; ``unknown``: columns left out."""
-    found = [_evaluation(TOTESYS, table, CAN_BE_CAPTURED, reason)]
+    found = [_evaluation(table.group, table.name, CAN_BE_CAPTURED, reason)]
     if reason is None:  # else nobody knows which columns would be left out
         columns = ", ".join(f'"{column}"' for column in unknown)
         warning = (
-            f'Not captured of table "{table}": {columns}. Add what is wanted of it to catalogue/totesys.sql; the next '
-            "refresh then brings in its values."
+            f'Not captured of table "{table.name}": {columns}. Add what is wanted of it to '
+            f"catalogue/{table.group}.sql; the next refresh then brings in its values."
         )
-        found.append(_evaluation(TOTESYS, table, NO_NEW_COLUMNS, warning if unknown else None))
+        found.append(_evaluation(table.group, table.name, NO_NEW_COLUMNS, warning if unknown else None))
     return found
 
 
 def of_made(group: str, table: str, reasons: Mapping[str, str]) -> dg.AssetCheckEvaluation:
-    """What the check of a star or warehouse table says. ``reasons``: why tables of ToteSys cannot be captured."""
-    waits = [f"Waits for {TOTESYS}/{name}. {reasons[name]}" for name in query_of(table).sources if name in reasons]
+    """What the check of a star or warehouse table says. ``reasons``: why source tables cannot be captured."""
+    sources = [catalogue().source[name] for name in query_of(table).sources if name in reasons]
+    waits = [f"Waits for {source.asset}. {reasons[source.name]}" for source in sources]
     return _evaluation(group, table, UPSTREAM_CAPTURED, " ".join(waits) or None)
 
 
@@ -86,20 +88,22 @@ def result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
     )
 
 
-def evaluations(catalogue: Catalogue, examined: Examined) -> list[dg.AssetCheckEvaluation]:
+def evaluations(tables: Catalogue, examined: Examined) -> list[dg.AssetCheckEvaluation]:
     """What each of the checks says of tables that are as ``examined``."""
     reasons = {table: str(problem) for table, problem in examined.blocked.items()}
-    captured = [of_captured(table, reasons.get(table), examined.unknown.get(table, ())) for table in catalogue.source]
-    made = [of_made(group, table, reasons) for group in (STAR, WAREHOUSE) for table in catalogue.star]
+    captured = [
+        of_captured(table, reasons.get(name), examined.unknown.get(name, ())) for name, table in tables.source.items()
+    ]
+    made = [of_made(group, table, reasons) for group in (STAR, WAREHOUSE) for table in tables.star]
     return [*(each for found in captured for each in found), *made]
 
 
-def report(instance: dg.DagsterInstance, catalogue: Catalogue, examined: Examined) -> list[str]:
+def report(instance: dg.DagsterInstance, tables: Catalogue, examined: Examined) -> list[str]:
     """Report the checks that say something else than they said last. Returns the tables that are newly blocked.
 
     What was never said is taken for passed: the first materialisation says it.
     """
-    found = evaluations(catalogue, examined)
+    found = evaluations(tables, examined)
     known = _latest(instance, [each.asset_check_key for each in found])
     for each in found:
         if known.get(each.asset_check_key, (True, None)) != (each.passed, each.description):
@@ -110,9 +114,9 @@ def report(instance: dg.DagsterInstance, catalogue: Catalogue, examined: Examine
     return [table for table in examined.blocked if table not in before]
 
 
-def blocked(instance: dg.DagsterInstance, catalogue: Catalogue) -> dict[str, str]:
-    """Table of ToteSys -> why it cannot be captured, as was found by the last look that Dagster knows of."""
-    keys = [key for key in check_keys(catalogue) if key.name == CAN_BE_CAPTURED]
+def blocked(instance: dg.DagsterInstance, tables: Catalogue) -> dict[str, str]:
+    """Source table -> why it cannot be captured, as was found by the last look that Dagster knows of."""
+    keys = [key for key in check_keys(tables) if key.name == CAN_BE_CAPTURED]
     found = _latest(instance, keys)
     return {key.asset_key.path[-1]: str(found[key][1]) for key in keys if key in found and not found[key][0]}
 

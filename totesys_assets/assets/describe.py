@@ -20,7 +20,7 @@ from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import CHANGES_ONLY_TAG, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
+from totesys_assets.names import CHANGES_ONLY_TAG, MADE, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, WAREHOUSE
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
@@ -84,7 +84,9 @@ def star_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
     lineage = query_of(table.name).column_lineage(source_columns)
     return dg.TableColumnLineage(
         {
-            column: [dg.TableColumnDep(dg.AssetKey([TOTESYS, source]), name) for source, name in deps]
+            column: [
+                dg.TableColumnDep(dg.AssetKey([catalogue.source[source].group, source]), name) for source, name in deps
+            ]
             for column, deps in lineage.items()
         }
     )
@@ -164,10 +166,10 @@ def own_checks(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
 
 
 def _own_checks(group: str, table: str) -> Iterator[dg.AssetCheckKey]:
-    if group == TOTESYS:
+    if group not in MADE:
         yield dg.AssetCheckKey(dg.AssetKey([group, table]), NO_DEAD_LETTERS)
     for spec in blocked.checks(group, table):
         yield spec.key
 
 
-GROUPS = {TOTESYS: "ingestion", STAR: "processed", WAREHOUSE: "warehouse"}
+GROUPS = {STAR: "processed", WAREHOUSE: "warehouse"}

@@ -1,4 +1,4 @@
-"""The ingestion zone: one asset per table of ToteSys, which captures it into the lake.
+"""The ingestion zone: one asset per table of a source, which captures it into the lake.
 
 Belongs here: the factory. Does not belong here: how capture works, which is capture/.
 """
@@ -11,7 +11,6 @@ import dagster as dg
 
 from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import (
-    GROUPS,
     OWNERS,
     changes_only,
     ddl_reference,
@@ -28,8 +27,8 @@ from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, LANE_TAG, NO_DEAD_LETTERS, SEEN_TAG, TOTESYS, VERSIONS_TAG
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.look import unknown_columns
 
 log = logging.getLogger(__name__)
@@ -40,53 +39,54 @@ PRIORITY = 30
 def ingestion_assets(
     catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], settings: Settings
 ) -> list[dg.AssetsDefinition]:
-    """The eleven assets ``totesys/<table>``."""
+    """The assets ``<source>/<table>``."""
     return [_ingestion_asset(table, partitions, settings) for table in catalogue.source.values()]
 
 
 def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], settings: Settings) -> dg.AssetsDefinition:
-    key = dg.AssetKey([TOTESYS, table.name])
+    key = dg.AssetKey([table.group, table.name])
+    source, kind = ("ToteSys", "postgres") if table.group == TOTESYS else (table.group, table.group)
 
     @dg.asset(
         key=key,
-        group_name=GROUPS[TOTESYS],
+        group_name=INGESTION,
         description=(
-            f"{table.description} Every version that a refresh saw, as it was in ToteSys, with when and how it came to "
-            "be. Captured by comparison with the source, whatever last_updated says."
+            f"{table.description} Every version that a refresh saw, as it was in {source}, with when and how it came "
+            "to be. Captured by comparison with the source, whatever last_updated says."
         ),
-        kinds={"postgres", "deltalake"},
+        kinds={kind, "deltalake"},
         owners=OWNERS,
         metadata=definition_metadata(
             table,
             f"{INGESTION}.{table.name}",
             "deltalake",
-            defined_in=[ddl_reference("totesys.sql", table)],
+            defined_in=[ddl_reference(f"{table.group}.sql", table)],
             versioned=True,
         ),
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
-        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: TOTESYS},
+        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: table.group},
         check_specs=[
-            *blocked.checks(TOTESYS, table.name),
+            *blocked.checks(table.group, table.name),
             dg.AssetCheckSpec(
                 NO_DEAD_LETTERS,
                 asset=key,
                 description="No row of the days just captured breaks a type or a rule. Those that do are kept aside, "
-                "with the reason and their raw text, until they are mended in ToteSys.",
+                f"with the reason and their raw text, until they are mended in {source}.",
             ),
         ],
     )
     def _asset(
         context: dg.AssetExecutionContext,
-        shared_snapshot: dg.ResourceParam[SharedSnapshot],
+        shared_snapshots: dg.ResourceParam[SharedSnapshots],
         lake: dg.ResourceParam[Lake],
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
-        table_count = sum(key.path[0] == TOTESYS for key in context.job_def.asset_layer.selected_asset_keys)
+        table_count = sum(key.path[0] == table.group for key in context.job_def.asset_layer.selected_asset_keys)
         unknown: list[str] = []
 
-        def comparison(snapshot: Snapshot) -> Captured:
-            unknown[:] = unknown_columns(snapshot, table) if table.name in snapshot.tables else []
+        def comparison(snapshot: SourceSnapshot) -> Captured:
+            unknown[:] = unknown_columns(snapshot, table)
             return compare(snapshot)
 
         compare = partial(
@@ -101,12 +101,10 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
         )
         with failures():
-            captured = shared_snapshot.read(table.name, comparison, table_count=table_count)
-        log.info(
-            "totesys/%s: %s rows compared, %s versions added", table.name, captured.total("rows"), captured.versions
-        )
+            captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
+        log.info("%s: %s rows compared, %s versions added", table.asset, captured.total("rows"), captured.versions)
         _tag_versions(context, table, captured)
-        checks = [_check(captured), *map(blocked.result, blocked.of_captured(table.name, None, unknown))]
+        checks = [_check(captured), *map(blocked.result, blocked.of_captured(table, None, unknown))]
         return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=checks)
 
     return _asset

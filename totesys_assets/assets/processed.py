@@ -26,7 +26,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
-from totesys_assets.names import STAR, TOTESYS
+from totesys_assets.names import STAR
 from totesys_assets.transform.build import build
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def _processed_asset(
 
     @dg.asset(
         key=dg.AssetKey([STAR, table.name]),
-        deps=[dg.AssetKey([TOTESYS, source]) for source in query.sources],
+        deps=[dg.AssetKey([catalogue.source[source].group, source]) for source in query.sources],
         group_name=GROUPS[STAR],
         description=f"{table.description} {query.description}",
         kinds={"duckdb", "deltalake"},

@@ -1,6 +1,6 @@
 """The outside world as Dagster's resources: opened when a run or a sensor first needs it, closed at its end.
 
-Belongs here: which of them there are, and how long each is open. Does not belong here: what they do (resources/).
+Belongs here: which of them there are, and how long each is open. Does not belong here: what they do.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ import dagster as dg
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
 from totesys_assets.notices import Notices
+from totesys_assets.platform import sources_of
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.warehouse.warehouse import Warehouse
 
 
@@ -27,8 +27,8 @@ def make_resources(settings: Settings) -> dict[str, Any]:
             yield urls
 
     @dg.resource(required_resource_keys={"databases"})
-    def open_shared_snapshot(context: dg.InitResourceContext) -> Iterator[SharedSnapshot]:
-        shared = SharedSnapshot(Totesys.of(settings, context.resources.databases.totesys))
+    def open_shared_snapshots(context: dg.InitResourceContext) -> Iterator[SharedSnapshots]:
+        shared = SharedSnapshots(sources_of(settings, context.resources.databases.totesys))
         try:
             yield shared
         finally:
@@ -45,7 +45,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     return {
         "databases": open_databases,
-        "shared_snapshot": open_shared_snapshot,
+        "shared_snapshots": open_shared_snapshots,
         "warehouse": open_warehouse,
         "lake": Lake(settings.lake_uri),
         "notices": Notices(settings.alert_topic, settings.ui_url),

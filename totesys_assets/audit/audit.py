@@ -28,7 +28,7 @@ from totesys_assets.audit.findings import (
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.errors import PlatformError
-from totesys_assets.names import TOTESYS, WAREHOUSE
+from totesys_assets.names import WAREHOUSE
 from totesys_assets.platform import Platform
 
 Look = Callable[[Observed, Table], Finding]
@@ -49,8 +49,8 @@ _STAR: dict[str, Look] = {
 
 def checks(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """(asset, check) of everything that an audit looks at, but for the rules of the business."""
-    for name in catalogue.source:
-        yield from ((f"{TOTESYS}/{name}", check) for check in _SOURCE)
+    for table in catalogue.source.values():
+        yield from ((table.asset, check) for check in _SOURCE)
     for name, table in catalogue.star.items():
         yield from ((f"{WAREHOUSE}/{name}", check) for check in star.checks(catalogue, table))
 
@@ -66,7 +66,7 @@ def audit(
     looked at all the same. ``marks`` are what the probe goes by (staleness/look.py), of those who look.
     Raises ConnectionFailed, and PlatformError before the first refresh.
     """
-    chosen = list(wanted) if wanted is not None else [*checks(platform.totesys.catalogue), *rules.checks()]
+    chosen = list(wanted) if wanted is not None else [*checks(platform.catalogue), *rules.checks()]
     try:
         with ExitStack() as stack:
             observed = Observed(stack, platform, marks)
@@ -92,7 +92,9 @@ def _check(seen: Observed, asset: str, check: str) -> Finding:
             if group == WAREHOUSE:
                 return _STAR[check](seen, seen.catalogue.star[name])
             table = seen.catalogue.source[name]
-            return _SOURCE[check](seen, table) if check in _SOURCE else rules.examine(seen.snapshot, table, check)
+            if check in _SOURCE:
+                return _SOURCE[check](seen, table)
+            return rules.examine(seen.snapshot_of(table), table, check)
     except psycopg.OperationalError:  # the connection is gone, and no other check would say anything else
         raise
     except (PlatformError, psycopg.Error, OSError) as error:

@@ -10,7 +10,7 @@ everywhere. The others are pending, counted, and left to the next refresh.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,21 +23,22 @@ from psycopg import sql
 
 from totesys_assets import engine
 from totesys_assets.audit.findings import Finding
-from totesys_assets.capture.dead_letters import open_dead_letters, readable
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, partition_sql
+from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.generation import assign_generation
 from totesys_assets.capture.ledger import Ledger
-from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
-from totesys_assets.digest import set_digest
+from totesys_assets.digest import row_number, set_digest
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.load.origin import Origin, change_of
-from totesys_assets.names import TOTESYS
+from totesys_assets.names import MADE
 from totesys_assets.platform import Platform
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.source.rows import row_id, row_key
+from totesys_assets.source.shared_snapshot import OpenSnapshots
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_when_done
 from totesys_assets.warehouse.notes import Notes
@@ -65,12 +66,17 @@ class Observed:
     """
 
     def __init__(self, stack: ExitStack, platform: Platform, marks: Collection[str] = ()) -> None:
-        totesys, lake, warehouse = platform.totesys, platform.lake, platform.warehouse
-        self.catalogue, self.days, self.lake, self.schema = totesys.catalogue, platform.all_days, lake, warehouse.schema
-        self._totesys, self._marks = totesys, marks
+        lake, warehouse = platform.lake, platform.warehouse
+        self.catalogue, self.days, self.lake, self.schema = (
+            platform.catalogue,
+            platform.all_days,
+            lake,
+            warehouse.schema,
+        )
+        self._marks = marks
         self._mark_of = partial(_mark, platform)
         self._change_of = partial(change_of, lake=lake, warehouse=warehouse)
-        self._mark_before = self._mark_of("")
+        self._mark_before = self._mark_of({})
         self.warehouse: psycopg.Connection[Any] = stack.enter_context(warehouse.connect(snapshot=True))
         self.warehouse.execute(_SESSION)
         self._loaded = warehouse.states(self.warehouse)
@@ -90,46 +96,57 @@ class Observed:
         }
         self.engine = engine.connect()
         stack.callback(engine.close, self.engine)
-        self._snapshots = stack.enter_context(ExitStack())
-        self.snapshot = self._open_snapshot()
-        self.problems: dict[str, PlatformError] = {}
+        self._opened = OpenSnapshots(platform.sources)
+        stack.callback(self._opened.close)
+        self._snapshots = {
+            name: assign_generation(self._ledger, snapshot) for name, snapshot in self._opened.now.items()
+        }
+        self.problems = {
+            table.name: self._opened.problems[table.group]
+            for table in self.catalogue.source.values()
+            if table.group in self._opened.problems
+        }
         self._stale: dict[str, set[str]] = {}
         self._examine()
 
-    def _open_snapshot(self) -> Snapshot:
-        self._snapshots.close()
-        return assign_generation(self._ledger, self._snapshots.enter_context(self._totesys.snapshot()))
+    def snapshot_of(self, table: Table) -> SourceSnapshot:
+        """The snapshot of a source table's source."""
+        return self._snapshots[table.group]
+
+    def _reopen(self, source: str) -> None:
+        self._snapshots[source] = assign_generation(self._ledger, self._opened.reopen(source))
 
     def _examine(self) -> None:
-        """Find what is pending as the snapshot shows it, and the tables that cannot be examined."""
+        """Find what is pending as the snapshots show it, and the tables that cannot be examined."""
         found: dict[str, dict[str, Fingerprint]] = {}
         for table in self.catalogue.source.values():
             if table.name in self.problems:
                 continue
             try:
                 with engine.readable_errors(f'"{table.name}" could not be examined'):
-                    found[table.name] = fingerprints(self.snapshot, table, self.days)
+                    found[table.name] = self.snapshot_of(table).fingerprints(table, self.days)
             except PlatformError as problem:
                 self.problems[table.name] = problem
                 if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
-                    self.snapshot = self._open_snapshot()
+                    self._reopen(table.group)
                     self._examine()  # all of them, for the others must be as of one instant
                     return
         self._stale = stale_partitions(self.catalogue, found, self.noted, self._loaded)
 
     def recover(self) -> None:
-        """After an error: a new snapshot, if PostgreSQL refuses to go on with the one that there is."""
-        try:
-            self.snapshot.rows("SELECT 1")
-        except duckdb.Error:
-            self.snapshot = self._open_snapshot()
-            self._examine()
+        """After an error: a new snapshot of a source, if PostgreSQL refuses to go on with the one that there is."""
+        for source, snapshot in list(self._snapshots.items()):
+            try:
+                snapshot.rows("SELECT 1")
+            except duckdb.Error:
+                self._reopen(source)
+                self._examine()
 
     def is_marked(self) -> bool:
         """Whether a mark says that nothing was left to do in the very state that is observed here."""
-        if not self._marks or self._mark_of("") != self._mark_before:  # the lake or the warehouse went on in between
+        if not self._marks or self._mark_of({}) != self._mark_before:  # the lake or the warehouse went on in between
             return False
-        return self._mark_of(self.snapshot.instant) in self._marks
+        return self._mark_of({name: each.instant for name, each in self._snapshots.items()}) in self._marks
 
     def adopted(self, table: Table) -> int:
         """Moment from which on the records of star ``table`` follow from the lake; 0 where they always did."""
@@ -146,9 +163,9 @@ class Observed:
         return self._change_of(Origin.parse(self._origins[table.name]), found)
 
     def sources(self, asset: str) -> tuple[str, ...]:
-        """The tables of ToteSys that an asset is made of."""
+        """The source tables that an asset is made of."""
         group, _, name = asset.partition("/")
-        return (name,) if group == TOTESYS else query_of(name).sources
+        return (name,) if group not in MADE else query_of(name).sources
 
     def problem(self, asset: str) -> PlatformError | None:
         """Why what an asset is made of could not be examined, if it could not."""
@@ -161,7 +178,7 @@ class Observed:
         return self._stale.get(asset, set())
 
     def fed_by(self, table: Table) -> list[str]:
-        """The assets that wait for a refresh and are made of a table of ToteSys, that itself included."""
+        """The assets that wait for a refresh and are made of a source table, that itself included."""
         return sorted(asset for asset in self._stale if table.name in self.sources(asset))
 
     def compare(self, asset: str, one: Digests, other: Digests) -> Comparison:
@@ -184,7 +201,7 @@ class Observed:
         )
 
     def _lost(self, name: str) -> str | None:
-        """What is missing of the lake, of a table of ToteSys that was captured before."""
+        """What is missing of the lake, of a source table that was captured before."""
         entries = self.noted.get(f"{INGESTION}/{name}")
         if name in self.versions:
             lost = not entries and self.versions[name].file_uris()
@@ -201,23 +218,35 @@ class Observed:
     def alive_in_source(self, table: Table) -> str:
         """Condition that leaves out the dead letters, of which the lake holds the last good version, or none."""
         dead = ", ".join(literal(key) for key in self.dead[table.name])
-        sent = readable(table, self.snapshot.encoding)  # what is not noted yet would end the transaction
-        return f"{quoted(table.key)}::text NOT IN ({dead}) AND {sent}" if dead else sent
+        sent = self.snapshot_of(table).readable(table)  # what is not noted yet would end the transaction
+        return f"{row_key(table)} NOT IN ({dead}) AND {sent}" if dead else sent
 
     def settled_in_source(self, table: Table, asset: str) -> str:
         """Condition that leaves out the dead letters, and what of ``asset`` is pending."""
         pending = ", ".join(literal(key) for key in sorted(self.pending(asset)))
-        within = f" AND {partition_sql(table, self.days)} NOT IN ({pending})" if pending else ""
+        within = f" AND {self.snapshot_of(table).partition(table, self.days)} NOT IN ({pending})" if pending else ""
         return f"{self.alive_in_source(table)}{within}"
 
-    def source_digests(self, table: Table, row: str, asset: str) -> Digests:
-        """Digest of ``row``, an expression, over the rows of every partition that is not pending."""
+    def source_digests(self, table: Table, columns: Sequence[Column], asset: str) -> Digests:
+        """Digest of ``columns`` over the rows of every partition that is not pending."""
+        snapshot = self.snapshot_of(table)
         return dict(
-            self.snapshot.rows(
-                f"SELECT {partition_sql(table, self.days)} AS partition, {set_digest(row)} AS digest "
-                f"FROM {self.snapshot.relation(table)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
+            snapshot.rows(
+                f"SELECT {snapshot.partition(table, self.days)} AS partition, "
+                f"{set_digest(row_number(columns, snapshot.dialect))} AS digest "
+                f"FROM {snapshot.relation(table)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
             )
         )
+
+    def source_rows(self, table: Table, condition: str) -> str:
+        """DuckDB query of ``connection`` of the table's snapshot: key, partition and digest of rows that are alive."""
+        snapshot = self.snapshot_of(table)
+        rows = (
+            f"SELECT {row_id(table)} AS row_key, {snapshot.partition(table, self.days)} AS partition, "
+            f"{row_number(table.columns, snapshot.dialect)} AS digest FROM {snapshot.relation(table)} "
+            f"WHERE {condition} AND {self.alive_in_source(table)}"
+        )
+        return snapshot.read(rows)
 
     # Rows of the warehouse
 
@@ -235,8 +264,8 @@ class Observed:
         return {str(partition): str(digest) for partition, digest in self.warehouse.execute(query).fetchall()}
 
 
-def _mark(platform: Platform, source: str) -> str | None:
-    """The mark of ``source``, as the probe makes it: see staleness/look.py."""
+def _mark(platform: Platform, source: dict[str, str]) -> str | None:
+    """The mark of ``source``, the instants, as the probe makes it: see staleness/look.py."""
     return mark_when_done(Look(source=source), platform)
 
 

@@ -11,15 +11,11 @@ from datetime import date
 from totesys_assets.audit.findings import OVERDUE, Finding, counted, some
 from totesys_assets.audit.observed import Observed
 from totesys_assets.audit.source_lake import lake_rows
-from totesys_assets.capture.fingerprint import partition_sql, state_prefix
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.digest import POSTGRES, row_number
-from totesys_assets.engine import literal, quoted
+from totesys_assets.engine import literal
 from totesys_assets.lake.tables import INGESTION
-from totesys_assets.names import TOTESYS
-from totesys_assets.source.totesys.snapshot import READ
 
 # Transaction ids lie on a circle of this size; those below the first ordinary one are older than all.
 _CIRCLE, _FIRST = 2**32, 3
@@ -27,7 +23,7 @@ _CIRCLE, _FIRST = 2**32, 3
 
 def overdue(seen: Observed, table: Table) -> Finding:
     """What is pending was written since the last complete refresh, and the probe does not say that nothing changed."""
-    asset = f"{TOTESYS}/{table.name}"
+    asset = table.asset
     waiting, pending = seen.fed_by(table), len(seen.pending(asset))
     nothing = seen.nothing(asset, OVERDUE)
     if nothing is not None and nothing.outcome == "different":
@@ -56,10 +52,13 @@ def _overdue(seen: Observed, table: Table) -> dict[str, int]:
 
     Told by transaction ids, which tell nothing once the server, the structure or a relation of the table is another.
     """
-    pending, complete = seen.pending(f"{TOTESYS}/{table.name}"), seen.noted.get(COMPLETE, {}).get(table.name)
+    pending, complete = seen.pending(table.asset), seen.noted.get(COMPLETE, {}).get(table.name)
     known = [each.fingerprint for each in seen.noted.get(f"{INGESTION}/{table.name}", {}).values()]
-    prefix = f"{state_prefix(seen.snapshot, table)}|"
-    if not pending or complete is None or not prefix.startswith(f"{complete.state}|"):
+    if not pending or complete is None:
+        return {}
+    snapshot = seen.snapshot_of(table)
+    prefix = f"{snapshot.state_prefix(table)}|"
+    if not prefix.startswith(f"{complete.state}|"):
         return {}
     if not all(state.startswith(prefix) for state in known if state) or table.name not in seen.versions:
         return {}
@@ -68,12 +67,8 @@ def _overdue(seen: Observed, table: Table) -> dict[str, int]:
     found: dict[str, int] = {}
     for days, keys in _by_month(pending):
         listed = ", ".join(literal(key) for key in keys)
-        source = (
-            f"SELECT * FROM (SELECT {quoted(table.key)} AS row_key, {partition_sql(table, seen.days)} AS partition, "
-            f"{row_number(table.columns, POSTGRES)} AS digest FROM {seen.snapshot.relation(table)} "
-            f"WHERE {old} AND {seen.alive_in_source(table)}) AS old WHERE partition IN ({listed})"
-        )
-        seen.engine.register("old_in_source", seen.snapshot.connection.execute(READ, [source]).to_arrow_table())
+        source = seen.source_rows(table, f"{old} AND {snapshot.partition(table, seen.days)} IN ({listed})")
+        seen.engine.register("old_in_source", snapshot.connection.execute(source).to_arrow_table())
         in_lake = lake_rows(seen, table, days)
         rows = seen.engine.execute(
             f"SELECT partition, count(*) FROM old_in_source AS old ANTI JOIN ({in_lake}) AS held "

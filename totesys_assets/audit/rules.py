@@ -13,7 +13,7 @@ from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.engine import quoted
 from totesys_assets.names import TOTESYS
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import SourceSnapshot
 
 _EXAMPLES = 5
 _ORDERS = """
@@ -143,7 +143,7 @@ def checks() -> Iterator[tuple[str, str]]:
         yield f"{TOTESYS}/{rule.table}", rule.name
 
 
-def examine(snapshot: Snapshot, table: Table, name: str) -> Finding:
+def examine(snapshot: SourceSnapshot, table: Table, name: str) -> Finding:
     """How many rows break rule ``name`` of ``table``, and some of their keys."""
     rule = next(each for each in RULES if (each.table, each.name) == (table.name, name))
     rows = f"({rule.rows})" if rule.rows else quoted(rule.table)
@@ -151,6 +151,7 @@ def examine(snapshot: Snapshot, table: Table, name: str) -> Finding:
     named = (
         f"{quoted(each.name)} AS NOT MATERIALIZED (TABLE {snapshot.relation(each)})"
         for each in catalogue().source.values()
+        if each.group == TOTESYS
     )
     query = (
         f"WITH {', '.join(named)} "

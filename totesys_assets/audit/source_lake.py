@@ -1,4 +1,4 @@
-"""The checks of ToteSys and the lake: the same rows, every version noted, a history that is plausible.
+"""The checks of a source and the lake: the same rows, every version noted, a history that is plausible.
 
 Belongs here: what must be equal, or true, between the two. Does not belong here: reading them as of one instant
 (observed.py).
@@ -13,21 +13,19 @@ from deltalake import DeltaTable
 
 from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, day_sql, total
-from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.digest import DUCKDB, POSTGRES, row_number
+from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
-from totesys_assets.names import TOTESYS
-from totesys_assets.source.totesys.snapshot import READ
+from totesys_assets.source.rows import row_id
 
 
 def content(seen: Observed, table: Table) -> Finding:
     """The lake's current rows are those of ToteSys, in every column."""
-    asset = f"{TOTESYS}/{table.name}"
-    in_source = seen.source_digests(table, row_number(table.columns, POSTGRES), asset)
+    asset = table.asset
+    in_source = seen.source_digests(table, table.columns, asset)
     in_lake = _lake_digests(seen, table)
     compared = seen.compare(asset, in_source, in_lake)
     if not compared.compared and (nothing := seen.nothing(asset, CONTENT)):
@@ -46,7 +44,7 @@ def content(seen: Observed, table: Table) -> Finding:
     if doubled:
         detail = (
             f"{counted(doubled, 'row')} too many in {some(compared.differing)}, with the key of another: of rows with "
-            f'one "{table.key}" the lake holds one. Give each row of ToteSys a key of its own'
+            f'one "{", ".join(table.primary_key)}" the lake holds one. Give each row of ToteSys a key of its own'
         )
     elif compared.differing:
         differ = "differs" if rows == 1 else "differ"
@@ -83,7 +81,7 @@ def lake_rows(seen: Observed, table: Table, days: DayRange | None) -> str:
     digest = f"CASE {OPERATION} WHEN 'delete' THEN -1 ELSE {row_number(table.columns, DUCKDB)} END"
     return (
         f"SELECT row_key, day, arg_max(digest, moment) AS digest FROM ("
-        f"SELECT {quoted(table.key)} AS row_key, {day} AS day, {digest} AS digest, {RECORDED_AT} AS moment FROM {held}"
+        f"SELECT {row_id(table)} AS row_key, {day} AS day, {digest} AS digest, {RECORDED_AT} AS moment FROM {held}"
         f") AS versions {within} GROUP BY row_key, day HAVING arg_max(digest, moment) <> -1 "
         f"AND CAST(row_key AS VARCHAR) NOT IN (SELECT row_key FROM dead)"
     )
@@ -103,12 +101,9 @@ def _lake_digests(seen: Observed, table: Table) -> Digests:
 
 def _rows_differing(seen: Observed, table: Table, partition: str) -> tuple[int, int]:
     """Rows of one partition that are not the same on both sides, or only on one; and how many have another's key."""
-    source = (
-        f"SELECT {quoted(table.key)} AS row_key, {row_number(table.columns, POSTGRES)} AS digest "
-        f"FROM {seen.snapshot.relation(table)} WHERE {seen.alive_in_source(table)} "
-        f"AND {partition_sql(table, seen.days)} = {literal(partition)}"
-    )
-    in_source = seen.snapshot.connection.execute(READ, [source]).to_arrow_table()
+    snapshot = seen.snapshot_of(table)
+    source = seen.source_rows(table, f"{snapshot.partition(table, seen.days)} = {literal(partition)}")
+    in_source = snapshot.connection.execute(source).to_arrow_table()
     doubled = in_source.num_rows - len(in_source.column("row_key").unique())
     if table.name not in seen.versions:
         return in_source.num_rows, doubled
@@ -123,7 +118,7 @@ def _rows_differing(seen: Observed, table: Table, partition: str) -> tuple[int, 
 
 def ledger(seen: Observed, table: Table) -> Finding:
     """More versions noted than held are versions lost; fewer noted are what a crash before the ledger leaves."""
-    asset = f"{TOTESYS}/{table.name}"
+    asset = table.asset
     held: dict[str, int] = {}
     if table.name in seen.versions:
         versions = register(seen.engine, f"counted_{table.name}", seen.versions[table.name])
@@ -181,11 +176,11 @@ def history(seen: Observed, table: Table) -> Finding:
     A row that moves to another day leaves and arrives in one instant, and is another row, by its created_at. One that
     was deleted and came back equal in every column ToteSys may have had all the while.
     """
-    asset, held = f"{TOTESYS}/{table.name}", seen.versions.get(table.name)
+    asset, held = table.asset, seen.versions.get(table.name)
     if held is None or not held.file_uris():
         return seen.nothing(asset, HISTORY) or Finding(asset, HISTORY, True, "no versions yet", 0)
     versions = _VERSIONS.format(
-        key=quoted(table.key),
+        key=row_id(table),
         day=f"CAST({quoted(table.day_column)} AS DATE)" if table.day_column else "NULL",
         digest=row_number(table.columns, DUCKDB),
         versions=register(seen.engine, f"history_of_{table.name}", held),

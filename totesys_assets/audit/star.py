@@ -12,7 +12,6 @@ from typing import Any
 
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
-from totesys_assets.capture.fingerprint import partition_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
@@ -45,8 +44,13 @@ def checks(catalogue: Catalogue, table: Table) -> Iterator[str]:
 
 
 def mirrored(catalogue: Catalogue, table: Table) -> Table | None:
-    """The source table that has a row for each current row of star ``table``; the calendar has none."""
+    """The source table that has a row for each current row of star ``table``, known by the same one column.
+
+    The calendar has none, nor has a table made of one whose key has several columns.
+    """
     first = catalogue.source[query_of(table.name).sources[0]]
+    if len(first.primary_key) > 1:
+        return None
     return first if table.is_fact or any(column.name == "_is_deleted" for column in table.columns) else None
 
 
@@ -119,7 +123,7 @@ def current_rows(seen: Observed, table: Table) -> Finding:
     source = mirrored(seen.catalogue, table)
     assert source is not None  # noqa: S101 - checks() asks for no other
     key = source.by_name[source.key]
-    in_source = seen.source_digests(source, row_number([key], POSTGRES), asset)
+    in_source = seen.source_digests(source, [key], asset)
     name = table.version_key[0] if table.is_fact else table.key
     day = f"{quoted(table.day_column)}::text" if table.day_column else literal(WHOLE)
     held = seen.warehouse_digests(
@@ -142,8 +146,9 @@ def money(seen: Observed, table: Table) -> Finding:
     asset = f"{WAREHOUSE}/{table.name}"
     source = seen.catalogue.source[query_of(table.name).sources[0]]
     worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
-    in_source = seen.snapshot.rows(
-        f"SELECT {partition_sql(source, seen.days)}, {worth} FROM {seen.snapshot.relation(source)} "
+    snapshot = seen.snapshot_of(source)
+    in_source = snapshot.rows(
+        f"SELECT {snapshot.partition(source, seen.days)}, {worth} FROM {snapshot.relation(source)} "
         f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
     )
     held = seen.warehouse.execute(
@@ -245,10 +250,11 @@ def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
     if not pending or source is None:
         return keys if pending else set()
     listed, partitions = (", ".join(literal(each) for each in sorted(group)) for group in (keys, pending))
-    rows = seen.snapshot.rows(
-        f"SELECT {quoted(source.key)}::text FROM {seen.snapshot.relation(source)} "
+    snapshot = seen.snapshot_of(source)
+    rows = snapshot.rows(
+        f"SELECT {quoted(source.key)}::text FROM {snapshot.relation(source)} "
         f"WHERE {quoted(source.key)}::text IN ({listed}) "
-        f"AND {seen.alive_in_source(source)} AND {partition_sql(source, seen.days)} IN ({partitions})"
+        f"AND {seen.alive_in_source(source)} AND {snapshot.partition(source, seen.days)} IN ({partitions})"
     )
     return {str(row[0]) for row in rows}
 

@@ -18,7 +18,7 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.mark import read_mark
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -34,14 +34,14 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
     )
     def _audit(
         context: dg.AssetCheckExecutionContext,
-        shared_snapshot: dg.ResourceParam[SharedSnapshot],
+        shared_snapshots: dg.ResourceParam[SharedSnapshots],
         lake: dg.ResourceParam[Lake],
         warehouse: dg.ResourceParam[Warehouse],
     ) -> Iterable[dg.AssetCheckResult]:
         chosen = [("/".join(key.asset_key.path), key.name) for key in context.selected_asset_check_keys]
         with failures():
             found = audit(
-                Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day)),
+                Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day)),
                 sorted(chosen),
                 marks=[mark for mark in (read_mark(settings.home), mark_of_sensor(context.instance)) if mark],
             )

@@ -26,7 +26,7 @@ from totesys_assets.engine import reason
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
-from totesys_assets.names import TOTESYS, WAREHOUSE
+from totesys_assets.names import WAREHOUSE
 from totesys_assets.platform import Platform
 from totesys_assets.staleness import mark
 from totesys_assets.staleness.look import Examined, Look, examine, look
@@ -117,7 +117,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
         _asked(found, "dagster", lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:
         found.up_to_date_at = datetime.now(UTC)
-    found.source = _sources(platform.totesys.catalogue, found, examined, seen, noted)
+    found.source = _sources(platform.catalogue, found, examined, seen, noted)
     found.tables = [
         StarTable(name, rows, versions, loaded.get(name), _stale(seen, f"{WAREHOUSE}/{name}"))
         for name, rows, versions in contents
@@ -165,12 +165,12 @@ def _sources(
     for table in catalogue.source.values():
         entries = noted.get(ingestion_name(table), {})
         problem = examined.blocked.get(table.name)
-        waiting = set(found.stale.get(f"{TOTESYS}/{table.name}", ()))
+        waiting = set(found.stale.get(table.asset, ()))
         result.append(
             SourceTable(
                 table=table.name,
                 captured_at=max((entry.recorded_at for entry in entries.values()), default=None),
-                stale=None if problem is not None else _stale(seen, f"{TOTESYS}/{table.name}"),
+                stale=None if problem is not None else _stale(seen, table.asset),
                 behind_seconds=None if seen is None else _behind(waiting, entries, found.up_to_date_at, problem),
                 blocked=None if problem is None else str(problem),
                 dead_letters=None if "lake" in found.down else letters[table.name],

@@ -16,6 +16,7 @@ from totesys_assets.assets import blocked
 from totesys_assets.assets.describe import own_checks
 from totesys_assets.automation.schedules import day_tags
 from totesys_assets.automation.watch import PAUSE_PER_LOOK, Probe, Wait
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.databases import Databases
 from totesys_assets.days import Days, partition_range
 from totesys_assets.lake.tables import Lake
@@ -27,17 +28,17 @@ from totesys_assets.names import (
     DAYS_TAG,
     LEFT_OUT_TAG,
     LOOKED_AT_TAG,
+    MADE,
     REFRESH,
     REFRESH_TAG,
     SEEN_TAG,
     STOPPING_FILE,
     TABLES_TAG,
-    TOTESYS,
     WAREHOUSE,
 )
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Examined, look
 from totesys_assets.staleness.mark import cursor_of, parse_cursor
@@ -93,8 +94,8 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
 
 
 def _tables(request: Request) -> str:
-    """The tables of ToteSys that a run captures. If it captures none: the tables that it builds or loads."""
-    captured = [asset for asset in request.assets if asset.startswith(f"{TOTESYS}/")]
+    """The source tables that a run captures. If it captures none: the tables that it builds or loads."""
+    captured = [asset for asset in request.assets if asset.partition("/")[0] not in MADE]
     return ", ".join(dict.fromkeys(asset.partition("/")[2] for asset in captured or request.assets))
 
 
@@ -154,7 +155,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
     )
     def _changes(
         context: dg.SensorEvaluationContext,
-        shared_snapshot: dg.ResourceParam[SharedSnapshot],
+        shared_snapshots: dg.ResourceParam[SharedSnapshots],
         lake: dg.ResourceParam[Lake],
         warehouse: dg.ResourceParam[Warehouse],
         databases: dg.ResourceParam[Databases],
@@ -168,7 +169,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         newly_blocked: list[str] = []
 
         def report(examined: Examined) -> None:
-            newly_blocked[:] = blocked.report(context.instance, shared_snapshot.totesys.catalogue, examined)
+            newly_blocked[:] = blocked.report(context.instance, catalogue(), examined)
 
         with Probe(databases.totesys) as probe:
             while True:
@@ -180,7 +181,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     continue
                 probe.note()
                 started = time.monotonic()
-                platform = Platform(shared_snapshot.totesys, lake, warehouse, partition_range(settings.first_day))
+                platform = Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day))
                 seen = look(platform, unless=mark, on_examined=report)
                 for problem in seen.problems:
                     context.log.error(str(problem))

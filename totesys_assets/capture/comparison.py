@@ -18,7 +18,6 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
-from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.statements import Chunk, Statements
 from totesys_assets.catalogue.catalogue import OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
@@ -27,7 +26,8 @@ from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import Lake
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.source.rows import row_key
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 ATTEMPTS = 5
@@ -49,7 +49,7 @@ class Comparison:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: SourceSnapshot,
         lake: Lake,
         table: Table,
         all_days: DayRange,
@@ -175,7 +175,7 @@ class Comparison:
         self._read_source(connection, self._sql.where_written(chunk))
         with stage(DIFFERENCE):
             register(connection, "versions_held", held, chunk.days)
-            keys = f"{self._sql.key} IN (SELECT {self._sql.key} FROM incoming)"
+            keys = f"({self._sql.keys}) IN (SELECT ({self._sql.keys}) FROM incoming)"
             connection.execute(f"CREATE OR REPLACE TEMP TABLE newest AS {self._sql.newest(keys)}")
 
     def _difference(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
@@ -191,12 +191,11 @@ class Comparison:
         if not partitions:
             return
         where = self._sql.where(Chunk(days_of(partitions) if self._table.day_column else None))
-        query, rule = self._sql.source_query(where)
         bad = []
-        for batch in timed(EXTRACT, engine.batches(connection.execute(self._sql.first_capture(rule), [query]))):
+        for batch in timed(EXTRACT, engine.batches(connection.execute(self._sql.first_capture(where)))):
             broken = batch.column("_broken")
             if broken.null_count < len(broken):
-                bad.append(batch.filter(broken.is_valid()).select([self._table.key, "_broken"]))
+                bad.append(batch.filter(broken.is_valid()).select([*self._table.primary_key, "_broken"]))
                 batch = batch.filter(broken.is_null())
             if batch.num_rows:  # nothing but bad rows is nothing to commit
                 yield batch
@@ -216,13 +215,16 @@ class Comparison:
         rows = {key: self._found[key].rows for key in partitions if key in self._found}
         for days in chunks(days_of(partitions), rows, CHUNK_ROWS) if self._table.day_column else [None]:
             count = sum(rows.get(key, 0) for key in (days.keys if days else [WHOLE]))
-            parts = max(1, -(-count // CHUNK_ROWS))
+            parts = max(1, -(-count // CHUNK_ROWS)) if self._sql.is_numbered else 1
             yield from (Chunk(days, part, parts) for part in range(parts))
 
     def _chunks_of_changes(self) -> list[Chunk]:
         """Changes cut by keys, if they may be too many to be compared at once: then they are counted."""
         days, parts = self._dated_days(), 1
-        if sum(self._found[key].rows for key in self._changes.dated if key in self._found) > CHUNK_ROWS:
+        if (
+            self._sql.is_numbered
+            and sum(self._found[key].rows for key in self._changes.dated if key in self._found) > CHUNK_ROWS
+        ):
             where = self._sql.where_written(Chunk(days))
             query = f"SELECT count(*) FROM {self._sql.relation} {where}"
             with stage(EXTRACT):
@@ -230,24 +232,22 @@ class Comparison:
         return [Chunk(days, part, parts) for part in range(parts)]
 
     def _read_source(self, connection: duckdb.DuckDBPyConnection, where: str) -> None:
-        query, rule = self._sql.source_query(where)
         with stage(EXTRACT):
-            connection.execute(self._sql.incoming(rule), [query])
+            connection.execute(self._sql.incoming(where))
 
     def _note_rejected(
         self, connection: duckdb.DuckDBPyConnection, where: str, partitions: set[str] | frozenset[str]
     ) -> None:
         """Add the broken rows of ``incoming`` to the rejected, with their raw text."""
-        key = self._sql.key
-        keys = connection.execute(f"SELECT {key} FROM incoming WHERE _broken IS NOT NULL").fetchall()
+        query = f"SELECT {row_key(self._table)} FROM incoming WHERE _broken IS NOT NULL"
+        keys = [key for (key,) in connection.execute(query).fetchall()]
         if not keys:
             return
-        if (None,) in keys:
+        if None in keys:
             raise PlatformError(
-                f'"{self._table.name}" has a row without {key}, by which rows are known. Nothing of it was captured: '
-                "give every row of it one in ToteSys, then refresh."
+                f'"{self._table.name}" has a row without {self._sql.keys}, by which rows are known. Nothing of it was '
+                "captured: give every row of it one in its source, then refresh."
             )
         if len(keys) <= _FEW_KEYS:
-            where = f"WHERE {key} IN ({', '.join(str(row[0]) for row in keys)})"
-        statement, raw = self._sql.rejected(where)
-        connection.execute(statement, [raw, sorted(partitions)])
+            where = f"WHERE {self._sql.of_keys(keys)}"
+        connection.execute(self._sql.rejected(where), [sorted(partitions)])

@@ -17,8 +17,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints, is_structure
-from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entry
+from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
@@ -29,7 +28,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +69,12 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
     if held is None:
         return {}
     day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
+    newest = newest_first([*table.primary_key, "partition"])
     connection = engine.connect()
     try:
         rows = connection.execute(
             f"SELECT partition, count(*) FILTER ({OPERATION} <> 'delete') FROM (SELECT *, {day} AS partition "
-            f"FROM {register(connection, 'held', held)} QUALIFY {newest_first([table.key, 'partition'])}) GROUP BY 1"
+            f"FROM {register(connection, 'held', held)} QUALIFY {newest}) GROUP BY 1"
         ).fetchall()
     finally:
         connection.close()
@@ -97,7 +97,7 @@ def missing_entries(
 
 
 def capture(
-    snapshot: Snapshot,
+    snapshot: SourceSnapshot,
     lake: Lake,
     table: Table,
     *,
@@ -123,13 +123,13 @@ def capture(
     snapshot = assign_generation(ledger, snapshot, newest)
     days = days if table.day_column else None
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        found = fingerprints(snapshot, table, all_days, days)
+        found = snapshot.fingerprints(table, all_days, days)
     held = lake.find(INGESTION, table.name)
     if held is None:
         ledger.forget(ingestion_name(table), run_id)
         newest = ledger.newest()
     known = newest.get(ingestion_name(table), {})
-    if may_be_new(lake, table) or not any(is_structure(snapshot, table, each.state) for each in known.values()):
+    if may_be_new(lake, table) or not any(snapshot.has_structure(table, each.state) for each in known.values()):
         note(lake, snapshot, table, CAPTURED)
     missing = missing_entries(lake, table, held, newest)
     known = known | missing
@@ -141,7 +141,7 @@ def capture(
         if not changes_only and any(now[key] < rows.get(key, 0) for key in partitions):
             # A day that was emptied, or a table? Only a look at all days tells.
             with engine.readable_errors(failed):
-                everything = fingerprints(snapshot, table, all_days)
+                everything = snapshot.fingerprints(table, all_days)
             now = dict.fromkeys(rows, 0) | {key: each.rows for key, each in everything.items()}
         _refuse_mass_deletion(table, sum(rows.values()), sum((rows | now).values()))
     to_read = changes(snapshot, table, partitions, found, known) if changes_only else all_of(partitions)
@@ -164,7 +164,7 @@ def capture(
             is_complete = days is None or (days == all_days and not changes_only)
             noted = complete_entries(snapshot, table.name, seen_until(snapshot) if is_complete else seen, run_id)
             last = Entry(LAST, table.name, comparison.committed, 0, datetime.now(UTC), run_id)
-            ledger.append([*(missing | new).values(), last, *noted, source_entry(snapshot, run_id)])
+            ledger.append([*(missing | new).values(), last, *noted, *source_entries(snapshot, run_id)])
         return captured
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
@@ -199,7 +199,7 @@ def _refuse_mass_deletion(table: Table, before: int, now: int) -> None:
 
 
 def _entries(
-    snapshot: Snapshot,
+    snapshot: SourceSnapshot,
     table: Table,
     partitions: Sequence[str],
     found: Mapping[str, Fingerprint],
@@ -208,7 +208,7 @@ def _entries(
     run_id: str,
 ) -> list[Entry]:
     """What to write in the ledger, for every partition that was asked for; ``known`` is what it says so far."""
-    entries = []
+    entries, ids = [], snapshot.transactions
     for partition in partitions:
         fingerprint = found.get(partition, Fingerprint(0, ""))
         inserted, updated, deleted = (counts[partition, each] for each in ("insert", "update", "delete"))
@@ -230,7 +230,7 @@ def _entries(
                 rejected=counts[partition, "rejected"],
                 # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
                 missed=inserted + updated + deleted if state == _state(known, partition) else 0,
-                xmin_floor=snapshot.xmin,
+                xmin_floor=ids.xmin if ids is not None else 0,
             )
         )
     return entries

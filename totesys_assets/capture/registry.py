@@ -1,7 +1,7 @@
 """The schema registry: the columns and types that each source table was ever seen with, numbered.
 
 Belongs here: noting a structure when it is first seen, captured or refused, and listing them. Does not belong here:
-judging a structure, which is ``Snapshot.require``.
+judging a structure, which is ``SourceSnapshot.require``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from totesys_assets.errors import SchemaDrift
 from totesys_assets.lake.commit import LostRace, append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import REGISTRY, Lake
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import SourceSnapshot
 
 CAPTURED, REFUSED = "captured", "refused"
 _COLUMNS: list[tuple[str, pa.DataType]] = [
@@ -88,9 +88,9 @@ def _writer(table: Table) -> str:
     return f"registry:{table.name}"
 
 
-def note(lake: Lake, snapshot: Snapshot, table: Table, status: str) -> None:
+def note(lake: Lake, snapshot: SourceSnapshot, table: Table, status: str) -> None:
     """Append the structure that ``table`` has in ``snapshot``, unless it is the newest one noted, with this status."""
-    found = snapshot.tables[table.name].columns
+    found = snapshot.columns(table)
     while True:
         held = lake.open_plain(REGISTRY, _SCHEMA, _DESCRIPTION)
         known = structures(lake, table.name)
@@ -111,7 +111,7 @@ def note(lake: Lake, snapshot: Snapshot, table: Table, status: str) -> None:
 
 
 @contextmanager
-def drift_noted(lake: Lake, snapshot: Snapshot, table: Table) -> Iterator[None]:
+def drift_noted(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Iterator[None]:
     """Note the structure that makes the block raise SchemaDrift."""
     try:
         yield

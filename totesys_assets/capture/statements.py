@@ -5,28 +5,31 @@ Belongs here: their text, for one table. Does not belong here: when they are run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
-from totesys_assets.capture.fingerprint import examined_sql, partition_sql
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.engine import literal, quoted
-from totesys_assets.source.totesys.snapshot import READ, Snapshot
+from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.source.rows import examined_sql, row_key
+from totesys_assets.source.rules import first_broken, is_outside
 
 # The source's rows of some days, each with the first rule that it breaks, if any, and its day, if that has a partition.
-_INCOMING = f"""
+_INCOMING = """
 CREATE OR REPLACE TEMP TABLE incoming AS
-SELECT * REPLACE (coalesce(_broken, {{rule}}) AS _broken), {{day}} AS _day FROM ({READ})
+SELECT * REPLACE (coalesce(_broken, {rule}) AS _broken), {day} AS _day FROM ({rows})
 """
 
 # Broken rows with their raw text, as the source itself writes it.
-_REJECTED = f"""
+_REJECTED = """
 INSERT INTO rejected
 SELECT source.row_key, source.partition, incoming._broken, source.raw
-FROM incoming JOIN ({READ}) AS source ON source.row_key = CAST(incoming.{{key}} AS VARCHAR)
+FROM incoming JOIN ({letters}) AS source ON source.row_key = {row_key}
 WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
 """
 
@@ -37,22 +40,22 @@ FROM (SELECT _operation, {day} AS _day FROM versions_held) GROUP BY 1
 """
 _NOT_HELD = """
 SELECT {partition}, count(*)
-FROM incoming ANTI JOIN (SELECT * FROM newest WHERE _operation <> 'delete') AS present
-ON present.{key} = incoming.{key} AND present._day = incoming._day
+FROM incoming ANTI JOIN (SELECT * FROM newest WHERE _operation <> 'delete') AS held
+ON {same_key} AND held._day = incoming._day
 GROUP BY 1
 """
 
 # The newest versions held, of each row on each day.
 _NEWEST = """
 SELECT * FROM (SELECT *, {day} AS _day FROM versions_held) AS versions WHERE {within}
-QUALIFY row_number() OVER (PARTITION BY {key}, _day ORDER BY _recorded_at DESC) = 1
+QUALIFY row_number() OVER (PARTITION BY {keys}, _day ORDER BY _recorded_at DESC) = 1
 """
 
 # A row is known by its key within its day: should its created_at ever change, it leaves one day and joins another. It
 # stands on a day for as long as the source has it there, good or bad: one that turned bad keeps its last good version.
 _LEAVING = """
 SELECT * FROM held WHERE _operation <> 'delete'
-    AND NOT EXISTS (SELECT 1 FROM incoming WHERE incoming.{key} = held.{key} AND incoming._day = held._day)
+    AND NOT EXISTS (SELECT 1 FROM incoming WHERE {same_key} AND incoming._day = held._day)
 """
 _DIFFERENCE = """
 CREATE OR REPLACE TEMP TABLE difference AS
@@ -61,7 +64,7 @@ leaving AS ({leaving})
 SELECT {incoming_columns},
     CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
     taken_at AS _recorded_at, incoming._day AS _day
-FROM incoming LEFT JOIN held ON held.{key} = incoming.{key} AND held._day = incoming._day CROSS JOIN capture_time
+FROM incoming LEFT JOIN held ON {same_key} AND held._day = incoming._day CROSS JOIN capture_time
 WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
 UNION ALL
 SELECT {leaving_columns}, 'delete', taken_at, leaving._day
@@ -78,7 +81,7 @@ class Chunk:
     parts: int = 1
 
     def of_key(self, key: str) -> str:
-        """SQL condition of the part's rows, for DuckDB and PostgreSQL alike."""
+        """SQL condition of the part's rows, by a key that is a number."""
         return f"abs({key} % {self.parts}) = {self.part}" if self.parts > 1 else "true"
 
 
@@ -86,7 +89,7 @@ class Chunk:
 class Statements:
     """The statements for one table. ``letters``: the (key, partition) of those of its rows that are dead letters."""
 
-    snapshot: Snapshot
+    snapshot: SourceSnapshot
     table: Table
     all_days: DayRange
     changes: Changes
@@ -98,9 +101,19 @@ class Statements:
         return self.snapshot.relation(self.table)
 
     @property
-    def key(self) -> str:
-        """The table's key, quoted."""
-        return quoted(self.table.key)
+    def keys(self) -> str:
+        """The columns of the table's key, as a list."""
+        return ", ".join(quoted(name) for name in self.table.primary_key)
+
+    @property
+    def same_key(self) -> str:
+        """DuckDB condition of an incoming row and a held one: they have the same key."""
+        return " AND ".join(f"incoming.{quoted(name)} = held.{quoted(name)}" for name in self.table.primary_key)
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the key is one number, by which rows can be cut into parts."""
+        return len(self.table.primary_key) == 1 and pa.types.is_integer(self.table.by_name[self.table.key].arrow)
 
     def day(self) -> str:
         """DuckDB expression of a good row's day; one and the same for all rows of a table that is one set."""
@@ -114,7 +127,7 @@ class Statements:
         """
         if self.table.day_column is None:
             return self.day()
-        return f"CASE WHEN NOT coalesce({dead_letters.is_outside(self.table)}, false) THEN {self.day()} END"
+        return f"CASE WHEN NOT coalesce({is_outside(self.table)}, false) THEN {self.day()} END"
 
     def lake_columns(self) -> str:
         """DuckDB's select list of the columns that the lake has."""
@@ -125,26 +138,24 @@ class Statements:
         first = literal(self.all_days.first.isoformat())
         return f"coalesce(strftime(_day, '%Y-%m-%d'), {first})" if self.table.day_column else literal(WHOLE)
 
-    def source_query(self, where: str) -> tuple[str, str]:
-        """What to ask of the source, and the rule that the engine adds: a broken row is named, the others are not."""
-        encoding = self.snapshot.encoding
-        columns = ", ".join(dead_letters.source_column(column, encoding) for column in self.table.columns)
-        broken = dead_letters.first_broken(dead_letters.source_rules(self.table, self.all_days, encoding))
-        rule = dead_letters.first_broken(dead_letters.engine_rules(self.table))
-        return f"SELECT {columns}, {broken} AS _broken FROM {self.relation} {where}", rule
+    def of_keys(self, keys: Iterable[str]) -> str:
+        """SQL condition of the rows with these keys, given as text."""
+        if self.is_numbered:
+            return f"{self.keys} IN ({', '.join(sorted(keys))})"
+        return f"{row_key(self.table)} IN ({', '.join(literal(key) for key in sorted(keys))})"
 
     def where_written(self, chunk: Chunk) -> str:
-        """PostgreSQL condition of what may have been written since it was captured, and of the dead letters."""
-        letters = ", ".join(sorted({key for key, partition in self.letters if partition in self.changes.dated}))
-        written = f"({self.changes.written}{f' OR {self.key} IN ({letters})' if letters else ''})"
-        conditions = [written, chunk.of_key(self.key)]
+        """The source's condition of what may have been written since it was captured, and of the dead letters."""
+        letters = {key for key, partition in self.letters if partition in self.changes.dated}
+        written = f"({self.changes.written}{f' OR {self.of_keys(letters)}' if letters else ''})"
+        conditions = [written, chunk.of_key(self.keys)]
         if chunk.days is not None:  # between the first and the last is soon said; what is too much is left out later
             conditions.append(self._examined(DayRange(chunk.days.first, chunk.days.last)))
         return f"WHERE {' AND '.join(conditions)}"
 
     def where(self, chunk: Chunk) -> str:
-        """PostgreSQL condition of all rows of a chunk."""
-        conditions = [chunk.of_key(self.key)] + ([self._examined(chunk.days)] if chunk.days is not None else [])
+        """The source's condition of all rows of a chunk."""
+        conditions = [chunk.of_key(self.keys)] + ([self._examined(chunk.days)] if chunk.days is not None else [])
         return f"WHERE {' AND '.join(conditions)}"
 
     def _examined(self, days: Days) -> str:
@@ -154,11 +165,11 @@ class Statements:
         """DuckDB condition of the versions held of a chunk."""
         ranges = chunk.days.ranges if chunk.days is not None else ()
         days = [f"_day BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
-        return f"({' OR '.join(days) or 'true'}) AND {chunk.of_key(self.key)}"
+        return f"({' OR '.join(days) or 'true'}) AND {chunk.of_key(self.keys)}"
 
     def newest(self, within: str) -> str:
         """DuckDB query for the newest versions held, of each row on each day, where ``within`` is true."""
-        return _NEWEST.format(day=self.day(), key=self.key, within=within)
+        return _NEWEST.format(day=self.day(), keys=self.keys, within=within)
 
     def difference(self, held: str, leaving: str) -> str:
         """DuckDB statement that makes ``difference``: what is new, changed or gone in ``incoming`` against ``held``."""
@@ -166,31 +177,37 @@ class Statements:
         return _DIFFERENCE.format(
             held=held,
             leaving=leaving,
-            key=self.key,
+            same_key=self.same_key,
             incoming_columns=", ".join(f"incoming.{name}" for name in columns),
             leaving_columns=", ".join(f"leaving.{name}" for name in columns),
             changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
         )
 
-    def incoming(self, rule: str) -> str:
-        """DuckDB statement that makes ``incoming``, of what a query asks the source for."""
-        return _INCOMING.format(rule=rule, day=self.incoming_day())
+    def incoming(self, where: str) -> str:
+        """DuckDB statement that makes ``incoming``: the source's rows, each with the first rule that it breaks."""
+        return _INCOMING.format(rule=self._engine_rule(), day=self.incoming_day(), rows=self._rows(where))
 
-    def first_capture(self, rule: str) -> str:
-        """DuckDB query that takes every row of the source as new, of what a query asks the source for."""
+    def first_capture(self, where: str) -> str:
+        """DuckDB query that takes every row of the source as new."""
         return (
-            f"SELECT {self.lake_columns()} FROM (SELECT * REPLACE (coalesce(_broken, {rule}) AS _broken), "
+            f"SELECT {self.lake_columns()} "
+            f"FROM (SELECT * REPLACE (coalesce(_broken, {self._engine_rule()}) AS _broken), "
             f"'insert' AS {OPERATION}, (SELECT taken_at FROM capture_time) AS {RECORDED_AT}, "
-            f"{self.incoming_day()} AS _day FROM ({READ}))"
+            f"{self.incoming_day()} AS _day FROM ({self._rows(where)}))"
         )
 
-    def rejected(self, where: str) -> tuple[str, str]:
-        """DuckDB statement that notes the broken rows of ``incoming``, and what it asks of the source: their text."""
-        raw = (
-            f"SELECT {self.key}::text AS row_key, {partition_sql(self.table, self.all_days)} AS partition, "
-            f"{dead_letters.source_raw(self.table, self.snapshot.encoding)} AS raw FROM {self.relation} AS t {where}"
-        )
-        return _REJECTED.format(key=self.key), raw
+    def _rows(self, where: str) -> str:
+        """DuckDB query for rows of the source, of which it names those that it cannot give exactly."""
+        return self.snapshot.read(f"{self.snapshot.select(self.table, self.all_days)} {where}")
+
+    def _engine_rule(self) -> str:
+        """The rules that the engine adds."""
+        return first_broken(dead_letters.engine_rules(self.table))
+
+    def rejected(self, where: str) -> str:
+        """DuckDB statement that notes the broken rows of ``incoming`` with their text, of a list of partitions."""
+        letters = self.snapshot.read(f"{self.snapshot.letters(self.table, self.all_days)} {where}")
+        return _REJECTED.format(row_key=row_key(self.table, "incoming"), letters=letters)
 
     def rows_held(self) -> str:
         """DuckDB query for the number of rows held, by partition."""
@@ -198,8 +215,8 @@ class Statements:
 
     def rows_not_held(self) -> str:
         """DuckDB query for the number of rows in ``incoming`` that are not held, by partition."""
-        return _NOT_HELD.format(partition=self.partition(), key=self.key)
+        return _NOT_HELD.format(partition=self.partition(), same_key=self.same_key)
 
     def leaving(self) -> str:
         """DuckDB query for what is held and no longer in ``incoming``."""
-        return _LEAVING.format(key=self.key)
+        return _LEAVING.format(same_key=self.same_key)

@@ -93,6 +93,6 @@ def _order(asset: str) -> tuple[int, int]:
     """The assets in the order of the data flow."""
     from totesys_assets.catalogue.catalogue import catalogue
 
-    group, _, name = asset.partition("/")
+    name = asset.partition("/")[2]
     source, star = catalogue().source, catalogue().star
-    return (0, [*source].index(name)) if group == "totesys" else (1, [*star].index(name))
+    return (0, [*source].index(name)) if name in source else (1, [*star].index(name))

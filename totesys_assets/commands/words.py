@@ -38,12 +38,14 @@ def span(seconds: float) -> str:
 
 
 def left_out(table: str, columns: list[str]) -> str:
-    """That columns of ToteSys do not arrive, and what to do about it."""
+    """That columns of a source do not arrive, and what to do about it."""
+    from totesys_assets.catalogue.catalogue import catalogue
+
     names = ", ".join(f'"{each}"' for each in columns)
     are, them = ("is", "it") if len(columns) == 1 else ("are", "them")
     return (
         f'{names} of table "{table}" {are} left out: the catalogue does not know {them}. '
-        f"Add {them} to catalogue/totesys.sql, and the values arrive with the next refresh."
+        f"Add {them} to catalogue/{catalogue().source[table].group}.sql, and the values arrive with the next refresh."
     )
 
 

@@ -26,7 +26,7 @@ from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for
 from dagster._utils.interrupts import check_captured_interrupt
 
 from totesys_assets import engine
-from totesys_assets.names import LANE_TAG, PRIORITY_TAG, TOTESYS, WAREHOUSE
+from totesys_assets.names import LANE_TAG, PRIORITY_TAG, WAREHOUSE
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 # other one takes memory of its own.
 STEPS = 2
 # Steps of a lane under way at once, by the tag of their op. A lane goes by priority: a step waits for those before it.
-# All captures share one snapshot, which is one connection.
-WIDTHS = {TOTESYS: 1, WAREHOUSE: STEPS}
+# The others are one at a time: all captures of a source share one snapshot, which is one connection.
+WIDTHS = {WAREHOUSE: STEPS}
 _POLL_SECONDS = 0.2
 # From an interrupt until what cannot be interrupted is left behind.
 _GRACE_SECONDS = 5
@@ -122,7 +122,7 @@ class StepOrder:
             return True
         busy = Counter(self._steps[running][0] for running in self._running)[lane]
         before = any(other == lane and more > priority for other, more in map(self._steps.__getitem__, self._to_come))
-        return busy < WIDTHS[lane] and not before
+        return busy < WIDTHS.get(lane, 1) and not before
 
 
 def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[dg.DagsterEvent]:

@@ -1,48 +1,93 @@
-"""One snapshot of ToteSys, shared by all tables that a run captures.
+"""Snapshots that several tables share: of one source for a run's captures, and of all sources for a look.
 
-Belongs here: opening the snapshot at the first table, giving it up after the last. Does not belong here: what a
-snapshot is, which is totesys/.
+Belongs here: opening a snapshot, opening another when it proves unusable, giving it up after the last table. Does not
+belong here: what a snapshot is, which is interface.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 from totesys_assets import engine
-from totesys_assets.errors import StaleSnapshot
-from totesys_assets.source.totesys import Totesys
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.errors import PlatformError, StaleSnapshot
+from totesys_assets.source.interface import Source, SourceSnapshot
 
 T = TypeVar("T")
 # Snapshots taken for one table before giving up against other refreshes.
 _SNAPSHOTS = 5
 
 
-class SharedSnapshot:
-    """Hands out one snapshot until ``tables`` tables were captured or an error broke it."""
+class OpenSnapshots:
+    """One snapshot of each source. A source that cannot be reached does not keep the others from being read.
 
-    def __init__(self, totesys: Totesys) -> None:
-        self.totesys = totesys
+    Raises the problem of the first where none can be reached.
+    """
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = {source.name: source for source in sources}
+        self._stacks: dict[str, ExitStack] = {}
+        self._snapshots: dict[str, SourceSnapshot] = {}
+        # Source -> why it cannot be reached.
+        self.problems: dict[str, PlatformError] = {}
+        for name in self._sources:
+            try:
+                self.reopen(name)
+            except PlatformError as problem:
+                self.problems[name] = problem
+            except BaseException:
+                self.close()
+                raise
+        if not self._snapshots:
+            raise next(iter(self.problems.values()))
+
+    def reopen(self, name: str) -> SourceSnapshot:
+        """Take another snapshot of a source. Raises what ``Source.snapshot`` raises."""
+        stack = self._stacks.setdefault(name, ExitStack())
+        stack.close()
+        self._snapshots[name] = stack.enter_context(self._sources[name].snapshot())
+        return self._snapshots[name]
+
+    @property
+    def now(self) -> dict[str, SourceSnapshot]:
+        """The snapshots by the name of their source, of those that can be reached."""
+        return dict(self._snapshots)
+
+    def close(self) -> None:
+        """End all of them."""
+        for stack in self._stacks.values():
+            stack.close()
+
+    def hand_over(self, shared: SharedSnapshots) -> None:
+        """Leave the snapshots to captures that follow at once."""
+        for name, snapshot in self._snapshots.items():
+            shared.of(name).take_over(snapshot, self._stacks[name].pop_all())
+
+
+class SharedSnapshot:
+    """Hands out one snapshot of a source until all tables were captured or an error broke it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self._stack = ExitStack()
-        self._snapshot: Snapshot | None = None
+        self._snapshot: SourceSnapshot | None = None
         self._captured: set[str] = set()
 
-    def take_over(self, snapshot: Snapshot, stack: ExitStack) -> None:
+    def take_over(self, snapshot: SourceSnapshot, stack: ExitStack) -> None:
         """Go on with a snapshot that was taken before, and what was read in it; ``stack`` ends it."""
         self.close()
         self._snapshot, self._stack = snapshot, stack
 
     @contextmanager
-    def snapshot(self, table: str, *, table_count: int) -> Iterator[Snapshot]:
+    def snapshot(self, table: str, *, table_count: int) -> Iterator[SourceSnapshot]:
         """The snapshot, for capturing ``table``, one of ``table_count`` tables.
 
         It is held no longer than needed: an old snapshot keeps the source from cleaning up behind itself. After an
         error the next table gets a new one, for PostgreSQL refuses to go on with the old.
         """
         if self._snapshot is None:
-            self._snapshot = self._stack.enter_context(self.totesys.snapshot())
+            self._snapshot = self._stack.enter_context(self.source.snapshot())
         engine.claim(self._snapshot.connection)  # a command may have opened it, before there was a run
         try:
             yield self._snapshot
@@ -54,7 +99,7 @@ class SharedSnapshot:
             self.close()
             self._captured.clear()
 
-    def read(self, table: str, work: Callable[[Snapshot], T], *, table_count: int) -> T:
+    def read(self, table: str, work: Callable[[SourceSnapshot], T], *, table_count: int) -> T:
         """Result of ``work`` with the snapshot, or with a new one when another refresh was quicker with a later."""
         for _ in range(_SNAPSHOTS - 1):
             with suppress(StaleSnapshot), self.snapshot(table, table_count=table_count) as snapshot:
@@ -66,3 +111,20 @@ class SharedSnapshot:
         """End the snapshot, if there is one."""
         self._snapshot = None
         self._stack.close()
+
+
+class SharedSnapshots:
+    """A shared snapshot of each source."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self.sources = tuple(sources)
+        self._shared = {source.name: SharedSnapshot(source) for source in self.sources}
+
+    def of(self, source: str) -> SharedSnapshot:
+        """That of a source, by its name."""
+        return self._shared[source]
+
+    def close(self) -> None:
+        """End those that are open."""
+        for shared in self._shared.values():
+            shared.close()

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from totesys_assets.capture.fingerprint import Fingerprint
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days, days_of
 from totesys_assets.lake.tables import INGESTION, PROCESSED
-from totesys_assets.names import STAR, TOTESYS, WAREHOUSE
+from totesys_assets.names import STAR, WAREHOUSE
+from totesys_assets.source.interface import Fingerprint
 from totesys_assets.transform.build import expected_states
 
 # Stale days this close together are one range: a day that is not stale costs some events, a range a condition in SQL.
@@ -58,9 +58,9 @@ def stale_partitions(
     stale: Stale = {}
     for name, found in source.items():
         known = {key: entry.fingerprint for key, entry in ledger.get(f"{INGESTION}/{name}", {}).items()}
-        _add(stale, f"{TOTESYS}/{name}", _differing({key: each.state for key, each in found.items()}, known))
+        _add(stale, catalogue.source[name].asset, _differing({key: each.state for key, each in found.items()}, known))
     for name, table in catalogue.star.items():
-        upstream = [stale.get(f"{TOTESYS}/{source_name}", set()) for source_name in query_of(name).sources]
+        upstream = [stale.get(catalogue.source[source].asset, set()) for source in query_of(name).sources]
         entries = ledger.get(f"{PROCESSED}/{name}", {})
         built = {key: entry.state for key, entry in entries.items()}
         inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())
@@ -118,7 +118,7 @@ def unpartitioned(catalogue: Catalogue) -> list[str]:
 
 def _keys(catalogue: Catalogue) -> list[tuple[str, bool]]:
     return [
-        (f"{group}/{table.name}", table.day_column is not None)
-        for group, tables in ((TOTESYS, catalogue.source), (STAR, catalogue.star), (WAREHOUSE, catalogue.star))
+        (f"{group or table.group}/{table.name}", table.day_column is not None)
+        for group, tables in (("", catalogue.source), ("", catalogue.star), (WAREHOUSE, catalogue.star))
         for table in tables.values()
     ]

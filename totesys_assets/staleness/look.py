@@ -18,7 +18,6 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.difference import ingestion_name, missing_entries, require_first_day
-from totesys_assets.capture.fingerprint import Fingerprint, fingerprints
 from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.registry import drift_noted
@@ -29,14 +28,14 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
-from totesys_assets.source.shared_snapshot import SharedSnapshot
-from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.source.shared_snapshot import OpenSnapshots, SharedSnapshots
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What the tables of ToteSys are like: why one cannot be captured, and which columns the catalogue has not.
+    """What the tables of the sources are like: why one cannot be captured, and which columns the catalogue has not.
 
     ``blocked``: table -> what is wrong with it. ``unknown``: table -> its columns that are left out of the capture.
     """
@@ -50,7 +49,7 @@ class Look:
     """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
 
     ``examined`` tells of tables that could not be examined; the others are decided on all the same.
-    ``source`` is the state of the source that was looked at, ``looked_at`` when, in seconds since 1970.
+    ``source`` is the instant of each source that was looked at, ``looked_at`` when, in seconds since 1970.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -58,61 +57,69 @@ class Look:
     examined: Examined = field(default_factory=Examined)
     mark: str | None = None
     probed_only: bool = False
-    source: str = ""
+    source: dict[str, str] = field(default_factory=dict)
     looked_at: float = 0.0
 
     @property
     def problems(self) -> list[PlatformError]:
         """What is wrong with the tables that could not be examined."""
-        return list(self.examined.blocked.values())
+        return list(dict.fromkeys(self.examined.blocked.values()))  # an unreachable source is one problem
 
 
 def look(
     platform: Platform,
     *,
     unless: str | None = None,
-    shared_snapshot: SharedSnapshot | None = None,
+    shared_snapshots: SharedSnapshots | None = None,
     before_scan: Callable[[], object] = lambda: None,
     on_examined: Callable[[Examined], object] = lambda _: None,
 ) -> Look:
-    """Compare source, lake and warehouse. Scan no table if the present state has the mark ``unless``.
+    """Compare sources, lake and warehouse. Scan no table if the present state has the mark ``unless``.
 
-    One source transaction, and another after each table that PostgreSQL could not read. If something is stale,
-    ``shared_snapshot`` takes the transaction over, so that the captures that follow need not scan again.
+    One snapshot of each source, and another after each table that PostgreSQL could not read. If something is stale,
+    ``shared_snapshots`` takes the snapshots over, so that the captures that follow need not scan again.
     ``before_scan`` is called before tables are scanned. ``on_examined`` gets the condition of the tables as soon as it
     is known, even if the look then fails.
 
-    Raises ConnectionFailed, LakeChanged when the warehouse was loaded from another lake, and the problem itself when no
-    table at all could be examined.
+    Raises ConnectionFailed when no source can be reached, LakeChanged when the warehouse was loaded from another lake,
+    and the problem itself when no table at all could be examined.
     """
     looked_at = time.time()
-    totesys, lake, warehouse, all_days = platform.totesys, platform.lake, platform.warehouse, platform.all_days
+    catalogue, lake, warehouse, all_days = platform.catalogue, platform.lake, platform.warehouse, platform.all_days
     with ExitStack() as stack:
-        snapshot = stack.enter_context(totesys.snapshot())
-        source = snapshot.instant
+        snapshots = OpenSnapshots(platform.sources)
+        stack.callback(snapshots.close)
+        first = snapshots.now
+        source = {name: snapshot.instant for name, snapshot in first.items()}
         mark = _mark(source, platform)
         if mark == unless:
             return Look(mark=mark, probed_only=True, source=source, looked_at=looked_at)
-        held = open_sources(lake, totesys.catalogue.source)  # once: each is a question to a bucket
+        held = open_sources(lake, catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
         before_scan()
-        found, examined = _examine(platform, snapshot, stack)
+        found, examined = _examine(platform, snapshots)
         on_examined(examined)
         problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
-        noted = _noted(totesys.catalogue, lake, held)
-        for table in totesys.catalogue.source.values():
+        noted = _noted(catalogue, lake, held)
+        for table in catalogue.source.values():
             require_first_day(table, all_days, noted.get(ingestion_name(table), {}))
         for name, partitions in found.items():
-            if not partitions and not noted.get(ingestion_name(totesys.catalogue.source[name])):
-                found[name] = _never_filled(totesys.catalogue.source[name], all_days)
-        stale = stale_partitions(totesys.catalogue, found, noted, warehouse.loaded())
-        if stale and not problems and shared_snapshot is not None:
-            shared_snapshot.take_over(snapshot, stack.pop_all())
+            if not partitions and not noted.get(ingestion_name(catalogue.source[name])):
+                found[name] = _never_filled(catalogue.source[name], all_days)
+        stale = stale_partitions(catalogue, found, noted, warehouse.loaded())
+        if stale and not problems and shared_snapshots is not None:
+            snapshots.hand_over(shared_snapshots)
     clean = not stale and not problems
-    asked = requests(stale, seen_until(assign_generation(Ledger(lake), snapshot)), looked_at) if stale else []
+    asked = requests(stale, _seen_until(lake, first), looked_at) if stale else []
     return Look(asked, stale, examined, mark if clean else None, source=source, looked_at=looked_at)
+
+
+def _seen_until(lake: Lake, first: Mapping[str, SourceSnapshot]) -> str:
+    """Up to which transaction the source that numbers them was seen; of the ``first`` snapshot that was looked at."""
+    numbered = [snapshot for snapshot in first.values() if snapshot.transactions is not None]
+    return seen_until(assign_generation(Ledger(lake), numbered[0])) if numbered else ""
 
 
 def _never_filled(table: Table, all_days: DayRange) -> dict[str, Fingerprint]:
@@ -121,9 +128,11 @@ def _never_filled(table: Table, all_days: DayRange) -> dict[str, Fingerprint]:
 
 
 def examine(platform: Platform) -> Examined:
-    """What the tables of ToteSys are like, in a snapshot of its own. Raises ConnectionFailed and UnsafeLogin."""
+    """What the tables of the sources are like, in snapshots of its own. Raises ConnectionFailed and UnsafeLogin."""
     with ExitStack() as stack:
-        return _examine(platform, stack.enter_context(platform.totesys.snapshot()), stack)[1]
+        snapshots = OpenSnapshots(platform.sources)
+        stack.callback(snapshots.close)
+        return _examine(platform, snapshots)[1]
 
 
 def mark_when_done(seen: Look, platform: Platform) -> str | None:
@@ -134,35 +143,35 @@ def mark_when_done(seen: Look, platform: Platform) -> str | None:
     return None if seen.problems else _mark(seen.source, platform)
 
 
-def _examine(
-    platform: Platform, snapshot: Snapshot, stack: ExitStack
-) -> tuple[dict[str, dict[str, Fingerprint]], Examined]:
+def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[str, Fingerprint]], Examined]:
     """Fingerprints of the tables that can be examined, and what they all are like."""
-    totesys, lake = platform.totesys, platform.lake
-    ledger = Ledger(lake)
-    snapshot = assign_generation(ledger, snapshot)
+    lake, ledger = platform.lake, Ledger(platform.lake)
+    snapshots = {name: assign_generation(ledger, snapshot) for name, snapshot in opened.now.items()}
     found: dict[str, dict[str, Fingerprint]] = {}
     examined = Examined()
-    for table in totesys.catalogue.source.values():
+    for table in platform.catalogue.source.values():
+        if table.group in opened.problems:
+            examined.blocked[table.name] = opened.problems[table.group]
+            continue
+        snapshot = snapshots[table.group]
         try:
             with (
                 engine.readable_errors(f'"{table.name}" could not be examined'),
                 drift_noted(lake, snapshot, table),
             ):
-                found[table.name] = fingerprints(snapshot, table, platform.all_days)
+                found[table.name] = snapshot.fingerprints(table, platform.all_days)
             if unknown := unknown_columns(snapshot, table):
                 examined.unknown[table.name] = unknown
         except PlatformError as problem:
             examined.blocked[table.name] = problem
             if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
-                stack.close()
-                snapshot = assign_generation(ledger, stack.enter_context(totesys.snapshot()))
+                snapshots[table.group] = assign_generation(ledger, opened.reopen(table.group))
     return found, examined
 
 
-def unknown_columns(snapshot: Snapshot, table: Table) -> list[str]:
-    """Columns of ToteSys that the catalogue has not, of a table that can be captured without them."""
-    return [name for name in snapshot.tables[table.name].columns if name not in table.by_name]
+def unknown_columns(snapshot: SourceSnapshot, table: Table) -> list[str]:
+    """Columns of the source that the catalogue has not, of a table that can be captured without them."""
+    return [name for name in snapshot.columns(table) if name not in table.by_name]
 
 
 def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
@@ -179,8 +188,8 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
     return noted
 
 
-def _mark(source: str, platform: Platform) -> str:
-    """Equal marks mean that neither the source, nor the lake, nor the warehouse was written to in between.
+def _mark(source: Mapping[str, str], platform: Platform) -> str:
+    """Equal marks mean that neither a source, nor the lake, nor the warehouse was written to in between.
 
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """

@@ -137,13 +137,14 @@ class Set:
 
 def slow_reads() -> None:
     """Arm this process: the source takes a second for every row that is read to be compared."""
-    query = Statements.source_query
+    incoming, first_capture = Statements.incoming, Statements.first_capture
 
-    def slow(self: Statements, where: str) -> tuple[str, str]:
+    def slow(where: str) -> str:
         condition = where.removeprefix("WHERE ") or "true"
-        return query(self, f"WHERE ({condition}) AND pg_sleep(1) IS NOT NULL")
+        return f"WHERE ({condition}) AND pg_sleep(1) IS NOT NULL"
 
-    Statements.source_query = slow  # type: ignore[method-assign]
+    Statements.incoming = lambda self, where: incoming(self, slow(where))  # type: ignore[method-assign]
+    Statements.first_capture = lambda self, where: first_capture(self, slow(where))  # type: ignore[method-assign]
 
 
 def meet(barrier: Barrier) -> None:

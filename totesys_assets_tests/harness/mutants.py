@@ -69,7 +69,7 @@ def require_noticed(laboratory: Laboratory, case: Case) -> None:
 def said_by_the_audit(world: World) -> str:
     """What the audit finds in a world, pending apart: a line for each finding."""
     found = audit(
-        Platform(world.totesys(lambda: None), world.lake, world.warehouse, world.days),
+        Platform((world.totesys(lambda: None),), world.lake, world.warehouse, world.days),
         checks(catalogue()),
         marks=world.marks,
     )

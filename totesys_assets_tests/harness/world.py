@@ -36,7 +36,8 @@ from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
-from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.source.shared_snapshot import SharedSnapshot, SharedSnapshots
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request, everything, partitioned
@@ -301,7 +302,7 @@ class World:
         """What there is to do, and what was committed at that moment."""
         seen: list[State] = []
         totesys = self.totesys(lambda: seen.append(self.read()))
-        found = look(Platform(totesys, self.lake, self.warehouse, self.days), unless=self._mark)
+        found = look(Platform((totesys,), self.lake, self.warehouse, self.days), unless=self._mark)
         self._mark = found.mark
         return found, seen[0]
 
@@ -363,10 +364,11 @@ class World:
         """One run: capture in one snapshot, build, load; what follows a table that failed is left out."""
         self.tally.runs += 1
         run = Run(between)
-        shared = SharedSnapshot(self.totesys(lambda: self._taken(run)))
+        all_shared = SharedSnapshots([self.totesys(lambda: self._taken(run))])
+        shared = all_shared.of("totesys")
         tables = [table for table in _ORDER if f"totesys/{table}" in request.assets]
         if through_dagster:
-            self._run_in_dagster(request, shared, accept_deletions)
+            self._run_in_dagster(request, all_shared, accept_deletions)
             for table in tables:
                 assert run.state is not None
                 self.tally.versions += self._expect(table, request, run.state).total()
@@ -392,7 +394,7 @@ class World:
     def _capture(
         self, run: Run, shared: SharedSnapshot, table: str, table_count: int, request: Request, accept_deletions: bool
     ) -> None:
-        def work(snapshot: Snapshot) -> Counter[str]:
+        def work(snapshot: SourceSnapshot) -> Counter[str]:
             try:
                 captured = capture(
                     snapshot,
@@ -473,7 +475,7 @@ class World:
         except PlatformError as error:
             raise AssertionError(f"a build or load failed: {error}") from error
 
-    def _run_in_dagster(self, request: Request, shared: SharedSnapshot, accept_deletions: bool) -> None:
+    def _run_in_dagster(self, request: Request, shared: SharedSnapshots, accept_deletions: bool) -> None:
         self.tally.dagster_runs += 1
         env = {
             "TOTESYS_URL": self.source_url,
@@ -485,7 +487,7 @@ class World:
         }
         if self._instance is None:
             self._instance = dg.DagsterInstance.ephemeral()
-        definitions = build_definitions(Settings.from_env(env), {"shared_snapshot": shared})
+        definitions = build_definitions(Settings.from_env(env), {"shared_snapshots": shared})
         try:
             outcome = execute(definitions, self._instance, request, accept_deletions=accept_deletions)
         finally:
@@ -740,7 +742,7 @@ class World:
     def check_audit(self) -> None:
         """The audit finds nothing wrong. Rows that come back as they were it can only warn of."""
         totesys = self.totesys(lambda: None)
-        found = audit(Platform(totesys, self.lake, self.warehouse, self.days), checks(totesys.catalogue))
+        found = audit(Platform((totesys,), self.lake, self.warehouse, self.days), checks(totesys.catalogue))
         wrong = [finding for finding in found if not finding.passed and not finding.warning]
         assert not wrong, f"the audit: {wrong}"
 

@@ -16,9 +16,10 @@ import duckdb
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.errors import PlatformError, TableBusy, UnsafeLogin
+from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import check_query, require, set_local
 from totesys_assets.settings import IGNORE, Settings
-from totesys_assets.source.totesys.snapshot import ALIAS, READ, Snapshot
+from totesys_assets.source.totesys.snapshot import ALIAS, Snapshot, read
 from totesys_assets.source.totesys.structure import source_tables, structure_query
 from totesys_assets.source.totesys.table_locks import LOCK_TIMEOUT, busy, lock_statement
 
@@ -68,6 +69,8 @@ class Totesys:
         self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
         self.schema = schema
         self.catalogue = tables or catalogue()
+        self.name = TOTESYS
+        self.tables = {name: table for name, table in self.catalogue.source.items() if table.group == self.name}
 
     @classmethod
     def of(cls, settings: Settings, url: str) -> Totesys:
@@ -89,7 +92,7 @@ class Totesys:
         Tables that another session has for itself are left out: ``Snapshot.require`` says who that is. Raises
         ConnectionFailed, and UnsafeLogin for a superuser unless that is allowed.
         """
-        names: Collection[str] = self.catalogue.source.keys()
+        names: Collection[str] = self.tables.keys()
         held: dict[str, str] = {}
         for _ in range(_ATTEMPTS):
             connection = engine.connect()
@@ -100,7 +103,7 @@ class Totesys:
                     return
             finally:
                 engine.close(connection)
-            names, held = busy(self._url, VARIABLE, self.schema, self.catalogue.source.keys())
+            names, held = busy(self._url, VARIABLE, self.schema, self.tables.keys())
         who = "; ".join(f'"{name}": {clause}' for name, clause in held.items())
         raise TableBusy(f"The tables of ToteSys could not be locked, {_ATTEMPTS} times. Refresh again. {who}".rstrip())
 
@@ -129,12 +132,12 @@ class Totesys:
                 row = _identity(connection)
                 if row["started"] != started:
                     raise PlatformError("TOTESYS_URL leads to several servers in turn: let it lead to one of them.")
-            columns = connection.execute(_read(structure_query(self.schema, self.catalogue.source.keys()))).fetchall()
+            columns = connection.execute(read(structure_query(self.schema, self.tables.keys()))).fetchall()
         if row["superuser"] and not self._allow_superuser:
             raise UnsafeLogin(
                 "The login of TOTESYS_URL is a superuser or may become one, and the platform needs no more than to "
-                "read 11 tables. Make a role for it with deploy/sql/source_reader.sql and log in as that, or set "
-                "TOTESYS_ALLOW_SUPERUSER=1."
+                f"read {len(self.tables)} tables. Make a role for it with deploy/sql/source_reader.sql and log in as "
+                "that, or set TOTESYS_ALLOW_SUPERUSER=1."
             )
         return Snapshot(
             connection,
@@ -155,7 +158,7 @@ class Totesys:
 
 def _identity(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """The row of _IDENTITY, which is what takes the snapshot; the settings of the transaction are checked."""
-    result = connection.execute(_read(_IDENTITY))
+    result = connection.execute(read(_IDENTITY))
     names = [column[0] for column in result.description]
     row = result.fetchone() or ()
     settings = names.index("replayed") + 1
@@ -166,11 +169,3 @@ def _identity(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def _run(connection: duckdb.DuckDBPyConnection, statements: str) -> None:
     """Run statements that return nothing in the source, in one go."""
     connection.execute(f"CALL postgres_execute('{ALIAS}', {engine.literal(statements)})")
-
-
-def _read(sql: str) -> str:
-    """READ of ``sql``, without a parameter: to see what a value is, DuckDB imports pandas, which takes half a second.
-
-    A probe that finds nothing changed does not need it.
-    """
-    return READ.replace("?", engine.literal(sql))

@@ -5,34 +5,46 @@ Does not belong here: how it is taken, which is the package's own module, and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.days import DayRange
+from totesys_assets.days import DayRange, Days
+from totesys_assets.digest import POSTGRES
+from totesys_assets.engine import literal
 from totesys_assets.errors import SchemaDrift, TableBusy, WrongDatabase
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot, Transactions
+from totesys_assets.source.rows import row_key
+from totesys_assets.source.totesys import fingerprint, rows
 from totesys_assets.source.totesys.structure import SourceTable, others_query
 from totesys_assets.source.totesys.table_locks import relation
+from totesys_assets.stages import FINGERPRINT, stage
 
 ALIAS = "totesys"
-# Runs a SELECT, given as parameter, in the source; its result does not pass through Python.
-READ = f"SELECT * FROM postgres_query('{ALIAS}', ?)"
+# Transaction ids lie on a circle of this size.
+_CIRCLE = 2**32
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 # Of the order of a standby's snapshots: room for what tells two apart that ended at the same position.
 _PROCESSES = 1024
 
 
+def read(sql: str) -> str:
+    """Query for DuckDB that runs a SELECT in ToteSys; its result does not pass through Python."""
+    return f"SELECT * FROM postgres_query('{ALIAS}', {literal(sql)})"
+
+
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(SourceSnapshot):
     """One REPEATABLE READ transaction of ToteSys: every read through ``connection`` sees the same instant.
 
     ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another, and what it
     was before a crash or a restore from what it is after; ``lifetime`` also one start of it from the next;
     ``generation``: see capture/generation.py; ``taken_at`` (naive UTC) is when it was taken, by the source's clock;
-    ``scans`` are the scans made in it, which need not be made twice: see capture/fingerprint.py. All ``tables`` were
+    ``scans`` are the scans made in it, which need not be made twice: see fingerprint.py. All ``tables`` were
     locked before it was taken but for the ``held`` ones, of which a clause says who has them. ``schema`` is where they
     are, ``encoding`` that of their text. ``replayed``, of a standby: the positions in the WAL up to which it had
     replayed the primary's changes before and after the snapshot was taken; ``process`` is the server's for it.
@@ -54,6 +66,8 @@ class Snapshot:
     replayed: tuple[int, int] | None = None
     process: int = 0
     ignores_new: bool = True
+
+    dialect = POSTGRES
 
     @property
     def instant(self) -> str:
@@ -89,13 +103,81 @@ class Snapshot:
             return order != self.order and order >= (self.replayed[0] + 1) * _PROCESSES
         return order > self.order
 
+    @property
+    def identity(self) -> str:
+        """Transaction ids may be compared on one server, as long as it does not give them out a second time."""
+        return f"{self.server}#{self.generation}"
+
+    @property
+    def transactions(self) -> Transactions:
+        """The transaction ids that the snapshot is about."""
+        return Transactions(self.server, self.generation, self.xmin, self.xmax)
+
+    def with_generation(self, generation: int) -> Self:
+        """The snapshot as one of this generation of transaction ids."""
+        return replace(self, generation=generation)
+
+    def columns(self, table: Table) -> dict[str, str]:
+        """Column -> type, as ToteSys has them; empty for a missing table."""
+        return self.tables[table.name].columns if table.name in self.tables else {}
+
+    def structure(self, table: Table) -> str:
+        """Digest of the table's structure: see fingerprint.py."""
+        return fingerprint.structure(self.tables[table.name], table)
+
+    def fingerprints(self, table: Table, all_days: DayRange, days: Days | None = None) -> dict[str, Fingerprint]:
+        """Fingerprint of every partition that has rows: one sequential scan, unless the snapshot was asked before."""
+        self.require(table)
+        scanned = self.scans.get((table.name, all_days))
+        if scanned is None:
+            days = None if days == all_days else days
+            with stage(FINGERPRINT):
+                scanned = self.rows(fingerprint.scan(table, self.relation(table), all_days, days))
+            if days is None:
+                self.scans[table.name, all_days] = scanned
+        prefix = self.state_prefix(table)
+        return {partition: Fingerprint(count, f"{prefix}|{count}|{hash_}") for partition, count, hash_ in scanned}
+
+    def written_since(self, table: Table, captured: Mapping[str, tuple[str, int]]) -> tuple[str, frozenset[str]]:
+        """Condition of the rows that may have been written since partitions were captured; and of which it tells that.
+
+        A row that was written after a capture bears a transaction id that the capture's snapshot did not know to be
+        finished: its xmin, or a later id. Ids are compared on the circle of 32 bits, as PostgreSQL itself does.
+        Whatever is in doubt (another server, another structure, no xmin, too far round the circle) is not told.
+        """
+        prefix = self.state_prefix(table)
+        told = {key: xmin for key, (state, xmin) in captured.items() if xmin and state.startswith(prefix)}
+        first = min(told.values(), default=self.xmax)
+        width = self.xmax - first
+        if not told or not 0 <= width < _CIRCLE // 2:
+            return super().written_since(table, captured)
+        return f"(xmin::text::bigint - {first % _CIRCLE} + {_CIRCLE}) % {_CIRCLE} < {width}", frozenset(told)
+
     def relation(self, table: Table) -> str:
         """The source table by its full name, for SQL."""
         return relation(self.schema, table.name)
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of one small SELECT, run by the source in the snapshot."""
-        return self.connection.execute(READ, [sql]).fetchall()
+    def select(self, table: Table, all_days: DayRange) -> str:
+        """SELECT of a table's columns and ``_broken``."""
+        return rows.select(table, self.relation(table), all_days, self.encoding)
+
+    def letters(self, table: Table, all_days: DayRange) -> str:
+        """SELECT of key, partition and text of a table's rows."""
+        return (
+            f"SELECT {row_key(table)} AS row_key, {self.partition(table, all_days)} AS partition, "
+            f"{rows.raw(table, self.encoding)} AS raw FROM {self.relation(table)} AS t"
+        )
+
+    def readable(self, table: Table) -> str:
+        """Condition of the rows of which all text can be sent."""
+        return rows.readable(table, self.encoding)
+
+    def read(self, sql: str) -> str:
+        """The SELECT ``sql`` of ToteSys as a query for ``connection``.
+
+        The text is no parameter: to see what a parameter is, DuckDB imports pandas, which takes half a second.
+        """
+        return read(sql)
 
     def require(self, table: Table) -> None:
         """Raise WrongDatabase, TableBusy or SchemaDrift unless ``table`` is there, readable and as it should be."""
