@@ -8,7 +8,7 @@ PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
 
-.PHONY: run up install test check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install test coverage check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
 	@$(BIN)/totesys refresh
@@ -26,14 +26,17 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types, and all tests with coverage, but for those of the deployment
+test: install lint types ## Lint, types, and all tests but for those of the deployment, in ten minutes on two cores
+	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy
+
+coverage: install ## The same tests with coverage, of the commands that they start too; fails below 90 %
 	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: install lint types ## In two minutes: lint, types, the tests that need no server, and one from end to end
 	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
 
-soak: install ## Every kill and fault, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
-	@$(BIN)/python -m pytest -q -n logical -m thorough
+soak: install ## Every case that is too long for `make test`, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
+	@$(BIN)/python -m pytest -q -n logical --dist loadfile -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: install $(PEERS)/installed ## How fast it is, beside COPY, dlt and sling, at SCALES (S M); writes docs/bench.json and .svg

@@ -192,9 +192,9 @@ def test_a_failure_that_dagster_tries_again_is_not_told_and_hides_no_other(watch
     assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
 
 
+@pytest.mark.refreshed
 def test_a_failed_table_is_told_in_the_words_of_its_asset(run_watcher: Watcher) -> None:
     platform = run_watcher.platform
-    platform.refresh()
     platform.sql("UPDATE design SET design_name = 'new'")
     seen = platform.look()
     platform.sql("ALTER TABLE design RENAME TO designs")
@@ -308,11 +308,11 @@ def test_a_blocked_table_is_told_once_and_again_when_it_is_over(watcher: Watcher
     assert watcher.letterbox.subjects[2:] == ["ToteSys: 2 tables can be captured again"]
 
 
+@pytest.mark.refreshed
 def test_open_dead_letters_are_counted_after_a_refresh_and_told_every_minute(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform = watcher.platform
-    platform.refresh()
     watcher.run_ended(SUCCESS)
     letters = [line for line in watcher.evaluate("freshness") if line["totesys_event"] == "dead_letters"]
     assert letters == [{"totesys_event": "dead_letters", "open": 0}]
@@ -338,9 +338,9 @@ def audit_run(watcher: Watcher) -> None:
     assert job.execute_in_process(instance=platform.instance).success
 
 
+@pytest.mark.refreshed
 def test_what_the_audit_found_is_counted_and_told_table_by_table(run_watcher: Watcher) -> None:
     platform = run_watcher.platform
-    platform.refresh()
     audit_run(run_watcher)
     assert run_watcher.evaluate("alert_on_audit") == []
     with psycopg.connect(platform.warehouse_url) as connection:

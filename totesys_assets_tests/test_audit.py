@@ -6,7 +6,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -34,6 +34,7 @@ from totesys_assets.audit.findings import (
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
+from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.source.totesys import Totesys
@@ -280,7 +281,8 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
         "WHERE design_id = 1"
     )
     platform.sql("UPDATE sales_order SET design_id = 7")
-    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), platform.all_days)
+    day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
+    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), day)
     assert platform.run(orders).success
     [found] = [
         each for each in look_back(platform) if each.asset == "warehouse/fact_sales_order" and each.check == REFERENCES
@@ -326,7 +328,11 @@ def test_a_version_that_does_not_follow_from_the_one_before_it_is_named(platform
 
 
 @pytest.mark.parametrize(
-    ("hours", "said"), [(5, "dated 4:59:5"), (-5, "are dated 5:00:0")], ids=["in the future", "in the past"]
+    ("hours", "said"),
+    [
+        pytest.param(5, "dated 4:59:5", id="in the future"),
+        pytest.param(-5, "are dated 5:00:0", id="in the past", marks=pytest.mark.thorough),
+    ],
 )
 def test_versions_that_are_dated_by_another_clock_are_warned_of(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, hours: int, said: str
@@ -458,7 +464,9 @@ def test_every_rule_of_the_business_warns_of_the_row_that_breaks_it(
     assert found.detail == f"1 row breaks it: {rule.key} {key}"
 
 
+@pytest.mark.refreshed
 def test_the_nightly_audit_is_recorded_by_dagster_and_a_refresh_does_not_wait_for_one(platform: Platform) -> None:
+    platform.sql("UPDATE design SET design_name = 'new'")
     [outcome] = platform.refresh()
     steps = {stats.step_key for stats in platform.instance.get_run_step_stats(outcome.run_id)}
     assert "audit_checks" not in steps

@@ -119,10 +119,18 @@ def test_the_backfill_that_the_ui_starts_runs_each_stage_of_the_range_once(platf
 @pytest.mark.parametrize(
     ("command", "runs"),
     [
-        (["job", "backfill", "-j", "backfill_days", "--from", "2024-08-20", "--to", "2024-08-21", "--noprompt"], 2),
-        (["asset", "materialize", "--select", PARTITIONED, "--partition-range", "2024-08-20...2024-08-21"], 1),
+        pytest.param(
+            ["job", "backfill", "-j", "backfill_days", "--from", "2024-08-20", "--to", "2024-08-21", "--noprompt"],
+            2,
+            id="job backfill",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            ["asset", "materialize", "--select", PARTITIONED, "--partition-range", "2024-08-20...2024-08-21"],
+            1,
+            id="asset materialize",
+        ),
     ],
-    ids=["job backfill", "asset materialize"],
 )
 def test_dagsters_own_commands_bring_the_range_in(
     platform: Platform, tmp_path: Path, command: list[str], runs: int

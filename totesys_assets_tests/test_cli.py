@@ -301,18 +301,22 @@ def test_another_database_is_recognised(
     )
 
 
+@pytest.mark.refreshed
 def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_is_1(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET units_sold = 7")
     platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     code, text = invoke("refresh")
     assert code == 1
     assert '"colour" (text) is new' in text
     with dg.DagsterInstance.get() as instance:
         assert list(blocked.blocked(instance, catalogue())) == ["design"]
-    assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+    assert platform.query("SELECT units_sold FROM current_sales_order") == [(7,)]
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize("backfill", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_refresh_that_does_not_see_to_everything_makes_nothing_up_to_date(platform: Platform, backfill: bool) -> None:
+    platform.sql("UPDATE design SET file_name = 'w'")
     assert invoke("refresh")[0] == 0
     before = json.loads(CliRunner().invoke(main, ["status", "--json"]).stdout)["up_to_date_at"]
     assert before
@@ -344,6 +348,7 @@ def test_dead_letters_of_a_table_that_there_is_not_are_refused(platform: Platfor
     assert 'ToteSys has no table "sales_orders". It has: address' in text
 
 
+@pytest.mark.refreshed
 def test_the_loss_of_most_rows_must_be_confirmed(platform: Platform) -> None:
     platform.sql(
         "INSERT INTO design SELECT n, '2024-08-19', 'Cotton', '/lib', 'x.json', '2024-08-19' "
@@ -383,6 +388,7 @@ def test_the_simulator_fills_an_empty_database_that_is_meant_for_it(
     assert "already" in text
 
 
+@pytest.mark.refreshed
 def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
     code, text = invoke("refresh")

@@ -45,6 +45,7 @@ def test_a_new_column_of_the_catalogue_is_added_to_the_lake_and_its_values_are_n
     connection.close()
 
 
+@pytest.mark.refreshed
 def test_a_new_nullable_column_stops_its_table_only_where_it_is_set_so(platform: Platform) -> None:
     platform.sql("ALTER TABLE design ADD COLUMN colour text")
     careful = Totesys(platform.totesys_url, allow_superuser=True, ignores_new=False)
@@ -61,6 +62,7 @@ def test_a_new_nullable_column_stops_its_table_only_where_it_is_set_so(platform:
     assert '"colour"' not in str(problem)
 
 
+@pytest.mark.refreshed
 def test_the_probe_does_not_stop_at_a_source_that_is_quiet_but_to_be_read_otherwise(platform: Platform) -> None:
     """The source has the column already; that it is wanted, or in the way, is said by nobody but us."""
     platform.sql("ALTER TABLE design ADD COLUMN colour text DEFAULT 'red'")

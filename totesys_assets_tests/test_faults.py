@@ -109,6 +109,7 @@ def test_two_first_refreshes_at_once_fill_an_empty_warehouse_once(platform: Plat
     require_complete(platform, before)
 
 
+@pytest.mark.thorough
 def test_a_backfill_beside_a_refresh_disturbs_nothing(shop: Shop) -> None:
     barrier = context().Barrier(2)
     meeting = Before(f"{COMPARISON}:append", partial(meet, barrier))
@@ -256,6 +257,7 @@ def test_a_read_that_takes_too_long_is_given_up_with_a_sentence(shop: Shop) -> N
     }
 
 
+@pytest.mark.thorough
 def test_a_table_that_somebody_locks_waits_and_the_others_go_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.platform.sql("UPDATE design SET design_name = 'locked'")
     monkeypatch.setattr(totesys, "LOCK_TIMEOUT", {"lock_timeout": "200ms"})
@@ -324,6 +326,7 @@ def test_a_store_that_refuses_everything_for_a_while_is_said_so_and_costs_nothin
     assert look_at(shop.platform) == shop.state
 
 
+@pytest.mark.thorough
 def test_a_ledger_that_cannot_be_written_after_the_data_costs_a_comparison(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +345,7 @@ def test_what_can_be_made_again_may_be_lost_although_only_one_day_changes(shop: 
     shop.platform.sql("UPDATE payment SET paid = NOT paid WHERE payment_id = 1")
 
 
+@pytest.mark.thorough
 def test_a_lost_star_table_is_built_again_whole_even_if_a_backfill_of_one_day_comes_first(shop: Shop) -> None:
     shop.complete()
     shutil.rmtree(Path(shop.platform.settings.lake_uri, "processed", "fact_purchase_order"))
@@ -453,6 +457,7 @@ def test_a_killed_run_holds_the_sensor_up_only_until_it_is_seen_to_be_dead(
     assert len(again) < len(expected[0])
 
 
+@pytest.mark.thorough
 def test_dagsters_state_may_be_thrown_away_after_every_refresh(shop: Shop) -> None:
     kill(shop.platform, Kill("after", "totesys_assets.assets.processed:build"))
     shop.complete()

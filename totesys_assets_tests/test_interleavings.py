@@ -15,9 +15,8 @@ from totesys_assets_tests.harness.world import Laboratory
 
 # The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
 SEED = 25
-QUICK = settings(
+SERIES = settings(
     max_examples=3,
-    stateful_step_count=25,
     database=None,
     deadline=None,
     # An example is a whole world, with seconds of work in it.
@@ -33,15 +32,20 @@ def laboratory(scratch: Path) -> Iterator[Laboratory]:
         yield opened
 
 
-def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(laboratory: Laboratory) -> None:
+@pytest.mark.parametrize(
+    ("steps", "runs", "statements"), [(12, 7, 20), pytest.param(25, 10, 50, marks=pytest.mark.thorough)]
+)
+def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(
+    laboratory: Laboratory, steps: int, runs: int, statements: int
+) -> None:
     machine = type("Machine", (Interleavings,), {"laboratory": laboratory})
-    run_state_machine_as_test(seed(SEED)(machine), settings=QUICK)
+    run_state_machine_as_test(seed(SEED)(machine), settings=settings(SERIES, stateful_step_count=steps))
     tally = laboratory.tally
     assert tally.lost == tally.doubled == 0
     # That it was worth the while.
-    assert tally.interleavings >= QUICK.max_examples
-    assert min(tally.runs, tally.faults) > 10
-    assert min(tally.statements, tally.versions) > 50
+    assert tally.interleavings >= SERIES.max_examples
+    assert min(tally.runs, tally.faults) > runs
+    assert min(tally.statements, tally.versions) > statements
 
 
 def test_a_soak_that_finds_something_says_so_with_the_seed(

@@ -96,11 +96,27 @@ def in_lake(lake: Lake) -> dict[date, str]:
         connection.close()
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(DEEDS)), st.sampled_from(sorted(SPLITS))), min_size=2, max_size=5))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+STORIES = st.lists(st.tuples(st.sampled_from(sorted(DEEDS)), st.sampled_from(sorted(SPLITS))), min_size=2, max_size=5)
+
+
+@given(story=STORIES)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_happens_to_a_row_and_however_it_is_captured_the_lake_ends_as_the_source(
     platform: Platform, tmp_path: Path, story: list[tuple[str, str]]
 ) -> None:
+    ends_as_the_source(platform, tmp_path, story)
+
+
+@pytest.mark.thorough
+@given(story=STORIES)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_to_a_row_in_many_more_stories_the_lake_ends_as_the_source(
+    platform: Platform, tmp_path: Path, story: list[tuple[str, str]]
+) -> None:
+    ends_as_the_source(platform, tmp_path, story)
+
+
+def ends_as_the_source(platform: Platform, tmp_path: Path, story: list[tuple[str, str]]) -> None:
     lake = Lake(str(tmp_path / os.urandom(4).hex()))
     platform.sql(DEEDS["deleted"])
     platform.sql(f"INSERT INTO sales_order {ORDER.format(day=HOME)}")

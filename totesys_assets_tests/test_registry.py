@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -78,11 +80,8 @@ def test_two_that_see_a_structure_at_once_note_it_once(platform: Platform) -> No
     assert len(structures(platform.lake)) == 1
 
 
+@pytest.mark.refreshed
 def test_a_lost_registry_is_begun_anew_by_the_next_capture(platform: Platform) -> None:
-    import shutil
-    from pathlib import Path
-
-    platform.refresh()
     shutil.rmtree(Path(platform.lake.uri, "schema_registry"))
     platform.sql("UPDATE design SET design_name = 'Plastic'")
     platform.refresh()

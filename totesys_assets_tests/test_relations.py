@@ -35,6 +35,7 @@ ANOTHER_DAY += "design_id, staff_id, counterparty_id, units_sold, unit_price, cu
 ANOTHER_DAY += "agreed_payment_date, agreed_delivery_location_id FROM sales_order"
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize(
     ("before", "change"),
     [
@@ -75,6 +76,7 @@ def test_rows_that_were_written_before_the_last_capture_and_come_by_another_way_
     assert platform.look().requests == []
 
 
+@pytest.mark.refreshed
 def test_a_partition_that_is_attached_or_detached_is_captured(platform: Platform) -> None:
     platform.sql(
         "ALTER TABLE sales_order RENAME TO part; CREATE TABLE sales_order (LIKE part) PARTITION BY RANGE (created_at)"
@@ -107,10 +109,10 @@ def migration(platform: Platform, *statements: str) -> Iterator[psycopg.Connecti
 REWRITE = "ALTER TABLE department ALTER COLUMN location TYPE text USING upper(location)"
 
 
+@pytest.mark.refreshed
 @pytest.mark.parametrize("rewrite", [REWRITE, "TRUNCATE department CASCADE; INSERT INTO department SELECT * FROM kept"])
 def test_a_rewrite_that_ends_while_the_snapshot_waits_deletes_nothing(platform: Platform, rewrite: str) -> None:
     platform.sql("CREATE TABLE kept AS TABLE department")
-    platform.refresh()
     held = platform.lake.open_versions(platform.totesys.catalogue.source["department"]).to_pyarrow_table()
     platform.sql("ALTER TABLE staff DROP CONSTRAINT IF EXISTS staff_department_id_fkey")
     with migration(platform, rewrite.replace(" CASCADE", "")) as connection:
@@ -124,11 +126,11 @@ def test_a_rewrite_that_ends_while_the_snapshot_waits_deletes_nothing(platform: 
     assert len(versions) >= len(held)
 
 
+@pytest.mark.refreshed
 def test_a_table_that_is_being_rewritten_is_left_for_the_next_refresh_with_a_sentence_that_names_the_session(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(totesys_module, "LOCK_TIMEOUT", {"lock_timeout": "200ms"})
-    platform.refresh()
     platform.sql("UPDATE staff SET last_name = 'new'")
     with migration(platform, REWRITE) as connection:
         seen = platform.look()

@@ -120,8 +120,10 @@ def test_numbers_sizes_and_spans_are_told_as_people_say_them(told: str, expected
     assert told == expected
 
 
+@pytest.mark.refreshed
 def test_what_was_known_to_be_up_to_date_is_as_of_the_look_not_of_the_end_of_its_run(platform: Platform) -> None:
     """Or a change that came while the run was under way would be taken for younger than it is."""
+    platform.sql("UPDATE design SET design_name = 'new'")
     before = time.time()
     platform.refresh()
     (record,) = platform.instance.get_run_records(limit=1)
