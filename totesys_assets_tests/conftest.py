@@ -25,6 +25,7 @@ from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform as Core
+from totesys_assets.platform import sources_of
 from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
@@ -170,7 +171,7 @@ class Platform:
     @property
     def core(self) -> Core:
         """The platform as the code knows it."""
-        return Core((self.totesys,), self.lake, self.warehouse, self.all_days)
+        return Core(sources_of(self.settings, self.totesys_url), self.lake, self.warehouse, self.all_days)
 
     @property
     def all_days(self) -> DayRange:

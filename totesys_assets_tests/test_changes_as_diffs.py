@@ -39,14 +39,20 @@ print(json.dumps({
 """
 
 
-def changed(heading: str, folder: Path) -> dict[str, Any]:
-    """What a copy of the package says of itself once the diff under ``heading`` is applied to it."""
+def copy_of_the_package(heading: str, folder: Path) -> Path:
+    """A folder with a copy of the package to which the diff under ``heading`` was applied."""
     if shutil.which("git") is None:
         pytest.skip("git, which applies the diffs, is not installed")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PROJECT / "totesys_assets", folder / "totesys_assets", ignore=ignore)
     shutil.copytree(PROJECT / "deploy" / "sql", folder / "deploy" / "sql")
     subprocess.run(["git", "apply", "-"], cwd=folder, input=DIFFS[heading], text=True, check=True)
+    return folder
+
+
+def changed(heading: str, folder: Path) -> dict[str, Any]:
+    """What a copy of the package says of itself once the diff under ``heading`` is applied to it."""
+    copy_of_the_package(heading, folder)
     environment = {**os.environ, "PYTHONPATH": str(folder), "TOTESYS_HOME": str(folder / "home")}
     seen = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SEEN],
@@ -76,5 +82,11 @@ def test_a_table_of_the_source_and_its_dimension_are_their_ddl_a_select_and_a_gr
     assert name == ["totesys/shipping_method/shipping_method_name"]
 
 
+def test_another_source_is_a_module_and_its_ddl(tmp_path: Path) -> None:
+    found = changed("Another source", tmp_path)
+    assert {"files/sales_target", "files/exchange_rate", "star/dim_sales_target"} <= set(found["assets"])
+    assert found["lineage"]["dim_sales_target"]["amount"] == ["files/sales_target/amount"]
+
+
 def test_every_diff_of_the_page_is_tried() -> None:
-    assert list(DIFFS) == ["A column", "A table of ToteSys, and its dimension"]
+    assert list(DIFFS) == ["A column", "A table of ToteSys, and its dimension", "Another source"]

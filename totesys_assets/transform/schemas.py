@@ -66,7 +66,7 @@ def create_schemas(
         changed = bounds(versions, OPERATION) != ("insert", "insert")
         connection.execute(
             f"CREATE OR REPLACE VIEW {LATEST}.{quoted(name)} AS SELECT * FROM {HISTORY}.{quoted(name)} "
-            + (f"QUALIFY {newest_first([table.key], table.day_column)}" if changed else "")
+            + (f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else "")
         )
     _create_currency_names(connection)
 
