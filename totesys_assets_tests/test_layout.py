@@ -117,6 +117,17 @@ def test_what_lies_below_the_assets_does_not_import_dagster() -> None:
     assert importing == []
 
 
+def test_what_all_sources_share_knows_nothing_of_one_of_them() -> None:
+    package = PACKAGE / "source" / "totesys"
+    knowing = [
+        module.relative_to(PACKAGE).as_posix()
+        for module in MODULES
+        if not module.is_relative_to(package)
+        and any(parts[1:3] == ["source", "totesys"] for parts in imported(module.read_text(encoding="utf-8")))
+    ]
+    assert knowing == ["platform.py"]
+
+
 def test_no_module_is_long_unless_its_first_lines_give_the_reason() -> None:
     texts = {module.relative_to(PACKAGE).as_posix(): module.read_text(encoding="utf-8") for module in MODULES}
     long = {name: text for name, text in texts.items() if len(text.splitlines()) > MOST_LINES}

@@ -1,0 +1,201 @@
+"""Sources that are copied: text is typed exactly or not at all, and what cannot be reached or told apart is said."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pytest
+
+from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.catalogue import catalogue as catalogue_module
+from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.days import DayRange
+from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift, StaleSnapshot
+from totesys_assets.lake.tables import Lake
+from totesys_assets.platform import sources_of
+from totesys_assets.settings import Settings
+from totesys_assets.source.copied import CopiedSnapshot
+from totesys_assets.source.interface import Source
+from totesys_assets.source.rows import row_key
+from totesys_assets.source.shared_snapshot import OpenSnapshots
+
+pytestmark = pytest.mark.pure
+
+DAYS = DayRange(date(2024, 8, 19), date(2024, 8, 25))
+DDL = """
+-- One row per reading.
+CREATE TABLE reading (
+    place text, -- where
+    read_at timestamp NOT NULL, -- by day: when
+    number int, -- how many
+    amount numeric(6,2), -- how much
+    is_final boolean, -- whether
+    valid_on date, -- until when
+    code varchar(3), -- which
+    PRIMARY KEY (place, code)
+);
+"""
+[TABLE] = catalogue_module._tables("readings", DDL)
+Row = dict[str, str | None]
+GOOD: Row = {
+    "place": "north",
+    "read_at": "2024-08-20 10:00:00",
+    "number": "7",
+    "amount": "1.20",
+    "is_final": "true",
+    "valid_on": "2024-08-31",
+    "code": "abc",
+}
+
+
+class Snapshot(CopiedSnapshot):
+    """A snapshot of rows that a test gives."""
+
+    def __init__(self, *rows: Row, ignores_new: bool = True) -> None:
+        super().__init__("readings", "now", ignores_new=ignores_new)
+        self._rows = rows
+
+    def texts(self, table: Table) -> pa.Table:
+        assert table is TABLE
+        names = list(self._rows[0])
+        return pa.table({name: pa.array([row[name] for row in self._rows], pa.string()) for name in names})
+
+
+def captured(lake: Lake, *rows: Row) -> Captured:
+    with Snapshot(*rows) as snapshot:
+        return capture(snapshot, lake, TABLE, all_days=DAYS, days=DAYS, run_id="test")
+
+
+@pytest.fixture
+def lake(tmp_path: object) -> Lake:
+    return Lake(f"{tmp_path}/lake")
+
+
+def held(lake: Lake) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = lake.open_existing(TABLE).to_pyarrow_table().to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "reason"),
+    [
+        ("number", "seven", "is no integer"),
+        ("number", "1.5", "is not exact as integer"),
+        ("number", "99999999999", "is no integer"),
+        ("amount", "1.205", "is not exact as numeric(6,2)"),
+        ("amount", "NaN", "is no numeric(6,2)"),
+        ("amount", "123456.00", "is no numeric(6,2)"),
+        ("is_final", "perhaps", "is no boolean"),
+        ("valid_on", "2024-02-30", "is no date"),
+        ("valid_on", "infinity", "is no time between the years 1 and 9999"),
+        ("code", "abcd", "is longer than 3 characters"),
+        ("read_at", "yesterday", "is no timestamp without time zone"),
+        ("read_at", "2031-01-01 00:00:00", "lies outside the days from 2024-08-19 to tomorrow that have a partition"),
+    ],
+)
+def test_text_that_is_not_exactly_of_its_columns_type_is_a_dead_letter(
+    lake: Lake, column: str, text: str, reason: str
+) -> None:
+    assert captured(lake, GOOD, {**GOOD, "place": "south", column: text}).total("rejected") == 1
+    [letter] = open_dead_letters(lake).to_pylist()
+    assert (letter["column_name"], letter["reason"]) == (column, reason)
+    assert [row["place"] for row in held(lake)] == ["north"]
+
+
+def test_a_row_that_turned_bad_keeps_its_last_good_version_until_it_is_mended(lake: Lake) -> None:
+    assert captured(lake, GOOD).versions == 1
+    assert captured(lake, {**GOOD, "number": "seven"}).versions == 0
+    assert captured(lake, {**GOOD, "number": "8"}).total("updated") == 1
+    assert open_dead_letters(lake).num_rows == 0
+    assert captured(lake, {**GOOD, "number": "8"}).versions == 0
+
+
+def test_a_row_whose_day_changes_leaves_one_partition_and_joins_another(lake: Lake) -> None:
+    captured(lake, GOOD)
+    moved = captured(lake, {**GOOD, "read_at": "2024-08-21 10:00:00"})
+    changed = [entry for entry in moved.entries if entry.inserted or entry.deleted]
+    assert {entry.partition: (entry.inserted, entry.deleted) for entry in changed} == {
+        "2024-08-20": (0, 1),
+        "2024-08-21": (1, 0),
+    }
+
+
+def test_rows_that_cannot_be_told_apart_stop_the_table(lake: Lake) -> None:
+    with pytest.raises(PlatformError, match=r'known by "place", "code"\. It has rows with the key of another: 1\.'):
+        captured(lake, GOOD, {**GOOD, "number": "8"})
+    with pytest.raises(PlatformError, match="It has rows without a key: 1"):
+        captured(lake, GOOD, {**GOOD, "place": None})
+
+
+def test_a_column_that_the_catalogue_has_not_is_left_out_or_stops_the_table() -> None:
+    wider = {**GOOD, "note": "new"}
+    with Snapshot(wider) as snapshot:
+        assert snapshot.fingerprints(TABLE, DAYS)
+        assert "note" in snapshot.columns(TABLE)
+    with Snapshot(wider, ignores_new=False) as snapshot, pytest.raises(SchemaDrift, match='"note" is new'):
+        snapshot.require(TABLE)
+
+
+def test_a_state_tells_of_any_change_and_of_another_catalogue() -> None:
+    def state(*rows: Row) -> str:
+        with Snapshot(*rows) as snapshot:
+            return snapshot.fingerprints(TABLE, DAYS)["2024-08-20"].state
+
+    assert state(GOOD) == state(GOOD)
+    assert len({state(GOOD), state({**GOOD, "amount": "1.2"}), state({**GOOD, "note": "new"})}) == 3
+
+
+def test_an_older_snapshot_is_refused_unless_the_clock_was_set_back(lake: Lake) -> None:
+    with Snapshot(GOOD) as older:
+        captured(lake, {**GOOD, "number": "8"})
+        with pytest.raises(StaleSnapshot):
+            capture(older, lake, TABLE, all_days=DAYS, days=DAYS, run_id="test")
+        older.taken_at -= timedelta(hours=2)
+        assert capture(older, lake, TABLE, all_days=DAYS, days=DAYS, run_id="test").total("updated") == 1
+
+
+def test_no_two_keys_of_several_columns_share_one_text() -> None:
+    with Snapshot({**GOOD, "place": "a"}, {**GOOD, "place": "a, b"}, {**GOOD, "place": "a,"}) as snapshot:
+        snapshot.require(TABLE)
+        keys = {key for (key,) in snapshot.rows(f"SELECT {row_key(TABLE)} FROM {snapshot.relation(TABLE)}")}
+    assert keys == {f"{place}, abc" for place in ("a", "a,, b", "a,,")}
+
+
+class Unreachable:
+    """A source that is not there."""
+
+    name, tables = "unreachable", {"reading": TABLE}
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Fails."""
+        raise ConnectionFailed("It is not there.")
+
+
+class Reachable(Unreachable):
+    """A source that is."""
+
+    name = "readings"
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """One row."""
+        return Snapshot(GOOD)
+
+
+def test_a_source_that_cannot_be_reached_does_not_keep_the_others_from_being_read() -> None:
+    away: Source = Unreachable()
+    snapshots = OpenSnapshots([away, Reachable()])
+    assert (list(snapshots.now), list(snapshots.problems)) == (["readings"], ["unreachable"])
+    snapshots.close()
+    with pytest.raises(ConnectionFailed, match="It is not there"):
+        OpenSnapshots([away])
+
+
+def test_a_ddl_without_a_module_says_which_module_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = catalogue()
+    wider = catalogue_module.Catalogue({**tables.source, "reading": TABLE}, tables.star, tables.marts)
+    monkeypatch.setattr("totesys_assets.platform.catalogue", lambda: wider)
+    with pytest.raises(PlatformError, match=r"source/readings\.py must open with a function open_source"):
+        sources_of(Settings.from_env({}), "postgresql://nowhere/totesys")
