@@ -1,1 +1,1 @@
-"""The lake: Delta tables in a folder or a bucket, through delta-rs. What their rows mean is not said here."""
+"""The lake: Delta tables in a folder or a bucket, through delta-rs. It does not know what their rows mean."""

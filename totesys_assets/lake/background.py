@@ -1,4 +1,4 @@
-"""Batches made in the background, while delta-rs writes the ones before."""
+"""Making batches in a thread while delta-rs writes the ones before."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ import pyarrow as pa
 class Background:
     """Makes batches in a thread of its own while delta-rs writes the ones before.
 
-    Besides the gain, delta-rs pulls batches from one of its own threads, where it cannot be called again: batches that
-    are made by reading another Delta table must come from elsewhere. Iterating raises what making the batches raised.
+    This saves time, and it is needed: delta-rs pulls batches in a thread of its own, from which it cannot be called, so
+    batches that are read from another Delta table must be made in another thread. Iterating raises the error that
+    making the batches raised.
     """
 
     _WAIT_SECONDS = 0.1
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._batches = batches
-        # Few: each may be 20 MB, and the writer only has to be kept busy.
+        # Two, because a batch may be 20 MB, and two keep the writer busy.
         self._ready: Queue[pa.RecordBatch | None] = Queue(maxsize=2)
         self._stop = Event()
-        # With the context of this thread: what is opened over there belongs to the same run (engine.py).
+        # In this thread's context, so that connections opened in the new thread belong to the same run (engine.py).
         self._thread = Thread(target=copy_context().run, args=[self._make], name="batches", daemon=True)
         self.failure: BaseException | None = None
         self.waited = 0.0  # seconds in which the writer had nothing to write

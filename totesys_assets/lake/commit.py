@@ -1,4 +1,4 @@
-"""Committing to the lake: appending and replacing rows behind a fence, of which one of two writers gets through."""
+"""Committing to the lake: appending and replacing rows, so that of two concurrent writers only one succeeds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
 from totesys_assets.stages import LAKE, count, stage
 
-# delta-rs keeps a file in memory until it is complete, and one for each month at a time: with its own 100 MB, all of a
-# table of ten million rows. The nightly compaction makes large files of small ones.
+# delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
+# file, that is all of a table of ten million rows. The nightly compaction merges small files into large ones.
 _FILE_BYTES = 8_000_000
 
 
 class LostRace(Exception):
-    """Another writer committed to the table after it was opened: what was computed from it must be thrown away."""
+    """Another writer committed to the table after it was opened. Discard what was computed from it."""
 
 
 def append(
@@ -32,11 +32,11 @@ def append(
     writer: str,
     marks: Mapping[str, int] | None = None,
 ) -> None:
-    """Append batches, provided that ``writer`` did not commit since ``table`` was opened; else LostRace.
+    """Append batches. Raises LostRace if ``writer`` has committed since ``table`` was opened.
 
-    A plain append never conflicts with another, so every commit carries the next number of its writer's name: the
-    slower of two gets LostRace, and must open the table and compute anew, never re-label what it has.
-    ``marks`` are committed along, for ``table.transaction_version`` to tell.
+    Delta lets two appends succeed at once, so each commit carries the next number under its writer's name: the slower
+    of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong.
+    ``marks`` (name -> number) are committed with it; ``table.transaction_version`` reads them.
     """
     _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
 
@@ -51,10 +51,10 @@ def replace(
 ) -> None:
     """Replace the rows for which ``predicate`` is true (None: all), in one commit, fenced as ``append`` is.
 
-    It also loses the race against a compaction: without any predicate delta-rs would not notice one, and would leave
-    the merged file, which this writer never saw, beside the new rows.
+    It also raises LostRace after a compaction. The predicate is always given for that: without one, delta-rs would not
+    notice the compaction, and would leave the merged file, which this writer never saw, beside the new rows.
     """
-    if not table.file_uris():  # nothing to replace, and nothing to look through for it
+    if not table.file_uris():  # nothing to replace
         append(table, batches, schema, writer, marks)
         return
     _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate or "true", marks=marks or {})
@@ -86,7 +86,7 @@ def _commit(
         except CommitFailedError as error:
             raise LostRace(str(error)) from error
         except Exception as error:
-            if background.failure is not None:  # delta-rs only passes on the text of what went wrong in the batches
+            if background.failure is not None:  # delta-rs passes on only the text of an error in the batches
                 raise background.failure from error
             if isinstance(error, (OSError, DeltaError)):
                 raise unwritable(table, error) from error
@@ -97,7 +97,7 @@ def _commit(
 
 
 def unwritable(table: DeltaTable, error: Exception) -> PlatformError:
-    """What to say when delta-rs fails to commit."""
+    """The error for a commit that failed in delta-rs."""
     return PlatformError(
         f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
         "Nothing was committed; check the disk or the bucket, then refresh."
@@ -105,6 +105,6 @@ def unwritable(table: DeltaTable, error: Exception) -> PlatformError:
 
 
 def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Batches of DuckDB's result in exactly the lake's types. Raises ValueError for a NULL where none may be."""
+    """Batches of DuckDB's result in the lake's exact types. Raises ValueError for a NULL in a column without NULLs."""
     for batch in batches:
         yield batch.select(schema.names).cast(schema)

@@ -16,18 +16,18 @@ from totesys_assets.lake.encoding import encodings
 
 log = logging.getLogger(__name__)
 
-# Who merges files notes until when nobody else may: in seconds since 1970, 0 when it is done. No merge takes as long;
-# after one that was killed, the files of its table are left as they are for that time.
+# A process that merges files notes until when nobody else may, in seconds since 1970; 0 when it is done. A merge takes
+# less time than this. After a merge that was killed, the table's files are not merged until then.
 _MERGING, _MERGING_SECONDS = "merging", 3600
 
-# Files in one folder of a table before they are merged: every read of the folder opens them all.
+# A folder with more files than this is merged, because every read of the folder opens them all.
 MOST_FILES = 32
 
 
 def tidy(table: DeltaTable) -> None:
-    """Merge the files of a folder that has gathered too many: every refresh leaves one, and every read opens all.
+    """Merge the files of each folder that has too many. Every refresh adds a file, and every read opens all.
 
-    No row changes. If somebody else is merging or replacing at the moment, it is theirs to do.
+    No row changes. Does nothing while another process merges or replaces files.
     """
     folders = table.metadata().partition_columns
     files = pa.table(table.get_add_actions(flatten=True))
@@ -38,16 +38,17 @@ def tidy(table: DeltaTable) -> None:
             try:
                 merge_files(table, only)
             except (CommitFailedError, DeltaError, OSError) as error:
-                # Somebody else's to do, or for the next time: what was to be written is written.
+                # The rows are committed; another process or the next commit merges the files.
                 log.warning("%s: files were not merged: %s", table.table_uri, one_line(error))
                 return
 
 
 def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) -> int:
-    """Merge small files, in one folder where given; returns how many. 0 while somebody else does.
+    """Merge small files, in one folder if given; returns how many. Returns 0 while another process merges.
 
-    delta-rs does not notice two merges of the same files at once (since its pull request 3982): both would commit, and
-    every row would be there twice. So whoever merges takes the table for itself first, in a commit that only one makes.
+    delta-rs does not notice two concurrent merges of the same files (since its pull request 3982): both would commit,
+    and every row would be there twice. So a merge begins with a commit that reserves the table, and that only one of
+    two processes can make.
     """
     now = int(time.time())
     if (table.transaction_version(_MERGING) or 0) > now:

@@ -1,4 +1,4 @@
-"""Encodings: how delta-rs writes the columns of a table into its files."""
+"""Encodings: how delta-rs writes the columns of a table into Parquet files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from totesys_assets.catalogue.catalogue import catalogue
 
 
 def encodings(table: DeltaTable) -> WriterProperties:
-    """How columns are written: what is a number at heart as differences, times of day by what they have in common.
+    """Numbers, dates and timestamps are written as differences, times of day with their common prefixes left out.
 
-    parquet's default, a dictionary, is given up again for nearly all of these once it has grown too large. A million
-    sales orders take a third of the time so, and half of the space.
+    Parquet's default is a dictionary, which is abandoned for nearly all of these columns once it grows too large. With
+    these encodings a million sales orders take a third of the time and half of the space.
     """
     encodings: dict[str, Literal["DELTA_BINARY_PACKED", "DELTA_BYTE_ARRAY"]] = {}
     for column in pa.schema(table.schema().to_arrow()):  # type: ignore[arg-type]  # it speaks Arrow's C interface

@@ -1,4 +1,4 @@
-"""Reading the lake: tables in DuckDB, and what the files and commits of a table say of its rows."""
+"""Reading the lake: tables in DuckDB, and statistics from the files and commits of a table."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from totesys_assets.engine import BATCH_ROWS, quoted
 if TYPE_CHECKING:
     import pyarrow.dataset
 
-# Noted with the commits to an ingestion table: the newest _recorded_at in it, in microseconds since 1970. It grows with
-# every commit, so that what was recorded since some moment is what was committed since.
+# The newest _recorded_at of an ingestion table, in microseconds since 1970, noted with each commit. It grows with every
+# commit, so versions recorded after a moment are those committed after it.
 RECORDED = "recorded_at"
 
 
 def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: Days | None = None) -> str:
-    """Make a table's state readable in DuckDB under ``name``, only the months of ``days`` where given.
+    """Make a table readable in DuckDB under ``name``; with ``days``, only the months that they touch.
 
-    Returns the quoted name. Nothing is read yet: DuckDB pulls the columns and rows that a query asks for.
+    Returns the quoted name. Nothing is read yet: DuckDB reads the columns and rows that a query needs.
     """
     months = [(MONTH, "in", days.months)] if days is not None else None
     folder = _folder_of(table)
-    # Left alone, delta-rs hands over every byte through Python.
+    # By default, delta-rs would pass every byte through Python.
     filesystem = SubTreeFileSystem(folder, LocalFileSystem()) if folder is not None else None
     files: Any = table.to_pyarrow_dataset(file_pruning_predicate=months, filesystem=filesystem)
-    # A bucket takes its time for every file, so more of them are asked for at once.
+    # Each file of a bucket has a latency, so several are read at once.
     connection.register(name, _frugal(files, files_ahead=4 if folder is None else 1))
     return quoted(name)
 
 
 def _folder_of(table: DeltaTable) -> str | None:
-    """The folder that a table lies in, None if it is a bucket's."""
+    """The folder of a table; None if the table is in a bucket."""
     place = urlsplit(table.table_uri)
     return unquote(place.path) if place.scheme == "file" else None
 
 
 def _frugal(files: pyarrow.dataset.FileSystemDataset, files_ahead: int) -> pyarrow.dataset.FileSystemDataset:
-    """The same files, read little ahead of who asks: Arrow itself reads 64 batches of 131,072 rows ahead.
+    """The same files, with little read-ahead. Arrow's default reads 64 batches of 131,072 rows ahead.
 
-    That takes up to 450 MB, and longer too, for they are out of the processor's caches when their turn comes.
+    That takes up to 450 MB, and more time, because the batches have left the processor's caches when they are used.
     """
     from pyarrow.dataset import FileSystemDataset, Scanner  # here: slow to import
 
     class FrugalDataset(FileSystemDataset):
         def scanner(self, **asked: Any) -> Scanner:  # type: ignore[override]  # asked for by DuckDB, by name
-            """A scanner of the columns and rows that DuckDB asks for."""
+            """A scanner of the columns and rows that DuckDB needs."""
             scan: Any = super().scanner
             scanner: Scanner = scan(**asked, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=files_ahead)
             return scanner
@@ -67,7 +67,7 @@ def recorded_until(table: DeltaTable) -> int:
     noted = table.transaction_version(RECORDED)
     if noted is not None or not table.file_uris():
         return noted or 0
-    connection = duckdb.connect()  # a table of before this was noted
+    connection = duckdb.connect()  # the table is older than this note
     try:
         row = connection.execute(f"SELECT epoch_us(max({RECORDED_AT})) FROM {register(connection, 'held', table)}")
         return int(row.fetchall()[0][0] or 0)
@@ -76,9 +76,9 @@ def recorded_until(table: DeltaTable) -> int:
 
 
 def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:
-    """The least and the greatest value of a column, as the files note it. None: no rows, or not all of them noted it.
+    """The least and the greatest value of a column, from the files' statistics. None without rows or statistics.
 
-    Of a timestamp to the millisecond.
+    Timestamps are exact to the millisecond.
     """
     files = pa.table(table.get_add_actions(flatten=True))
     if not {f"min.{column}", f"max.{column}"} <= set(files.column_names):
@@ -90,7 +90,7 @@ def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:
 
 
 def lies_within(table: DeltaTable, column: str, days: Days) -> bool:
-    """True when all rows of a table have their ``column``, a date or a timestamp, on ``days``, as its files note it."""
+    """True if the files' statistics show that ``column``, a date or a timestamp, is on ``days`` in every row."""
     if not table.file_uris():
         return True
     found = bounds(table, column)

@@ -1,12 +1,12 @@
-"""The tables of the lake: where they lie, creating and opening them.
+"""The tables of the lake: where they are, and creating and opening them.
 
-Belongs here: the folders, and what a table is created with. Does not belong here: reading (read.py), writing
+Belongs here: the folders, and the properties of a new table. Does not belong here: reading (read.py), writing
 (commit.py) and merging files (compact.py).
 
     <lake>/ingestion/<source table>    every version of every row, append-only
     <lake>/processed/<star table>      the star tables
-    <lake>/ledger, <lake>/dead_letter  what was done, and what could not be typed
-    <lake>/schema_registry             how the source's tables were seen to be
+    <lake>/ledger, <lake>/dead_letter  what each stage did, and the rows that break a type or a rule
+    <lake>/schema_registry             the structures that the source's tables had
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from totesys_assets.lake.compact import merge_files
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
 
-# Commits from one checkpoint of a table's log to the next. A refresh opens tables fifty times, and each time reads what
-# was committed since the last checkpoint: with Delta's own 100 that took twice as long.
+# Commits between two checkpoints of a table's log. A refresh opens tables fifty times, and each time reads the commits
+# since the last checkpoint. With Delta's default of 100 that took twice as long.
 _CHECKPOINTS = {"delta.checkpointInterval": "20"}
 
-# Commits are exclusive through conditional PUT; without it two writers could both win. Checksums of what is written
-# are asked for by buckets that lock objects for a time (object lock with a default retention).
+# Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
+# lock with a default retention) require checksums.
 _S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
 
 
@@ -50,12 +50,12 @@ class Lake:
         return "/".join([self.uri, *parts])
 
     def require(self) -> None:
-        """Raise PlatformError where there is no lake yet."""
+        """Raise PlatformError if there is no lake yet."""
         if self.find(LEDGER) is None:
             raise PlatformError(f"There is no lake at {self.uri} yet. Run: totesys refresh.")
 
     def find(self, *parts: str) -> DeltaTable | None:
-        """The table as it is now, or None where nothing was written yet."""
+        """The table as it is now; None if nothing was written to it yet."""
         try:
             return DeltaTable(self.location(*parts), storage_options=self._options)
         except TableNotFoundError:
@@ -64,34 +64,34 @@ class Lake:
             raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
 
     def open_versions(self, table: Table) -> DeltaTable:
-        """The ingestion table of ``table``, created when missing."""
+        """The ingestion table of ``table``, created if missing."""
         return self._open(table, lake_schema(table, versioned=True), INGESTION, append_only=True)
 
     def open_existing(self, table: Table) -> DeltaTable:
-        """The ingestion table of ``table``. Raises PlatformError where nothing was captured yet; writes nothing."""
+        """The ingestion table of ``table``. Raises PlatformError if nothing was captured yet. Writes nothing."""
         found = self.find(INGESTION, table.name)
         if found is None:
             raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
         return found
 
     def open_star(self, table: Table) -> DeltaTable:
-        """The processed table of ``table``, created when missing."""
+        """The processed table of ``table``, created if missing."""
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
     def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
-        """The ledger, the dead letters or the schema registry, created when missing."""
+        """The ledger, the dead letters or the schema registry, created if missing."""
         found = self.find(name)
         if found is not None:
             return _with_new_columns(found, schema)
         return self._create([name], schema, [], description, append_only=True)
 
     def size(self) -> int:
-        """Bytes that the lake takes: of a folder all its files, of a bucket those that are read."""
+        """Size of the lake in bytes: in a folder all files, in a bucket only the files that are read."""
         if self._options is None:
             size = 0
             for _, _, names, folder in os.fwalk(self.uri) if Path(self.uri).is_dir() else ():
                 for name in names:
-                    with suppress(FileNotFoundError):  # merged away meanwhile
+                    with suppress(FileNotFoundError):  # removed by a merge
                         size += os.lstat(name, dir_fd=folder).st_size
             return size
         tables = [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
@@ -100,8 +100,8 @@ class Lake:
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.
 
-        The star tables and the ledger also drop files that a week ago were replaced; those of ingestion stay for ever.
-        A star table that is built at the same time is left to the next compaction.
+        Files that were replaced more than a week ago are deleted, except those of ingestion tables, which are kept.
+        A star table that is being built is left to the next compaction.
         """
         merged = {}
         for parts in self._all():
@@ -143,14 +143,14 @@ class Lake:
                 configuration=_CHECKPOINTS | ({"delta.appendOnly": "true"} if append_only else {}),
                 storage_options=self._options,
             )
-        except CommitFailedError:  # "ignore" looks before it writes: of two first writers the slower comes here
+        except CommitFailedError:  # "ignore" checks before it writes, so the slower of two first writers gets here
             return DeltaTable(self.location(*parts), storage_options=self._options)
         except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
 
 
 def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
-    """Add the columns that the catalogue has and the table has not; what lies there already has NULL in them."""
+    """Add columns that are new in the catalogue. Existing rows have NULL in them."""
     held = {field.name for field in table.schema().fields}
     new = [field.with_nullable(True) for field in schema if field.name not in held]
     if new:
