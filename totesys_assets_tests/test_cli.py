@@ -143,7 +143,7 @@ def test_what_the_simulator_does_arrives_with_the_next_refresh(home: Home) -> No
 
 def test_a_backfill_of_a_range_can_be_asked_for(home: Home) -> None:
     day = (home.folder / "first_day").read_text().strip()
-    assert "Give --from, too" in home.run("refresh", "--to", day).stderr
+    assert "Give --from too" in home.run("refresh", "--to", day).stderr
     document = json.loads(home.run("refresh", "--from", day, "--to", day, "--json").stdout)
     (run,) = document["runs"]
     assert (run["from"], run["to"], run["success"]) == (day, day, True)
@@ -360,7 +360,7 @@ def test_the_loss_of_most_rows_must_be_confirmed(platform: Platform) -> None:
     assert code == 1
     assert '"design" had 60 rows and now has 1' in text
     assert platform.query("SELECT count(*) FROM dim_design WHERE _is_deleted") == [(0,)]
-    assert "Next: see to what is said above" in text
+    assert "Next: resolve the problems above" in text
     document = json.loads(CliRunner().invoke(main, ["status", "--json"]).output)
     assert '"design" had 60 rows and now has 1' in document["last_failure"]["problem"]
     assert document["last_failure"]["run_id"]
@@ -393,11 +393,11 @@ def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
     code, text = invoke("refresh")
     assert code == 0
-    assert "! 1 dead letter, 1 new: totesys dead-letters shows what to mend" in text
+    assert "! 1 dead letter, 1 new: totesys dead-letters shows what to correct" in text
     document = json.loads(CliRunner().invoke(main, ["refresh", "--json"]).stdout)
     assert (document["changed"], document["dead_letters"]) == (False, {"new": 0, "open": 1})
     code, text = invoke("status")
-    assert "1 dead letter, kept until mended in ToteSys" in text
+    assert "1 dead letter, kept until corrected in ToteSys" in text
     assert "totesys dead-letters" in text
     code, text = invoke("dead-letters")
     assert "sales_order 1 of 2024-08-20: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text

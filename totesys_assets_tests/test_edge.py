@@ -149,7 +149,7 @@ def chained(outer: Exception, inner: Exception) -> Exception:
         (chained(RuntimeError("wrapped"), OSError(28, "x")), "✗ Where output and data go: no space is left."),
         (MemoryError(), "✗ Memory ran out."),
         (KeyboardInterrupt(), "✗ Stopped before the end."),
-        (RecursionError("deep"), "✗ Something happened that was not foreseen: deep (RecursionError). Where"),
+        (RecursionError("deep"), "✗ An unexpected error: deep (RecursionError). The traceback"),
         (ValueError("at postgresql://u:hush@h/d"), "at postgresql://u:***@h/d (ValueError)."),
         (ValueError("password='hu sh' and password=hush"), "password=*** and password=*** (ValueError)"),
     ],
@@ -166,7 +166,7 @@ def test_the_traceback_of_what_was_not_foreseen_goes_to_a_log_in_the_home_or_to_
 ) -> None:
     (elsewhere / ".totesys").mkdir()
     group = failing(ZeroDivisionError("postgresql://u:hush@h/d"))
-    assert f"Where it comes from is in {elsewhere}/.totesys/errors.log." in said(invoke("fail", group=group))
+    assert f"The traceback is in {elsewhere}/.totesys/errors.log." in said(invoke("fail", group=group))
     logged = (elsewhere / ".totesys" / "errors.log").read_text()
     assert "ZeroDivisionError" in logged
     assert "raise error" in logged

@@ -31,13 +31,13 @@ time.sleep(600)
 UP = f"""
 import sys, time
 from pathlib import Path
-from totesys_assets.commands.live import until_told
+from totesys_assets.commands.live import until_signalled
 from totesys_assets.databases import Databases
 from totesys_assets.live import session
 from totesys_assets.settings import Settings
 
 home = Path(sys.argv[1])
-with until_told(), session.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
+with until_signalled(), session.session([sys.executable, "-c", {PROGRAM!r}, str(home / "up")], home, home / "log"):
     time.sleep(600)
 """
 

@@ -1,7 +1,7 @@
 """The command line: one module per subject, put together here.
 
-Belongs here: the group ``main`` and which commands it has. Does not belong here: what a command does, and what happens
-to errors (edge.py).
+Belongs here: the group ``main`` and its list of commands. Does not belong here: what a command does, and how errors are
+shown (edge.py).
 """
 
 import gc
@@ -26,13 +26,14 @@ from totesys_assets.commands.warehouse import migrate, provision, sql
 def main() -> None:
     """Bring ToteSys into a star-schema warehouse, completely, within seconds, with full history.
 
-    Nothing set, everything is embedded in .totesys: a PostgreSQL with a simulated ToteSys, the lake, the warehouse.
-    TOTESYS_URL, WAREHOUSE_URL (postgresql://…) and LAKE_URI (a folder or s3://bucket/prefix) point elsewhere;
-    TOTESYS_HOME moves the local state, WAREHOUSE_SCHEMA names the schema, TOTESYS_FIRST_DAY the first partition.
+    Without settings, everything is embedded in .totesys: a PostgreSQL with a simulated ToteSys, the lake, the
+    warehouse. TOTESYS_URL, WAREHOUSE_URL (postgresql://…) and LAKE_URI (a folder or s3://bucket/prefix) point
+    elsewhere; TOTESYS_HOME moves the local state, WAREHOUSE_SCHEMA names the schema, TOTESYS_FIRST_DAY the first
+    partition.
     """
-    # The default looks for garbage every 700 objects, and an import makes a hundred thousand that all stay.
+    # By default Python looks for garbage after every 700 objects. An import makes a hundred thousand, and all stay.
     gc.set_threshold(20_000, 20, 20)
-    # Dagster marks stable features of ours as beta; users of a command can do nothing about it.
+    # Dagster warns that features are in beta. Users of a command can do nothing about that.
     warnings.filterwarnings("ignore", message=r"[\s\S]* is currently in (beta|preview)")
     warnings.filterwarnings("ignore", module="dagster")
 

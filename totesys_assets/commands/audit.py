@@ -32,8 +32,8 @@ _MARKS = {
 def audit(as_json: bool) -> None:
     """Compare ToteSys, lake and warehouse by content, independently of how they were loaded. Changes nothing.
 
-    Exit code 1 if anything differs, or if nothing at all could be compared. What waits for a refresh is left out and
-    counted as pending; what breaks a rule of the business is a warning.
+    Exit code 1 if anything differs, or if nothing could be compared. Partitions that wait for a refresh are left out
+    and counted as pending. Rows that break a rule of the business are a warning.
     """
     settings = Settings.from_env()
     with databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
@@ -49,15 +49,15 @@ def audit(as_json: bool) -> None:
                 marks=[mark for mark in [read_mark(settings.home)] if mark],
             )
     outcomes: Counter[str] = Counter(finding.outcome for finding in found)
-    vain = compared_nothing(found)
-    equal = not outcomes["different"] and not vain
+    is_empty = compared_nothing(found)
+    equal = not outcomes["different"] and not is_empty
     if as_json:
         click.echo(json.dumps({"equal": equal, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
         _print_findings(found)
         out.print(_summary(found, outcomes), soft_wrap=True)
-    if vain:
-        err.print("Not one row of ToteSys was compared with the lake: this says nothing of either.", soft_wrap=True)
+    if is_empty:
+        err.print("Not one row of ToteSys was compared with the lake, so this audit proves nothing.", soft_wrap=True)
     if not equal:
         sys.exit(1)
 
@@ -85,7 +85,7 @@ def _summary(found: "list[Finding]", outcomes: "Counter[str]") -> str:
     listed = ", ".join(text for text in said if text)
     summary = f"{counted(len(found), 'check')}: {listed}." if listed else f"All {len(found)} checks pass."
     if any(finding.pending for finding in found):
-        summary += " What is pending waits for a refresh: totesys refresh."
+        summary += " Pending partitions wait for a refresh: totesys refresh."
     return summary
 
 

@@ -1,10 +1,10 @@
-"""The edge of the command line: what becomes of errors, whatever they are.
+"""The edge of the command line: it turns every error into a sentence and an exit code.
 
-Belongs here: the one place where an exception turns into a sentence and an exit code, and how the output is written
-where it cannot be written as it is. Does not belong here: commands.
+Belongs here: the sentences for errors that no command handles, and output on terminals that cannot show every
+character. Does not belong here: commands.
 
-Exit codes: 0 all was done; 1 something failed, differs or was refused; 2 the command was misused; 130 and 143 after
-Ctrl-C and SIGTERM.
+Exit codes: 0 everything was done; 1 something failed, differs or was refused; 2 wrong usage; 130 after Ctrl-C; 143
+after SIGTERM.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from totesys_assets.settings import SettingsError
 from totesys_assets.terminal import err
 
 DEBUG_VARIABLE = "TOTESYS_DEBUG"
-DEBUG_HELP = "Show where an error comes from."
+DEBUG_HELP = "Show the traceback of an error."
 LOG = "errors.log"
 _PLAIN = {"✓": "OK:", "✗": "X:", "·": "-", "…": "...", "→": "->", "≤": "<="}
 _LONGEST = 500
@@ -46,10 +46,10 @@ def _without_marks(error: UnicodeError) -> tuple[str, int]:
 
 
 class Edge(click.Group):
-    """A group of commands of which no error reaches a user as anything but a sentence."""
+    """A group of commands that shows every error to the user as a sentence."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command; each knows ``--debug``."""
+        """Add a command, with the option ``--debug``."""
         option = click.Option(
             ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=debug, help=DEBUG_HELP
         )
@@ -57,7 +57,7 @@ class Edge(click.Group):
         super().add_command(cmd, name)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line. Ends in SystemExit, and in nothing else."""
+        """Run the command line. Always ends with SystemExit."""
         _prepare_output()
         code = 1
         try:
@@ -72,7 +72,7 @@ class Edge(click.Group):
         sys.exit(_written() or code)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. What click would take for its own, a Ctrl-C and a broken pipe, is shown here too."""
+        """Run a command. Ctrl-C and a broken pipe, which click would handle itself, are handled here."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit):
@@ -83,7 +83,7 @@ class Edge(click.Group):
 
 
 def debug(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    """What ``--debug`` does, as TOTESYS_DEBUG=1."""
+    """The option ``--debug``, which does the same as TOTESYS_DEBUG=1."""
     if value:
         os.environ[DEBUG_VARIABLE] = "1"
 
@@ -96,9 +96,9 @@ def _prepare_output() -> None:
 
 
 def quiet_beside() -> None:
-    """Log what fails in a thread, or while something is thrown away: who waits for that says what there is to say.
+    """Log errors of threads and destructors in a file: the caller that waits for them reports what failed.
 
-    What libraries log is not for the terminal either.
+    Log messages of libraries are not printed either.
     """
     logging.getLogger().addHandler(logging.NullHandler())
     threading.excepthook = lambda failed: _log_quietly(failed.exc_value)
@@ -111,14 +111,14 @@ def _log_quietly(error: BaseException | None) -> None:
 
 
 def _written() -> int:
-    """Write what is still to be written: 0, or the exit code if that fails."""
+    """Flush the output. Returns 0, or 1 if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError) as error:
             _show(error)
-            with suppress(OSError, ValueError):  # Python would try again when it ends, and say so at length
+            with suppress(OSError, ValueError):  # else Python tries again at its end, and prints a traceback
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return 1
     return 0
@@ -135,7 +135,7 @@ def _show(error: BaseException) -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """What a user is told of ``error``; nothing of one that tells itself."""
+    """The sentence for ``error``; empty if nothing needs to be said."""
     if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
         return "Stopped before the end. Nothing is left half done: run it again."
     if isinstance(error, BrokenPipeError):
@@ -157,13 +157,11 @@ def sentence(error: BaseException) -> str:
             from totesys_assets.engine import reason  # here: it is there already if such an error is
 
             return _scrubbed(
-                f"A database or the lake refused what was asked of it, or was lost: {reason(_as_exception(each))}. "
-                f"See that it is there and try again; what was done so far stays.{_logged(error)}"
+                f"A database or the lake refused a request, or was lost: {reason(_as_exception(each))}. "
+                f"Check that it is reachable and try again; what was done so far is kept.{_logged(error)}"
             )
     text = " ".join(str(error).split())[:_LONGEST]
-    return _scrubbed(
-        f"Something happened that was not foreseen: {text or 'no message'} ({type(error).__name__}).{_logged(error)}"
-    )
+    return _scrubbed(f"An unexpected error: {text or 'no message'} ({type(error).__name__}).{_logged(error)}")
 
 
 def _as_exception(error: BaseException) -> Exception:
@@ -195,12 +193,11 @@ def _logged(error: BaseException) -> str:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         return ""
     place = _log(error)
-    more = "--debug shows where it comes from"
-    return f" Where it comes from is in {place}." if place else f" {more[:1].upper()}{more[1:]}."
+    return f" The traceback is in {place}." if place else " --debug shows the traceback."
 
 
 def _log(error: BaseException) -> Path | None:
-    """Append a traceback to the log in the home, or else to one in the system's folder for such things."""
+    """Append a traceback to the log in the home, or else to one in the system's temporary folder."""
     text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, process {os.getpid()}: {' '.join(sys.argv[:2])}\n"
     text += _scrubbed("".join(traceback.format_exception(error))) + "\n"
     home = Path(os.environ.get("TOTESYS_HOME") or ".totesys")
@@ -215,6 +212,6 @@ def _log(error: BaseException) -> Path | None:
 
 
 def _scrubbed(text: str) -> str:
-    """Without the passwords that a URL or a connection string may hold."""
+    """``text`` without passwords of URLs and connection strings."""
     text = re.sub(r"(://[^/\s:@]*:)[^\s/]+@", r"\1***@", text)
     return re.sub(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", text, flags=re.I)

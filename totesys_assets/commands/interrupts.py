@@ -1,12 +1,12 @@
-"""Ctrl-C, SIGTERM, and a terminal that is closed: a command ends within seconds, whatever it waits for.
+"""Signals: a command ends within seconds of Ctrl-C, SIGTERM or the closing of its terminal.
 
-Belongs here: signals of the process, and ending what does not end by itself. Does not belong here: what is left
-undone by that, which is nothing: the next refresh does it.
+Belongs here: signals of the process, and ending calls that do not end by themselves. Whatever was left undone, the next
+refresh does.
 
-Python runs a signal's handler in the main thread, when it is back from C. DuckDB, libpq and delta-rs may stay there for
-as long as a server lets them wait. So a thread waits for signals, too: it first interrupts what DuckDB does, then cuts
-the connections of the process, upon which everything that waits for a server fails and is unwound, and in the end
-ends the process.
+Python runs a signal's handler in the main thread, and only once that has returned from C code. DuckDB, libpq and
+delta-rs may wait there for a server for any time. So a thread waits for signals too. It first interrupts DuckDB's
+queries, then cuts the connections of the process, so that every call that waits for a server fails, and finally ends
+the process.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# From the signal on: until connections are cut, and until the process is ended.
+# Seconds from the signal until connections are cut, and until the process is ended.
 CUT_SECONDS, END_SECONDS = 2.5, 4.5
 _MOST_FILES = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _first: int | None = None
-_patient = False
+_in_order = False
 _over = threading.Event()
 
 
 def received() -> int | None:
-    """The signal that is to end the process, if one came."""
+    """The first signal that asked the process to end; None if there was none."""
     return _first
 
 
 def exit_code() -> int:
-    """The exit code of an error: 1, or the shell's for a process that a signal ended."""
+    """The exit code of an error: 1, or after a signal the code that shells use for it."""
     return 1 if _first is None else 128 + _first
 
 
 @contextmanager
-def patience() -> Iterator[None]:
-    """For the block, a signal is left to who handles it: it has much to end, in order."""
-    global _patient  # of the process, as its signals are
-    before, _patient = _patient, True
+def orderly_end() -> Iterator[None]:
+    """For the block, signals do not force the end: the code in it handles them, and ends many things in order."""
+    global _in_order  # of the process, as its signals are
+    before, _in_order = _in_order, True
     try:
         yield
     finally:
-        _patient = before
+        _in_order = before
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if a signal came that was caught on the way, as Dagster does in a run."""
+    """Raise KeyboardInterrupt if a signal came that other code has caught, as Dagster does in a run."""
     if _first is not None:
         raise KeyboardInterrupt
 
 
 def install() -> None:
-    """Handle signals from now on, until the process ends. Only for a process that is nothing but a command."""
+    """Handle signals from now on. Only for a process that runs nothing but a command."""
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells want it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells set it so
             signal.signal(number, _interrupt if number == signal.SIGINT else _terminate)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=[woken], name="signals", daemon=True).start()
 
 
 def leave(code: int) -> None:
-    """End the process with ``code``; after a signal without waiting for threads that may wait for ever."""
+    """End the process with ``code``; after a signal, without waiting for its threads."""
     _over.set()
     if _first is not None:
         os._exit(code)
@@ -86,7 +86,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     _note(number)
     if not callable(signal.getsignal(signal.SIGINT)):
         raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)  # whoever handles an interrupt at the moment, as Dagster does in a run
+    signal.raise_signal(signal.SIGINT)  # calls the present handler of interrupts, which may be Dagster's
 
 
 def _note(number: int) -> None:
@@ -96,7 +96,7 @@ def _note(number: int) -> None:
 
 def _watch(woken: int) -> None:
     number = 0
-    while number not in _SIGNALS or _patient:
+    while number not in _SIGNALS or _in_order:
         number = os.read(woken, 1)[0]
         if number in _SIGNALS:
             _note(number)
@@ -118,7 +118,7 @@ def _interrupt_engine() -> None:
 
 
 def _cut_connections() -> None:
-    """Cut those to servers; pairs of sockets within the process, as delta-rs has them for its own signals, stay."""
+    """Cut the connections to servers. Socket pairs within the process, which delta-rs uses for signals, stay."""
     for file in range(3, _MOST_FILES):
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(file).st_mode):

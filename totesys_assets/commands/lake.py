@@ -1,4 +1,4 @@
-"""The commands that look into the lake: ``totesys dead-letters`` and ``schema``.
+"""The commands that show the lake: ``totesys dead-letters`` and ``schema``.
 
 Belongs here: options and what is printed. Does not belong here: the work itself (capture/).
 """
@@ -18,13 +18,13 @@ from totesys_assets.terminal import out
 
 
 @click.command("dead-letters")
-@click.option("--table", metavar="TABLE", help="Of this table of ToteSys only.")
+@click.option("--table", metavar="TABLE", help="Only rows of this table of ToteSys.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, with the rows' raw text.")
 def dead_letters(table: str | None, as_json: bool) -> None:
     """List the rows that break a type or a rule: reason and raw text.
 
-    Mend them in ToteSys, or change the rule in the catalogue: either way the next refresh brings them in, and they
-    leave this list by themselves.
+    Correct the rows in ToteSys, or change the rule in the catalogue. The next refresh then brings them in and removes
+    them from this list.
     """
     from totesys_assets.capture.dead_letters import open_dead_letters
     from totesys_assets.lake.tables import Lake
@@ -64,9 +64,10 @@ def _shortened(raw: str, limit: int = 400) -> str:
 @click.argument("table", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document with every version's columns.")
 def schema(table: str | None, as_json: bool) -> None:
-    """List the structures that the tables of ToteSys were seen with: version, since when, what changed.
+    """List the structures that the tables of ToteSys have had: version, since when, what changed.
 
-    A structure that is not the catalogue's is refused: that table stops, with its data safe, and the others go on.
+    A structure that does not match the catalogue is refused: that table is not captured until it does, its data stay as
+    they are, and the other tables go on.
     """
     from totesys_assets.capture.registry import structures
     from totesys_assets.lake.tables import Lake

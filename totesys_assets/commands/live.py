@@ -1,4 +1,4 @@
-"""The commands that make things happen on one machine: ``totesys up`` and ``simulate``.
+"""The commands that run a live platform on one machine: ``totesys up`` and ``simulate``.
 
 Belongs here: options and what is printed. Does not belong here: running it (live/).
 """
@@ -38,12 +38,12 @@ from totesys_assets.terminal import err, out, reporter, silence
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help="Size of what --create fills in.")
 @click.option("--into-totesys-url", is_flag=True, help="Write into the database of TOTESYS_URL. Never a real ToteSys!")
 def simulate(events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool) -> None:
-    """Let the simulated ToteSys do some business: orders, updates with and without a trace, payments, deletions."""
+    """Simulate business in ToteSys: orders, updates with and without a new timestamp, payments, deletions."""
     settings = Settings.from_env()
     if settings.totesys_url and not into_totesys_url:
         raise PlatformError(
             "TOTESYS_URL is set, and the simulator would write into that database. Unset it to use the embedded "
-            "ToteSys, or add --into-totesys-url if that database is for trying things."
+            "ToteSys, or add --into-totesys-url if that database is a test database."
         )
     import psycopg
 
@@ -56,7 +56,7 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
                 simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=reporter(err))
             with simulator.Traffic(urls.totesys, seed=seed, on_event=_tell) as traffic:
                 traffic.run(rate, threading.Event(), limit=events)
-        except (ValueError, LookupError, psycopg.Error) as error:  # the database is not one that it can use
+        except (ValueError, LookupError, psycopg.Error) as error:  # the simulator cannot use this database
             raise PlatformError(f"The simulator stopped: {one_line(error)}.") from error
 
 
@@ -83,26 +83,26 @@ def _tell(text: str) -> None:
 )
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 def up(port: int, rate: float, scale: float) -> None:
-    """Run everything live: ToteSys traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
+    """Run everything live: simulated traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
     from totesys_assets.live import session
 
     settings = Settings.from_env()
-    with until_told(), only_one(settings.home / "up.lock", "totesys up"):
+    with until_signalled(), only_one(settings.home / "up.lock", "totesys up"):
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
         session.require_free_port(port)
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             one_pass(settings, urls, out)
-            with interrupts.patience():
+            with interrupts.orderly_end():
                 session.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
 
 
 @contextmanager
-def until_told() -> Iterator[None]:
-    """Let SIGTERM, and a closed terminal's SIGHUP, end the block in order: the first of them raises SystemExit.
+def until_signalled() -> Iterator[None]:
+    """End the block in order on SIGTERM or SIGHUP (a closed terminal): the first of them raises SystemExit.
 
-    Later ones are ignored, for a shell sends its SIGHUP on to those that have had the terminal's.
+    Later ones are ignored, because a shell may send a second SIGHUP after the terminal's.
     """
     kinds = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) != signal.SIG_IGN]  # nohup
 

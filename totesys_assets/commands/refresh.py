@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
 _DAY = click.DateTime(["%Y-%m-%d"])
-GROUPS = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
+GROUP_NAMES = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
 
 
 @click.command()
 @click.option("--from", "first", type=_DAY, metavar="DAY", help="Backfill from this day (by created_at) …")
 @click.option("--to", "last", type=_DAY, metavar="DAY", help="… to this day, included.  [default: today]")
-@click.option("--full", is_flag=True, help="Compare all content of all days, whatever the fingerprints say.")
-@click.option("--accept-deletions", is_flag=True, help="Believe it when most of a table's rows are gone.")
+@click.option("--full", is_flag=True, help="Compare all content of all days, not only fingerprints.")
+@click.option("--accept-deletions", is_flag=True, help="Capture a table even if most of its rows were deleted.")
 @click.option(
     "--adopt-lake",
     is_flag=True,
-    help="Go on with this lake in a warehouse that was loaded from another, or from one that was newer.",
+    help="Load from this lake, though the warehouse was loaded from another lake, or from a newer state.",
 )
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
@@ -56,14 +56,14 @@ def refresh(
     scale: float,
     as_json: bool,
 ) -> None:
-    """Detect what changed, materialise it through Dagster, print what was done.
+    """Detect what changed, materialise it through Dagster, and print what was done.
 
-    Exit code 0 only if all of it succeeded.
+    Exit code 0 only if everything succeeded.
     """
     if first is None and last is not None:
-        raise click.UsageError("Give --from, too: the first day of the backfill.")
+        raise click.UsageError("Give --from too: the first day of the backfill.")
     if adopt_lake and first is not None:
-        raise click.UsageError("--adopt-lake is about all days: leave --from and --to out.")
+        raise click.UsageError("--adopt-lake always covers all days: leave out --from and --to.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
@@ -95,10 +95,10 @@ def one_pass(
     accept_deletions: bool = False,
     adopt_lake: bool = False,
 ) -> Summary:
-    """One pass; prints progress while it works and a summary at its end."""
+    """Run one refresh; print progress while it works, and a summary at the end."""
     started = time.monotonic()
     with console.status("Looking for changes"):
-        from totesys_assets.refresh import refresh as look_and_run  # here: --help should not wait for it
+        from totesys_assets.refresh import refresh as look_and_run  # here: slow to import, and not needed for --help
 
     summary = look_and_run(
         settings,
@@ -116,7 +116,7 @@ def one_pass(
 
 @dataclass(frozen=True)
 class _Terminal:
-    """Shows how a refresh gets on."""
+    """Shows the progress of a refresh on the terminal."""
 
     console: Console
 
@@ -129,8 +129,7 @@ class _Terminal:
         """A bar that moves with every asset."""
         days = request.days
         what = f"{len(request.assets)} assets" + (f", {days.first} to {days.last}" if days else "")
-        # What Dagster writes there of events that it cannot store is as long as they are; that it failed is in the
-        # outcome.
+        # Dagster prints every event that it cannot store in full. That the run failed is in the outcome.
         with _progress(self.console, what, len(request.assets)), redirect_stderr(io.StringIO()):
             yield
         interrupts.check()
@@ -200,19 +199,19 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
         new = summary.dead_letters["new"]
         count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"
         console.print(
-            f"[yellow]![/yellow] {count}: totesys dead-letters shows what to mend in ToteSys.", soft_wrap=True
+            f"[yellow]![/yellow] {count}: totesys dead-letters shows what to correct in ToteSys.", soft_wrap=True
         )
 
 
 def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
     if not summary.success:
-        console.print(
-            "\nNext: see to what is said above, then run it again; [bold]totesys status[/bold] shows the rest."
-        )
+        console.print("\nNext: resolve the problems above, then run it again; [bold]totesys status[/bold] shows more.")
     elif settings.warehouse_url is None:
         console.print("\nNext: [bold]make up[/bold] (totesys up) runs everything live, with the Dagster UI;")
         console.print("      [bold]totesys sql[/bold] opens the warehouse, [bold]totesys --help[/bold] lists the rest.")
 
 
 def _stages(summary: Summary) -> str:
-    return ", ".join(f"{GROUPS[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in GROUPS)
+    return ", ".join(
+        f"{GROUP_NAMES[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in GROUP_NAMES
+    )

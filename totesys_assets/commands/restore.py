@@ -18,7 +18,7 @@ from totesys_assets.terminal import err, out, reporter
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """A date or a time as ISO 8601 writes them, in UTC unless it says otherwise."""
+    """An ISO 8601 date or time, in UTC unless it has an offset."""
 
     name = "timestamp"
 
@@ -35,12 +35,12 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in olde
     "schema",
     metavar="SCHEMA",
     required=True,
-    help="A schema of the warehouse that is empty, or not there yet.",
+    help="A schema of the warehouse that is empty or does not exist yet.",
 )
 def replay(schema: str) -> None:
     """Rebuild the warehouse from the lake alone, into an empty SCHEMA, and compare it with the one in use.
 
-    Exit code 1 if they differ. To put the new one in place of the old: set WAREHOUSE_SCHEMA to it.
+    Exit code 1 if they differ. To use the new one instead of the old: set WAREHOUSE_SCHEMA to it.
     """
     _restore(schema, None)
 
@@ -51,9 +51,9 @@ def replay(schema: str) -> None:
     "--into", "schema", metavar="SCHEMA", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]"
 )
 def as_of(timestamp: datetime, schema: str | None) -> None:
-    """Make the star as it was recorded at TIMESTAMP (UTC, unless it says otherwise), in a schema of its own.
+    """Build the star as it was recorded at TIMESTAMP (UTC unless it has an offset), in a schema of its own.
 
-    All eleven tables and their views, from the lake. A plain date means its first instant.
+    Builds all eleven tables and their views from the lake. A plain date means its first instant.
     """
     _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
 

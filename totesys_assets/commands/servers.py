@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from totesys_assets.commands import interrupts
-from totesys_assets.commands.live import until_told
+from totesys_assets.commands.live import until_signalled
 from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
@@ -26,9 +26,9 @@ _POLL_SECONDS = 1.0
 @click.option("--password", is_flag=True, help='Print the password too: psql "$(totesys url --password)".')
 @click.option("--jdbc", is_flag=True, help="Print a URL for DBeaver and other programs that use JDBC.")
 def url(database: str, password: bool, jdbc: bool) -> None:
-    """Print the URL of the warehouse (or of totesys, or of Dagster's records), as psql and other clients take it.
+    """Print the URL of the warehouse (or of totesys, or of Dagster's records), for psql and other clients.
 
-    An embedded server runs while a command runs that needs it: totesys up, or totesys serve, keeps it up. Its port and
+    An embedded server runs only while a command needs it; totesys up and totesys serve keep it running. Its port and
     its password stay the same.
     """
     settings = Settings.from_env()
@@ -45,12 +45,12 @@ def _embedded_url(settings: Settings, database: str) -> str:
     server = source if database == TOTESYS else ours
     homes.require(settings.home, server.exists())
     if not server.running():
-        err.print("The server does not run at the moment: totesys serve keeps it up.", soft_wrap=True)
+        err.print("The server is not running: totesys serve starts it and keeps it running.", soft_wrap=True)
     return server.url(database, running=False)
 
 
 def _shown(url: str, *, password: bool, jdbc: bool) -> str:
-    """A libpq or JDBC URL, of one in whatever form libpq takes."""
+    """A libpq or JDBC URL, made from any connection string that libpq accepts."""
     import psycopg.conninfo  # here: --help should not wait for it
 
     parts = {name: str(value) for name, value in psycopg.conninfo.conninfo_to_dict(url).items()}
@@ -73,18 +73,18 @@ def _query(parameters: dict[str, str]) -> str:
 
 @click.command()
 def serve() -> None:
-    """Keep the embedded servers up, for psql, DBeaver and other clients, until Ctrl-C. Nothing is loaded meanwhile."""
+    """Keep the embedded servers running for psql, DBeaver and other clients, until Ctrl-C. Loads nothing."""
     settings = Settings.from_env()
     source, ours = embedded(settings)
     wanted = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url else [ours])]
     if not wanted:
-        raise PlatformError("TOTESYS_URL and WAREHOUSE_URL are set: there is no embedded server to keep up.")
-    with until_told(), databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
+        raise PlatformError("TOTESYS_URL and WAREHOUSE_URL are set: there is no embedded server to run.")
+    with until_signalled(), databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
         for name, server, address in ((WAREHOUSE, ours, urls.warehouse), (TOTESYS, source, urls.totesys)):
             if server in wanted:
                 out.print(f"{name:<10} {_shown(address, password=False, jdbc=False)}", markup=False, soft_wrap=True)
         out.print("totesys url --password prints one with its password; Ctrl-C stops the servers", soft_wrap=True)
-        with suppress(KeyboardInterrupt), interrupts.patience():
+        with suppress(KeyboardInterrupt), interrupts.orderly_end():
             while all(server.running() for server in wanted):
                 time.sleep(_POLL_SECONDS)
             raise PlatformError(f"A server ended by itself. Its log is in {settings.home / 'postgres'}.")

@@ -1,6 +1,6 @@
 """The command ``totesys status``: what an operator asks first.
 
-Belongs here: what is printed. Does not belong here: finding out (automation/condition.py).
+Belongs here: what is printed. Does not belong here: gathering it (automation/condition.py).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, as docs/reference/status.md has it.")
 def status(as_json: bool) -> None:
-    """Show how far every table is behind, what failed last, what is blocked and what it takes. Changes nothing.
+    """Show how far every table is behind, what failed last, and what is blocked. Changes nothing.
 
-    Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be asked, or a table cannot be captured.
+    Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be reached, or a table cannot be
+    captured.
     """
     settings = Settings.from_env()
     records = _has_records(settings)
@@ -70,7 +71,7 @@ def status(as_json: bool) -> None:
 
 
 def _has_records(settings: Settings) -> bool:
-    """Whether Dagster's records can be asked. No server is started for nothing but that."""
+    """Whether Dagster's records can be read. No server is started only for that."""
     if "DAGSTER_HOME" in os.environ:
         return True
     folder = settings.home / "postgres" / "warehouse"
@@ -104,7 +105,7 @@ def _print(where: dict[str, str], found: Condition) -> None:
         elif part in where:
             out.print(f"  {part:<10} ", end="")
             out.print(f"{where[part]} ({more[part]})" if more.get(part) else where[part], markup=False, soft_wrap=True)
-    out.print(f"  up to date {_ago(found.up_to_date_at) or 'never, as far as is known'}", soft_wrap=True)
+    out.print(f"  up to date {_ago(found.up_to_date_at) or 'never, as far as known'}", soft_wrap=True)
     if found.last_failure is not None:
         out.print(f"  failed     {_ago(found.last_failure.at)}: ", end="")
         out.print(found.last_failure.problem, markup=False, soft_wrap=True)
@@ -120,7 +121,7 @@ def _print(where: dict[str, str], found: Condition) -> None:
             out.print(words.left_out(each.table, each.unknown_columns), markup=False, soft_wrap=True)
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
-        out.print(f"{count}, kept until mended in ToteSys: totesys dead-letters")
+        out.print(f"{count}, kept until corrected in ToteSys: totesys dead-letters")
     if found.stale:
         out.print("Next: totesys refresh")
     elif found.well:

@@ -24,8 +24,8 @@ from totesys_assets.terminal import address, err, out, reporter
 def migrate() -> None:
     """Create the warehouse's tables and views, or bring them up to date, with the login of WAREHOUSE_URL.
 
-    A refresh does so itself when its login may. Where it may not, run this with the owner's, before the first refresh
-    and after every upgrade, and deploy/sql/warehouse_grants.sql after it.
+    A refresh does this itself if its login has the rights. If it has not, run this command with the owner's login
+    before the first refresh and after every upgrade, and then deploy/sql/warehouse_grants.sql.
     """
     from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -41,22 +41,23 @@ def migrate() -> None:
     "--sql", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the SQL files."
 )
 def provision(folder: Path | None) -> None:
-    """Make databases, roles, passwords and tables as the URLs in the environment say; before every start of a version.
+    """Create the databases, roles, passwords and tables that the URLs in the environment name.
 
-    WAREHOUSE_ADMIN_URL is the login that may (PGUSER and PGPASSWORD may supply it). Those that are made:
-    WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader's), WAREHOUSE_READER_URL (may be missing), TOTESYS_DAGSTER_URL.
+    Run it before the first start of every version. WAREHOUSE_ADMIN_URL has the administrator's login (or PGUSER and
+    PGPASSWORD have it). The logins to create are in WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader),
+    WAREHOUSE_READER_URL (optional) and TOTESYS_DAGSTER_URL.
     """
     from totesys_assets import provision as work
 
     work.provision(
         work.Wanted.from_env(Settings.from_env().warehouse_schema), folder or work.sql_folder(), reporter(out)
     )
-    out.print("[green]✓[/green] Everything is there for the platform to start.")
+    out.print("[green]✓[/green] The platform can start.")
 
 
 @contextmanager
 def start_file(schema: str) -> Iterator[str]:
-    """What psql begins with: settings of our sessions, but for the terminal's encoding, and then the user's own."""
+    """Psql's start file: the settings of our sessions, except the encoding, and then the user's own start file."""
     from totesys_assets.engine import literal, quoted
     from totesys_assets.postgres.session_settings import SETTINGS
 
@@ -85,11 +86,11 @@ def sql(statement: str | None) -> None:
     with warehouse_only(settings, reporter(err)) as url:
         parts = psycopg.conninfo.conninfo_to_dict(url)
         if parts.get("host"):
-            parts.setdefault("hostaddr", "")  # PGHOSTADDR would lead to another server
-        # Through the environment: a command line can be seen by everybody on the machine.
+            parts.setdefault("hostaddr", "")  # else PGHOSTADDR would choose another server
+        # In the environment, because everybody on the machine can see a command line.
         secret = {"PGPASSWORD": str(parts.pop("password"))} if parts.get("password") else {}
         command = [shutil.which("psql") or str(binaries() / "psql"), psycopg.conninfo.make_conninfo("", **parts)]
-        ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql, which cancels its statement
+        ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C, psql cancels its statement
         try:
             with start_file(settings.warehouse_schema) as file:
                 ended = subprocess.run(

@@ -1,6 +1,6 @@
-"""How numbers, times and problems are told.
+"""Words for numbers, times and problems.
 
-Belongs here: pure functions from values to what a person reads. Does not belong here: printing.
+Belongs here: pure functions from values to text for people. Does not belong here: printing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def left_out(table: str, columns: list[str]) -> str:
 
 
 def grouped(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
-    """The problems; those that differ by nothing but the name of a table are told once, with their number."""
+    """The problems; of those that differ only in the name of a table, one, with the number of the others."""
     names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")
     first: dict[str, str] = {}
     more: dict[str, int] = {}
