@@ -31,6 +31,7 @@ from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.harness import ephemeral  # noqa: F401 - ephemeral instances are quicker with it
 from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
