@@ -49,6 +49,10 @@ def test_the_first_refresh_captures_the_files_and_loads_what_is_made_of_them(see
     assert seen["nothing left"] == []
 
 
+def test_the_summary_names_the_time_that_the_captures_of_each_source_took(seen: Seen) -> None:
+    assert seen["times"] == "capture 2.0 s, capture files 1.0 s"
+
+
 def test_a_changed_row_is_an_update_and_a_missing_one_a_deletion(seen: Seen) -> None:
     before, after = seen["first versions"], seen["second versions"]
     targets, rates = ([each for each in after[at] if each not in before[at]] for at in (0, 1))

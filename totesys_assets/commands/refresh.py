@@ -212,6 +212,7 @@ def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
 
 
 def _stages(summary: Summary) -> str:
-    return ", ".join(
-        f"{GROUP_NAMES[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in GROUP_NAMES
-    )
+    from totesys_assets.catalogue.catalogue import catalogue
+
+    names = {**{source: f"capture {source}" for source in catalogue().groups}, **GROUP_NAMES}
+    return ", ".join(f"{names[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in names)

@@ -23,6 +23,8 @@ from totesys_assets.audit.audit import audit
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.registry import structures
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
+from totesys_assets.commands.refresh import _stages
+from totesys_assets.refresh import Summary
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform, make_platform
 
@@ -66,6 +68,7 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     yield "warehouse", platform.query("SELECT sales_target_id, amount::text FROM dim_sales_target ORDER BY 1")
     yield "registry", [each.columns for each in structures(platform.lake, TARGET)]
     yield "first audit", audited(platform)
+    yield "times", _stages(Summary(changed=True, success=True, stages={"totesys": 2.0, "files": 1.0, "other": 0.5}))
     yield "nothing left", sorted(platform.look().stale)
 
     target.write_text("target_month,currency_code,amount,note\n2024-08-01,GBP,1200.00,more\n2024-09-01,GBP,plenty,\n")
