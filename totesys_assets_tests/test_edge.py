@@ -104,7 +104,7 @@ def test_only_what_makes_a_platform_makes_a_home_and_the_others_say_where_one_wa
     result = invoke(command)
     assert result.exit_code == 1
     assert said(result) == (
-        f"✗ There is no platform in {elsewhere}/.totesys, and only refresh, up and simulate make one. "
+        f"✗ There is no platform in {elsewhere}/.totesys, and only refresh, up and simulate create one. "
         f"There is one in {known}: set TOTESYS_HOME to use it."
     )
     assert list(elsewhere.iterdir()) == []

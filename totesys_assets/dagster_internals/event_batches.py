@@ -1,4 +1,4 @@
-"""Dagster's events in batches: the rows that dagster-postgres stores, put into its tables with one statement for all.
+"""Storing Dagster's events in batches: the rows that dagster-postgres would store, in one statement.
 
 Belongs here: how a batch of events becomes rows. Does not belong here: which events are stored in batches, and when,
 which is storage.py.
@@ -11,12 +11,12 @@ from typing import Any
 from dagster import DagsterEventType, EventLogEntry, serialize_value
 from sqlalchemy.engine import Connection
 
-# What a planned event of many partitions has for a partition, until PostgreSQL makes one of it for each.
+# Stands for the partition in a planned event of many partitions, until PostgreSQL makes an event for each.
 _EACH = "<each partition>"
-# What the text shared by the materialisations of a step has for what each of them has of its own.
+# Stands for what differs in the text that a step's materialisations share.
 _TIME, _MATERIALIZATION = "<time>", "<materialization>"
-# An array per column, for SQLAlchemy takes 0.3 s to write an INSERT of 500 rows, and psycopg 10 ms to fill in arrays.
-# An event becomes a row for each of its keys; one without keys has one, NULL.
+# An array per column: SQLAlchemy needs 0.3 s for an INSERT of 500 rows, psycopg needs 10 ms for the arrays.
+# An event becomes a row for each of its keys. An event without keys becomes one row with NULL.
 _INSERT = f"""
 WITH stored AS (
     SELECT * FROM unnest(
@@ -42,12 +42,13 @@ SELECT * FROM unnest(
 
 
 def insert(connection: Connection, events: Sequence[EventLogEntry]) -> list[int]:
-    """Insert Dagster's events, in their order; returns for each its id.
+    """Insert Dagster's events in order and return their ids.
 
-    One that plans the materialisation of many partitions becomes one event for each of these, and has the last's id.
+    An event that plans the materialisation of many partitions becomes one event per partition; its id is the last
+    one's.
     """
     planned = [_planned_partitions(event) for event in events]
-    # The events by their numbers, each as often as it has partitions.
+    # The number of each event, once per partition.
     rows = [(place, key) for place, keys in enumerate(planned, 1) for key in keys or (None,)]
     columns = {
         "run_id": [event.run_id for event in events],
@@ -72,7 +73,7 @@ def insert_tags(
     event_ids: Sequence[int],
     tags: Sequence[Mapping[str, str]],
 ) -> None:
-    """Insert the tags by which events of assets are found, those of each event in ``tags``."""
+    """Insert the tags by which events of assets are found; ``tags`` has those of each event."""
     rows = [
         (event_id, _asset(event), key, value, _moment(event))
         for event, event_id, of_event in zip(events, event_ids, tags, strict=True)
@@ -85,7 +86,7 @@ def insert_tags(
 
 
 def _planned_partitions(event: EventLogEntry) -> tuple[str | None, ...]:
-    """The partitions whose materialisation the event plans; none for one of another kind, or of no partition."""
+    """The partitions whose materialisation the event plans; none if it plans none."""
     if event.dagster_event_type != DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
         return ()
     subset = event.get_dagster_event().partitions_subset
@@ -93,7 +94,7 @@ def _planned_partitions(event: EventLogEntry) -> tuple[str | None, ...]:
 
 
 def _plan_of_each(event: EventLogEntry) -> EventLogEntry:
-    """The event that plans one of many partitions, as Dagster makes it, but for the partition's key."""
+    """The event that Dagster would make for one of many partitions, with a placeholder for the partition's key."""
     whole = event.get_dagster_event()
     plan = whole.asset_materialization_planned_data._replace(partition=_EACH, partitions_subset=None)
     return event._replace(dagster_event=whole._replace(event_specific_data=plan))
@@ -102,8 +103,8 @@ def _plan_of_each(event: EventLogEntry) -> EventLogEntry:
 def _serialized(events: Iterable[EventLogEntry]) -> list[str]:
     """Each event as Dagster serialises it.
 
-    The materialisations of a step differ in their time and in what is materialised. What they share, the larger part,
-    is serialised once.
+    The materialisations of a step differ only in their time and in what is materialised. The larger part, which they
+    share, is serialised once.
     """
     texts: list[str] = []
     shared, template = None, ""
@@ -129,5 +130,5 @@ def _asset(event: EventLogEntry) -> str | None:
 
 
 def _moment(event: EventLogEntry) -> datetime:
-    """The event's time as the tables have it: UTC, without saying so."""
+    """The event's time as the tables hold it: UTC, without a time zone."""
     return datetime.fromtimestamp(event.timestamp, UTC).replace(tzinfo=None)

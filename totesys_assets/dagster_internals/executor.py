@@ -1,10 +1,10 @@
-"""Dagster's executor for this project's jobs: the steps of a run side by side, in threads of the run's own process.
+"""The executor of this project's jobs: it runs the steps side by side, in threads of the run's process.
 
-Belongs here: which step goes when, and ending them all. Does not belong here: what a step does.
+Belongs here: the order of the steps, and ending them all. Does not belong here: what a step does.
 
-A process per step would cost seconds for each of up to 33 steps. One step after the other leaves a third of two cores
-idle: while one waits for PostgreSQL, another can read, compare and write. What a step does is in DuckDB, delta-rs and
-PostgreSQL, which let go of Python's lock.
+A process per step would cost seconds for each of up to 33 steps. One step at a time would leave a third of two cores
+idle: while one step waits for PostgreSQL, another can read, compare and write. Threads suffice, because the steps work
+in DuckDB, delta-rs and PostgreSQL, which release Python's lock.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
     from dagster._core.execution.plan.plan import ExecutionPlan
 
-# Steps under way at once. Two keep two cores busy, for DuckDB, delta-rs and the servers work beside each of them; every
-# other one takes memory of its own.
+# Steps that run at once. Two keep two cores busy, because DuckDB, delta-rs and the servers work beside each of them.
+# Each further step would need more memory.
 STEPS = 2
 # Steps of a lane under way at once, by the tag of their op. A lane goes by priority: a step waits for those before it.
 # The others are one at a time: all captures of a source share one snapshot, which is one connection.
 WIDTHS = {WAREHOUSE: STEPS}
 _POLL_SECONDS = 0.2
-# From an interrupt until what cannot be interrupted is left behind.
+# After an interrupt, steps that have not ended within this time are abandoned.
 _GRACE_SECONDS = 5
 
 
 class SideBySideExecutor(dg.Executor):
-    """As Dagster's own in-process executor, which it is made from, but with several steps at once."""
+    """Dagster's in-process executor, but with several steps at once."""
 
     def __init__(self, in_process: dg.Executor) -> None:
         self._in_process = in_process
 
     @property
     def retries(self) -> Any:
-        """Whether steps may be tried again."""
+        """Whether steps are retried."""
         return self._in_process.retries
 
     def execute(
@@ -77,7 +77,7 @@ class SideBySideExecutor(dg.Executor):
 
 @dataclass
 class _Message:
-    """What a step's thread tells: an event, or that the step is over, and the error that broke it from outside."""
+    """What a step's thread reports: an event, or that the step has ended, with the error that ended it from outside."""
 
     key: str
     event: dg.DagsterEvent | None = None
@@ -85,7 +85,7 @@ class _Message:
 
 
 class StepOrder:
-    """Which of the steps that could start is to start next. Pure: knows keys, lanes and priorities."""
+    """Decides which step starts next. Pure: it knows keys, lanes and priorities."""
 
     def __init__(self, steps: Mapping[str, tuple[str | None, int]], *, at_once: int = STEPS) -> None:
         self._steps, self._at_once = dict(steps), at_once
@@ -94,22 +94,22 @@ class StepOrder:
         self._running: set[str] = set()
 
     def ready(self, key: str) -> None:
-        """All that the step needs is there, for the first time or for a retry."""
+        """Note that the step's inputs are ready, for its first try or a retry."""
         self._to_come.add(key)
         self._ready.add(key)
 
     def ended(self, key: str) -> None:
-        """The step is over."""
+        """Note that the step has ended."""
         self._running.remove(key)
         self._to_come.remove(key)
 
     def next(self) -> str | None:
-        """The step to start now, which is then under way; None: none, for the time being."""
+        """The step to start now, which then counts as running; None if none may start yet."""
         if len(self._running) >= self._at_once:
             return None
         in_order = sorted(self._ready, key=lambda key: (-self._steps[key][1], key))
         fitting = [key for key in in_order if self._fits(key)]
-        # With nothing under way, those that a step would wait for never come: what they need has failed.
+        # If no step runs, the steps of higher priority never become ready, because their inputs failed.
         chosen = next(iter(fitting if self._running else fitting or in_order), None)
         if chosen is not None:
             self._ready.discard(chosen)
@@ -141,7 +141,7 @@ def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) ->
         try:
             log_context = capturing.enter_context(logs.capture_logs(log_key))
             yield dg.DagsterEvent.capture_logs(job_context, [step.key for step in steps], log_key, log_context)
-        except Exception as error:  # a run without its output is better than no run
+        except Exception as error:  # a run without captured output is better than no run
             job_context.log.error(f"What the run prints is not kept: {error}")
         try:
             while not active.is_complete:
@@ -175,7 +175,7 @@ def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) ->
 
 
 def _new(messages: queue.SimpleQueue[_Message]) -> Iterator[_Message]:
-    """The messages until now; waits a moment for the first."""
+    """The messages so far; waits a moment for the first."""
     try:
         yield messages.get(timeout=_POLL_SECONDS)
         while True:
@@ -189,7 +189,7 @@ def _started(context: dg.StepExecutionContext, messages: queue.SimpleQueue[_Mess
 
     def execute() -> None:
         engine.work_for(context.run_id)
-        # While the step is under way Dagster takes for its own whatever is logged in the process.
+        # While a step runs, Dagster takes every log message of the process for that step's.
         handler, here = context.log._dagster_handler, threading.get_ident()
         whatever = handler.filter
         handler.filter = lambda record: record.thread == here and whatever(record)  # type: ignore[method-assign]
@@ -207,7 +207,7 @@ def _started(context: dg.StepExecutionContext, messages: queue.SimpleQueue[_Mess
 
 
 def _end(threads: Mapping[str, threading.Thread], run_id: str) -> None:
-    """End the steps of a run that are under way: after an error, or an interrupt. Nothing is lost by that."""
+    """End the running steps, after an error or an interrupt. Nothing is lost: the next refresh does their work."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while any(thread.is_alive() for thread in threads.values()) and time.monotonic() < deadline:
         engine.interrupt(run_id)

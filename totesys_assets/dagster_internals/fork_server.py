@@ -1,4 +1,4 @@
-"""The fork server from outside: starting it, handing it a run, noticing that it runs other code than there is.
+"""The client of the fork server: it starts the server, hands it runs, and notices that its code is outdated.
 
 Belongs here: the process and the pipe to it. Does not belong here: what it does, which is run_worker.py, and which
 runs it gets, which is run_launcher.py.
@@ -17,28 +17,27 @@ from pathlib import Path
 import totesys_assets
 from totesys_assets.dagster_internals.run_worker import READY
 
-# As long as importing everything may take, on a machine that is busy starting.
+# Importing everything may take this long, on a machine that is busy starting.
 _WARM_SECONDS = 60
-# A fork takes milliseconds; more than this, and the machine is out of memory.
+# A fork takes milliseconds. If it takes longer than this, the machine is out of memory.
 _FORK_SECONDS = 15
-# The libraries' own switches for the threads that they start when they are imported; see run_worker.py.
+# Switch off the threads that libraries start when they are imported; see run_worker.py.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 class NotWarm(Exception):
-    """The server did not come up; no run was handed to it."""
+    """The server did not start; no run was handed to it."""
 
 
 class Lost(Exception):
-    """The server did not confirm a run: it may have begun, or not."""
+    """The server did not confirm a run, which may or may not have begun."""
 
 
 class ForkServer:
     """A fork server for runs of the code location ``module``, and the pipe to it.
 
-    It ends when the pipe is closed and its last run has ended.
-
-    Constructing it does not wait; ``fork`` does, until it is warm. Not safe for threads.
+    The server ends when the pipe is closed and its last run has ended. Constructing it does not wait; ``fork`` waits
+    until the server has imported everything. Not thread-safe.
     """
 
     def __init__(self, module: str) -> None:
@@ -71,7 +70,7 @@ class ForkServer:
                     raise NotWarm
                 self.warm = True
             self._requests.send_bytes(arguments.encode())
-        except (EOFError, OSError):  # a server that is gone before it has read all of it has not forked
+        except (EOFError, OSError):  # a server that ended before it read the whole request has not forked
             raise NotWarm from None
         try:
             if self._requests.poll(_FORK_SECONDS):
@@ -81,13 +80,13 @@ class ForkServer:
         raise Lost
 
     def close(self) -> None:
-        """Ask it to end. Its runs are not touched."""
+        """Ask the server to end. Its runs go on."""
         self._requests.close()
-        threading.Thread(target=self._process.wait, daemon=True).start()  # else it would stay behind as a zombie
+        threading.Thread(target=self._process.wait, daemon=True).start()  # else it would become a zombie
 
 
 def code_state() -> int:
-    """Differs whenever a file of the package was changed, added or removed: what a new process would import."""
+    """A value that changes whenever a file of the package is changed, added or removed."""
     root = Path(totesys_assets.__file__).parent
     files = ((path, path.stat()) for path in sorted(root.rglob("*")) if path.suffix in (".py", ".sql", ".yaml"))
     return hash(tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in files))

@@ -12,7 +12,7 @@ from dagster._core.execution.execute_in_process import core_execute_in_process
 def execute(
     job: dg.JobDefinition, instance: dg.DagsterInstance, *, run_config: Mapping[str, object], tags: Mapping[str, str]
 ) -> dg.ExecuteInProcessResult:
-    """What ``job.execute_in_process`` does, without another executor in the place of the job's."""
+    """Like ``job.execute_in_process``, but with the job's own executor."""
     return core_execute_in_process(
         job=InMemoryJob(job),
         run_config=run_config,

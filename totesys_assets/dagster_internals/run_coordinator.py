@@ -1,7 +1,7 @@
-"""Dagster's run coordinator, ``run_coordinator`` in dagster.yaml: a queue that nobody waits in without reason.
+"""The run coordinator, ``run_coordinator`` in dagster.yaml: Dagster's queue, which a run skips if nothing else runs.
 
-Belongs here: whether a run must wait at all. Does not belong here: how long it waits and for what, which is Dagster's
-queue, and how it is launched (run_launcher.py).
+Belongs here: whether a run must queue. Does not belong here: how long it waits in Dagster's queue, and how it is
+launched (run_launcher.py).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _UNFINISHED = [
 
 
 class PromptRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, but for a sensor's run when no other run is under way: nothing can limit it; it starts at once.
+    """Dagster's queue, but a sensor's run starts at once if no other run is unfinished, because no limit applies to it.
 
-    The queue is looked at every second at best. Only a sensor's run, for it is the daemon that submits it, and the
-    daemon has the launcher's fork server. Should the queue let another run go in the same instant, two refreshes run
-    beside one another, which is in vain for one of them, and safe.
+    The daemon reads the queue once a second at most. Only a sensor's run skips it: the daemon submits it, and the
+    daemon has the launcher's fork server. If the queue releases another run at the same instant, two refreshes run side
+    by side. That is safe, though one of them works in vain.
     """
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
-        """Launch the run, or put it into the queue. What it raises, Dagster reports as the run's failure."""
+        """Launch the run, or put it into the queue. Dagster reports an error as the run's failure."""
         run = context.dagster_run
         if SENSOR_NAME_TAG not in run.tags or run.status != DagsterRunStatus.NOT_STARTED or self._any_beside(run):
             return super().submit_run(context)

@@ -1,11 +1,11 @@
-"""Dagster's run launcher for this project's runs, ``run_launcher`` in dagster.yaml.
+"""The run launcher, ``run_launcher`` in dagster.yaml: it starts this project's runs from a fork server.
 
-Belongs here: which runs a fork server gets, how they are ended and watched. Does not belong here: the fork server
+Belongs here: which runs the fork server gets, how they are ended and watched. Does not belong here: the fork server
 (fork_server.py), and when a run is launched (run_coordinator.py, and Dagster's queue).
 
-A run that Dagster's own launcher starts imports Dagster and the assets first: 2 s, on two cores that are at leisure.
-Here, too, every run has a process of its own, which ends with it, but as a copy of one that has imported all that. It
-takes about 280 MB, of which a run copies what it changes.
+A run of Dagster's default launcher first imports Dagster and the assets, which takes 2 s on two idle cores. Here every
+run also has its own process, but it is a copy of one that has already imported everything. That one takes about 280 MB;
+a run copies only the pages that it changes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.names import GRPC_INFO_TAG, HIDDEN_TAG_PREFIX
 
 MODULE = "totesys_assets.definitions"
-# Where a run's process is: host, process id, and when it began, for ids are used again.
+# Where a run's process is: host, process id, and its start time, because ids are reused.
 WORKER_TAG = f"{HIDDEN_TAG_PREFIX}totesys_worker"
 
 
 class WarmRunLauncher(DefaultRunLauncher):
-    """Forks this project's runs from a process that has imported everything; others go Dagster's own way.
+    """Forks this project's runs from a process that has imported everything; others are left to Dagster's launcher.
 
-    The server belongs to the process that launches, the daemon, and is started by its first launch. It is replaced when
-    the code location was reloaded, or a file of the package changed: a run has the code that a new process would have.
+    The daemon launches runs; its first launch starts the fork server. The server is replaced after a reload of the code
+    location or a change of a file of the package, so that a run has the same code as a new process.
     """
 
     def __init__(self, inst_data: Any = None) -> None:
@@ -47,7 +47,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         self._made_from: object = None
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Begin the run. Raises when it is not known to have begun; Dagster then reports it as failed."""
+        """Begin the run. Raises if the run may not have begun; Dagster then reports it as failed."""
         run = context.dagster_run
         location = _location_of(context)
         if location is None:
@@ -63,7 +63,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         try:
             pid = self._fork(location, arguments)
         except NotWarm:
-            super().launch_run(context)  # which says what is wrong with the code, if that is it
+            super().launch_run(context)  # which reports what is wrong with the code, if it is the code
             return
         self._instance.add_run_tags(run.run_id, {WORKER_TAG: json.dumps(_process(pid))})
 
@@ -73,25 +73,25 @@ class WarmRunLauncher(DefaultRunLauncher):
             try:
                 return self._server_for(location).fork(arguments)
             except Lost:
-                self.dispose()  # its late answer would be taken for that to the next run
+                self.dispose()  # a late answer would be taken for the answer to the next run
                 raise PlatformError("The fork server did not confirm the run; it is given up.") from None
 
     def _server_for(self, location: GrpcServerCodeLocation) -> ForkServer:
-        """The server, made anew unless it is alive and has the code that is there now."""
+        """The server; a new one if it has ended or its code is outdated."""
         made_from = (location.server_id, code_state())
         if self._server is None or self._made_from != made_from or (self._server.warm and not self._server.alive):
             self.dispose()
             self._server, self._made_from = ForkServer(MODULE), made_from
-        return self._server  # or one that never came up, and from the same code never would
+        return self._server  # or one that could not start, and from the same code never will
 
     def dispose(self) -> None:
-        """Let the server end; its runs go on."""
+        """Let the server end. Its runs go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def terminate(self, run_id: str) -> bool:
-        """End a run, wherever it is: it looks every other second whether it is to end."""
+        """End a run on any machine. Every two seconds the run checks whether it is to end."""
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
             return False
@@ -102,11 +102,11 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Run monitoring asks."""
+        """The run's health, for Dagster's run monitoring."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process is there, as far as this machine can tell."""
+        """Whether the run's process exists, as far as this machine can see."""
         if host_of(run) != socket.gethostname():
             return CheckRunHealthResult(WorkerStatus.RUNNING, "Not to be seen from here.")
         noted = json.loads(run.tags[WORKER_TAG])
@@ -117,13 +117,13 @@ class WarmRunLauncher(DefaultRunLauncher):
 
 def host_of(run: DagsterRun) -> str | None:
     """Name of the machine on which the run was forked; None if it was not."""
-    # Who starts a run again copies its tags; one that then went Dagster's own way has both.
+    # A re-execution copies the tags of a run. If Dagster's default launcher ran it, it has tags of both.
     noted = json.loads(run.tags.get(WORKER_TAG, "{}")) if GRPC_INFO_TAG not in run.tags else {}
     return noted.get("host")
 
 
 def _location_of(context: LaunchRunContext) -> GrpcServerCodeLocation | None:
-    """The code location of a run that a process of this Python, started here, executes with the very same code."""
+    """The code location of a run, if a process of this Python, started here, would run exactly the same code."""
     origin, remote = context.job_code_origin, context.dagster_run.remote_job_origin
     if sys.platform != "linux" or origin is None or remote is None or context.workspace is None:
         return None
@@ -133,17 +133,17 @@ def _location_of(context: LaunchRunContext) -> GrpcServerCodeLocation | None:
     repository = origin.repository_origin
     pointer, image = repository.code_pointer, os.environ.get("DAGSTER_CURRENT_IMAGE")
     is_ours = getattr(pointer, "module", None) == MODULE
-    # The module is looked for in the working directory first, and then where this Python has its packages.
+    # Python searches the working directory for the module first, and then its packages.
     is_found_alike = repository.executable_path == sys.executable and (
         getattr(pointer, "working_directory", None) in (None, str(Path.cwd()))
     )
-    # A code server on another machine may have another version of it all, unless both are of one image.
+    # A code server on another machine may have another version, unless both run the same image.
     is_of_one_image = repository.container_image == image and (image is not None or location.socket is not None)
     return location if is_ours and is_found_alike and is_of_one_image else None
 
 
 def _process(pid: int) -> dict[str, object]:
-    """What tells a process from all others; ``began`` is None when there is no such process."""
+    """Identifies a process; ``began`` is None if there is no such process."""
     began: float | None
     try:
         began = psutil.Process(pid).create_time()

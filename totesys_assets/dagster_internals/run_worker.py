@@ -1,12 +1,12 @@
-"""The program of the fork server, and of the runs that it becomes.
+"""The program of the fork server, and of the runs that are forked from it.
 
-It is started as ``python -m totesys_assets.dagster_internals.run_worker FD MODULE``: MODULE is the code location's.
+It is started as ``python -m totesys_assets.dagster_internals.run_worker FD MODULE``; MODULE is the code location's.
 
-Belongs here: importing what a run needs, forking, executing a run as ``dagster api execute_run`` does, and telling of
-one that crashed. Does not belong here: who starts the server and hands it runs, which is fork_server.py.
+Belongs here: importing what a run needs, forking, executing a run as ``dagster api execute_run`` does, and reporting a
+run that crashed. Does not belong here: starting the server and handing it runs (fork_server.py).
 
-A fork takes along one thread, and of the others only what they hold: a lock for ever. So the server opens nothing, no
-database, no Delta table, no Dagster instance, and refuses to serve unless it has exactly one thread.
+A fork copies only the thread that forks. A lock that another thread held stays locked for ever in the copy. So the
+server opens no database, no Delta table and no Dagster instance, and refuses to serve if it has a second thread.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from dagster._grpc.types import ExecuteRunArgs
 
 READY = b"ready"
-# How soon a crashed run is noticed; the server has nothing else to do meanwhile.
+# How soon a crashed run is noticed.
 _REAP_SECONDS = 0.5
-# How soon a run notices that it is to end. It asks Dagster's database itself, for who ends it, the webserver, may be on
-# another machine.
+# How soon a run notices that it is to end. It reads that from Dagster's database, because the webserver, which ends it,
+# may be on another machine.
 _CANCEL_SECONDS = 2.0
-# What is imported only when a run first needs it. pandas is DuckDB's doing, which looks for it when it is given Arrow.
+# Modules that a run imports only when it needs them. DuckDB imports pandas when it is given Arrow data.
 _LATE = (
     "dagster._cli.api",
     "dagster._core.execution.plan.active",
@@ -55,8 +55,8 @@ _LATE = (
 
 
 def main(descriptor: int, module: str) -> None:
-    """Warm up, say so, and serve until the other end of ``descriptor`` is closed and the last run has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the runs; the server ends with its parent
+    """Import everything, report that, and serve until ``descriptor`` is closed and the last run has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runs; the server ends with its parent
     warm_up(module)
     with Connection(descriptor) as requests:
         requests.send_bytes(READY)
@@ -64,7 +64,7 @@ def main(descriptor: int, module: str) -> None:
 
 
 def warm_up(module: str) -> None:
-    """Import and compute what every run needs, and be left with one thread.
+    """Import and compute what every run needs, with one thread left in the end.
 
     ``module`` is the code location's; its function ``warm_up`` knows what its runs need.
     """
@@ -73,18 +73,18 @@ def warm_up(module: str) -> None:
     code = importlib.import_module(module)
     for name in (*_LATE, *_of_instance()):
         importlib.import_module(name)
-    with warnings.catch_warnings(action="ignore"):  # the runs give them
+    with warnings.catch_warnings(action="ignore"):  # the runs give these warnings
         code.warm_up()
     duckdb.default_connection().close()  # importing duckdb opens one, with threads
     gc.collect()
-    gc.freeze()  # what is there now is never garbage: collecting would only copy its pages into every run
+    gc.freeze()  # all objects so far stay: collecting garbage would only copy their pages into every run
     tasks = Path("/proc/self/task")
     if threads := len(list(tasks.iterdir())) - 1:
         raise RuntimeError(f"The fork server has {threads} threads beside its own, and cannot fork safely.")
 
 
 def _of_instance() -> set[str]:
-    """The modules of storages, logs and launcher that dagster.yaml names. For logs in S3, half a second of a run."""
+    """The modules of storages, logs and launcher that dagster.yaml names. For logs in S3 that saves half a second."""
     from dagster._core.instance.ref import InstanceRef
 
     home = os.environ.get("DAGSTER_HOME")
@@ -105,15 +105,15 @@ def _serve(requests: Connection) -> None:
                 running[pid] = arguments
                 requests.send_bytes(str(pid).encode())
             except (EOFError, ConnectionError):
-                serving = False  # the parent is gone; the runs go on, as those of Dagster's code server would
+                serving = False  # the parent has ended; the runs go on, as those of Dagster's code server would
         _reap(running, requests)
 
 
 def _fork(work: Callable[[], None], requests: Connection) -> int:
-    """Process id of a new process that does ``work`` and ends."""
+    """Fork a process that does ``work`` and ends; returns its id."""
     pid = os.fork()
     if not pid:
-        requests.close()  # only the server's end of it: else nobody would notice that the server is gone
+        requests.close()  # else nobody would notice the end of the server
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _end_with(work)
     return pid
@@ -155,7 +155,7 @@ def _interrupt_when_canceled(run: ExecuteRunArgs) -> None:
 
 
 def _reap(running: dict[int, str], requests: Connection) -> None:
-    """Forget the runs that have ended, and let a process report those that crashed."""
+    """Remove the runs that have ended, and report in another process those that crashed."""
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
@@ -167,7 +167,7 @@ def _reap(running: dict[int, str], requests: Connection) -> None:
 
 
 def _report(arguments: str, code: int) -> None:
-    """Report a run as failed whose process ended with ``code``, a signal's if negative, without saying so itself."""
+    """Report a run as failed whose process ended with ``code`` (negative: a signal) without reporting it itself."""
     from dagster._utils import get_run_crash_explanation
 
     args = _read(arguments)
@@ -187,7 +187,7 @@ def _read(arguments: str) -> ExecuteRunArgs:
 def _instance(run: ExecuteRunArgs) -> DagsterInstance:
     from dagster import DagsterInstance
 
-    assert run.instance_ref is not None  # noqa: S101 - the launcher has put it there
+    assert run.instance_ref is not None  # noqa: S101 - the launcher has set it
     return DagsterInstance.from_ref(run.instance_ref)
 
 

@@ -1,13 +1,13 @@
 """Dagster's PostgreSQL storages with pooled connections, for `run_storage`, `event_log_storage` and
 `schedule_storage` in dagster.yaml.
 
-Here: how Dagster's own storages connect, that their tables are made once, and which events go in at once
-(event_batches.py). Not here: what they store (that is dagster-postgres), where the database is (dagster.yaml), and
-anything of the lake or the warehouse.
+Belongs here: how Dagster's storages connect, creating their tables once, and which events are stored together
+(event_batches.py). Does not belong here: what they store, which is dagster-postgres, and where the database is, which
+is dagster.yaml.
 
-dagster-postgres opens a new connection for nearly every event it writes: about 250 for a run of 22 assets. A pool
-that only one storage object used would gain little, since Dagster makes such objects again and again (one set per
-sensor tick); therefore all storages of a process that go to the same database share one pool.
+dagster-postgres opens a new connection for nearly every event that it writes: about 250 for a run of 22 assets. Dagster
+creates new storage objects again and again (one set per sensor tick), so a pool per object would gain little. All
+storages of a process that use the same database share one pool.
 """
 
 import os
@@ -33,8 +33,8 @@ from totesys_assets.postgres.session_settings import set_session
 
 POOL_SIZE = 5  # connections kept open per process; a run needs 2 at a time, the daemon's threads a few more
 RECYCLE_SECONDS = 1800
-# No limit, as without a pool: Dagster asks for a second connection while it holds a first (an event's tags), so that
-# threads which have used up a limit would wait for one another.
+# No limit, as without a pool. Dagster asks for a second connection while it holds a first one (for an event's tags), so
+# with a limit threads could wait for each other for ever.
 UNLIMITED = -1
 UNLIMITED_TIME = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0")
 PLANNED = {DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
@@ -55,7 +55,7 @@ def pooled_engine(
 
     ``statement_timeout`` is in milliseconds, ``pool_recycle`` in seconds.
     """
-    # The provider itself is new each time; what it gives depends on its kind, and on the host and user in the URL.
+    # The token provider is a new object each time, but its tokens depend only on its class and on the URL.
     key = (url, type(token_provider), statement_timeout, pool_recycle, max_overflow)
     if key not in _engines:
         engine = create_pg_engine(
@@ -65,7 +65,7 @@ def pooled_engine(
             pool_size=POOL_SIZE,
             max_overflow=max_overflow,
             pool_recycle=pool_recycle,
-            pool_pre_ping=True,  # a connection may have died while it lay in the pool
+            pool_pre_ping=True,  # a connection may have been lost while it was in the pool
         )
         sa.event.listen(engine, "connect", partial(_fix_settings, statement_timeout or 0))
         _engines.setdefault(key, engine)  # another thread may have been faster
@@ -73,9 +73,9 @@ def pooled_engine(
 
 
 def _fix_settings(statement_timeout: int, raw: Any, _: object) -> None:
-    """Fix what rows are read and written by, whatever the role or the environment says.
+    """Set the parameters that affect how values are read and written, whatever the role or the environment sets.
 
-    Where Dagster's tables are is the role's affair, and how long its statements take is Dagster's.
+    The role still decides where Dagster's tables are, and Dagster how long its statements may take.
     """
     with raw, raw.cursor() as cursor:
         times = {**UNLIMITED_TIME, "statement_timeout": str(statement_timeout)}
@@ -83,7 +83,7 @@ def _fix_settings(statement_timeout: int, raw: Any, _: object) -> None:
 
 
 def _leave_connections_to_parent() -> None:
-    """Begin with an empty pool, closing nothing: a forked process must not speak on its parent's connections."""
+    """Begin with an empty pool, without closing: a forked process must not use its parent's connections."""
     for engine in _engines.values():
         engine.dispose(close=False)
 
@@ -92,7 +92,7 @@ os.register_at_fork(after_in_child=_leave_connections_to_parent)
 
 
 class _Pooled:
-    """What the three storages have in common: each is its dagster-postgres parent with another engine."""
+    """The common part of the three storages: each is its dagster-postgres parent with another engine."""
 
     main_table: str  # exists if the storage's tables do
     _engine: Engine
@@ -104,7 +104,7 @@ class _Pooled:
         inst_data: Any = None,
         token_provider: PgTokenProvider | None = None,
     ) -> None:
-        # dagster-postgres needs psycopg2, and brings it; SQLAlchemy 2.1 would take a bare URL for psycopg 3.
+        # dagster-postgres needs psycopg2. SQLAlchemy 2.1 would use psycopg 3 for a URL without a driver.
         url = postgres_url.replace("postgresql://", "postgresql+psycopg2://", 1)
         self._pooled_engine = partial(pooled_engine, url, token_provider)
         with _tables(self._pooled_engine()) as tables:
@@ -125,7 +125,7 @@ class _Pooled:
         self._engine = self._pooled_engine(
             statement_timeout=statement_timeout,
             pool_recycle=pool_recycle,
-            max_overflow=max_overflow * 3,  # the webserver means each of three storages; negative stays unlimited
+            max_overflow=max_overflow * 3,  # the webserver sets it for each of three storages; negative means unlimited
         )
 
 
@@ -161,7 +161,7 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
         return True
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event; one that plans several partitions as one for each of them."""
+        """Store one event; an event that plans several partitions becomes one per partition."""
         if event.dagster_event_type in PLANNED:
             self._store(event)
         else:
@@ -180,7 +180,7 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
             super().store_event_batch(events)
 
     def _store(self, *events: EventLogEntry) -> None:
-        # One transaction, for when a batch fails Dagster stores its events again, one by one.
+        # One transaction, because if a batch fails, Dagster stores its events again one by one.
         with self.index_transaction() as transaction:
             numbers = event_batches.insert(transaction, events)
             self._store_asset_event_tags(transaction, events, numbers)
@@ -198,7 +198,7 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
         event_batches.insert_tags(conn, events, event_ids, [self._tags_for_asset_event(event) for event in events])
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        # Dagster asks three times for every step, each time reading the table's whole definition. No column ever goes.
+        # Dagster asks three times per step, and each time reads the table's whole definition. Columns never vanish.
         if column_name not in self._asset_columns:
             if not super()._has_asset_key_col_on_connection(conn, column_name):
                 return False
@@ -228,5 +228,5 @@ def _tables(engine: Engine) -> Iterator[set[str]]:
 
 
 def _lock(transaction: Connection) -> None:
-    # The number comes from this module's first name: a process of the version before waits for the same lock.
+    # The number comes from this module's first name, so that a process of an older version waits for the same lock.
     transaction.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('totesys_assets.dagster_storage'))"))

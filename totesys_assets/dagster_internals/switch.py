@@ -1,9 +1,8 @@
-"""The door of this room: what the platform asks of Dagster's inside, with the room's parts or with stock Dagster.
+"""The entry to this folder: each function uses its modules, or stock Dagster if the instance is a stock one.
 
-Belongs here: whether an instance uses the room, and the stock way of everything that the platform calls. Does not
-belong here: private parts of Dagster, which the modules beside this one import. They are imported only when an instance
-uses them: under an instance of stock Dagster nothing of them is loaded. Storages, launcher and coordinator are not
-called from here, for dagster.yaml names them.
+Belongs here: whether an instance uses the folder, and the stock way of everything that the platform calls. Does not
+belong here: private parts of Dagster. The modules beside this one import those, and are imported only when an instance
+uses them. Storages, launcher and coordinator are not called from here, because dagster.yaml names them.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ import dagster as dg
 
 
 def in_use(instance: dg.DagsterInstance) -> bool:
-    """Whether the instance uses this room. It does not if dagster-postgres' own storage keeps its events.
+    """Whether the instance uses this folder. It does not if dagster-postgres' own storage keeps its events.
 
-    So one file, deploy/stock/dagster.yaml, switches off all parts of the room, and no two settings can disagree.
+    So one file, deploy/stock/dagster.yaml, switches all parts off, and no two settings can contradict each other.
     """
     return not type(instance.event_log_storage).__module__.startswith("dagster_postgres.")
 
 
 @dg.executor(name="lanes")
 def steps_executor(context: dg.InitExecutorContext) -> dg.Executor:
-    """The steps of a run side by side, in threads; under stock Dagster one after the other."""
+    """Runs steps side by side, in threads; with stock Dagster one after the other."""
     stock = dg.in_process_executor
     create = stock.executor_creation_fn
-    assert create is not None  # noqa: S101 - it is None only of an executor that was made without a function
+    assert create is not None  # noqa: S101 - it is None only for an executor without a function
     in_process = create(dg.InitExecutorContext(context.job, stock, {"retries": {"enabled": {}}}, context.instance))
     if not in_use(context.instance):
         return in_process
@@ -43,7 +42,7 @@ def execute_here(
     run_config: Mapping[str, object],
     tags: Mapping[str, str],
 ) -> dg.ExecuteInProcessResult:
-    """Run a job in this process, with the job's own executor. An error of a step is in the result, and not raised."""
+    """Run a job in this process, with its own executor. A step's error is not raised; it is in the result."""
     if not in_use(instance):
         return job.execute_in_process(run_config=run_config, instance=instance, tags=tags, raise_on_error=False)
     from totesys_assets.dagster_internals.in_process_run import execute

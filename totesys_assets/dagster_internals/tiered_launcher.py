@@ -1,10 +1,10 @@
-"""Dagster's run launcher where there is Amazon ECS, ``run_launcher`` in dagster.yaml: each run goes where it is fast.
+"""The run launcher on Amazon ECS, ``run_launcher`` in dagster.yaml: small runs are forked, large ones get a task.
 
-Belongs here: which runs get an ECS task of their own, and who answers for a run afterwards. Does not belong here: how a
-run is forked (run_launcher.py), and how ECS is spoken to, which is dagster-aws.
+Belongs here: which runs get an ECS task of their own, and which launcher watches and ends a run. Does not belong here:
+how a run is forked (run_launcher.py), and the calls to ECS, which dagster-aws makes.
 
-A fork begins at once, in the daemon's container, and shares its memory with every other refresh. A task takes a minute
-to begin, and has memory and processors of its own.
+A fork begins at once in the daemon's container, and shares its memory with every other refresh. A task takes a minute
+to begin, and has its own memory and processors.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from totesys_assets.names import (
     RANGE_START_TAG,
 )
 
-if TYPE_CHECKING:  # boto3 takes a second to import, and most processes that open the instance launch nothing
+if TYPE_CHECKING:  # boto3 takes a second to import, and most processes never launch a run
     from dagster_aws.ecs import EcsRunLauncher
 
 # The values of the tag totesys/place.
 TASK, HERE = "task", "here"
 
-# What reads everything that there is, at night, when nobody waits for it.
+# Jobs that read everything, at night, when nobody waits for them.
 _UNHURRIED = {EVERYTHING, AUDIT, COMPACT}
-# With a million orders, comparing a month takes 5 s and 500 MB, hardly more than a refresh of one order does, and so is
-# over before a task has begun. Comparing two years takes 25 s and 990 MB.
+# With a million orders, comparing a month takes 5 s and 500 MB. That is hardly more than a refresh of one order, and
+# over before a task would begin. Comparing two years takes 25 s and 990 MB.
 MOST_DAYS = 31
 # A refresh after trade on scattered days spans them all, and builds little: of the 33 assets the 12 that have days, the
 # calendar, and a table or two of those that seldom change. One of more assets than this is a first load, or the
 # comparison after a failover of the source, for which nothing is known to be unchanged.
 MOST_ASSETS = 20
-# With these, dagster-aws lets who starts a run choose its command, its network and its rights.
+# Tags by which dagster-aws lets the user who starts a run choose its command, its network and its rights.
 _REFUSED_TAGS = {"ecs/container_overrides", "ecs/task_overrides", "ecs/run_task_kwargs"}
 
 
 def place_of(run: DagsterRun) -> str:
-    """Where the run belongs: ``task`` or ``here``. The tag ``totesys/place`` decides, if the run has it.
+    """Where to run it: ``task`` or ``here``. The tag ``totesys/place`` decides, or else the size of the run.
 
-    Else what it costs. Whether Dagster calls it a backfill does not matter: one of a few days is as small as a refresh.
+    Whether Dagster calls it a backfill does not matter: a backfill of a few days is as small as a refresh.
     """
     wanted = run.tags.get(PLACE_TAG)
     if wanted is not None:
@@ -70,7 +70,7 @@ def place_of(run: DagsterRun) -> str:
 
 
 def _days(run: DagsterRun) -> int:
-    """How many days the run covers; one if it says nothing of days, or nothing that makes sense."""
+    """How many days the run covers; one if its tags name none, or none that are valid."""
     try:
         first = date.fromisoformat(run.tags[RANGE_START_TAG])
         last = date.fromisoformat(run.tags[RANGE_END_TAG])
@@ -86,7 +86,7 @@ class TieredRunLauncher(WarmRunLauncher):
     ``subnets`` and ``security_groups`` are ids, separated by commas. A task has the image, the role and the environment
     of ``task_definition`` and no public address; a revision in its name keeps tasks at the version of the daemon.
 
-    No run is resumed: what it has not done, the next refresh finds by comparing.
+    No run is resumed: the next refresh finds by comparing what is left to do.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class TieredRunLauncher(WarmRunLauncher):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """The settings in dagster.yaml; each may be ``{env: …}``."""
+        """The settings in dagster.yaml. Each may be ``{env: …}``."""
         return {
             "cluster": StringSource,
             "task_definition": StringSource,
@@ -131,7 +131,7 @@ class TieredRunLauncher(WarmRunLauncher):
         return cls(inst_data=inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Begin the run. Raises when it is not known to have begun; Dagster then reports it as failed."""
+        """Begin the run. Raises if the run may not have begun; Dagster then reports it as failed."""
         run = context.dagster_run
         if place_of(run) == HERE:
             super().launch_run(context)
@@ -141,7 +141,7 @@ class TieredRunLauncher(WarmRunLauncher):
                 f"The run has the tag {refused[0]}, which would change what its task may do. Start it without; "
                 "ecs/cpu, ecs/memory and ecs/ephemeral_storage make a task larger."
             )
-        # Before the task is there: who asks in between is sent to ECS, and not to a process of that name.
+        # Set before the task exists, so that any question about the run goes to ECS from now on.
         self._instance.add_run_tags(run.run_id, {PLACE_TAG: TASK})
         try:
             self._of_ecs().launch_run(context)
@@ -153,14 +153,14 @@ class TieredRunLauncher(WarmRunLauncher):
             ) from error
 
     def terminate(self, run_id: str) -> bool:
-        """End a run, wherever it is."""
+        """End a run, in a task or in a process."""
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished:
             return False
         return bool(self._of_ecs().terminate(run_id) if _is_task(run) else super().terminate(run_id))
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's task, or its process, is there."""
+        """Whether the run's task or process exists."""
         if _is_task(run):
             return self._of_ecs().check_run_worker_health(run)  # type: ignore[no-any-return]
         if host_of(run) not in (None, socket.gethostname()):
@@ -170,9 +170,9 @@ class TieredRunLauncher(WarmRunLauncher):
         return super().check_run_worker_health(run)
 
     def _of_ecs(self) -> EcsRunLauncher[DagsterInstance]:
-        """Dagster's launcher for ECS, made when it is first needed: making it asks ECS for the task definition.
+        """Dagster's launcher for ECS, created when it is first needed, because that calls ECS for the task definition.
 
-        Told everything, it neither looks for a task that it is in itself, nor for networks, nor for tagged secrets.
+        It gets all settings, so that it does not search for its own task, for networks or for tagged secrets.
         """
         from dagster_aws.ecs import EcsRunLauncher
 

@@ -1,1 +1,1 @@
-"""Everything live on one machine, as ``totesys up`` runs it: Dagster's processes, the traffic, what is told of them."""
+"""``totesys up``: Dagster's processes and the simulated traffic on one machine, and messages about both."""

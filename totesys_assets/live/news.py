@@ -1,4 +1,4 @@
-"""News: what goes wrong while everything runs live, told once, when it begins and when it is over.
+"""News: the problems while everything runs live, each reported when it begins and when it is over.
 
 Belongs here: comparing what Dagster's records and the dead letters say now with what was told before. Does not belong
 here: printing it (commands/), and messages to people elsewhere (automation/alerts.py).
@@ -21,7 +21,7 @@ Line = tuple[str, str]
 
 
 class News:
-    """What is new since the last time it was asked for; what went before the first time is told if it lasts."""
+    """What is new since the last call. The first call reports only problems that last."""
 
     def __init__(self, instance: dg.DagsterInstance, lake: Lake) -> None:
         self._instance, self._lake = instance, lake
@@ -32,14 +32,14 @@ class News:
         self._letters: Counter[str] = Counter()
 
     def next(self) -> list[Line]:
-        """Lines that were not told yet: ``error`` or ``dagster``, and a sentence."""
+        """Lines that were not reported yet: ``error`` or ``dagster``, and a sentence."""
         return [*self._of_blocked(), *self._of_runs(), *self._of_ticks(), *self._of_dead_letters()]
 
     def _of_blocked(self) -> list[Line]:
         before, self._blocked = self._blocked, blocked.blocked(self._instance, catalogue())
         found = [why for table, why in self._blocked.items() if before.get(table) != why]
-        told = [(ERROR, why) for why in dict.fromkeys(found)]  # one cause may hit many tables
-        return told + [(GOOD, f'"{table}" can be captured again') for table in before if table not in self._blocked]
+        lines = [(ERROR, why) for why in dict.fromkeys(found)]  # one cause may hit many tables
+        return lines + [(GOOD, f'"{table}" can be captured again') for table in before if table not in self._blocked]
 
     def _of_runs(self) -> list[Line]:
         failed = [run for run in self._failures() if run.run_id not in self._failed]

@@ -40,7 +40,7 @@ _NEWS_SECONDS, _NEWS_AGAIN_SECONDS = 2.0, 30.0
 
 
 def require_free_port(port: int) -> None:
-    """Raise PlatformError when something listens on ``port`` already."""
+    """Raise PlatformError if another program listens on ``port``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -89,9 +89,9 @@ def _dagster(port: int) -> list[str]:
 
 @contextmanager
 def session(program: list[str], home: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program and all that it starts, in a session of their own that ends with the block, or with this process.
+    """Run a program in a session of its own. The session ends with the block, or with this process.
 
-    What is given is their guard, which leads the session and ends when the program does, with its exit code.
+    Yields the guard, which leads the session and ends with the program, with its exit code.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -111,16 +111,16 @@ def session(program: list[str], home: Path, log: Path) -> Iterator[subprocess.Po
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End Dagster and everything that it started, runs included; a Ctrl-C meanwhile ends them at once.
+    """End Dagster and everything that it started, including runs. A second Ctrl-C ends them at once.
 
-    What a run was doing is done again by the next refresh.
+    The next refresh does again what a run was doing.
     """
     previous = signal.signal(signal.SIGINT, lambda *_: _tell(process, guard.NOW))
     try:
         _tell(process, guard.END)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        # Nobody is left, unless the guard itself was killed or stopped. All must be gone, not only asked to go: the
+        # Processes are left only if the guard itself was killed or stopped. All must have ended here, because the
         # databases stop with the last process that uses them.
         _kill(_of_session(process.pid))
         process.wait()
@@ -130,14 +130,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _tell(process: subprocess.Popen[bytes], what: bytes) -> None:
     assert process.stdin is not None  # noqa: S101 - it was asked for
-    with suppress(OSError):  # it is gone already
+    with suppress(OSError):  # it has ended already
         os.write(process.stdin.fileno(), what)
 
 
 def end_leftovers(home: Path) -> int:
     """End what an earlier ``totesys up`` of this home left, and return how many processes that were.
 
-    To be called by the only ``up`` of the home. They are told by a mark in their environment: a process id would be
+    Call it only from the one ``up`` of the home. A variable in their environment identifies them: a process id would be
     another program's by now.
     """
     left = []
@@ -157,7 +157,7 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def _of_session(leader: int) -> list[psutil.Process]:
-    """The processes of a session, also those whose parents are gone: a run outlives the daemon that launched it."""
+    """The processes of a session, also those without a parent: a run outlives the daemon that launched it."""
     found = []
     for each in psutil.process_iter():
         with suppress(ProcessLookupError, PermissionError):
@@ -194,7 +194,7 @@ def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
 
 
 def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:
-    """Say what arrives in the warehouse, as any reader of its ledger could see it."""
+    """Report what arrives in the warehouse, read from its ledger."""
     from totesys_assets.warehouse.warehouse import Warehouse
 
     warehouse = Warehouse(urls.warehouse, settings.warehouse_schema)
@@ -211,7 +211,7 @@ def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, sa
 
 
 def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
-    """Say what goes wrong, when it begins and when it is over."""
+    """Report each problem when it begins and when it is over."""
     import dagster as dg
 
     from totesys_assets.lake.tables import Lake
@@ -223,7 +223,7 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
             news = news or News(dg.DagsterInstance.get(), Lake(settings.lake_uri))
             for who, what in news.next():
                 say(who, what)
-        except Exception as error:  # whatever it is: the rest goes on, and so does this
+        except Exception as error:  # of any kind: try again, as everything else goes on
             if not stop.is_set():
                 say("error", f"Dagster's records cannot be read: {str(error).partition(chr(10))[0]}")
             stop.wait(_NEWS_AGAIN_SECONDS)

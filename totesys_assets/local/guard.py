@@ -1,4 +1,4 @@
-"""The program that ends what a process has started when that process is gone, whatever ended it.
+"""The guard: a program that ends what a process has started once that process has ended for any reason.
 
 Belongs here: noticing that the parent is gone, and ending Dagster's processes or the embedded servers then. Does not
 belong here: starting and ending them in order, which is live.py and lease.py.
@@ -18,9 +18,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-# What a parent says that is still there: to end the program in order, and, after that, not to wait any longer.
+# A living parent writes the first to end the program in order, and the second to end it at once.
 END, NOW = b"e", b"n"
-# From the request to end until everything is killed. A parent that is gone has taken the databases along.
+# From the request to end until everything is killed. If the parent has ended, so have the databases.
 ORDERLY_SECONDS = 20
 ORPHAN_SECONDS = 3
 _POLL_SECONDS = 0.25
@@ -34,7 +34,7 @@ def command(*arguments: str) -> list[str]:
 def run_program(stopping: Path, program: list[str]) -> int:
     """Run a program in this session, and end all of the session's processes with it, or with the parent.
 
-    ``stopping`` is touched when the parent wants the end, or is gone. Returns the program's exit code.
+    ``stopping`` is touched when the parent asks for the end, or has ended. Returns the program's exit code.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     child = subprocess.Popen(program, stdin=subprocess.DEVNULL)
@@ -58,7 +58,7 @@ def run_program(stopping: Path, program: list[str]) -> int:
 
 
 def _kill_session() -> None:
-    """Kill all others of this session, also those whose parents are gone, until none is left."""
+    """Kill all other processes of this session, also those without a parent, until none is left."""
     import psutil
 
     deadline = time.monotonic() + ORDERLY_SECONDS
@@ -75,7 +75,7 @@ def _kill_session() -> None:
 
 
 def stop_servers(lock: Path, folders: list[Path]) -> None:
-    """Stop the servers of the folders when the parent is gone and no other process holds a lease on ``lock``."""
+    """Stop the servers of the folders once the parent has ended and no other process holds a lease on ``lock``."""
     while os.read(0, 1):
         pass
     sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -86,7 +86,7 @@ def stop_servers(lock: Path, folders: list[Path]) -> None:
 
 
 def main(kind: str, *arguments: str) -> int:
-    """Be a guard of that kind."""
+    """Run as a guard of the kind that the arguments name."""
     if kind == "dagster":
         return run_program(Path(arguments[0]), list(arguments[1:]))
     stop_servers(Path(arguments[0]), [Path(folder) for folder in arguments[1:]])

@@ -1,4 +1,4 @@
-"""Homes: making the folder that a platform lives in, and knowing where others are.
+"""Homes: creating the folder of a platform, and remembering where others are.
 
 Belongs here: the folder itself, and the note of homes in the user's folder for state. Does not belong here: what
 is in a home (databases.py).
@@ -18,11 +18,11 @@ _ELSEWHERE = "Set TOTESYS_HOME to a folder that you can write to."
 
 
 class NoHome(PlatformError):
-    """A command that only looks was called where no platform is."""
+    """There is no platform in the home, and the command does not create one."""
 
 
 def prepare(home: Path) -> None:
-    """Make the folder unless it is there. Raises PlatformError when it is none, or cannot be used."""
+    """Create the folder if it is missing. Raises PlatformError if it is a file or cannot be used."""
     if home.exists() and not home.is_dir():
         raise PlatformError(f"The home {home} is a file. {_ELSEWHERE}")
     try:
@@ -34,24 +34,24 @@ def prepare(home: Path) -> None:
 
 
 def require(home: Path, there: bool) -> None:
-    """Raise NoHome, with the homes that are known, unless it is ``there``."""
+    """Raise NoHome, with the known homes, unless it is ``there``."""
     if home.exists() and not home.is_dir():
         raise PlatformError(f"The home {home} is a file. {_ELSEWHERE}")
     if there:
         return
     known = [each for each in noted() if each != home and each.is_dir()]
     found = f" There is one in {', '.join(map(str, known))}: set TOTESYS_HOME to use it." if known else ""
-    raise NoHome(f"There is no platform in {home}, and only refresh, up and simulate make one.{found}")
+    raise NoHome(f"There is no platform in {home}, and only refresh, up and simulate create one.{found}")
 
 
 def require_lake(settings: Settings) -> None:
-    """Raise NoHome when the lake is to be in a home that is not there."""
+    """Raise NoHome if the lake should be in a home that does not exist."""
     if Path(settings.lake_uri).is_relative_to(settings.home):
         require(settings.home, settings.home.is_dir())
 
 
 def remember(home: Path) -> None:
-    """Note the home as the newest one. Where nothing can be noted, nothing is."""
+    """Note the home as the newest one, if the note can be written."""
     with suppress(OSError, ValueError, RuntimeError):
         known = noted()
         if known[:1] == [home]:

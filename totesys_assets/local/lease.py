@@ -16,18 +16,18 @@ from totesys_assets.local import guard
 from totesys_assets.local.locks import Report, held, locked, opened
 from totesys_assets.local.postgres import START_SECONDS, EmbeddedServer, make_folder
 
-# As long as starting two servers after a crash may take.
-_PATIENCE_SECONDS = 2.0 * START_SECONDS
+# Starting two servers after a crash may take this long.
+_TIMEOUT_SECONDS = 2.0 * START_SECONDS
 
 
 @contextmanager
 def lease(servers: Sequence[EmbeddedServer], lock: Path, say: Report = lambda _: None) -> Iterator[None]:
-    """Keep the servers running for the block; they are stopped when no process holds a lease on ``lock`` any more.
+    """Keep the servers running for the block. They are stopped when no process holds a lease on ``lock`` any more.
 
-    A process that is killed gives its lease up, and its guard stops the servers if it was the last.
+    A killed process loses its lease. If it was the last one, its guard stops the servers.
     """
-    # Two locks. Who needs the servers shares `lock`; who starts or stops them holds `turn`, so that nobody comes in
-    # between "I am the last one" and "stopped". Wherever `lock` is held exclusively, `turn` is held too.
+    # Two locks. A process that needs the servers shares `lock`. A process that starts or stops them holds `turn`, so
+    # that none can start to use them while the last one stops them. Whenever `lock` is held exclusively, so is `turn`.
     make_folder(lock.parent)
     with opened(lock) as holding, _guarded(servers, lock) as guarding:
         try:
@@ -40,7 +40,7 @@ def lease(servers: Sequence[EmbeddedServer], lock: Path, say: Report = lambda _:
             with _turn(lock, say):
                 if locked(holding, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     _stop(servers)
-                # Said aloud, for closing is not enough when a forked child still has the file open.
+                # Explicitly, because closing does not unlock while a forked child has the file open.
                 fcntl.flock(holding, fcntl.LOCK_UN)
             # Not when a second Ctrl-C came before: then it goes on with what was interrupted.
             guarding.kill()
@@ -63,7 +63,7 @@ def _guarded(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[subproce
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # what ends us, a Ctrl-C or a closed terminal, is not for it
+        start_new_session=True,  # so that Ctrl-C or a closed terminal does not end it
     )
     assert process.stdin is not None  # noqa: S101 - it was asked for
     with process.stdin:
@@ -72,12 +72,12 @@ def _guarded(servers: Sequence[EmbeddedServer], lock: Path) -> Iterator[subproce
 
 @contextmanager
 def _turn(lock: Path, say: Report) -> Iterator[None]:
-    with held(lock.with_name(f"{lock.name}.turn"), "starts or stops the servers", say, _PATIENCE_SECONDS):
+    with held(lock.with_name(f"{lock.name}.turn"), "starts or stops the servers", say, _TIMEOUT_SECONDS):
         yield
 
 
 def _stop(servers: Sequence[EmbeddedServer]) -> None:
-    """Stop all, also when stopping one fails."""
+    """Stop all servers, even if stopping one fails."""
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.stop)

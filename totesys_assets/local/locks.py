@@ -1,4 +1,4 @@
-"""Locks between processes of one machine: files that the kernel unlocks when the process that holds them is gone.
+"""Locks between processes of one machine: files that the kernel unlocks when the holding process ends.
 
 Belongs here: taking them, waiting for them, and saying for whom. Does not belong here: what they protect.
 """
@@ -17,20 +17,20 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 
 Report = Callable[[str], None]
-# Until who waits says so, and until it says so again.
+# Seconds until a waiting process says for whom it waits, and until it says so again.
 FIRST_WORD_SECONDS, NEXT_WORD_SECONDS = 3.0, 60.0
 _POLL_SECONDS = 0.02
 _LONGEST_NAME = 60
 
 
 class Locked(PlatformError):
-    """Another process holds a lock, and has held it for too long."""
+    """Another process has held a lock for too long."""
 
 
 @contextmanager
 def opened(lock: Path) -> Iterator[int]:
     """Give the lock's file, made if need be, as a descriptor that programs we start do not inherit."""
-    # Read-only: a lock that root's process made can then be shared by a normal user's.
+    # Read-only, so that a normal user's process can share a lock file that root created.
     file = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         yield file
@@ -39,7 +39,7 @@ def opened(lock: Path) -> Iterator[int]:
 
 
 def locked(file: int, operation: int) -> bool:
-    """Try ``fcntl.flock`` with an ``operation`` that does not wait. Whether it is locked now."""
+    """Try ``fcntl.flock`` with a non-blocking ``operation``. Returns whether the file is locked now."""
     with suppress(BlockingIOError):
         fcntl.flock(file, operation)
         return True
@@ -47,16 +47,16 @@ def locked(file: int, operation: int) -> bool:
 
 
 @contextmanager
-def held(lock: Path, what: str, say: Report, patience: float) -> Iterator[None]:
+def held(lock: Path, what: str, say: Report, timeout: float) -> Iterator[None]:
     """Hold ``lock`` for the block, ``what`` being what its holder does with it, as in "which fills ToteSys".
 
-    Who waits says for whom after three seconds, and raises Locked after ``patience`` seconds.
+    A waiting process says for whom it waits after three seconds, and raises Locked after ``timeout`` seconds.
     """
     began, word = time.monotonic(), FIRST_WORD_SECONDS
     with opened(lock) as file:
         while not locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
             waited = time.monotonic() - began
-            if waited > patience:
+            if waited > timeout:
                 raise Locked(
                     f"Waited {waited:.0f} s for {holder(lock)}, which {what}. End it, or see why it does not go on."
                 )
@@ -86,7 +86,7 @@ def only_one(lock: Path, what: str) -> Iterator[None]:
 
 
 def holder(lock: Path) -> str:
-    """Who holds the lock, as far as it can be told: process id, command, since when, and whether it is stopped."""
+    """The process that holds the lock, if known: id, command, since when, and whether it is stopped."""
     import psutil  # here: nobody waits, as a rule
 
     with suppress(OSError, ValueError, psutil.Error):
@@ -102,13 +102,13 @@ def holder(lock: Path) -> str:
 
 
 def _name(command: list[str]) -> str:
-    """The command as it was typed, near enough: without the interpreter, and the folders of programs."""
+    """The command, roughly as it was typed: without the interpreter and the folders of programs."""
     words = command[1:] if len(command) > 1 and Path(command[0]).name.startswith("python") else command
     text = " ".join([Path(words[0]).name, *words[1:]]) if words else "unknown"
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
 
 
 def _note(lock: Path) -> None:
-    """Write down who holds the lock. Not in a file that another user has made."""
+    """Note in the file who holds the lock, unless another user created the file."""
     with suppress(OSError):
         lock.write_text(f"{os.getpid()} {time.time():.3f}", encoding="ascii")
