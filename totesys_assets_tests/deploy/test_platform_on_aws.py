@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 import totesys_assets
+from totesys_assets_tests.automation.test_sensor import ORDER
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT
 from totesys_assets_tests.deploy.servers import (
@@ -34,7 +35,6 @@ from totesys_assets_tests.deploy.servers import (
     client,
     free_ports,
 )
-from totesys_assets_tests.test_sensor import ORDER
 
 NAME = "totesys"
 UI = "https://totesys.example"

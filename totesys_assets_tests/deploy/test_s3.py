@@ -24,9 +24,9 @@ from totesys_assets.lake.commit import LostRace, append
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.automation.test_sensor import new_order
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.deploy.servers import SECRET, Proxy, Request, SeaweedFS, s3_environment
-from totesys_assets_tests.test_sensor import new_order
 
 OnS3 = Callable[..., AbstractContextManager[Platform]]
 TOTESYS = str(Path(sys.executable).with_name("totesys"))

@@ -35,8 +35,8 @@ from totesys_assets.local.postgres import _free_port
 from totesys_assets.names import PLACE_TAG
 from totesys_assets.staleness.decide import everything
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer, make_platform
-from totesys_assets_tests.test_launch import Daemon, wait_for
-from totesys_assets_tests.test_tiered import tiered, tiered_instance
+from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
+from totesys_assets_tests.dagster_internals.test_tiered import tiered, tiered_instance
 
 TOOLS = os.environ.get("TOTESYS_DEPLOY_TOOLS", "")
 pytestmark = pytest.mark.skipif(not TOOLS, reason="TOTESYS_DEPLOY_TOOLS names no environment with moto_server")

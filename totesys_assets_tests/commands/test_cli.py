@@ -95,7 +95,7 @@ def test_a_first_refresh_prints_what_the_readme_shows(home: Home) -> None:
         line = re.sub(r"(lake|warehouse) +.*[/:].*", r"\1", line)
         return re.sub(r"\d[\d ,.:-]*", "# ", re.sub(r"[\s━─]+", " ", line)).strip()
 
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
     (picture,) = re.findall(r"^```text\n(· .*?)^```", readme, re.DOTALL | re.MULTILINE)
     shown = [shape(line) for line in picture.splitlines() if "…  " not in line]
     printed = [shape(line) for line in home.first.splitlines()]

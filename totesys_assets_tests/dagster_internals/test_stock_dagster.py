@@ -26,11 +26,11 @@ from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.dagster_internals import switch
 from totesys_assets.names import AUDIT, CHANGES, REFRESH, SENSOR_NAME_TAG
 from totesys_assets_tests.conftest import FIRST_DAY, Platform, PostgresServer, make_platform
+from totesys_assets_tests.dagster_internals.test_executor import spans
+from totesys_assets_tests.dagster_internals.test_launch import wait_for
 from totesys_assets_tests.harness.complete import require_complete
-from totesys_assets_tests.test_executor import spans
-from totesys_assets_tests.test_launch import wait_for
 
-STOCK = Path(__file__).parents[1] / "deploy" / "stock" / "dagster.yaml"
+STOCK = Path(__file__).parents[2] / "deploy" / "stock" / "dagster.yaml"
 # What the room replaces; everything else is the same in both files.
 REPLACED = {"run_storage", "event_log_storage", "schedule_storage", "run_launcher", "run_coordinator"}
 # A silent change: last_updated stays as it was.

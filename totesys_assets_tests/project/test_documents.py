@@ -20,7 +20,7 @@ from totesys_assets_tests import reference
 
 pytestmark = pytest.mark.pure
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
 DOCUMENTS = [
     README,

@@ -34,7 +34,7 @@ from totesys_assets.local.postgres import _free_port
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG
 from totesys_assets.staleness.decide import Request, everything, partitioned, requests, unpartitioned
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
-from totesys_assets_tests.test_launch import Daemon, wait_for
+from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
 
 TABLES = catalogue()
 LAST = date(2026, 11, 24)

@@ -16,7 +16,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.settings import Settings
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_name("definitions.json")
 
 

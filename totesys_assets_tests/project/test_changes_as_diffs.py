@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "how-to" / "change.md").read_text(encoding="utf-8")
 DIFFS = {
     section.partition("\n")[0]: re.findall(r"^```diff\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]

@@ -17,7 +17,7 @@ from totesys_assets.warehouse import warehouse
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
 from totesys_assets_tests.harness.servers import HOSTILE, hostile_login, transaction_pooler
-from totesys_assets_tests.test_load import load_only, prepare, refresh
+from totesys_assets_tests.load.test_load import load_only, prepare, refresh
 
 STARS = ("dim_currency", "dim_transaction", "fact_sales_order")
 RECORDS = (

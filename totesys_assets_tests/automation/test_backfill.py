@@ -140,7 +140,7 @@ def test_dagsters_own_commands_bring_the_range_in(
         result = subprocess.run(
             [sys.executable, "-m", "dagster", *command, *target],
             env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=False,

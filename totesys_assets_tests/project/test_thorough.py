@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.pure
 
 
@@ -27,7 +27,9 @@ class Collected:
 def test_every_thorough_test_has_an_ordinary_one_of_its_kind_beside_it() -> None:
     # scenarios() marks them for the mutants.
     marked = re.compile(r"mark\.thorough|scenarios\(CASES\)")
-    names = [str(path) for path in Path(__file__).parent.rglob("test_*.py") if marked.search(path.read_text("utf-8"))]
+    names = [
+        str(path) for path in Path(__file__).parents[1].rglob("test_*.py") if marked.search(path.read_text("utf-8"))
+    ]
     collected = Collected()
     pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *names], plugins=[collected])
     assert len(collected.files[True]) > 90

@@ -11,8 +11,8 @@ from totesys_assets.assets.blocked import CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTR
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.staleness.look import Examined
+from totesys_assets_tests.automation.test_sensor import tick
 from totesys_assets_tests.conftest import Platform
-from totesys_assets_tests.test_sensor import tick
 
 TABLES = catalogue()
 WAITING = {f"{group}/{name}" for group in ("star", "warehouse") for name in ("fact_sales_order", "dim_date")}

@@ -15,7 +15,7 @@ from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.local.postgres_programs import binaries
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 APPLY = SHARED / "replay" / "apply_dump.sh"
 
 pytestmark = pytest.mark.skipif(not APPLY.exists(), reason="the dumps of the real ToteSys are not part of the project")

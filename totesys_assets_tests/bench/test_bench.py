@@ -37,7 +37,7 @@ from totesys_assets_tests.conftest import PostgresServer
 TITLES = {scenario.name: scenario.title for scenario in SCENARIOS}
 SALES, PURCHASES, DESIGNS, REFERENCE = 112, 46, 47, 85
 EVENTS = SALES + PURCHASES
-PEERS = Path(__file__).parents[1] / ".venv-bench"
+PEERS = Path(__file__).parents[2] / ".venv-bench"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from totesys_assets_tests.conftest import Platform
-from totesys_assets_tests.test_documents import INSTRUCTIONS, blocks
+from totesys_assets_tests.project.test_documents import INSTRUCTIONS, blocks
 
 
 @pytest.mark.refreshed

@@ -14,7 +14,7 @@ from totesys_assets.lake.tables import Lake
 
 pytestmark = pytest.mark.pure
 
-FILE = Path(__file__).parents[1] / "deploy" / "terraform" / "glue_tables.json"
+FILE = Path(__file__).parents[2] / "deploy" / "terraform" / "glue_tables.json"
 STAR = catalogue().star
 
 # Delta's names of types, as its log spells them, where they are not Athena's.

@@ -11,8 +11,8 @@ import pytest
 
 from totesys_assets.live.news import News
 from totesys_assets.names import REFRESH_TAG
+from totesys_assets_tests.automation.test_sensor import tick
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
-from totesys_assets_tests.test_sensor import tick
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from totesys_assets_tests.conftest import PostgresServer
-from totesys_assets_tests.test_changes_as_diffs import PROJECT, copy_of_the_package
+from totesys_assets_tests.project.test_changes_as_diffs import PROJECT, copy_of_the_package
 
 Seen = dict[str, Any]
 

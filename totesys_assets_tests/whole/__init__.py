@@ -1,0 +1,1 @@
+"""Tests of the platform as a whole: whatever happens to it."""
