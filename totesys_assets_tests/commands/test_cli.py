@@ -224,6 +224,7 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
     assert not any(server.running() for server in home.servers())
 
 
+@pytest.mark.thorough
 def test_up_that_is_killed_leaves_nothing_behind(home: Home) -> None:
     process = home.start("up", "--port", str(free_port()), "--rate", "1")
     read_until(process, "Ctrl-C stops everything", 120)

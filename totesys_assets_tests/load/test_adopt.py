@@ -165,6 +165,7 @@ def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platfor
     require_all_well(platform)
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_two_lakes_may_take_turns(platform: Platform) -> None:
     other = with_lake(platform, "another")
@@ -226,6 +227,7 @@ def test_a_warehouse_of_before_lakes_were_noted_notices_another_one_by_its_newes
         other.look()
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_second_warehouse_is_not_disturbed_by_an_adoption_in_the_first(
     platform: Platform, postgres_server: PostgresServer
@@ -251,6 +253,7 @@ def test_a_replayed_schema_knows_the_lake_that_it_was_made_of(platform: Platform
         with_lake(used, "another").look()
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Platform) -> None:
     other = with_lake(platform, "another")

@@ -233,9 +233,10 @@ WHERE datname = current_database() AND application_name = 'totesys_assets'
 """
 
 
-def test_refreshes_whose_connections_are_cut_at_random_complete_in_the_end(shop: Shop) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.thorough)])
+def test_refreshes_whose_connections_are_cut_at_random_complete_in_the_end(shop: Shop, times: int) -> None:
     dice = random.Random(7)  # the same cuts every time
-    for url in (shop.platform.totesys_url, shop.platform.warehouse_url) * 2:
+    for url in (shop.platform.totesys_url, shop.platform.warehouse_url) * times:
         refresh = start(shop.platform)
         with psycopg.connect(url, autocommit=True) as connection:
             while refresh.process.is_alive():
@@ -396,13 +397,14 @@ def database(url: str) -> str:
     return url.rpartition("/")[2]
 
 
+@pytest.mark.parametrize("rounds_lost", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_a_warehouse_restored_to_an_older_state_catches_up_with_every_version(
-    shop: Shop, postgres_server: PostgresServer
+    shop: Shop, postgres_server: PostgresServer, rounds_lost: int
 ) -> None:
     url = shop.platform.warehouse_url
     postgres_server.template(f"{database(url)}_backup", database(url))
     rounds = [shop.complete()]
-    for _ in range(2):
+    for _ in range(rounds_lost):
         shop.trade()
         rounds.append(shop.complete())
     with psycopg.connect(url.replace(database(url), "postgres"), autocommit=True) as connection:
