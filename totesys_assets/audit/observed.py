@@ -67,7 +67,7 @@ class Observed:
 
     def __init__(self, stack: ExitStack, platform: Platform, marks: Collection[str] = ()) -> None:
         lake, warehouse = platform.lake, platform.warehouse
-        self.catalogue, self.days, self.lake, self.schema = (
+        self.catalogue, self.all_days, self.lake, self.schema = (
             platform.catalogue,
             platform.all_days,
             lake,
@@ -124,7 +124,7 @@ class Observed:
                 continue
             try:
                 with engine.readable_errors(f'"{table.name}" could not be examined'):
-                    found[table.name] = self.snapshot_of(table).fingerprints(table, self.days)
+                    found[table.name] = self.snapshot_of(table).fingerprints(table, self.all_days)
             except PlatformError as problem:
                 self.problems[table.name] = problem
                 if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
@@ -224,7 +224,7 @@ class Observed:
     def settled_in_source(self, table: Table, asset: str) -> str:
         """Condition that leaves out the dead letters, and what of ``asset`` is pending."""
         pending = ", ".join(literal(key) for key in sorted(self.pending(asset)))
-        within = f" AND {self.snapshot_of(table).partition(table, self.days)} NOT IN ({pending})" if pending else ""
+        within = f" AND {self.snapshot_of(table).partition(table, self.all_days)} NOT IN ({pending})" if pending else ""
         return f"{self.alive_in_source(table)}{within}"
 
     def source_digests(self, table: Table, columns: Sequence[Column], asset: str) -> Digests:
@@ -232,7 +232,7 @@ class Observed:
         snapshot = self.snapshot_of(table)
         return dict(
             snapshot.rows(
-                f"SELECT {snapshot.partition(table, self.days)} AS partition, "
+                f"SELECT {snapshot.partition(table, self.all_days)} AS partition, "
                 f"{set_digest(row_number(columns, snapshot.dialect))} AS digest "
                 f"FROM {snapshot.relation(table)} WHERE {self.settled_in_source(table, asset)} GROUP BY 1"
             )
@@ -242,7 +242,7 @@ class Observed:
         """DuckDB query of ``connection`` of the table's snapshot: key, partition and digest of rows that are alive."""
         snapshot = self.snapshot_of(table)
         rows = (
-            f"SELECT {row_id(table)} AS row_key, {snapshot.partition(table, self.days)} AS partition, "
+            f"SELECT {row_id(table)} AS row_key, {snapshot.partition(table, self.all_days)} AS partition, "
             f"{row_number(table.columns, snapshot.dialect)} AS digest FROM {snapshot.relation(table)} "
             f"WHERE {condition} AND {self.alive_in_source(table)}"
         )

@@ -67,7 +67,7 @@ def _overdue(seen: Observed, table: Table) -> dict[str, int]:
     found: dict[str, int] = {}
     for days, keys in _by_month(pending):
         listed = ", ".join(literal(key) for key in keys)
-        source = seen.source_rows(table, f"{old} AND {snapshot.partition(table, seen.days)} IN ({listed})")
+        source = seen.source_rows(table, f"{old} AND {snapshot.partition(table, seen.all_days)} IN ({listed})")
         seen.engine.register("old_in_source", snapshot.connection.execute(source).to_arrow_table())
         in_lake = lake_rows(seen, table, days)
         rows = seen.engine.execute(

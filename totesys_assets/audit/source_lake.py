@@ -102,7 +102,7 @@ def _lake_digests(seen: Observed, table: Table) -> Digests:
 def _rows_differing(seen: Observed, table: Table, partition: str) -> tuple[int, int]:
     """Rows of one partition that are not the same on both sides, or only on one; and how many have another's key."""
     snapshot = seen.snapshot_of(table)
-    source = seen.source_rows(table, f"{snapshot.partition(table, seen.days)} = {literal(partition)}")
+    source = seen.source_rows(table, f"{snapshot.partition(table, seen.all_days)} = {literal(partition)}")
     in_source = snapshot.connection.execute(source).to_arrow_table()
     doubled = in_source.num_rows - len(in_source.column("row_key").unique())
     if table.name not in seen.versions:

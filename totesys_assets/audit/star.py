@@ -148,7 +148,7 @@ def money(seen: Observed, table: Table) -> Finding:
     worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
     snapshot = seen.snapshot_of(source)
     in_source = snapshot.rows(
-        f"SELECT {snapshot.partition(source, seen.days)}, {worth} FROM {snapshot.relation(source)} "
+        f"SELECT {snapshot.partition(source, seen.all_days)}, {worth} FROM {snapshot.relation(source)} "
         f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
     )
     held = seen.warehouse.execute(
@@ -254,7 +254,7 @@ def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
     rows = snapshot.rows(
         f"SELECT {quoted(source.key)}::text FROM {snapshot.relation(source)} "
         f"WHERE {quoted(source.key)}::text IN ({listed}) "
-        f"AND {seen.alive_in_source(source)} AND {snapshot.partition(source, seen.days)} IN ({partitions})"
+        f"AND {seen.alive_in_source(source)} AND {snapshot.partition(source, seen.all_days)} IN ({partitions})"
     )
     return {str(row[0]) for row in rows}
 

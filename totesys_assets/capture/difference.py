@@ -18,7 +18,7 @@ from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
-from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger
+from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
@@ -93,7 +93,7 @@ def missing_entries(
     known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
     if held is None or (known and (last is None or last.state == committed(held))):
         return {}
-    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not _state(known, key)}
+    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}
 
 
 def capture(
@@ -158,7 +158,7 @@ def capture(
         new = {
             entry.partition: entry
             for entry in captured.entries
-            if entry.missed or entry.state != _state(known, entry.partition)
+            if entry.missed or entry.state != state_of(known, entry.partition)
         }
         if missing or new:
             is_complete = days is None or (days == all_days and not changes_only)
@@ -170,10 +170,6 @@ def capture(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
         "Nothing is lost; refresh again."
     )
-
-
-def _state(known: Mapping[str, Entry], partition: str) -> str:
-    return known[partition].state if partition in known else ""
 
 
 def require_first_day(table: Table, all_days: DayRange, known: Mapping[str, Entry]) -> None:
@@ -214,7 +210,7 @@ def _entries(
         inserted, updated, deleted = (counts[partition, each] for each in ("insert", "update", "delete"))
         state = fingerprint.state
         # Emptied; or the last day of a table that never had a row, and so was captured all the same.
-        if not state and (_state(known, partition) or (not found and not known and partition == partitions[-1])):
+        if not state and (state_of(known, partition) or (not found and not known and partition == partitions[-1])):
             state = EMPTY
         entries.append(
             Entry(
@@ -229,7 +225,7 @@ def _entries(
                 deleted=deleted,
                 rejected=counts[partition, "rejected"],
                 # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
-                missed=inserted + updated + deleted if state == _state(known, partition) else 0,
+                missed=inserted + updated + deleted if state == state_of(known, partition) else 0,
                 xmin_floor=ids.xmin if ids is not None else 0,
             )
         )

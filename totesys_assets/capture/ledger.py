@@ -6,7 +6,7 @@ also the audit trail. Does not belong here: deciding what is stale, which is sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -90,6 +90,11 @@ class Entry:
     def content(self) -> str:
         """Differs whenever the rows do: their digest, or the state, and when rows changed though the state did not."""
         return self.digest or (f"{self.state} {self.recorded_at.isoformat()}" if self.missed else self.state)
+
+
+def state_of(entries: Mapping[str, Entry], partition: str) -> str:
+    """The state of a partition; nothing if there is no entry of it."""
+    return entries[partition].state if partition in entries else ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.merge import is_doubled, merge, written
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
 from totesys_assets.stages import LOAD, stage
-from totesys_assets.transform.build import asset_name, built_from
+from totesys_assets.transform.build import built_from, processed_name
 from totesys_assets.warehouse.notes import LAKE, NEWEST
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
@@ -98,7 +98,7 @@ class _Load:
         # After the lock: what is read now is at least as new as what its last holder loaded. The order matters: the
         # states, then the rows, then what they are made of, so that what is noted of rows is never newer than they
         # are, and what is noted of the lake never older.
-        self._states = Ledger(lake).newest([asset_name(table)]).get(asset_name(table), {})
+        self._states = Ledger(lake).newest([processed_name(table)]).get(processed_name(table), {})
         star = lake.find(PROCESSED, table.name)
         if star is None:
             raise PlatformError(

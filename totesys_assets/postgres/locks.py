@@ -19,7 +19,7 @@ LOAD_SPACE = 7_083_379
 # Held by every run for as long as it lives; a process that is killed loses its session, and with it this lock.
 RUN_SPACE = 7_083_380
 # Loads of one table follow one another. The longest take a minute; who waits for more than this is told for whom.
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 _PAUSE_SECONDS = 0.1
 # Asked by name: nobody's search_path takes part.
 _SESSION = (
@@ -35,13 +35,13 @@ def key(space: int, name: str) -> str:
     return f"{space}, hashtext({literal(name)})"
 
 
-def wait(rows: Rows, space: int, name: str, what: str, patience: float = PATIENCE_SECONDS) -> None:
+def wait(rows: Rows, space: int, name: str, what: str, timeout: float = TIMEOUT_SECONDS) -> None:
     """Take the advisory lock for the rest of the transaction in which ``rows`` runs a query.
 
     It is asked for again and again, so that an interrupt ends the waiting. Raises PlatformError, which names the
-    session that holds it, after ``patience`` seconds; ``what`` says what that session does.
+    session that holds it, after ``timeout`` seconds; ``what`` says what that session does.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         ((taken,),) = rows(f"SELECT pg_try_advisory_xact_lock({key(space, name)})::int")
         if taken:
@@ -49,7 +49,7 @@ def wait(rows: Rows, space: int, name: str, what: str, patience: float = PATIENC
         if time.monotonic() >= deadline:
             holders = _listed(rows(holders_query(space, name)))
             raise PlatformError(
-                f"{what}: waited {patience:.0f} s for {holders}. Nothing is lost; refresh again when that is done, or "
+                f"{what}: waited {timeout:.0f} s for {holders}. Nothing is lost; refresh again when that is done, or "
                 "end that session if nothing comes of it."
             )
         time.sleep(_PAUSE_SECONDS)

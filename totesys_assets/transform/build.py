@@ -18,7 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.ledger import Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
@@ -52,7 +52,7 @@ class Built:
         return sum(entry.rows for entry in self.entries)
 
 
-def asset_name(table: Table) -> str:
+def processed_name(table: Table) -> str:
     """Name of a star table's asset in the ledger."""
     return f"{PROCESSED}/{table.name}"
 
@@ -98,11 +98,11 @@ def build(
     the versions recorded since are added, on whatever day they are. Else the days are made anew.
     Data first, then the ledger. Raises ConcurrentWriters when other writers win five times in a row.
     """
-    wanted = days if table.day_column else None
+    days = days if table.day_column else None
     for _ in range(_ATTEMPTS):
         with engine.readable_errors(f'Building "{table.name}" failed, and will be done again by the next refresh'):
             try:
-                return _build_once(lake, catalogue, table, wanted, run_id, changes_only=changes_only)
+                return _build_once(lake, catalogue, table, days, run_id, changes_only=changes_only)
             except LostRace:
                 continue
     raise ConcurrentWriters(
@@ -118,11 +118,11 @@ def _build_once(
     # noted is never newer than what is read.
     ledger = Ledger(lake)
     if lake.find(PROCESSED, table.name) is None:
-        ledger.forget(asset_name(table), run_id)
+        ledger.forget(processed_name(table), run_id)
     target = lake.open_star(table)
     known = ledger.newest()
     expected = expected_states(table, known)
-    before = known.get(asset_name(table), {})
+    before = known.get(processed_name(table), {})
     sources = {name: lake.open_versions(catalogue.source[name]) for name in query_of(table.name).sources}
     connection = engine.connect()
     try:
@@ -137,7 +137,7 @@ def _build_once(
             star.replace(days, rows)
         keys = days.keys if days is not None else [WHOLE]
         if added:  # to all days, also to those that nobody asked for
-            stale = [key for key in expected.keys() | before.keys() if expected.get(key, "") != _state(before, key)]
+            stale = [key for key in expected.keys() | before.keys() if expected.get(key, "") != state_of(before, key)]
             keys = sorted({*keys, *stale})
         counts = star.rows(keys)
     finally:
@@ -145,15 +145,11 @@ def _build_once(
         connection.close()
     now = datetime.now(UTC)
     entries = [
-        Entry(asset_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id, digest=digest)
+        Entry(processed_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id, digest=digest)
         for key in keys
     ]
-    ledger.append(entry for entry in entries if entry.state != _state(before, entry.partition))
+    ledger.append(entry for entry in entries if entry.state != state_of(before, entry.partition))
     return Built(entries)
-
-
-def _state(entries: Mapping[str, Entry], partition: str) -> str:
-    return entries[partition].state if partition in entries else ""
 
 
 def built_from(star: DeltaTable) -> tuple[int, int] | None:
@@ -196,10 +192,10 @@ class _Star:
 
     def replace(self, days: Days | None, rows: Mapping[str, int]) -> None:
         """Make ``days`` anew (None: everything); ``rows`` are the source's rows per partition."""
-        pieces: Iterable[Days | None] = [days]
+        chunked: Iterable[Days | None] = [days]
         if days is not None and not self._query.is_row_by_row:
-            pieces = chunks(days, rows, CHUNK_ROWS)
-        batches = chain.from_iterable(self._piece(piece) for piece in pieces)
+            chunked = chunks(days, rows, CHUNK_ROWS)
+        batches = chain.from_iterable(self._chunk(chunk) for chunk in chunked)
         replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
 
     def remake(self, *, keep: bool) -> str:
@@ -217,8 +213,8 @@ class _Star:
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
         return rows
 
-    def _piece(self, piece: Days | None) -> Iterator[pa.RecordBatch]:
-        create_schemas(self._connection, self._catalogue, self._sources, piece)
+    def _chunk(self, days: Days | None) -> Iterator[pa.RecordBatch]:
+        create_schemas(self._connection, self._catalogue, self._sources, days)
         yield from self._rows()
 
     def _rows(self) -> Iterator[pa.RecordBatch]:

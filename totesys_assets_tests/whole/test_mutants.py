@@ -389,7 +389,7 @@ def noted_outside_the_transaction(patch: Patch) -> None:
         changes_only: bool,
         adopt_lake: bool = False,
     ) -> load_module.Loaded:
-        states = Ledger(lake).newest([build_module.asset_name(table)]).get(build_module.asset_name(table), {})
+        states = Ledger(lake).newest([build_module.processed_name(table)]).get(build_module.processed_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
             notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
