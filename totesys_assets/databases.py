@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from totesys_assets.local.postgres import EmbeddedServer
 
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
-# A ToteSys of many times the real size takes its time; more than this, and something is wrong.
+# Filling a ToteSys of many times the real size takes less than this.
 _FILL_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Databases:
-    """URLs of the databases in use; ``dagster`` is None when nothing of it is embedded. They hold passwords."""
+    """URLs of the databases in use, with passwords; ``dagster`` is None if Dagster's records are not embedded."""
 
     totesys: str = field(repr=False)
     warehouse: str = field(repr=False)
@@ -46,7 +46,7 @@ def databases(
     scale: float = 1.0,
     report: Report | None = None,
 ) -> Iterator[Databases]:
-    """The databases that the settings name; those not named are embedded, and run for as long as the block.
+    """The databases that the settings name. The others are embedded, and run for the duration of the block.
 
     ToteSys alone has a server of its own: in life it is someone else's, and the probe for changes is per server. An
     embedded ToteSys is filled at its first use, at ``scale``. Only with ``create`` is a home made where none is; only
@@ -89,7 +89,7 @@ def databases(
 
 @contextmanager
 def warehouse_only(settings: Settings, report: Report | None = None) -> Iterator[str]:
-    """The warehouse's URL for the block; one of one's own needs nothing embedded beside it. Raises NoHome."""
+    """The warehouse's URL for the block. Starts an embedded server only if WAREHOUSE_URL is not set. Raises NoHome."""
     if settings.warehouse_url:
         yield settings.warehouse_url
         return
@@ -116,17 +116,17 @@ def dagster_records(settings: Settings, urls: Databases, report: Report | None =
 
 
 def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
-    """The embedded servers of the home, whether they run or not: that of ToteSys, and that of all else."""
+    """The embedded servers of the home, running or not: one for ToteSys, one for everything else."""
     from totesys_assets.local.postgres import EmbeddedServer  # here: not needed where nothing is embedded
 
     folder = _folder(settings)
-    # What a power cut may take, the last moment's commits, the next refresh finds missing and loads again.
+    # A power cut may lose the commits of the last moment. The next refresh finds them missing and loads them again.
     return EmbeddedServer(folder / TOTESYS), EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
 
 
 @contextmanager
 def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report) -> Iterator[None]:
-    """The servers, for the block. Where it fails because their disk is full, that is what is said."""
+    """Run the servers for the block. An error in it that a full disk caused is reported as such."""
     from totesys_assets.local.lease import lease
     from totesys_assets.local.postgres_errors import BEGIN_BYTES, EmbeddedError, disk_full
 
@@ -151,7 +151,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def _fill(url: str, home: Path, scale: float, say: Report) -> None:
-    """Create and fill ToteSys unless it is there, and note its first day, where the partitions begin."""
+    """Create and fill ToteSys if it is missing, and note its first day, which is the first partition."""
     noted = home / FIRST_DAY_FILE
     if noted.exists():
         return
@@ -168,5 +168,5 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
 
 
 def refreshed(settings: Settings) -> Settings:
-    """The settings with the first day that the home has noted by now."""
+    """The settings, with the first day that is noted in the home by now."""
     return replace(settings, first_day=Settings.from_env().first_day) if not settings.totesys_url else settings

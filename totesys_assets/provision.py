@@ -1,4 +1,4 @@
-"""Provisioning: what the databases must have before the platform starts. Databases, roles, passwords, tables.
+"""Provisioning: creating the databases, roles, passwords and tables that the platform needs to start.
 
 Belongs here: in what order, and that it may be done again, by two at once, or after it was cut short. Does not belong
 here: what a role may do (deploy/sql), and what the tables are (warehouse/warehouse.py, and Dagster).
@@ -30,10 +30,10 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 ADMIN = "WAREHOUSE_ADMIN_URL"
 OWNER, LOADER, READER = "WAREHOUSE_OWNER_URL", "WAREHOUSE_URL", "WAREHOUSE_READER_URL"
-# The name of the reader when no one logs in as it; the files make it all the same.
+# The reader's name if nobody logs in as it. The SQL files create the role in any case.
 _READER_ROLE = "warehouse_reader"
-# How long to wait for another that is at it.
-_PATIENCE = "10min"
+# How long to wait for another process that provisions.
+_LOCK_TIMEOUT = "10min"
 _FILES = ("warehouse_roles.sql", "warehouse_grants.sql", "dagster_role.sql")
 
 Say = Callable[[str], None]
@@ -42,7 +42,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Login:
-    """A role as the URL in an environment variable has it."""
+    """A login from the URL in an environment variable."""
 
     variable: str
     role: str
@@ -53,7 +53,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be: logins of the warehouse and of Dagster, and who makes them."""
+    """What to create: the logins of the warehouse and of Dagster, and the administrator that creates them."""
 
     admin_url: str = field(repr=False)
     owner: Login
@@ -64,14 +64,14 @@ class Wanted:
 
     @property
     def logins(self) -> list[Login]:
-        """All of them."""
+        """All logins to create."""
         return [login for login in (self.owner, self.loader, self.reader, self.dagster) if login]
 
     @classmethod
     def from_env(cls, schema: str) -> Wanted:
-        """Read the five URLs; the reader's may be missing, and so may the admin's login, which libpq then looks for.
+        """Read the five URLs. The reader's may be missing; so may the admin's login, which libpq then searches for.
 
-        Raises PlatformError, in a sentence without passwords, when they do not fit together.
+        Raises PlatformError, in a sentence without passwords, if they contradict each other.
         """
         admin_url = os.environ.get(ADMIN) or ""
         _parts(ADMIN, admin_url)
@@ -88,15 +88,15 @@ class Wanted:
 
 
 def sql_folder() -> Path:
-    """Where the SQL files are: in the checkout, or, as in the image, beside the environment."""
+    """The folder of the SQL files: in the checkout, or beside the environment, as in the image."""
     checkout, image = Path(__file__).parents[1] / "deploy" / "sql", Path(sys.prefix).parent / "sql"
     return checkout if checkout.is_dir() else image
 
 
 def provision(wanted: Wanted, folder: Path, say: Say) -> None:
-    """Make everything that is wanted, and say what. What is there already stays as it is, but for rights and passwords.
+    """Create everything in ``wanted``, and report it. Of what exists, only rights and passwords are set again.
 
-    Raises ConnectionFailed, and PlatformError when the admin lacks a right, or a login does not work in the end.
+    Raises ConnectionFailed, and PlatformError if the administrator lacks a right or a login does not work in the end.
     """
     for file in _FILES:
         if not (folder / file).is_file():
@@ -134,7 +134,7 @@ def _make_warehouse(wanted: Wanted, admin: Connection, folder: Path, say: Say) -
 
 @contextmanager
 def _admin(wanted: Wanted) -> Iterator[Connection]:
-    """The admin's session, one at a time for the whole server."""
+    """The administrator's session. Only one provision at a time runs on a server."""
     with _connect(wanted.admin_url, ADMIN) as admin:
         try:
             if admin.execute("SELECT pg_backend_pid()").fetchone() != (admin.info.backend_pid,):
@@ -142,12 +142,12 @@ def _admin(wanted: Wanted) -> Iterator[Connection]:
                     f"{ADMIN} leads to a pooler, which may give every statement another session, and provisioning "
                     "needs one. Let it name the server itself."
                 )
-            admin.execute(f"SET lock_timeout = '{_PATIENCE}'".encode())
+            admin.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             admin.execute("SELECT pg_advisory_lock(hashtext('totesys_assets.provision'))")
             _require_different([(ADMIN, admin.info.user), *((login.variable, login.role) for login in wanted.logins)])
             yield admin
         except psycopg.errors.LockNotAvailable:
-            raise PlatformError(f"Another `totesys provision` has been at it for {_PATIENCE}: end it first.") from None
+            raise PlatformError(f"Another `totesys provision` has run for {_LOCK_TIMEOUT}: end it first.") from None
         except psycopg.errors.InsufficientPrivilege as error:
             raise PlatformError(
                 f"The login of {ADMIN}, {admin.info.user}, lacks a right: {one_line(error)}. It must have CREATEDB and "
@@ -158,7 +158,7 @@ def _admin(wanted: Wanted) -> Iterator[Connection]:
 
 
 def _create_database(admin: Connection, name: str) -> bool:
-    """Create the database unless it is there, and close it to everybody who is not let in by name."""
+    """Create the database if it is missing, and let only named roles connect to it."""
     query = "SELECT pg_has_role(datdba, 'USAGE'), datdba::regrole::text FROM pg_database WHERE datname = %s"
     found = admin.execute(query, [name]).fetchone()
     if found is None:
@@ -180,11 +180,11 @@ def _set_password(admin: Connection, login: Login, say: Say) -> None:
 
 
 def _run_file(folder: Path, name: str, url: str, **variables: str) -> None:
-    """Run one of the files with psql, as its first lines say."""
+    """Run one of the SQL files with psql, as its first lines describe."""
     from totesys_assets.local.postgres_programs import binaries
 
     parts = conninfo(url)
-    # Through the environment: a command line can be seen by everybody on the machine.
+    # In the environment, because everybody on the machine can see a command line.
     secret = {"PGPASSWORD": parts.pop("password")} if parts.get("password") else {}
     options = [part for variable, value in variables.items() for part in ("-v", f"{variable}={value}")]
     psql = shutil.which("psql") or str(binaries() / "psql")
@@ -205,7 +205,7 @@ def _migrate_dagster() -> None:
     """Create Dagster's tables in TOTESYS_DAGSTER_URL, or bring them up to date as ``dagster instance migrate`` does."""
     from dagster import DagsterInstance
 
-    # Only its storages matter here. An instance as it is deployed would want the rest of a deployment, too.
+    # Only the storages matter here. The deployed instance would need the rest of the deployment.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "dagster.yaml").write_text(instance_config(), encoding="utf-8")
         with DagsterInstance.from_config(folder) as instance:
@@ -240,7 +240,7 @@ def _login(variable: str) -> Login:
 def _parts(variable: str, url: str) -> dict[str, object]:
     try:
         parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:  # its text may quote the URL
+    except psycopg.ProgrammingError:  # its text may contain the URL
         parts = {}
     if not parts:
         raise PlatformError(f"{variable} is not a PostgreSQL URL: set it to postgresql://user:password@host/database.")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def read(
     table: str, *, as_of: str | date | datetime | None = None, history: bool = False, lake: str | None = None
 ) -> pd.DataFrame:
-    """A table of the lake as a pandas DataFrame with Arrow-backed types: decimals stay decimals, dates and times too.
+    """A table of the lake as a pandas DataFrame with Arrow types, which keep decimals, dates and times exact.
 
     ``table`` is a star table (``fact_sales_order``) or a table of ToteSys (``sales_order``). Without more, its rows as
     they are now: one for each sales order, as ``current_sales_order`` shows it, with ``_recorded_at``, when it was
@@ -44,7 +44,7 @@ def read(
     Raises PlatformError for an unknown table, a dimension's ``history`` (read its source tables' instead), and a moment
     before the lake's first record or yet to come.
     """
-    import pandas as pd  # here: slow to import, and Arrow does without
+    import pandas as pd  # here: slow to import, and not needed for Arrow
 
     return read_arrow(table, as_of=as_of, history=history, lake=lake).to_pandas(types_mapper=pd.ArrowDtype)
 
@@ -52,7 +52,7 @@ def read(
 def read_arrow(
     table: str, *, as_of: str | date | datetime | None = None, history: bool = False, lake: str | None = None
 ) -> pa.Table:
-    """The Arrow table beneath ``read``; the arguments and errors are the same."""
+    """Like ``read``, but returns an Arrow table."""
     moment = None if as_of is None else moment_of(as_of)
     tables = catalogue()
     versions = Lake(lake_uri(lake, "lake") if lake else Settings.from_env().lake_uri)
@@ -93,7 +93,7 @@ def read_arrow(
 
 
 def _with_times(rows: str, star: Table | None) -> str:
-    """SELECT with times of day as such; the lake keeps them as text, for Delta has no type for them."""
+    """SELECT with times of day as TIME. The lake keeps them as text, because Delta has no such type."""
     times = [quoted(column.name) for column in star.columns if column.type.startswith("time ")] if star else []
     if not times:
         return rows
@@ -101,7 +101,7 @@ def _with_times(rows: str, star: Table | None) -> str:
 
 
 def _present(versions: str, key: str, day: str | None) -> str:
-    """SELECT of the rows that are not gone, as they are now, out of all their versions."""
+    """SELECT of the current rows, without deleted ones, from all their versions."""
     newest = f"SELECT * FROM ({versions}) QUALIFY {newest_first([key], day)}"
     present = f"SELECT * EXCLUDE ({OPERATION}) FROM ({newest}) WHERE {OPERATION} <> 'delete'"
     return f"SELECT * FROM ({present}) QUALIFY {present_first(key, 'false', day)}" if day else present

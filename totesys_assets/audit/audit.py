@@ -1,6 +1,6 @@
 """The audit itself: source, lake and warehouse compared, check by check.
 
-Belongs here: which checks there are, and looking at those that are wanted. Does not belong here: the checks
+Belongs here: the list of checks, and running those that are wanted. Does not belong here: the checks
 (source_lake.py, star.py, rules.py) and reading the three as of one instant each (observed.py).
 """
 
@@ -60,7 +60,7 @@ def audit(
     wanted: Iterable[tuple[str, str]] | None = None,
     marks: Collection[str] = (),
 ) -> list[Finding]:
-    """Look at everything, or at the ``wanted`` pairs of asset and check. Changes nothing.
+    """Run all checks, or the ``wanted`` pairs of asset and check. Changes nothing.
 
     What cannot be examined (drift, lost rights, a view that is gone) fails its checks with the reason; the others are
     looked at all the same. ``marks`` are what the probe goes by (staleness/look.py), of those who look.
@@ -76,7 +76,7 @@ def audit(
 
 
 def compared_nothing(findings: Iterable[Finding]) -> bool:
-    """True when not one row of ToteSys was compared with the lake, though that was looked at."""
+    """True if the audit compared contents, but not one row of ToteSys."""
     contents = [each for each in findings if each.check == CONTENT]
     return bool(contents) and not any(each.numbers.get("rows") for each in contents)
 
@@ -87,7 +87,7 @@ def _check(seen: Observed, asset: str, check: str) -> Finding:
         return Finding(asset, check, False, str(problem))
     group, _, name = asset.partition("/")
     try:
-        # In a savepoint: what fails here must not end the transaction in which the others look.
+        # In a savepoint, so that an error does not end the transaction of the other checks.
         with seen.warehouse.transaction(), engine.readable_errors("It could not be examined"):
             if group == WAREHOUSE:
                 return _STAR[check](seen, seen.catalogue.star[name])
@@ -95,7 +95,7 @@ def _check(seen: Observed, asset: str, check: str) -> Finding:
             if check in _SOURCE:
                 return _SOURCE[check](seen, table)
             return rules.examine(seen.snapshot_of(table), table, check)
-    except psycopg.OperationalError:  # the connection is gone, and no other check would say anything else
+    except psycopg.OperationalError:  # the connection is lost, so every other check would fail too
         raise
     except (PlatformError, psycopg.Error, OSError) as error:
         known = isinstance(error, PlatformError)

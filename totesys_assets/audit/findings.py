@@ -1,6 +1,6 @@
-"""What an audit finds: one sentence and some numbers for each thing that it looked at.
+"""Findings of the audit: a sentence and some numbers for each check.
 
-Belongs here: the checks by name, what each claims, and how a finding is worded. Does not belong here: looking.
+Belongs here: the names of the checks, what each claims, and the wording. Does not belong here: comparing.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _EXAMPLES = 5
 class Finding:
     """One check of one asset. ``pending`` counts the partitions that wait for a refresh and were left out.
 
-    A check that compared nothing is not passed. A ``warning`` is about the data as ToteSys has them, not about what
-    the platform made of them; or, where something is pending, about nothing but that.
+    A check that compared nothing has not passed. A ``warning`` is about the data in ToteSys, not about the platform's
+    copy of them; or it says that nothing could be compared yet.
     """
 
     asset: str
@@ -63,7 +63,7 @@ class Finding:
 
     @property
     def outcome(self) -> Literal["equal", "pending", "warning", "different"]:
-        """Equal: compared, and well. Pending: nothing could be compared before the next refresh."""
+        """Equal: compared without a difference. Pending: nothing can be compared before the next refresh."""
         if self.passed:
             return "equal"
         if not self.warning:

@@ -1,4 +1,4 @@
-"""The check that what waits for a refresh is no older than the last one: else it was seen, and not captured.
+"""The check that rows which wait for a refresh were written after the last one; older rows were missed by it.
 
 Belongs here: what is overdue, by the ledger's note of how far a table is complete, and by the probe's mark. Does not
 belong here: what is pending at all (observed.py).
@@ -22,7 +22,7 @@ _CIRCLE, _FIRST = 2**32, 3
 
 
 def overdue(seen: Observed, table: Table) -> Finding:
-    """What is pending was written since the last complete refresh, and the probe does not say that nothing changed."""
+    """Check that pending rows were written after the last complete refresh, and that its mark no longer holds."""
     asset = table.asset
     waiting, pending = seen.fed_by(table), len(seen.pending(asset))
     nothing = seen.nothing(asset, OVERDUE)

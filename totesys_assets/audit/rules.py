@@ -1,7 +1,7 @@
-"""Rules of the business that held for every row of the real ToteSys: a row that breaks one is worth a look.
+"""The rules of the business: conditions that held for every row of the real ToteSys.
 
-Belongs here: the rules, as SQL over ToteSys, with the exceptions that are known. They warn and never fail: ToteSys may
-hold what it likes, and whatever it holds is brought over. What could not be brought over is in the dead letters.
+Belongs here: the rules, as SQL over ToteSys, with their known exceptions. A broken rule is a warning, never a failure:
+rows that break one are loaded all the same. Rows that cannot be loaded are in the dead letters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _GONE = (
 
 @dataclass(frozen=True)
 class Rule:
-    """``broken`` is a PostgreSQL condition over ``rows``, a query or a table, whose ``key`` names what breaks it."""
+    """``broken``: PostgreSQL condition over ``rows`` (a query; else the table). ``key``: column that names a row."""
 
     table: str
     name: str
