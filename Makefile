@@ -27,10 +27,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: install lint types ## Lint, types, and all tests but for those of the deployment, in ten minutes on two cores
-	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy
+	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
 coverage: install ## The same tests with coverage, of the commands that they start too; fails below 90 %
-	@$(BIN)/python -m pytest -n logical --dist loadfile --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: install lint types ## In two minutes: lint, types, the tests that need no server, and one from end to end
 	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
