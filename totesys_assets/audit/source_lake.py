@@ -141,8 +141,8 @@ def ledger(seen: Observed, table: Table) -> Finding:
     return Finding(asset, LEDGER, False, detail, 0, numbers)
 
 
-# How much later, and how much earlier, versions may be dated than they were committed, by the clock of who writes the
-# lake: clocks differ a little, and a capture takes its time.
+# How much later or earlier than its commit a version may be dated, by the clock of the process that writes the lake:
+# clocks differ a little, and a capture takes some time.
 _LATER, _EARLIER = timedelta(minutes=5), timedelta(hours=1)
 # Commits looked through for the newest with rows: merging files makes some without.
 _RECENT = 50
@@ -171,10 +171,10 @@ FROM ({versions}) AS versions
 
 
 def history(seen: Observed, table: Table) -> Finding:
-    """Versions follow one another; no row came back just as it was; what was recorded is dated when it was.
+    """Check that each version follows from the one before, that no deleted row came back equal, and that dates fit.
 
-    A row that moves to another day leaves and arrives in one instant, and is another row, by its created_at. One that
-    was deleted and came back equal in every column ToteSys may have had all the while.
+    A row that moves to another day is deleted and inserted at the same instant, with another created_at. If a row was
+    deleted and came back equal in every column, the deletion may be false: ToteSys may have had it all the time.
     """
     asset, held = table.asset, seen.versions.get(table.name)
     if held is None or not held.file_uris():

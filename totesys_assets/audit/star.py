@@ -21,7 +21,7 @@ from totesys_assets.load.origin import comparable
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
-# What a fact is worth, in columns that have the same names in the source; and who says in which currency.
+# The worth of a fact, in columns that have the same names in the source; and the table that has its currency.
 _MONEY = {
     "fact_sales_order": "units_sold * unit_price",
     "fact_purchase_order": "item_quantity * item_unit_price",
@@ -60,7 +60,7 @@ def mirrored(catalogue: Catalogue, table: Table) -> Table | None:
 def records(seen: Observed, table: Table) -> Finding:
     """The warehouse holds every record that follows from the lake's versions, in every column, and no other.
 
-    Raises LakeChanged, which fails the check: what differs then may be on days that wait for a refresh, in vain.
+    Raises LakeChanged, which fails the check: its differences may be on days that no refresh brings up to date.
     """
     asset = f"{WAREHOUSE}/{table.name}"
     if (changed := seen.lake_changed(table)) is not None:

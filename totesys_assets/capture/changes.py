@@ -1,11 +1,11 @@
-"""Changes: what must be read to bring a table up to date, when not all of it must be.
+"""Changes: which rows must be read to bring a table up to date.
 
 Belongs here: which days are stale, and on which of them only some rows must be read. Does not belong here: comparing
 rows, which is comparison.py.
 
-Where the source tells which rows may have been written since a day was captured (``SourceSnapshot.written_since``), the
-rows of that day are those that the lake holds, less those that are gone, plus those that were written. A day of which
-it does not tell is read as a whole.
+If the source knows which rows may have been written since a day was captured (``SourceSnapshot.written_since``), only
+those are read: the day's rows are those that the lake holds, less the deleted, plus the written. Other days are read as
+a whole.
 """
 
 from __future__ import annotations

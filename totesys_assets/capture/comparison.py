@@ -137,7 +137,7 @@ class Comparison:
     def _changed(
         self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunks: list[Chunk], certain: frozenset[str]
     ) -> Iterator[pa.RecordBatch]:
-        """What was written on the days of which all rows are among those held and those read: nothing is gone there."""
+        """Versions of the written rows, on days where no row was deleted: all rows are held or were read."""
         for chunk in chunks:
             if len(chunks) > 1:
                 self._read_changes(connection, held, chunk)

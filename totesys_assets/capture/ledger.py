@@ -60,11 +60,10 @@ class Entry:
     """One partition of one asset, as a stage left it.
 
     ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; EMPTY for a
-    partition that lost its rows, nothing for one of which nothing is held. ``rows`` are its current rows; the other
-    counts are versions added by this capture, and of these, the ones ``missed`` by the fingerprint: it had not changed.
-    ``xmin_floor`` is the lowest transaction id that a row written after the capture can have; 0 if unknown. The
-    column of the ledger is called "anchor".
-    ``digest`` is that of the rows, of a star table that is one set.
+    partition that lost its rows, an empty text if nothing of it is held. ``rows`` are its current rows. The other
+    counts are versions that this capture added; ``missed`` are those of them whose fingerprint had not changed.
+    ``xmin_floor`` is the lowest transaction id that a row written after the capture can have; 0 if unknown. The column
+    of the ledger is called "anchor". ``digest``: of the rows of a star table that is one set.
     """
 
     asset: str

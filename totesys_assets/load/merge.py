@@ -86,7 +86,7 @@ def _fill_fact(
 ) -> None:
     """First load of an empty fact, which needs neither staging nor merge.
 
-    Its keys stay: to build them behind the rows would save a sixth of the time, and shut out who reads meanwhile.
+    Its keys stay in place: creating them after the rows would save a sixth of the time, but block readers.
     """
     order = ORDER.format(key=quoted(table.version_key[0]))
     for piece in pieces:

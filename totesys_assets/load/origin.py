@@ -1,10 +1,10 @@
-"""Which lake a table of the warehouse was loaded from, and up to when: noted with every load, asked before the next.
+"""The origin of a warehouse table: which lake it was loaded from, and up to which moment.
 
-Belongs here: the note, and comparing a lake with it. Does not belong here: what is done about another lake, which is
-adopt.py.
+Belongs here: the note that every load writes and the next one reads, and comparing a lake with it. Does not belong
+here: going on with another lake, which is adopt.py.
 
-A lake is told by its tables of versions: each has an id of its own, and holds a version of the very microsecond up to
-which it was loaded, unless it is another one, or was set back and captured anew.
+A lake is identified by its tables of versions. Each has an id, and holds a version recorded at exactly the microsecond
+up to which it was loaded. If either is not so, it is another lake, or it was set back and captured again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The warehouse made anew from the lake's versions alone, as it is or as it was: into a schema of its own.
+"""Rebuilding the warehouse from the lake's versions alone, as of now or of an earlier moment, in a schema of its own.
 
-Belongs here: replaying, and telling whether two schemas hold the same. Does not belong here: the merge itself
-(merge.py). The processed zone and the ledger are not read: what the versions say is all there is.
+Belongs here: the rebuild, and comparing two schemas. Does not belong here: the merge itself (merge.py). The processed
+zone and the ledger are not read; only the versions are.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Advisory locks in the warehouse, waited for in seconds, and who stands in the way of a lock.
+"""Advisory locks in the warehouse: waiting for them for seconds, and naming the sessions that hold them.
 
-Belongs here: the keys of the locks, and naming the sessions that hold what somebody waits for. Does not belong here:
-what is done under a lock.
+Belongs here: the keys of the locks, and waiting for them. Does not belong here: what is done under a lock.
 
-All locks are those of a transaction, never of a session: a pooler gives the next transaction another session.
+All locks belong to a transaction, never to a session, because a pooler gives the next transaction another session.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterable
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import PlatformError
 
-# Two platforms may share a server: a lock is told apart by the schema's name, and these numbers from others' locks.
+# Two platforms may share a server: their locks differ by the schema's name. These numbers differ from others' locks.
 LOAD_SPACE = 7_083_379
-# Held by every run for as long as it lives; a process that is killed loses its session, and with it this lock.
+# Every run holds this lock until it ends. A killed process loses its session, and with it the lock.
 RUN_SPACE = 7_083_380
-# Loads of one table follow one another. The longest take a minute; who waits for more than this is told for whom.
+# Loads of one table run one after the other. A load that waits for longer than this fails, and names the session.
 TIMEOUT_SECONDS = 20.0
 _PAUSE_SECONDS = 0.1
 # Asked by name: nobody's search_path takes part.

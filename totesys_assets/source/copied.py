@@ -74,7 +74,7 @@ class CopiedSnapshot(SourceSnapshot):
 
     @property
     def instant(self) -> str:
-        """Equal for two snapshots of which the second shows nothing that the first does not, and is read alike."""
+        """Equal for two snapshots that show the same rows, read in the same way."""
         return f"{self._instant} {'known' if self._ignores_new else 'all'}"
 
     @property

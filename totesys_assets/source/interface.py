@@ -63,7 +63,7 @@ class SourceSnapshot(ABC):
     @property
     @abstractmethod
     def instant(self) -> str:
-        """Equal for two snapshots of which the second shows nothing that the first does not, and is read alike."""
+        """Equal for two snapshots that show the same rows, read in the same way."""
 
     @property
     @abstractmethod

@@ -46,9 +46,9 @@ class Examined:
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to do. ``mark`` identifies the state in which there was nothing: the next look's ``unless``.
+    """What is stale, and the requests to refresh it. ``mark`` identifies the state if nothing is stale.
 
-    ``examined`` tells of tables that could not be examined; the others are decided on all the same.
+    ``examined`` has the tables that could not be examined; the decision is made for the others.
     ``source`` is the instant of each source that was looked at, ``looked_at`` when, in seconds since 1970.
     """
 
@@ -136,9 +136,9 @@ def examine(platform: Platform) -> Examined:
 
 
 def mark_when_done(seen: Look, platform: Platform) -> str | None:
-    """The mark under which nothing is left to do, once all that ``seen`` asked for was done. None: look again.
+    """The mark of the state after all requests of ``seen`` have succeeded. None if some tables could not be examined.
 
-    The source is believed to be as it was when it was looked at; if it is not, that is what the next look sees.
+    It has the instant of the source that was looked at. If the source has moved since, the next look finds that.
     """
     return None if seen.problems else _mark(seen.source, platform)
 
@@ -175,7 +175,7 @@ def unknown_columns(snapshot: SourceSnapshot, table: Table) -> list[str]:
 
 
 def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
-    """What the ledger says, as far as it is true of a lake, or a ledger, of which something was lost."""
+    """The ledger's newest entries, corrected for tables that the lake lost and entries that the ledger lost."""
     noted = Ledger(lake).newest()
     built = open_tables(lake, PROCESSED, catalogue.star)
     for zone, tables in ((INGESTION, held), (PROCESSED, built)):

@@ -32,10 +32,10 @@ from totesys_assets.transform.schemas import create_schemas
 
 _ATTEMPTS = 5
 _WRITER = "build"
-# Noted with the commits to a star table that holds a row for each version up to RECORDED: of which versions, by which
-# SELECT. 0: it does not.
+# Noted with the commits to a star table that holds a row for each version up to RECORDED: a digest of those tables of
+# versions and of the SELECT. 0 if it does not hold one.
 _MADE_OF = "made_of"
-# Noted with the commits to a star table that is one set: the digest of its rows, as a number.
+# Noted with the commits to a star table that is one set: the digest of its rows.
 _ROWS = "rows"
 States = Mapping[str, Mapping[str, Entry]]
 

@@ -24,8 +24,8 @@ from totesys_assets.warehouse.notes import Connection, Notes
 
 ALIAS = "warehouse"
 _VARIABLE = "WAREHOUSE_URL"
-# Readers queue behind who waits for a lock that excludes them: no one of ours does so for longer. A transaction in
-# which nothing is asked for minutes belongs to a process that is stopped, and its locks are wanted by others.
+# Readers queue behind a session that waits for an exclusive lock, so no session of ours waits for one longer than this.
+# A transaction that is idle for minutes belongs to a stopped process, and other sessions need its locks.
 _SETTINGS = {
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "5min",

@@ -26,13 +26,13 @@ from totesys_assets.source.totesys.table_locks import LOCK_TIMEOUT, busy, lock_s
 VARIABLE = "TOTESYS_URL"
 # Of locking all tables, before giving up: others come and go meanwhile.
 _ATTEMPTS = 3
-# xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in
-# the name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
-# Statistics outlive a clean restart and nothing else: their age tells of a crash, which may have taken commits back,
-# and of a restored backup. After each of these, transaction ids may be given out a second time.
-# The login is a superuser's also when it is only a member of such a role: SET ROLE is all that it takes.
-# The text of a standby's snapshot names no transaction that is under way, and stays the same when one of these is
-# committed: there the position in the WAL up to which changes were replayed tells of it.
+# xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in the
+# name of the WAL file (pg_control_checkpoint() still gives the old one after a failover); a standby cannot tell it.
+# Statistics survive only a clean restart. Their age shows a crash, which may have lost commits, and a restored backup.
+# After each of these, transaction ids may be given out a second time. A login that is a member of a superuser's role
+# counts as a superuser, because it can SET ROLE. The text of a standby's snapshot names no running transactions, and
+# does not change when one of them is committed. There the position in the WAL up to which changes were replayed shows
+# the commit.
 _IDENTITY = f"""
 SELECT pg_current_snapshot()::text AS snapshot,
     (SELECT system_identifier FROM pg_control_system()) || '/'

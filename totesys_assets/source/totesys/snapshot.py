@@ -1,4 +1,4 @@
-"""One snapshot of ToteSys: what it is told by, its order among others, and whether its tables can be read in it.
+"""One snapshot of ToteSys: its identity, its order among others, and whether its tables can be read in it.
 
 Does not belong here: how it is taken, which is the package's own module, and what its tables are like (structure.py).
 """
@@ -71,7 +71,7 @@ class Snapshot(SourceSnapshot):
 
     @property
     def instant(self) -> str:
-        """Equal for two snapshots of which the second shows nothing that the first does not, and is read alike."""
+        """Equal for two snapshots that show the same rows, read in the same way."""
         read = f"{self.schema} {'known' if self.ignores_new else 'all'}"
         return f"{self.lifetime} {read} {self.text}" + (f" {self.replayed[0]}" if self.replayed else "")
 
@@ -96,8 +96,8 @@ class Snapshot(SourceSnapshot):
     def is_overtaken(self, order: int) -> bool:
         """True if another snapshot of the same ``lifetime``, of this ``order``, may show more, whatever clocks say.
 
-        A standby does not tell at which position a snapshot was taken, only two between which it was: one of which
-        the end lies behind this one's beginning may be a later one.
+        Of a standby's snapshot only two positions are known, between which it was taken. A snapshot whose end lies
+        after the beginning of this one may be later.
         """
         if self.replayed:
             return order != self.order and order >= (self.replayed[0] + 1) * _PROCESSES
