@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.describe import star_lineage
+from totesys_assets.assets.describe import query_lineage
 from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.resources import make_resources
@@ -50,8 +50,8 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
 def warm_up() -> None:
     """Read what all runs need, before the fork server forks; each run builds definitions from its own settings."""
     build_definitions().get_repository_def().get_all_jobs()
-    for table in catalogue().star.values():
-        star_lineage(catalogue(), table)
+    for table in catalogue().warehouse.values():
+        query_lineage(catalogue(), table)
 
 
 @dg.definitions

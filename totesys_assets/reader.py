@@ -19,7 +19,7 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.versions import newest_first, present_first
 from totesys_assets.moments import moment_of, require_recorded
 from totesys_assets.settings import Settings, lake_uri
-from totesys_assets.transform.schemas import create_schemas
+from totesys_assets.transform.schemas import create_schemas, select_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,15 +56,15 @@ def read_arrow(
     moment = None if as_of is None else moment_of(as_of)
     tables = catalogue()
     versions = Lake(lake_uri(lake, "lake") if lake else Settings.from_env().lake_uri)
-    star = tables.star.get(table)
+    star = tables.warehouse.get(table)
     if star is None and table not in tables.source:
         raise PlatformError(
-            f'There is no table "{table}". Star tables: {", ".join(tables.star)}; '
+            f'There is no table "{table}". Star tables: {", ".join(tables.warehouse)}; '
             f"tables of ToteSys: {', '.join(tables.source)}."
         )
     if history and star is not None and not star.is_fact:
         raise PlatformError(
-            f'"{table}" is a dimension and holds the latest values only; '
+            f'"{table}" is {"a mart" if star.is_mart else "a dimension"} and holds the latest values only; '
             f"read the history of {' and '.join(query_of(table).sources) or 'the facts'}."
         )
     sources = query_of(table).sources if star is not None else (table,)
@@ -74,10 +74,11 @@ def read_arrow(
     try:
         if moment is not None:
             require_recorded(connection, versions, found, moment)
-        create_schemas(connection, tables, found, None, as_of=moment)
-        rows = query_of(table).sql if star is not None else f"SELECT * FROM history.{quoted(table)}"
+        query = query_of(table) if star is not None else None
+        create_schemas(connection, tables, query, found, None, as_of=moment)
+        rows = select_of(star) if star is not None else f"SELECT * FROM history.{quoted(table)}"
         if star is not None and not star.is_fact:
-            if star.day_column:
+            if star.day_column and not star.is_mart:
                 rows = f"SELECT * FROM ({rows}) QUALIFY {present_first(star.key, '_is_deleted', star.day_column)}"
         elif not history:
             held_table = star or tables.source[table]

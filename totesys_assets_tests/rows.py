@@ -141,7 +141,7 @@ def star_rows(lake: Lake, table: str) -> list[Row]:
     """The rows of a star table as they lie in the lake, by key and time."""
     star = catalogue().star[table]
     key = star.version_key or (star.key,)
-    return table_rows(lake.open_star(star), key)
+    return table_rows(lake.open_processed(star), key)
 
 
 def table_rows(table: DeltaTable, order: Sequence[str]) -> list[Row]:

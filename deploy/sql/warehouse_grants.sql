@@ -14,8 +14,9 @@
 BEGIN;
 SET LOCAL client_min_messages = warning;
 
--- Facts are added to. Dimensions and the ledger of loads are brought up to date. Nobody but the owner deletes. Of what
--- others keep in the schema nothing is granted: only what belongs to the schema's owner.
+-- Facts are added to. Dimensions and the ledger of loads are brought up to date. The rows of marts are replaced. Nobody
+-- but the owner deletes anything else. Of what others keep in the schema nothing is granted: only what belongs to the
+-- schema's owner.
 SELECT format(statement, pg_class.oid::regclass, :'loader', :'reader')
 FROM pg_class
 JOIN pg_namespace ON pg_namespace.oid = relnamespace AND nspname = :'schema' AND relowner = nspowner,
@@ -24,7 +25,9 @@ unnest(ARRAY[
     'GRANT SELECT ON %1$s TO %2$I, %3$I',
     CASE WHEN relkind IN ('r', 'p') AND relname LIKE 'fact\_%' THEN 'GRANT INSERT ON %1$s TO %2$I' END,
     CASE WHEN relkind IN ('r', 'p') AND (relname LIKE 'dim\_%' OR relname = '_ledger')
-        THEN 'GRANT INSERT, UPDATE ON %1$s TO %2$I' END
+        THEN 'GRANT INSERT, UPDATE ON %1$s TO %2$I' END,
+    CASE WHEN relkind IN ('r', 'p') AND relname LIKE 'mart\_%'
+        THEN 'GRANT INSERT, UPDATE, DELETE ON %1$s TO %2$I' END
 ]) WITH ORDINALITY AS wanted (statement, place)
 WHERE relkind IN ('r', 'p', 'v') AND statement IS NOT NULL
 ORDER BY pg_class.oid, place \gexec

@@ -16,7 +16,7 @@ import dagster as dg
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.names import MADE, STAR, WAREHOUSE
+from totesys_assets.names import MADE, WAREHOUSE
 from totesys_assets.staleness.look import Examined
 
 CAN_BE_CAPTURED, NO_NEW_COLUMNS, UPSTREAM_CAPTURED = "can_be_captured", "no_new_columns", "upstream_captured"
@@ -36,9 +36,9 @@ def checks(group: str, table: str) -> list[dg.AssetCheckSpec]:
 
 def check_keys(tables: Catalogue) -> list[dg.AssetCheckKey]:
     """The checks of all assets."""
-    captured = [(table.group, table.name) for table in tables.source.values()]
-    made = [(group, name) for group in (STAR, WAREHOUSE) for name in tables.star]
-    return [key for group, name in (*captured, *made) for key in _keys(group, name)]
+    groups = [(table.group, name) for name, table in (tables.source | tables.warehouse).items()]
+    groups += [(WAREHOUSE, name) for name in tables.warehouse]
+    return [key for group, name in groups for key in _keys(group, name)]
 
 
 def _keys(group: str, table: str) -> list[dg.AssetCheckKey]:
@@ -60,7 +60,7 @@ def of_captured(table: Table, reason: str | None, unknown: Sequence[str] = ()) -
 
 
 def of_made(group: str, table: str, reasons: Mapping[str, str]) -> dg.AssetCheckEvaluation:
-    """What the check of a star or warehouse table says. ``reasons``: why source tables cannot be captured."""
+    """What the check of a table says that is made of others. ``reasons``: why source tables cannot be captured."""
     sources = [catalogue().source[name] for name in query_of(table).sources if name in reasons]
     waits = [f"Waits for {source.asset}. {reasons[source.name]}" for source in sources]
     return _evaluation(group, table, UPSTREAM_CAPTURED, " ".join(waits) or None)
@@ -94,7 +94,9 @@ def evaluations(tables: Catalogue, examined: Examined) -> list[dg.AssetCheckEval
     captured = [
         of_captured(table, reasons.get(name), examined.unknown.get(name, ())) for name, table in tables.source.items()
     ]
-    made = [of_made(group, table, reasons) for group in (STAR, WAREHOUSE) for table in tables.star]
+    made = [
+        of_made(group, name, reasons) for name, table in tables.warehouse.items() for group in (table.group, WAREHOUSE)
+    ]
     return [*(each for found in captured for each in found), *made]
 
 

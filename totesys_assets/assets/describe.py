@@ -20,7 +20,7 @@ from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import CHANGES_ONLY_TAG, MADE, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, WAREHOUSE
+from totesys_assets.names import CHANGES_ONLY_TAG, MADE, MART, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, WAREHOUSE
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
@@ -30,9 +30,9 @@ _VERSION_COLUMNS = [
 ]
 
 
-def keys(group: str, names: Mapping[str, Table]) -> list[dg.AssetKey]:
-    """Asset keys of a group's tables."""
-    return [dg.AssetKey([group, name]) for name in names]
+def keys(tables: Mapping[str, Table], names: Iterable[str]) -> list[dg.AssetKey]:
+    """Asset keys of some of the ``tables``."""
+    return [_asset_key(tables[name]) for name in names]
 
 
 def definition_metadata(
@@ -49,21 +49,22 @@ def definition_metadata(
     }
 
 
-def ddl_reference(file: str, table: Table) -> dg.LocalFileCodeReference:
-    """Where in a file of catalogue/ the table is defined."""
+def ddl_reference(table: Table) -> dg.LocalFileCodeReference:
+    """Where in catalogue/ the table is defined."""
+    file = {STAR: "warehouse.sql", MART: "marts.sql"}.get(table.group, f"{table.group}.sql")
     first = f"CREATE TABLE {table.name} ("
     line = next((n for n, text in enumerate(ddl(file).splitlines(), 1) if text.startswith(first)), 1)
     return _reference("totesys_assets.catalogue", file, line)
 
 
-def star_reference(table: Table) -> dg.LocalFileCodeReference:
-    """The file of star/ that holds the table's SELECT."""
-    return _reference("totesys_assets.star", f"{table.name}.sql", 1)
+def query_reference(table: Table) -> dg.LocalFileCodeReference:
+    """The file that holds the SELECT of a star table or mart."""
+    return _reference("totesys_assets", f"{'marts' if table.is_mart else 'star'}/{table.name}.sql", 1)
 
 
 def _reference(package: str, file: str, line: int) -> dg.LocalFileCodeReference:
     path = resources.files(package).joinpath(file)
-    label = f"{package.rpartition('.')[2]}/{file}"
+    label = f"{package.partition('.')[2]}/{file}".lstrip("/")
     return dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label)
 
 
@@ -78,27 +79,26 @@ def _table_column(column: Column) -> dg.TableColumn:
     )
 
 
-def star_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
-    """Column lineage of a star table, read out of its SELECT."""
-    source_columns = {name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in catalogue.source.items()}
-    lineage = query_of(table.name).column_lineage(source_columns)
+def query_lineage(catalogue: Catalogue, table: Table) -> dg.TableColumnLineage:
+    """Column lineage of a star table or mart, read out of its SELECT."""
+    if table.is_mart:
+        read = catalogue.star
+        columns = {name: tuple(star.by_name) for name, star in read.items()}
+    else:
+        read = catalogue.source
+        columns = {name: (*source.by_name, OPERATION, RECORDED_AT) for name, source in read.items()}
     return dg.TableColumnLineage(
         {
-            column: [
-                dg.TableColumnDep(dg.AssetKey([catalogue.source[source].group, source]), name) for source, name in deps
-            ]
-            for column, deps in lineage.items()
+            column: [dg.TableColumnDep(_asset_key(read[name]), source) for name, source in deps]
+            for column, deps in query_of(table.name).column_lineage(columns).items()
         }
     )
 
 
 def warehouse_lineage(table: Table) -> dg.TableColumnLineage:
-    """Column lineage of a warehouse table: each column from the same column of the star table."""
+    """Column lineage of a warehouse table: each column from the same column of the lake's table."""
     return dg.TableColumnLineage(
-        {
-            column.name: [dg.TableColumnDep(dg.AssetKey([STAR, table.name]), column.name)]
-            for column in table.lake_columns
-        }
+        {column.name: [dg.TableColumnDep(_asset_key(table), column.name)] for column in table.lake_columns}
     )
 
 
@@ -172,4 +172,8 @@ def _own_checks(group: str, table: str) -> Iterator[dg.AssetCheckKey]:
         yield spec.key
 
 
-GROUPS = {STAR: "processed", WAREHOUSE: "warehouse"}
+def _asset_key(table: Table) -> dg.AssetKey:
+    return dg.AssetKey([table.group, table.name])
+
+
+GROUPS = {STAR: "processed", MART: "marts", WAREHOUSE: "warehouse"}

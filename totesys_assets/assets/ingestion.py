@@ -60,7 +60,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             table,
             f"{INGESTION}.{table.name}",
             "deltalake",
-            defined_in=[ddl_reference(f"{table.group}.sql", table)],
+            defined_in=[ddl_reference(table)],
             versioned=True,
         ),
         partitions_def=partitions if table.day_column else None,

@@ -1,6 +1,6 @@
-"""The processed zone: one asset per star table, built in the lake by its SELECT.
+"""The processed zone: one asset per star table and mart, built in the lake by its SELECT.
 
-Belongs here: the factory. Does not belong here: what a star table is, which is its SQL in star/.
+Belongs here: the factory. Does not belong here: what a table is made of, which is its SQL in star/ or marts/.
 """
 
 import logging
@@ -15,18 +15,18 @@ from totesys_assets.assets.describe import (
     ddl_reference,
     definition_metadata,
     failures,
+    keys,
+    query_lineage,
+    query_reference,
     record_partitions,
     row_count,
     run_days,
-    star_lineage,
-    star_reference,
     total_row_count,
 )
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
-from totesys_assets.names import STAR
 from totesys_assets.transform.build import build
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ PRIORITY = 20
 
 
 def processed_assets(catalogue: Catalogue, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
-    """The eleven assets ``star/<table>``."""
-    return [_processed_asset(catalogue, table, partitions) for table in catalogue.star.values()]
+    """The assets ``star/<table>`` and ``mart/<table>``."""
+    return [_processed_asset(catalogue, table, partitions) for table in catalogue.warehouse.values()]
 
 
 def _processed_asset(
@@ -44,9 +44,9 @@ def _processed_asset(
     query = query_of(table.name)
 
     @dg.asset(
-        key=dg.AssetKey([STAR, table.name]),
-        deps=[dg.AssetKey([catalogue.source[source].group, source]) for source in query.sources],
-        group_name=GROUPS[STAR],
+        key=dg.AssetKey([table.group, table.name]),
+        deps=keys(catalogue.star, query.reads) or keys(catalogue.source, query.sources),
+        group_name=GROUPS[table.group],
         description=f"{table.description} {query.description}",
         kinds={"duckdb", "deltalake"},
         owners=OWNERS,
@@ -55,14 +55,14 @@ def _processed_asset(
                 table,
                 f"{PROCESSED}.{table.name}",
                 "deltalake",
-                defined_in=[star_reference(table), ddl_reference("warehouse.sql", table)],
+                defined_in=[query_reference(table), ddl_reference(table)],
             ),
             "query": dg.MarkdownMetadataValue(f"```sql\n{query.sql}```"),
         },
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
-        check_specs=blocked.checks(STAR, table.name),
-        op_tags={"dagster/priority": str(PRIORITY - table.is_fact)},
+        check_specs=blocked.checks(table.group, table.name),
+        op_tags={"dagster/priority": str(PRIORITY - table.is_fact - 2 * table.is_mart)},
     )
     def _asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
@@ -70,13 +70,13 @@ def _processed_asset(
             built = build(
                 lake, catalogue, table, days=days, run_id=context.run.run_id, changes_only=changes_only(context)
             )
-        log.info("star/%s: %s rows built", table.name, built.rows)
+        log.info("%s: %s rows built", table.asset, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.
         newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})
-        newest["dagster/column_lineage"] = star_lineage(catalogue, table)
+        newest["dagster/column_lineage"] = query_lineage(catalogue, table)
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
-        waits = blocked.of_made(STAR, table.name, blocked.blocked(context.instance, catalogue))
+        waits = blocked.of_made(table.group, table.name, blocked.blocked(context.instance, catalogue))
         return dg.MaterializeResult(
             metadata=record_partitions(context, days, metadata), check_results=[blocked.result(waits)]
         )

@@ -1,4 +1,4 @@
-"""The warehouse: one asset per star table, merged into PostgreSQL.
+"""The warehouse: one asset per star table and mart, merged into PostgreSQL.
 
 Belongs here: the factory. Does not belong here: the merge, which is load/.
 """
@@ -27,11 +27,11 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.load import load
-from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, STAR, WAREHOUSE
+from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, WAREHOUSE
 from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
-# Dimensions before facts: a reader who sees a new fact finds what it refers to.
+# Dimensions before facts, and these before marts: a reader who sees a new row finds what it refers to.
 PRIORITY = 10
 # The nightly comparison loads every table, changed or not. Whether changes arrive in time, the sensor freshness tells.
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26), warn_window=timedelta(hours=25))
@@ -40,8 +40,8 @@ FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26), warn
 def warehouse_assets(
     catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], schema: str
 ) -> list[dg.AssetsDefinition]:
-    """The eleven assets ``warehouse/<table>``."""
-    return [_warehouse_asset(catalogue, table, partitions, schema) for table in catalogue.star.values()]
+    """The assets ``warehouse/<table>``."""
+    return [_warehouse_asset(catalogue, table, partitions, schema) for table in catalogue.warehouse.values()]
 
 
 def _warehouse_asset(
@@ -49,21 +49,19 @@ def _warehouse_asset(
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=dg.AssetKey([WAREHOUSE, table.name]),
-        deps=[dg.AssetKey([STAR, table.name])],
+        deps=[dg.AssetKey([table.group, table.name])],
         group_name=GROUPS[WAREHOUSE],
         description=f"{table.description} Loaded in one transaction: readers see all of a refresh or nothing of it.",
         kinds={"postgres"},
         owners=OWNERS,
-        metadata=definition_metadata(
-            table, f"{schema}.{table.name}", "postgres", defined_in=[ddl_reference("warehouse.sql", table)]
-        ),
+        metadata=definition_metadata(table, f"{schema}.{table.name}", "postgres", defined_in=[ddl_reference(table)]),
         freshness_policy=FRESHNESS,
         # What is one set is not loaded when it is as it was.
         output_required=table.day_column is not None,
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
         check_specs=blocked.checks(WAREHOUSE, table.name),
-        op_tags={"dagster/priority": str(PRIORITY - table.is_fact), LANE_TAG: WAREHOUSE},
+        op_tags={"dagster/priority": str(PRIORITY - table.is_fact - 2 * table.is_mart), LANE_TAG: WAREHOUSE},
     )
     def _asset(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]

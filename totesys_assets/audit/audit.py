@@ -51,7 +51,7 @@ def checks(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """(asset, check) of everything that an audit looks at, but for the rules of the business."""
     for table in catalogue.source.values():
         yield from ((table.asset, check) for check in _SOURCE)
-    for name, table in catalogue.star.items():
+    for name, table in catalogue.warehouse.items():
         yield from ((f"{WAREHOUSE}/{name}", check) for check in star.checks(catalogue, table))
 
 
@@ -90,7 +90,7 @@ def _check(seen: Observed, asset: str, check: str) -> Finding:
         # In a savepoint, so that an error does not end the transaction of the other checks.
         with seen.warehouse.transaction(), engine.readable_errors("It could not be examined"):
             if group == WAREHOUSE:
-                return _STAR[check](seen, seen.catalogue.star[name])
+                return _STAR[check](seen, seen.catalogue.warehouse[name])
             table = seen.catalogue.source[name]
             if check in _SOURCE:
                 return _SOURCE[check](seen, table)

@@ -34,6 +34,7 @@ MONTH = "_month"
 _TYPES: dict[exp.DType, tuple[str, pa.DataType]] = {
     exp.DType.INT: ("integer", pa.int32()),
     exp.DType.SERIAL: ("integer", pa.int32()),
+    exp.DType.BIGINT: ("bigint", pa.int64()),
     exp.DType.TEXT: ("text", pa.string()),
     exp.DType.VARCHAR: ("character varying", pa.string()),
     exp.DType.BOOLEAN: ("boolean", pa.bool_()),
@@ -160,7 +161,7 @@ def catalogue() -> Catalogue:
     _require_names([*source, *star, *marts])
     found = Catalogue(*({table.name: table for table in tables} for tables in (source, star, marts)))
     for mart in marts:
-        _require_mart(found, mart)
+        _require_mart(mart)
     return found
 
 
@@ -180,10 +181,8 @@ def _require_names(tables: list[Table]) -> None:
             raise ValueError(f'Table "{table.name}" has several columns with a comment that begins with "{BY_DAY}".')
 
 
-def _require_mart(found: Catalogue, mart: Table) -> None:
+def _require_mart(mart: Table) -> None:
     query = query_of(mart.name)
-    if unknown := [name for name in query.reads if name not in found.star]:
-        raise ValueError(f"marts/{mart.name}.sql reads {', '.join(unknown)}, which warehouse.sql does not define.")
     if mart.day_column is None:
         return
     if mart.day_column not in mart.primary_key:

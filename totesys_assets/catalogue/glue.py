@@ -1,4 +1,4 @@
-"""The star tables as AWS Glue describes tables, for Terraform to register them: ``deploy/terraform/glue_tables.json``.
+"""Star tables and marts as AWS Glue describes tables, for Terraform: ``deploy/terraform/glue_tables.json``.
 
 Belongs here: names, types and descriptions as Athena spells them. Does not belong here: where the tables lie, and how
 Athena is told that they are Delta tables; that is ``deploy/terraform/catalogue.tf``. Written anew by
@@ -18,6 +18,7 @@ from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_sch
 # The lake's Arrow type -> Athena's. Delta's timestamps are in UTC, which Athena's have no word for.
 _TYPES: dict[pa.DataType, str] = {
     pa.int32(): "int",
+    pa.int64(): "bigint",
     pa.string(): "string",
     pa.bool_(): "boolean",
     pa.date32(): "date",
@@ -27,14 +28,14 @@ _MONTH_COMMENT = "month of the day column, which the files are in folders by"
 
 
 def athena_type(arrow: pa.DataType) -> str:
-    """Athena's name of a type in the lake. Raises KeyError for one that no star table has."""
+    """Athena's name of a type in the lake. Raises KeyError for one that no table has."""
     if pa.types.is_decimal(arrow):
         return f"decimal({arrow.precision},{arrow.scale})"
     return _TYPES[arrow]
 
 
 def glue_table(table: Table) -> dict[str, object]:
-    """Description and columns of a star table, in the order in which the lake holds them."""
+    """Description and columns of a star table or mart, in the order in which the lake holds them."""
     return {
         "description": table.description,
         "columns": [
@@ -49,8 +50,8 @@ def glue_table(table: Table) -> dict[str, object]:
 
 
 def glue_tables() -> str:
-    """All star tables, by name, as the text of a JSON file."""
-    tables = {name: glue_table(table) for name, table in catalogue().star.items()}
+    """All star tables and marts, by name, as the text of a JSON file."""
+    tables = {name: glue_table(table) for name, table in catalogue().warehouse.items()}
     return json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
 
 

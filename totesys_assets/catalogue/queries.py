@@ -93,20 +93,25 @@ def _column_lineage(
 
 @cache
 def query_of(name: str) -> Query:
-    """The SELECT of a star table or mart. Raises FileNotFoundError when there is no such file, ValueError for a mart
-    that reads what a mart cannot read.
-    """
-    is_mart = name.startswith(MART_PREFIX)
-    folder = "marts" if is_mart else "star"
+    """The SELECT of a star table or mart. Raises FileNotFoundError when there is no such file, and as ``parse``."""
+    folder = "marts" if name.startswith(MART_PREFIX) else "star"
     sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
+    return parse(name, sql)
+
+
+def parse(name: str, sql: str) -> Query:
+    """The query that ``sql`` is. Raises ValueError for a mart that reads what a mart cannot read."""
     parsed = sqlglot.parse_one(sql, read="duckdb")
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
-    if is_mart:
-        facts, tables = _read_by(parsed, CURRENT), _read_by(parsed, STAR)
-        _require_readable(name, parsed, facts, tables)
+    if not name.startswith(MART_PREFIX):
+        return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
+    facts, tables = _read_by(parsed, CURRENT), _read_by(parsed, STAR)
+    _require_readable(name, parsed, facts, tables)
+    try:
         sources = tuple(dict.fromkeys(source for each in (*facts, *tables) for source in query_of(each).sources))
-        return Query(name, sql, first_line, sources, facts=facts, tables=tables)
-    return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
+    except FileNotFoundError as error:
+        raise ValueError(f"marts/{name}.sql reads a table that the star does not have: {error.filename}.") from None
+    return Query(name, sql, first_line, sources, facts=facts, tables=tables)
 
 
 def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
@@ -115,16 +120,18 @@ def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
 
 
 def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], tables: tuple[str, ...]) -> None:
-    schemas = {table.db for table in parsed.find_all(exp.Table)} - {"", CURRENT, STAR}
-    if schemas or not facts + tables:
+    odd = {table.sql("duckdb") for table in parsed.find_all(exp.Table) if table.db not in ("", CURRENT, STAR)}
+    if odd or not facts + tables:
         raise ValueError(
-            f"marts/{name}.sql reads {', '.join(sorted(schemas)) or 'no table of the star'}. A mart reads "
+            f"marts/{name}.sql reads {', '.join(sorted(odd)) or 'no table of the star'}. A mart reads "
             f"{CURRENT}.<fact>, the rows of a fact as they are now, and {STAR}.<table>, a table of the star."
         )
-    for table in (each for each in facts if not each.startswith("fact_")):
-        raise ValueError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
-    for table in (each for each in (*facts, *tables) if each.startswith(MART_PREFIX)):
-        raise ValueError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+    for table in (*facts, *tables):
+        if table.startswith(MART_PREFIX):
+            raise ValueError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+    for table in facts:
+        if not table.startswith("fact_"):
+            raise ValueError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
 
 
 def is_row_by_row(query: exp.Expr) -> bool:

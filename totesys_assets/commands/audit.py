@@ -94,5 +94,5 @@ def _order(asset: str) -> tuple[int, int]:
     from totesys_assets.catalogue.catalogue import catalogue
 
     name = asset.partition("/")[2]
-    source, star = catalogue().source, catalogue().star
-    return (0, [*source].index(name)) if name in source else (1, [*star].index(name))
+    source, made = catalogue().source, catalogue().warehouse
+    return (0, [*source].index(name)) if name in source else (1, [*made].index(name))

@@ -176,7 +176,7 @@ def _count(number: int | None) -> str:
 def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
 
-    for problem in words.grouped(summary.problems, [*catalogue().source, *catalogue().star]):
+    for problem in words.grouped(summary.problems, [*catalogue().source, *catalogue().warehouse]):
         console.print("[red]✗[/red] ", end="")
         console.print(problem, markup=False, soft_wrap=True)
     if not summary.changed and not summary.problems:

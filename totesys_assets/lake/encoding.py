@@ -35,5 +35,5 @@ def encodings(table: DeltaTable) -> WriterProperties:
 
 @cache
 def _times_of_day() -> frozenset[str]:
-    columns = (column for table in catalogue().star.values() for column in table.columns)
+    columns = (column for table in catalogue().warehouse.values() for column in table.columns)
     return frozenset(column.name for column in columns if column.type.startswith("time "))

@@ -4,7 +4,7 @@ Belongs here: the folders, and the properties of a new table. Does not belong he
 (commit.py) and merging files (compact.py).
 
     <lake>/ingestion/<source table>    every version of every row, append-only
-    <lake>/processed/<star table>      the star tables
+    <lake>/processed/<table>           the star tables and the marts
     <lake>/ledger, <lake>/dead_letter  what each stage did, and the rows that break a type or a rule
     <lake>/schema_registry             the structures that the source's tables had
 """
@@ -74,8 +74,8 @@ class Lake:
             raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
         return found
 
-    def open_star(self, table: Table) -> DeltaTable:
-        """The processed table of ``table``, created if missing."""
+    def open_processed(self, table: Table) -> DeltaTable:
+        """The processed table of a star table or mart, created if missing."""
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
     def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
@@ -101,7 +101,7 @@ class Lake:
         """Merge small files in every table: location -> files merged. No row changes.
 
         Files that were replaced more than a week ago are deleted, except those of ingestion tables, which are kept.
-        A star table that is being built is left to the next compaction.
+        A table that is being built is left to the next compaction.
         """
         merged = {}
         for parts in self._all():
@@ -120,7 +120,7 @@ class Lake:
     def _all() -> Iterator[tuple[str, ...]]:
         tables = catalogue()
         yield from ((INGESTION, name) for name in tables.source)
-        yield from ((PROCESSED, name) for name in tables.star)
+        yield from ((PROCESSED, name) for name in tables.warehouse)
         yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,))
 
     def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:

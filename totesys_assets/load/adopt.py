@@ -16,11 +16,13 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
 from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import RECORDED, bounds, recorded_until
 from totesys_assets.lake.versions import newest_first
+from totesys_assets.load.merge import replace_mart
 from totesys_assets.load.origin import Origin, adopted_mark, moment_literal
 from totesys_assets.load.staging import ORDER, create_staging, fill_staging, lake_column_names, staging_name, upsert
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
@@ -64,6 +66,8 @@ def adopt(
     _stage_current(connection, warehouse, table, sources)
     if table.is_fact:
         run(connection, _difference(table, name, moment))
+    elif table.is_mart:
+        replace_mart(connection, table, name)
     else:
         run(connection, upsert(table, name))
         if "_is_deleted" in table.by_name:
@@ -92,7 +96,7 @@ def _stage_current(
     lake_side = engine.connect()
     try:
         for piece in _pieces(table, warehouse.catalogue, sources):
-            create_schemas(lake_side, warehouse.catalogue, sources, piece)
+            create_schemas(lake_side, warehouse.catalogue, query_of(table.name), sources, piece)
             current = warehouse_rows(table)
             if table.is_fact:
                 current = (

@@ -23,7 +23,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
-from totesys_assets.load.merge import is_doubled, merge, written
+from totesys_assets.load.merge import is_doubled, merge, require_distinct, written
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import built_from, processed_name
@@ -153,8 +153,17 @@ class _Load:
             rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(max(since, adopted))})"
             keys, covered = [*dict.fromkeys([*keys, *self._states])], True
         one_per_key = not self._table.is_fact and not is_doubled(self._connection, self._table, rows)
-        pieces = _pieces(self._star, self._table)
-        written = merge(self._connection, self._warehouse, self._table, rows, pieces, one_per_key=one_per_key)
+        if self._table.is_mart:
+            require_distinct(self._connection, self._table, rows)
+        written = merge(
+            self._connection,
+            self._warehouse,
+            self._table,
+            rows,
+            _pieces(self._star, self._table),
+            one_per_key=one_per_key,
+            within=_within(self._table, days),
+        )
         lake_now = Origin.of(self._sources, self._noted.adopted if self._noted else 0)
         return self._done(keys, written, lake_now, (origin, until) if origin and covered else None)
 
@@ -200,15 +209,20 @@ def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: 
 def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
     """The star's rows of ``days``, as what an SQL FROM takes."""
     source = register(connection, "star_files", star, days)
-    ranges = days.ranges if days is not None else ()
-    conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
-    within = f"({' OR '.join(conditions)})" if conditions else "true"
-    if days is not None and not table.is_fact:
+    within = _within(table, days)
+    if days is not None and not table.is_fact and not table.is_mart:
         gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()
         if gone != (0,):
             register(connection, "star_files_of_all_days", star)
             return _ROWS_AND_WHEREABOUTS.format(within=within, key=quoted(table.key))
     return f"(SELECT * FROM {source} WHERE {within})"
+
+
+def _within(table: Table, days: Days | None) -> str:
+    """SQL condition of the rows of ``days``, for DuckDB and PostgreSQL."""
+    ranges = days.ranges if days is not None else ()
+    conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
+    return f"({' OR '.join(conditions)})" if conditions else "true"
 
 
 def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """Merging rows into a warehouse table on its key: the statements.
 
-Belongs here: facts are only ever inserted, dimensions are brought up to date and never lose a row. Does not belong
+Belongs here: facts are only ever inserted, dimensions are brought up to date and never lose a row, the days of a mart
+are replaced. Does not belong
 here: which rows are merged, and the transaction (load.py).
 """
 
@@ -12,6 +13,7 @@ import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.engine import literal, quoted
+from totesys_assets.errors import PlatformError
 from totesys_assets.lake.versions import present_first
 from totesys_assets.load.staging import (
     ORDER,
@@ -44,8 +46,14 @@ _OVERRIDES = """
 
 _IS_EMPTY = "SELECT (NOT EXISTS (SELECT FROM {table}))::int"
 
+# Rows of a mart that its SELECT no longer gives. Those that it gives as they are held are not written again.
+_GONE_FROM_MART = """
+DELETE FROM {table} AS held
+WHERE {within} AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE {same_key})
+"""
+
 # What this transaction did to the table, as PostgreSQL itself counts it.
-_WRITTEN = "SELECT n_tup_ins + n_tup_upd FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
+_WRITTEN = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
 
 
 def merge(
@@ -56,12 +64,14 @@ def merge(
     pieces: Sequence[str] = ("true",),
     *,
     one_per_key: bool = False,
+    within: str = "true",
 ) -> int:
     """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
 
     ``pieces``: conditions that cut the rows of a fact into pieces that may be loaded one after the other;
-    ``one_per_key``: no dimension row is among them twice. Without either, they are read once.
-    Returns the number of rows written: inserted or, in a dimension, changed.
+    ``one_per_key``: no dimension row is among them twice. Without either, they are read once. ``within``: condition of
+    the days of a mart that they replace.
+    Returns the number of rows written: inserted, changed in a dimension or mart, or deleted from a mart.
     """
     show_rows(connection, table, rows)
     columns = ", ".join(lake_column_names(table))
@@ -70,14 +80,14 @@ def merge(
         if table.is_fact:
             _fill_fact(connection, table, name, columns, pieces)
         else:
-            _fill_dimension(connection, table, name, columns, one_per_key=one_per_key)
+            _fill(connection, table, name, columns, one_per_key=one_per_key)
     else:
         create_staging(connection, table)
         fill_staging(connection, table, rows)
-        run(
-            connection,
-            _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name),
-        )
+        if table.is_mart:
+            replace_mart(connection, table, name, within)
+        else:
+            run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     return written(connection, name)
 
 
@@ -94,12 +104,10 @@ def _fill_fact(
         connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 
-def _fill_dimension(
-    connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, *, one_per_key: bool
-) -> None:
-    """First load of an empty dimension. Its key stays, for facts refer to it."""
+def _fill(connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, *, one_per_key: bool) -> None:
+    """First load of an empty dimension or mart. Its key stays: facts refer to it, and it tells a mart's rows apart."""
     rows = f"SELECT {columns} FROM star_rows"
-    if not one_per_key and table.day_column:
+    if not one_per_key and table.day_column and not table.is_mart:
         rows += f" QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
     connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
@@ -126,17 +134,38 @@ def _upsert_dimension(table: Table, name: str) -> str:
     )
 
 
+def replace_mart(connection: duckdb.DuckDBPyConnection, table: Table, name: str, within: str = "true") -> None:
+    """Make the rows of mart ``name`` for which ``within`` is true those that are staged."""
+    same_key = " AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.primary_key)
+    run(connection, _GONE_FROM_MART.format(table=name, within=within, staging=staging_name(table), same_key=same_key))
+    run(connection, upsert(table, name))
+
+
 def is_doubled(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> bool:
     """True when a key is on more than one day; to count costs less than to sort all rows by their keys.
 
     Keys are counted by their remainders, so that not all of them are in memory at once.
     """
-    if table.day_column is None:
+    if table.day_column is None or table.is_mart:
         return False
     count = connection.execute(f"SELECT count(*) FROM {rows} AS star").fetchall()[0][0]
     key, parts = quoted(table.key), 1 + count // _KEYS_AT_ONCE
     query = f"SELECT count(*) > count(DISTINCT {key}) FROM {rows} AS star WHERE hash({key}) % {parts} ="
     return any(connection.execute(f"{query} {part}").fetchone() == (True,) for part in range(parts))
+
+
+def require_distinct(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:
+    """Raise PlatformError where several rows of a mart have one key: none of them may be left out."""
+    keys = ", ".join(quoted(part) for part in table.primary_key)
+    query = f"SELECT {keys}, count(*) FROM {rows} AS mart GROUP BY ALL HAVING count(*) > 1 LIMIT 1"
+    found = connection.execute(query).fetchone()
+    if found is not None:
+        *values, count = found
+        key = ", ".join(f"{part} = {value}" for part, value in zip(table.primary_key, values, strict=True))
+        raise PlatformError(
+            f"marts/{table.name}.sql makes {count} rows with the same key ({key}), and nothing was loaded. Change the "
+            "SELECT, or the primary key in catalogue/marts.sql, so that each row has a key of its own."
+        )
 
 
 def written(connection: duckdb.DuckDBPyConnection, name: str) -> int:

@@ -50,15 +50,15 @@ def restore(
         if as_of is not None:
             require_recorded(lake_side, lake, sources, as_of)
         target.migrate()
-        create_schemas(lake_side, target.catalogue, sources, None, as_of=as_of)
-        for table in target.catalogue.star.values():
+        for table in target.catalogue.warehouse.values():
+            made_of = {name: sources[name] for name in query_of(table.name).sources}
+            create_schemas(lake_side, target.catalogue, query_of(table.name), made_of, None, as_of=as_of)
             with (
                 engine.readable_errors(f'Restoring "{table.name}" failed'),
                 target.transaction(table.name) as connection,
             ):
                 connection.register("restored", lake_side.execute(warehouse_rows(table)).to_arrow_reader(BATCH_ROWS))
                 written[table.name] = merge(connection, target, table, "restored", one_per_key=True)
-                made_of = {name: sources[name] for name in query_of(table.name).sources}
                 until = newest_at(lake_side, made_of, microseconds(as_of)) if as_of is not None else Origin.of(made_of)
                 note(connection, target, table, {LAKE: (until.text, 0)}, {}, "restored")
             if report is not None:
@@ -77,9 +77,10 @@ def differing(used: Warehouse, made: Warehouse) -> list[str]:
     with used.connect() as first, made.connect() as second:
         origins = Notes(first, used.schema).origins()
         unequal = []
-        for table in used.catalogue.star.values():
+        for table in used.catalogue.warehouse.values():
             adopted = Origin.parse(origins[table.name]).adopted if table.name in origins else 0
-            keys = second.execute(_keys(made, table)).fetchone() if adopted else None
+            by_key = adopted and not table.is_fact and not table.is_mart
+            keys = second.execute(_keys(made, table)).fetchone() if by_key else None
             one = first.execute(_digest(used, table, adopted, keys)).fetchone()
             if one != second.execute(_digest(made, table, adopted, keys)).fetchone():
                 unequal.append(table.name)
@@ -91,7 +92,7 @@ def _digest(warehouse: Warehouse, table: Table, adopted: int, keys: tuple[Any, .
     query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
         digest, sql.Identifier(warehouse.schema, table.name), sql.SQL(comparable(table, adopted))
     )
-    if keys is None or table.is_fact:
+    if keys is None:
         return query
     among = sql.SQL(" AND {} = ANY ({})").format(sql.Identifier(table.key), sql.Literal(keys[0] or []))
     return query + among

@@ -1,4 +1,4 @@
-"""Rows of the lake in a temporary table of the warehouse, and bringing a dimension up to date from there.
+"""Rows of the lake in a temporary table of the warehouse, and bringing a dimension or mart up to date from there.
 
 Belongs here: the staging table, and what loads and adoptions do alike with it. Does not belong here: which rows are
 staged.
@@ -61,15 +61,18 @@ def fill_staging(connection: duckdb.DuckDBPyConnection, table: Table, rows: str)
 
 
 def upsert(table: Table, name: str, *, order: str = "", overrides: str = "") -> str:
-    """Statement that brings dimension ``name`` up to the staged rows; ``order`` decides between rows of one key."""
-    names, key = lake_column_names(table), quoted(table.key)
+    """Statement that brings a dimension or mart up to the staged rows; ``order`` decides between rows of one key."""
+    names, keys = lake_column_names(table), [quoted(part) for part in table.primary_key]
+    key = ", ".join(keys)
     return _UPSERT.format(
         table=name,
         columns=", ".join(names),
         staging=staging_name(table),
         key=key,
         order=order or f"ORDER BY {key}",
-        assignments=", ".join(f"{column} = excluded.{column}" for column in names if column != key),
+        # A mart may be nothing but its key: then there is nothing to bring up to date, and nothing is.
+        assignments=", ".join(f"{column} = excluded.{column}" for column in names if column not in keys)
+        or f"{keys[0]} = excluded.{keys[0]}",
         overrides=overrides,
         held=", ".join(f"held.{column}" for column in names),
         excluded=", ".join(f"excluded.{column}" for column in names),

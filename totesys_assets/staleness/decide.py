@@ -6,15 +6,15 @@ thrown away, the next decision finds by comparing what there is to do. No Dagste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from totesys_assets.capture.ledger import Entry
-from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days, days_of
 from totesys_assets.lake.tables import INGESTION, PROCESSED
-from totesys_assets.names import STAR, WAREHOUSE
+from totesys_assets.names import WAREHOUSE
 from totesys_assets.source.interface import Fingerprint
 from totesys_assets.transform.build import expected_states
 
@@ -57,20 +57,30 @@ def stale_partitions(
     """
     stale: Stale = {}
     for name, found in source.items():
+        table = catalogue.source[name]
         known = {key: entry.fingerprint for key, entry in ledger.get(f"{INGESTION}/{name}", {}).items()}
-        _add(stale, catalogue.source[name].asset, _differing({key: each.state for key, each in found.items()}, known))
-    for name, table in catalogue.star.items():
-        upstream = [stale.get(catalogue.source[source].asset, set()) for source in query_of(name).sources]
+        _add(stale, table.asset, _differing({key: each.state for key, each in found.items()}, known))
+    for name, table in catalogue.warehouse.items():
+        expected = expected_states(table, ledger)
         entries = ledger.get(f"{PROCESSED}/{name}", {})
         built = {key: entry.state for key, entry in entries.items()}
-        inherited = set().union(*upstream) if table.day_column else ({WHOLE} if any(upstream) else set())
-        to_build = inherited | _differing(expected_states(table, ledger), built)
-        _add(stale, f"{STAR}/{name}", to_build)
+        to_build = _inherited(catalogue, table, stale, expected.keys() | built.keys()) | _differing(expected, built)
+        _add(stale, table.asset, to_build)
         # What only the warehouse knows of (a lake was lost, and the rows are gone) no load can ever bring up to date.
         held = {key: state for key, state in loaded.get(name, {}).items() if key in built}
         content = {key: entry.content for key, entry in entries.items()}
         _add(stale, f"{WAREHOUSE}/{name}", to_build | _differing(content, held))
     return stale
+
+
+def _inherited(catalogue: Catalogue, table: Table, stale: Stale, days: Set[str]) -> set[str]:
+    """The partitions that wait for what ``table`` is made of; ``days``: those that it has or should have."""
+    query = query_of(table.name)
+    upstream = {name: stale.get(catalogue.source[name].asset, set()) for name in query.sources}
+    if table.day_column is None:
+        return {WHOLE} if any(upstream.values()) else set()
+    waits_whole = any(WHOLE in keys or (keys and name in query.whole_sources) for name, keys in upstream.items())
+    return (set().union(*upstream.values()) | (days if waits_whole else set())) - {WHOLE}
 
 
 def _differing(expected: Mapping[str, str], known: Mapping[str, str]) -> set[str]:
@@ -117,8 +127,7 @@ def unpartitioned(catalogue: Catalogue) -> list[str]:
 
 
 def _keys(catalogue: Catalogue) -> list[tuple[str, bool]]:
-    return [
-        (f"{group or table.group}/{table.name}", table.day_column is not None)
-        for group, tables in (("", catalogue.source), ("", catalogue.star), (WAREHOUSE, catalogue.star))
-        for table in tables.values()
-    ]
+    tables = [*catalogue.source.values(), *catalogue.warehouse.values()]
+    keys = [(table.asset, table) for table in tables]
+    keys += [(f"{WAREHOUSE}/{table.name}", table) for table in catalogue.warehouse.values()]
+    return [(key, table.day_column is not None) for key, table in keys]

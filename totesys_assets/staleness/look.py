@@ -177,7 +177,7 @@ def unknown_columns(snapshot: SourceSnapshot, table: Table) -> list[str]:
 def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
     """The ledger's newest entries, corrected for tables that the lake lost and entries that the ledger lost."""
     noted = Ledger(lake).newest()
-    built = open_tables(lake, PROCESSED, catalogue.star)
+    built = open_tables(lake, PROCESSED, catalogue.warehouse)
     for zone, tables in ((INGESTION, held), (PROCESSED, built)):
         for name, found in tables.items():
             if found is None:
@@ -194,7 +194,7 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
-    queries = [query_of(name).sql for name in warehouse.catalogue.star]
+    queries = [query_of(name).definition for name in warehouse.catalogue.warehouse]
     return json.dumps(
         {
             "source": source,

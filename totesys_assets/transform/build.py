@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
-from totesys_assets.catalogue.queries import query_of
+from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.engine import CHUNK_ROWS, quoted
 from totesys_assets.errors import ConcurrentWriters
@@ -28,7 +28,7 @@ from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.stages import STAR, timed
-from totesys_assets.transform.schemas import create_schemas
+from totesys_assets.transform.schemas import create_schemas, select_of
 
 _ATTEMPTS = 5
 _WRITER = "build"
@@ -58,25 +58,33 @@ def processed_name(table: Table) -> str:
 
 
 def expected_states(table: Table, states: States) -> dict[str, str]:
-    """State that each partition of star ``table`` has when built from its sources' ``states`` by its present SELECT.
+    """State that each partition of ``table`` has when built from its sources' ``states`` by its present SELECT.
 
     A partition without any source row has no state. A changed SELECT gives other states, so that it is run again.
     """
     query = query_of(table.name)
     inputs = {source: states.get(f"{INGESTION}/{source}", {}) for source in query.sources}
-    if table.day_column:
-        keys = {key for entries in inputs.values() for key, entry in entries.items() if entry.state}
-        return {
-            key: _digest(query.sql, *(entries[key].content if key in entries else "" for entries in inputs.values()))
-            for key in keys
-        }
+    whole = {name for name, entries in inputs.items() if not table.day_column or _reads_whole(query, name, entries)}
     listed = [
         f"{source} {key} {entry.content}"
-        for source, entries in inputs.items()
-        for key, entry in sorted(entries.items())
+        for source in inputs
+        if source in whole
+        for key, entry in sorted(inputs[source].items())
         if entry.state
     ]
-    return {WHOLE: _digest(query.sql, *listed)}
+    if not table.day_column:
+        return {WHOLE: _digest(query.definition, *listed)}
+    by_day = [entries for source, entries in inputs.items() if source not in whole]
+    keys = {key for entries in by_day for key, entry in entries.items() if entry.state}
+    return {
+        key: _digest(query.definition, *(entries[key].content if key in entries else "" for entries in by_day), *listed)
+        for key in keys
+    }
+
+
+def _reads_whole(query: Query, source: str, entries: Mapping[str, Entry]) -> bool:
+    """True when every partition of a table is made of all of ``source``, and not of the rows of its own day alone."""
+    return source in query.whole_sources or WHOLE in entries
 
 
 def _digest(*parts: str) -> str:
@@ -119,7 +127,7 @@ def _build_once(
     ledger = Ledger(lake)
     if lake.find(PROCESSED, table.name) is None:
         ledger.forget(processed_name(table), run_id)
-    target = lake.open_star(table)
+    target = lake.open_processed(table)
     known = ledger.newest()
     expected = expected_states(table, known)
     before = known.get(processed_name(table), {})
@@ -186,7 +194,7 @@ class _Star:
         if built is None or built[0] != self._origin() or built[1] > until:
             return False
         if built[1] < until:
-            create_schemas(self._connection, self._catalogue, self._sources, None, since=built[1])
+            create_schemas(self._connection, self._catalogue, self._query, self._sources, None, since=built[1])
             append(self._target, self._rows(), self._schema, _WRITER, self._marks(until))
         return True
 
@@ -203,8 +211,8 @@ class _Star:
 
         Most of what changes in ToteSys leaves the calendar as it is, which is made of it.
         """
-        create_schemas(self._connection, self._catalogue, self._sources, None)
-        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {self._query.sql}")
+        create_schemas(self._connection, self._catalogue, self._query, self._sources, None)
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {select_of(self._table)}")
         digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
         rows = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
         number = int(rows[:15], 16)
@@ -214,13 +222,13 @@ class _Star:
         return rows
 
     def _chunk(self, days: Days | None) -> Iterator[pa.RecordBatch]:
-        create_schemas(self._connection, self._catalogue, self._sources, days)
+        create_schemas(self._connection, self._catalogue, self._query, self._sources, days)
         yield from self._rows()
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
         yield from conform(
-            timed(STAR, engine.batches(self._connection.execute(f"SELECT *{month} FROM ({self._query.sql})"))),
+            timed(STAR, engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))),
             self._schema,
         )
 
@@ -239,7 +247,7 @@ class _Star:
 
     def _origin(self) -> int:
         """A number for the SELECT and the very table of versions that it reads."""
-        digest = _digest(self._query.sql, *(str(each.metadata().id) for each in self._sources.values()))
+        digest = _digest(self._query.definition, *(str(each.metadata().id) for each in self._sources.values()))
         return int(digest[:15], 16)
 
     def rows(self, keys: Sequence[str]) -> dict[str, int]:

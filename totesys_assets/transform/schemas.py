@@ -1,29 +1,45 @@
-"""The schemas that a star SELECT reads, ``history``, ``latest`` and ``reference``: views of the lake's versions."""
+"""The schemas that a SELECT of the star or of a mart reads: views of the lake's versions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 
 import duckdb
 import pyarrow as pa
+import sqlglot
 from deltalake import DeltaTable
+from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
-from totesys_assets.catalogue.queries import HISTORY, LATEST, REFERENCE, query_of
+from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, REFERENCE, STAR, Query, query_of
 from totesys_assets.days import Days
 from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
 from totesys_assets.lake.versions import newest_first, present_first
 
+# As history and latest, whatever the days are.
+_ALL_HISTORY, _ALL_LATEST = "all_history", "all_latest"
+
+
+def select_of(table: Table) -> str:
+    """The SELECT of a star table or mart, over ``create_schemas``. Of a mart, each column gets the type of its DDL."""
+    query = query_of(table.name).sql
+    if not table.is_mart:
+        return query
+    typed = (f"CAST({quoted(column.name)} AS {column.type}) AS {quoted(column.name)}" for column in table.columns)
+    return f"SELECT {', '.join(typed)} FROM ({query})"
+
 
 def warehouse_rows(table: Table) -> str:
-    """The SELECT of what the warehouse holds of star ``table`` when all of it was loaded, over ``create_schemas``.
+    """The SELECT of what the warehouse holds of ``table`` when all of it was loaded, over ``create_schemas``.
 
-    A fact: every version. A dimension: one row for each key, wherever it has been: where it is, or was last.
+    A fact: every version. A dimension: one row for each key, wherever it has been: where it is, or was last. A mart:
+    what its SELECT gives.
     """
-    rows = query_of(table.name).sql
-    if table.is_fact or table.day_column is None:
+    rows = select_of(table)
+    if table.is_fact or table.is_mart or table.day_column is None:
         return rows
     return f"SELECT * FROM ({rows}) QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
 
@@ -31,26 +47,73 @@ def warehouse_rows(table: Table) -> str:
 def create_schemas(
     connection: duckdb.DuckDBPyConnection,
     catalogue: Catalogue,
+    query: Query | None,
     sources: Mapping[str, DeltaTable],
     days: Days | None,
     *,
     as_of: datetime | None = None,
     since: int | None = None,
 ) -> None:
-    """Give a star SELECT its schemas over some source tables: for partitioned ones, only the rows of ``days``.
+    """Give ``query`` its schemas over its source tables: of partitioned ones, only the rows of ``days``.
 
     ``as_of`` (naive is UTC) leaves out what was recorded after it, ``since`` (microseconds since 1970) what was not.
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
     (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
     rows are the same whichever days are built with it; ``reference.iso_4217`` the names of currencies.
+
+    A mart gets ``current.<fact>``, the newest of the versions on each day of ``days`` but for the deleted ones, and
+    ``star.<table>``, all of a star table whatever the days are.
     """
-    for schema in (HISTORY, LATEST, REFERENCE):
+    _create_versions(connection, catalogue, sources, days, (HISTORY, LATEST), as_of, since)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {REFERENCE}")
+    _create_currency_names(connection)
+    if query is None or not query.reads:
+        return
+    for schema in (CURRENT, STAR):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    for name in query.facts:
+        fact = catalogue.star[name]
+        newest = f"SELECT * FROM ({query_of(name).sql}) QUALIFY {newest_first([fact.version_key[0]], fact.day_column)}"
+        _create_view(connection, CURRENT, name, f"SELECT * FROM ({newest}) WHERE {OPERATION} <> 'delete'")
+    if query.tables:
+        whole = {name: sources[name] for name in query.whole_sources}
+        _create_versions(connection, catalogue, whole, None, (_ALL_HISTORY, _ALL_LATEST), as_of, since)
+    for name in query.tables:
+        _create_view(connection, STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, schema: str, name: str, select: str) -> None:
+    connection.execute(f"CREATE OR REPLACE VIEW {schema}.{quoted(name)} AS {select}")
+
+
+@cache
+def _over_all_days(select: str) -> str:
+    """The same SELECT over the schemas that hold all days."""
+    parsed = sqlglot.parse_one(select, read="duckdb")
+    for table in parsed.find_all(exp.Table):
+        if renamed := {HISTORY: _ALL_HISTORY, LATEST: _ALL_LATEST}.get(table.db):
+            table.set("db", exp.to_identifier(renamed))
+    return parsed.sql(dialect="duckdb")
+
+
+def _create_versions(
+    connection: duckdb.DuckDBPyConnection,
+    catalogue: Catalogue,
+    sources: Mapping[str, DeltaTable],
+    days: Days | None,
+    schemas: tuple[str, str],
+    as_of: datetime | None,
+    since: int | None,
+) -> None:
+    """Create ``schemas``, which hold all versions of the sources and the newest of them."""
+    history, latest = schemas
+    for schema in schemas:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     for name, versions in sources.items():
         table = catalogue.source[name]
         columns = ", ".join(quoted(column) for column in (*table.by_name, OPERATION, RECORDED_AT))
-        held = register(connection, f"versions_of_{name}", versions, days if table.day_column else None)
+        held = register(connection, f"{history}_versions_of_{name}", versions, days if table.day_column else None)
         conditions = ["true"]
         if days is not None and table.day_column:
             day = quoted(table.day_column)
@@ -61,14 +124,11 @@ def create_schemas(
         if since is not None:
             conditions.append(f"{RECORDED_AT} > {moment_sql(since)}")
         within = f"WHERE {' AND '.join(conditions)}"
-        connection.execute(f"CREATE OR REPLACE VIEW {HISTORY}.{quoted(name)} AS SELECT {columns} FROM {held} {within}")
+        _create_view(connection, history, name, f"SELECT {columns} FROM {held} {within}")
         # Where rows were only ever inserted, every version is the newest, and nothing need be sorted to find that out.
         changed = bounds(versions, OPERATION) != ("insert", "insert")
-        connection.execute(
-            f"CREATE OR REPLACE VIEW {LATEST}.{quoted(name)} AS SELECT * FROM {HISTORY}.{quoted(name)} "
-            + (f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else "")
-        )
-    _create_currency_names(connection)
+        newest = f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else ""
+        _create_view(connection, latest, name, f"SELECT * FROM {history}.{quoted(name)} {newest}")
 
 
 def _create_currency_names(connection: duckdb.DuckDBPyConnection) -> None:

@@ -89,7 +89,7 @@ def contents(
 ) -> Iterator[tuple[str, int | None, int]]:
     """(table, rows, versions) of every table that is there: see ``Warehouse.contents``."""
     noted = Notes(connection, schema).rows() if most is not None else {}
-    for table in catalogue.star.values():
+    for table in catalogue.warehouse.values():
         if most is not None and noted.get(table.name, 0) > most:
             yield table.name, None if table.is_fact else noted[table.name], noted[table.name]
         elif exists(connection, schema, table.name):

@@ -66,7 +66,11 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
 def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """True when somebody dropped a table or a view."""
     subjects = [table.name.removeprefix("fact_") for table in catalogue.star.values() if table.is_fact]
-    names = [*catalogue.star, *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects), PLURAL]
+    names = [
+        *catalogue.warehouse,
+        *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects),
+        PLURAL,
+    ]
     query = (
         "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
         "FROM unnest(%s::text[]) AS name"
@@ -79,9 +83,9 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         _create_schema(connection, schema)
     connection.execute(sql.SQL(_LEDGER).format(schema=name))
-    for table in catalogue.star.values():
+    for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
-    held = {table: list(_columns(connection, schema, table)) for table in catalogue.star}
+    held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
     if connection.info.server_version >= 180000:
@@ -141,7 +145,7 @@ def _columns(connection: Connection, schema: str, table: str) -> dict[str, str]:
 
 
 def _keys(schema: str, table: Table) -> Iterator[sql.Composed]:
-    keys: list[tuple[str, str, tuple[str, ...]]] = [("pkey", "PRIMARY KEY", (table.key,))]
+    keys: list[tuple[str, str, tuple[str, ...]]] = [("pkey", "PRIMARY KEY", table.primary_key)]
     keys += [("version_key", "UNIQUE", table.version_key)] if table.is_fact else []
     for suffix, kind, columns in keys:
         yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
@@ -178,7 +182,7 @@ def _declare_references(connection: Connection, schema: str, catalogue: Catalogu
 
     Enforced, one dead-lettered dimension row would stop every fact that refers to it.
     """
-    for table in catalogue.star.values():
+    for table in catalogue.warehouse.values():
         for column in table.columns:
             if column.references is None:
                 continue

@@ -74,7 +74,7 @@ PLURAL = "fact_purchase_orders"
 
 def stated(schema: str, catalogue: Catalogue, held: dict[str, list[str]]) -> Iterator[sql.Composed]:
     """Comments and views: what may be stated again and again. ``held`` has the columns of tables in their order."""
-    for table in catalogue.star.values():
+    for table in catalogue.warehouse.values():
         yield from _comments(schema, "TABLE", table.name, table.description, _described(table))
         if table.is_fact:
             yield from _views(schema, table, held.get(table.name, [*table.by_name]))

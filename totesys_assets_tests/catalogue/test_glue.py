@@ -34,7 +34,7 @@ def test_all_star_tables_are_in_it_and_no_others() -> None:
 @pytest.mark.parametrize("name", STAR)
 def test_athena_is_told_the_columns_that_the_lake_holds(name: str, tmp_path: Path) -> None:
     """Of a table as the platform makes it, read from its own log."""
-    delta = Lake(str(tmp_path)).open_star(STAR[name])
+    delta = Lake(str(tmp_path)).open_processed(STAR[name])
     fields = json.loads(delta.schema().to_json())["fields"]
     held = [(field["name"], ATHENA.get(field["type"], field["type"])) for field in fields]
     columns = json.loads(glue_tables())[name]["columns"]

@@ -249,7 +249,7 @@ def _require_lake(platform: Platform) -> None:
         source, star = catalogue().source[fact.source], catalogue().star[name]
         identity = f"SELECT {fact.key}, _operation, _recorded_at FROM {name}"
         warehouse = sorted(platform.query(identity), key=repr)
-        for held in (platform.lake.open_existing(source), platform.lake.open_star(star)):
+        for held in (platform.lake.open_existing(source), platform.lake.open_processed(star)):
             rows = held.to_pyarrow_table(columns=[fact.key, "_operation", "_recorded_at"]).to_pylist()
             # Moments of one zone each: compared as what they are, not as they are written.
             found = [(row[fact.key], row["_operation"], row["_recorded_at"]) for row in rows]

@@ -657,7 +657,7 @@ class World:
             columns = ["_operation", *mapping.query.split(", ")[3:]]
             connection = engine.connect()
             try:
-                held = register(connection, "held", self.lake.open_star(catalogue().star[fact]))
+                held = register(connection, "held", self.lake.open_processed(catalogue().star[fact]))
                 texts = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
                 rows = connection.execute(f"SELECT {texts} FROM {held}").fetchall()
             finally:

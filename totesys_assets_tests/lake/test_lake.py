@@ -66,7 +66,7 @@ def held(table: DeltaTable | None, key: str = "currency_id") -> list[int]:
 
 
 def held_transactions(lake: Lake) -> list[tuple[int, str]]:
-    rows = table_rows(lake.open_star(TRANSACTION), ["transaction_id"])
+    rows = table_rows(lake.open_processed(TRANSACTION), ["transaction_id"])
     return [(row["transaction_id"], row["_created_date"].isoformat()) for row in rows]
 
 
@@ -86,7 +86,7 @@ def test_a_table_that_was_never_written_is_not_found_and_looking_makes_nothing(l
 
 
 def test_tables_lie_in_their_zones_by_name_with_their_description(lake: Lake, tmp_path: Path) -> None:
-    versions, star = lake.open_versions(CURRENCY), lake.open_star(TRANSACTION)
+    versions, star = lake.open_versions(CURRENCY), lake.open_processed(TRANSACTION)
     assert (tmp_path / "lake/ingestion/currency/_delta_log").is_dir()
     assert (tmp_path / "lake/processed/dim_transaction/_delta_log").is_dir()
     assert versions.metadata().description == CURRENCY.description
@@ -95,9 +95,9 @@ def test_tables_lie_in_their_zones_by_name_with_their_description(lake: Lake, tm
 
 def test_what_grows_by_the_day_lies_in_folders_by_month_and_what_does_not_in_one(lake: Lake) -> None:
     append(lake.open_versions(CURRENCY), currencies(1), VERSIONS, "a")
-    append(lake.open_star(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
+    append(lake.open_processed(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
     assert lake.open_versions(CURRENCY).metadata().partition_columns == []
-    folders = {Path(uri).parent.name for uri in lake.open_star(TRANSACTION).file_uris()}
+    folders = {Path(uri).parent.name for uri in lake.open_processed(TRANSACTION).file_uris()}
     assert folders == {"_month=2024-08", "_month=2024-09"}
 
 
@@ -115,8 +115,8 @@ def test_many_may_create_a_table_at_the_same_time_and_all_have_the_same(lake: La
 
 
 def test_only_the_folders_of_the_days_asked_for_are_opened(lake: Lake) -> None:
-    append(lake.open_star(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
-    table = lake.open_star(TRANSACTION)
+    append(lake.open_processed(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
+    table = lake.open_processed(TRANSACTION)
     for uri in table.file_uris():
         if "_month=2024-09" in uri:
             Path(uri).unlink()
@@ -130,9 +130,9 @@ def test_only_the_folders_of_the_days_asked_for_are_opened(lake: Lake) -> None:
 
 def test_a_folder_of_any_name_can_be_read(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "a lake, ü"))
-    append(lake.open_star(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
+    append(lake.open_processed(TRANSACTION), transactions((1, "2024-08-31"), (2, "2024-09-01")), TRANSACTIONS, "a")
     with engine.connect() as connection:
-        source = register(connection, "held", lake.open_star(TRANSACTION))
+        source = register(connection, "held", lake.open_processed(TRANSACTION))
         assert connection.execute(f"SELECT sum(transaction_id) FROM {source}").fetchall() == [(3,)]
 
 
@@ -203,7 +203,7 @@ def test_of_many_appends_at_once_exactly_one_wins(lake: Lake) -> None:
 
 def test_of_two_replacements_from_one_state_the_first_wins_whether_of_days_or_of_all(lake: Lake) -> None:
     for predicate in (between("2024-08-01", "2024-08-31"), None):
-        first, second = lake.open_star(TRANSACTION), lake.open_star(TRANSACTION)
+        first, second = lake.open_processed(TRANSACTION), lake.open_processed(TRANSACTION)
         replace(first, transactions((1, "2024-08-20")), TRANSACTIONS, "build", predicate)
         with pytest.raises(LostRace):
             replace(second, transactions((2, "2024-08-20")), TRANSACTIONS, "build", predicate)
@@ -215,9 +215,9 @@ def test_of_two_replacements_from_one_state_the_first_wins_whether_of_days_or_of
 
 def test_replacing_days_leaves_the_others_alone(lake: Lake) -> None:
     days = ["2024-07-31", "2024-08-01", "2024-08-02", "2024-08-03", "2024-09-01"]
-    replace(lake.open_star(TRANSACTION), transactions(*enumerate(days)), TRANSACTIONS, "build", None)
+    replace(lake.open_processed(TRANSACTION), transactions(*enumerate(days)), TRANSACTIONS, "build", None)
     again = transactions((11, "2024-08-01"), (12, "2024-08-02"))
-    replace(lake.open_star(TRANSACTION), again, TRANSACTIONS, "build", between("2024-08-01", "2024-08-02"))
+    replace(lake.open_processed(TRANSACTION), again, TRANSACTIONS, "build", between("2024-08-01", "2024-08-02"))
     assert held_transactions(lake) == [
         (0, "2024-07-31"),
         (3, "2024-08-03"),
@@ -229,17 +229,17 @@ def test_replacing_days_leaves_the_others_alone(lake: Lake) -> None:
 
 def test_days_replaced_by_nothing_are_empty_and_the_others_are_not(lake: Lake) -> None:
     rows = transactions((1, "2024-08-01"), (2, "2024-08-02"), (3, "2024-09-01"))
-    replace(lake.open_star(TRANSACTION), rows, TRANSACTIONS, "build", None)
-    replace(lake.open_star(TRANSACTION), [], TRANSACTIONS, "build", between("2024-08-02", "2024-09-30"))
+    replace(lake.open_processed(TRANSACTION), rows, TRANSACTIONS, "build", None)
+    replace(lake.open_processed(TRANSACTION), [], TRANSACTIONS, "build", between("2024-08-02", "2024-09-30"))
     assert held_transactions(lake) == [(1, "2024-08-01")]
-    replace(lake.open_star(TRANSACTION), [], TRANSACTIONS, "build", None)
+    replace(lake.open_processed(TRANSACTION), [], TRANSACTIONS, "build", None)
     assert held_transactions(lake) == []
 
 
 def test_readers_of_an_older_state_keep_it_while_rows_are_replaced(lake: Lake) -> None:
-    replace(lake.open_star(TRANSACTION), transactions((1, "2024-08-01")), TRANSACTIONS, "build", None)
-    before = lake.open_star(TRANSACTION)
-    replace(lake.open_star(TRANSACTION), transactions((2, "2024-08-01")), TRANSACTIONS, "build", None)
+    replace(lake.open_processed(TRANSACTION), transactions((1, "2024-08-01")), TRANSACTIONS, "build", None)
+    before = lake.open_processed(TRANSACTION)
+    replace(lake.open_processed(TRANSACTION), transactions((2, "2024-08-01")), TRANSACTIONS, "build", None)
     assert held(before, "transaction_id") == [1]
 
 
@@ -359,7 +359,7 @@ def test_the_newest_version_is_that_recorded_last_and_of_two_at_once_the_one_tha
 def fill(lake: Lake) -> None:
     for key in range(5):
         append(lake.open_versions(CURRENCY), currencies(key), VERSIONS, "capture")
-        append(lake.open_star(TRANSACTION), transactions((key, f"2024-0{8 + key % 2}-01")), TRANSACTIONS, "build")
+        append(lake.open_processed(TRANSACTION), transactions((key, f"2024-0{8 + key % 2}-01")), TRANSACTIONS, "build")
         Ledger(lake).append([entry("ingestion/currency", "*", f"state {key}")])
 
 
@@ -370,7 +370,7 @@ def test_compaction_merges_files_and_changes_no_row(lake: Lake) -> None:
     after = table_rows(lake.open_versions(CURRENCY), ["currency_id"]), held_transactions(lake), Ledger(lake).newest()
     assert after == rows
     assert len(lake.open_versions(CURRENCY).file_uris()) == 1
-    assert len(lake.open_star(TRANSACTION).file_uris()) == 2  # one per month
+    assert len(lake.open_processed(TRANSACTION).file_uris()) == 2  # one per month
     assert set(lake.compact().values()) == {0}
 
 
@@ -379,7 +379,7 @@ def test_compaction_keeps_the_numbers_of_the_fence_and_disturbs_no_append(lake: 
     opened_before = lake.open_versions(CURRENCY)
     lake.compact()
     assert lake.open_versions(CURRENCY).transaction_version("capture") == 5
-    assert lake.open_star(TRANSACTION).transaction_version("build") == 5
+    assert lake.open_processed(TRANSACTION).transaction_version("build") == 5
     append(opened_before, currencies(5), VERSIONS, "capture")
     assert held(lake.open_versions(CURRENCY)) == [0, 1, 2, 3, 4, 5]
     stale = lake.open_versions(CURRENCY)
@@ -394,7 +394,7 @@ def test_a_replacement_computed_before_a_compaction_is_refused_for_it_would_doub
 ) -> None:
     fill(lake)
     before = held_transactions(lake)
-    stale = lake.open_star(TRANSACTION)
+    stale = lake.open_processed(TRANSACTION)
     lake.compact()
     with pytest.raises(LostRace):
         replace(stale, transactions((9, "2024-08-01")), TRANSACTIONS, "build", predicate)
@@ -405,8 +405,8 @@ def test_compaction_leaves_a_table_that_is_replaced_meanwhile_to_the_next_time_a
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(lake)
-    stale, find = lake.open_star(TRANSACTION), lake.find
-    replace(lake.open_star(TRANSACTION), transactions((9, "2024-08-01")), TRANSACTIONS, "build", None)
+    stale, find = lake.open_processed(TRANSACTION), lake.find
+    replace(lake.open_processed(TRANSACTION), transactions((9, "2024-08-01")), TRANSACTIONS, "build", None)
     monkeypatch.setattr(lake, "find", lambda *parts: stale if parts[-1] == "dim_transaction" else find(*parts))
     assert lake.compact() == {"ingestion/currency": 5, "ledger": 5}
     monkeypatch.undo()
@@ -436,7 +436,7 @@ def test_a_lake_in_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> Non
     with pytest.raises(PlatformError, match=rf"^The lake at {tmp_path}/file cannot be written: .*\.$"):
         lake.open_versions(CURRENCY)
     with pytest.raises(PlatformError, match="cannot be written"):
-        lake.open_star(TRANSACTION)
+        lake.open_processed(TRANSACTION)
     with pytest.raises(PlatformError, match="cannot be written"):
         Ledger(lake).append([entry("star/dim_date", "*", "state")])
 

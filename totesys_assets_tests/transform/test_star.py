@@ -25,6 +25,7 @@ from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import Lake
 from totesys_assets.transform import build as module
+from totesys_assets.transform import schemas
 from totesys_assets.transform.build import expected_states
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
 
@@ -157,7 +158,8 @@ def test_money_is_exact_to_the_penny_from_the_smallest_to_the_largest(lake: Lake
     )
     rows = built(lake, f"fact_{table}", TODAY)
     assert [row[column] for row in rows] == amounts
-    assert lake.open_star(STAR[f"fact_{table}"]).to_pyarrow_dataset().schema.field(column).type == pa.decimal128(10, 2)
+    held = lake.open_processed(STAR[f"fact_{table}"]).to_pyarrow_dataset()
+    assert held.schema.field(column).type == pa.decimal128(10, 2)
 
 
 def test_every_version_of_a_fact_is_a_record_the_deletion_too(lake: Lake) -> None:
@@ -308,7 +310,7 @@ def test_a_missing_order_id_of_a_transaction_stays_missing_and_the_other_stays_a
         ("SALE", None, None),
     ]
     assert {type(row["sales_order_id"]) for row in rows} == {int, type(None)}
-    schema = lake.open_star(STAR["dim_transaction"]).to_pyarrow_dataset().schema
+    schema = lake.open_processed(STAR["dim_transaction"]).to_pyarrow_dataset().schema
     assert (schema.field("sales_order_id").type, schema.field("purchase_order_id").type) == (pa.int32(), pa.int32())
     assert {row["_created_date"] for row in rows} == {DAY}
 
@@ -551,11 +553,11 @@ def change_units(lake: Lake, recorded_at: datetime, units_sold: int) -> None:
 def test_what_was_recorded_since_the_last_build_is_added_on_all_days_and_nothing_is_replaced(lake: Lake) -> None:
     hold_two_months(lake)
     build_star(lake, "fact_sales_order", BOTH_MONTHS)
-    files = set(lake.open_star(STAR["fact_sales_order"]).file_uris())
+    files = set(lake.open_processed(STAR["fact_sales_order"]).file_uris())
     change_units(lake, LATER, 9)
     done = build_star(lake, "fact_sales_order", TODAY, changes_only=True)
     assert units(lake) == [(0, 1001), (0, 9), (1, 1001), (1, 9), (2, 1001), (2, 9)]
-    assert files < set(lake.open_star(STAR["fact_sales_order"]).file_uris())
+    assert files < set(lake.open_processed(STAR["fact_sales_order"]).file_uris())
     # Noted of all days, with all their rows.
     assert {entry.partition: entry.rows for entry in done.entries} == dict.fromkeys(
         ["2024-08-01", "2024-08-20", "2024-09-30"], 2
@@ -648,7 +650,7 @@ def test_a_day_that_the_lake_has_no_versions_of_is_emptied(lake: Lake) -> None:
     table = STAR["fact_sales_order"]
     stray = [{**row, "created_date": date(2024, 8, 21)} for row in star_rows(lake, table.name)[:1]]
     schema = lake_schema(table, versioned=False)
-    append(lake.open_star(table), pa.Table.from_pylist(stray, schema=schema).to_batches(), schema, "build")
+    append(lake.open_processed(table), pa.Table.from_pylist(stray, schema=schema).to_batches(), schema, "build")
     assert len(star_rows(lake, table.name)) == 4
     build_star(lake, table.name, DayRange(date(2024, 8, 21), date(2024, 8, 21)))
     assert units(lake) == [(0, 1001), (1, 1001), (2, 1001)]
@@ -737,7 +739,8 @@ def change_select(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str])
         query = query_of(name)
         return replace(query, sql=change(query.sql))
 
-    monkeypatch.setattr(module, "query_of", changed)
+    for each in (module, schemas):
+        monkeypatch.setattr(each, "query_of", changed)
 
 
 def test_a_select_that_fails_says_which_table_and_why_and_leaves_the_table_as_it_was(lake: Lake) -> None:
@@ -820,7 +823,7 @@ def test_a_compaction_while_a_star_table_is_built_doubles_nothing(
     before = built(lake, name, BOTH_MONTHS)
     table, schema = STAR[name], lake_schema(STAR[name], versioned=False)
     stray = [{**before[0], MONTH: "2024-08"} if table.day_column else before[0]]
-    append(lake.open_star(table), pa.Table.from_pylist(stray, schema=schema).to_batches(), schema, "build")
+    append(lake.open_processed(table), pa.Table.from_pylist(stray, schema=schema).to_batches(), schema, "build")
     CompetingWriter(monkeypatch, lake.compact)
     assert built(lake, name, BOTH_MONTHS) == before
 

@@ -1,0 +1,44 @@
+"""The mart of docs/how-to/change.md, on a copy of the package: built, loaded, audited, replayed (examples/mart.py)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from totesys_assets_tests.project.test_changes_as_diffs import PROJECT, copy_of_the_package
+
+EXAMPLE = PROJECT / "totesys_assets_tests" / "examples" / "mart.py"
+# A second one, which is not partitioned, and reads a fact with all its versions.
+_WHOLE_DDL = """
+-- One row per design: how many versions of orders name it.
+CREATE TABLE mart_design (
+    design_name varchar PRIMARY KEY, -- its name
+    versions bigint NOT NULL -- versions of sales orders
+);
+"""
+_WHOLE = """-- How often each design is named.
+SELECT design.design_name, COUNT(*) AS versions
+FROM star.fact_sales_order AS sale
+INNER JOIN star.dim_design AS design ON design.design_id = sale.design_id
+GROUP BY design.design_name
+"""
+
+
+def test_a_mart_is_its_select_and_its_ddl(tmp_path: Path) -> None:
+    package = copy_of_the_package("A mart", tmp_path / "package")
+    with (package / "totesys_assets/catalogue/marts.sql").open("a", encoding="utf-8") as marts:
+        marts.write(_WHOLE_DDL)
+    (package / "totesys_assets/marts/mart_design.sql").write_text(_WHOLE, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-n", "0"]
+    ran = subprocess.run(
+        [*command, "--rootdir", str(PROJECT), "-c", str(PROJECT / "pyproject.toml"), str(EXAMPLE)],
+        cwd=package,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(PROJECT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+    assert "7 passed" in ran.stdout
