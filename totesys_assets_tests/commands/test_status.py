@@ -145,3 +145,9 @@ def test_a_mark_is_as_old_as_its_look(tmp_path: Path) -> None:
     mark.write_mark(tmp_path, '{"lake": "/lake 7"}', 1_000_000_000.0)
     assert mark.marked_at(tmp_path, "/lake") == datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
     assert mark.marked_at(tmp_path, "/la") is None
+
+
+def test_a_cursor_of_an_earlier_version_is_no_mark_and_costs_a_comparison() -> None:
+    text = '{"source": "1/2", "lake": "/lake 7"}'
+    assert mark.parse_cursor(mark.cursor_of(text, 1_000_000_000.25)) == (text, 1_000_000_000.25)
+    assert [mark.parse_cursor(cursor) for cursor in (None, "", text)] == [(None, None)] * 3
