@@ -29,6 +29,7 @@ from totesys_assets.definitions import build_definitions
 tables = catalogue()
 print(json.dumps({
     "assets": ["/".join(spec.key.path) for spec in build_definitions().resolve_all_asset_specs()],
+    "every": {sensor.name: sensor.minimum_interval_seconds for sensor in build_definitions().sensors},
     "columns": {name: list(table.by_name) for name, table in (tables.source | tables.star).items()},
     "lineage": {
         name: {column: ["/".join([*dep.asset_key.path, dep.column_name]) for dep in deps]
@@ -88,5 +89,11 @@ def test_another_source_is_a_module_and_its_ddl(tmp_path: Path) -> None:
     assert found["lineage"]["dim_sales_target"]["amount"] == ["files/sales_target/amount"]
 
 
+def test_the_frequency_of_the_sensor_is_two_numbers_in_one_place(tmp_path: Path) -> None:
+    assert changed("How often ToteSys is looked at", tmp_path)["every"]["changes"] == 60
+
+
 def test_every_diff_of_the_page_is_tried() -> None:
-    assert list(DIFFS) == ["A column", "A table of ToteSys, and its dimension", "A mart", "Another source"]
+    mart = "A mart"  # by transform/test_example_mart.py
+    tried = ["A column", "A table of ToteSys, and its dimension", mart, "Another source"]
+    assert list(DIFFS) == [*tried, "How often ToteSys is looked at"]
