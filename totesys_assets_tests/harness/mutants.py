@@ -34,6 +34,15 @@ class Case:
     finding: str
     audit: str = ""
     aftermath: Callable[[World], None] = lambda _: None
+    thorough: bool = False  # another mutant breaks the same guarantee, and is tried by `make test`
+
+
+def mutants(cases: Mapping[str, Case]) -> list[Any]:
+    """The cases as parameters of a test."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.thorough] if case.thorough else [])
+        for name, case in cases.items()
+    ]
 
 
 def scenarios(cases: Mapping[str, Case]) -> list[Any]:

@@ -40,7 +40,7 @@ from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import world as world_module
-from totesys_assets_tests.harness.mutants import Case, require_noticed, require_passed, scenarios
+from totesys_assets_tests.harness.mutants import Case, mutants, require_noticed, require_passed, scenarios
 from totesys_assets_tests.harness.source import read
 from totesys_assets_tests.harness.world import Laboratory, World
 
@@ -420,7 +420,9 @@ RECORDS_DIFFER = "warehouse/fact_sales_order records_equal_lake: the records dif
 
 CASES = {
     "a watermark instead of transaction ids": Case(watermark, silent_update, "no refresh asks for", ORDERS_DIFFER),
-    "a fingerprint that only counts": Case(count_only, silent_update, "no refresh asks for", ORDERS_DIFFER),
+    "a fingerprint that only counts": Case(
+        count_only, silent_update, "no refresh asks for", ORDERS_DIFFER, thorough=True
+    ),
     "a fingerprint without the server": Case(
         without_the_server,
         restored_from_another_server,
@@ -434,7 +436,9 @@ CASES = {
     "changes looked for from a snapshot's end": Case(
         anchored_at_its_end, transaction_open_across_a_refresh, "versions of sales_order added", ORDERS_DIFFER
     ),
-    "days not counted": Case(numbers_not_compared, deletion, "versions of payment added", PAYMENTS_DIFFER),
+    "days not counted": Case(
+        numbers_not_compared, deletion, "versions of payment added", PAYMENTS_DIFFER, thorough=True
+    ),
     "the ledger written before the data": Case(
         ledger_first, killed_between_two_commits_of_a_capture, "no refresh asks for", ORDERS_DIFFER
     ),
@@ -453,7 +457,7 @@ CASES = {
         built_further_than_recorded, two_silent_updates, "fact_sales_order", RECORDS_DIFFER
     ),
     "a load noted as further than it came": Case(
-        loaded_further_than_built, two_silent_updates, "fact_sales_order", RECORDS_DIFFER
+        loaded_further_than_built, two_silent_updates, "fact_sales_order", RECORDS_DIFFER, thorough=True
     ),
     "a load noted outside of its transaction": Case(
         noted_outside_the_transaction, killed_in_the_middle_of_a_load, "fact_sales_order", RECORDS_DIFFER
@@ -466,6 +470,6 @@ def test_the_code_as_it_is_passes(laboratory: Laboratory, scenario: Callable[[Wo
     require_passed(laboratory, scenario, audited=audited)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("case", mutants(CASES))
 def test_a_mutant_is_noticed(laboratory: Laboratory, case: Case) -> None:
     require_noticed(laboratory, case)
