@@ -1,1 +1,1 @@
-"""The 33 assets: factories over the catalogue that tie capture, transform and load to Dagster."""
+"""The assets: factories over the catalogue that tie capture, transform and load to Dagster."""

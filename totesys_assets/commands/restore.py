@@ -53,7 +53,7 @@ def replay(schema: str) -> None:
 def as_of(timestamp: datetime, schema: str | None) -> None:
     """Build the star as it was recorded at TIMESTAMP (UTC unless it has an offset), in a schema of its own.
 
-    Builds all eleven tables and their views from the lake. A plain date means its first instant.
+    Builds all tables and their views from the lake. A plain date means its first instant.
     """
     _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
 
