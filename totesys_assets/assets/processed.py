@@ -24,6 +24,7 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
@@ -42,6 +43,8 @@ def _processed_asset(
     catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str]
 ) -> dg.AssetsDefinition:
     query = query_of(table.name)
+    if table.is_mart and table.day_column:
+        require_days(catalogue, table)
 
     @dg.asset(
         key=dg.AssetKey([table.group, table.name]),

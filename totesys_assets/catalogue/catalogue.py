@@ -17,7 +17,7 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from totesys_assets.catalogue.queries import CURRENT, MART_PREFIX, joined_facts, query_of
+from totesys_assets.catalogue.consistency import require_mart, require_names
 from totesys_assets.names import MART, STAR, TOTESYS
 
 # A text column whose comment starts so holds a date: rows where it does not are dead letters.
@@ -158,42 +158,11 @@ def catalogue() -> Catalogue:
     source = [table for name in source_names() for table in _tables(name, ddl(f"{name}.sql"))]
     star = list(_tables(STAR, ddl("warehouse.sql")))
     marts = list(_tables(MART, ddl("marts.sql")))
-    _require_names([*source, *star, *marts])
+    require_names([*source, *star, *marts])
     found = Catalogue(*({table.name: table for table in tables} for tables in (source, star, marts)))
     for mart in marts:
-        _require_mart(mart)
+        require_mart(mart)
     return found
-
-
-def _require_names(tables: list[Table]) -> None:
-    """Tables are known by their names, whichever source they are of."""
-    groups: dict[str, str] = {}
-    for table in tables:
-        if table.name in groups:
-            where = f"of {groups[table.name]} and one of {table.group}"
-            raise ValueError(f'There is a table "{table.name}" {where}. Give one of them another name.')
-        groups[table.name] = table.group
-        if table.name.startswith(MART_PREFIX) != table.is_mart:
-            raise ValueError(f'"{table.name}": the names of marts, and of nothing else, begin with {MART_PREFIX}.')
-        if not table.primary_key:
-            raise ValueError(f'Table "{table.name}" has no primary key, by which its rows are known.')
-        if sum(column.is_day for column in table.columns) > 1:
-            raise ValueError(f'Table "{table.name}" has several columns with a comment that begins with "{BY_DAY}".')
-
-
-def _require_mart(mart: Table) -> None:
-    query = query_of(mart.name)
-    if mart.day_column is None:
-        return
-    if mart.day_column not in mart.primary_key:
-        raise ValueError(f'Mart "{mart.name}" is partitioned by "{mart.day_column}", which must be part of its key.')
-    if not query.facts:
-        raise ValueError(f'Mart "{mart.name}" is partitioned, and reads no {CURRENT}.<fact>, of which it has the days.')
-    if facts := joined_facts(query):
-        raise ValueError(
-            f"marts/{mart.name}.sql joins {' and '.join(facts)}. Their rows may be of different days, and the mart is "
-            f"made day by day: read all of them but one from {STAR}, or leave the mart unpartitioned."
-        )
 
 
 def _tables(group: str, sql: str) -> Iterator[Table]:

@@ -49,6 +49,11 @@ class Query:
         return "\n".join([self.sql, *(query_of(name).sql for name in self.reads)])
 
     @cached_property
+    def dated_sources(self) -> frozenset[str]:
+        """The source tables of which a mart reads the wanted days: those of its facts."""
+        return frozenset(source for name in self.facts for source in query_of(name).sources)
+
+    @cached_property
     def whole_sources(self) -> frozenset[str]:
         """The source tables of which a mart reads all days, whichever are wanted."""
         return frozenset(source for name in self.tables for source in query_of(name).sources)
@@ -148,15 +153,32 @@ def is_row_by_row(query: exp.Expr) -> bool:
     )
 
 
-def joined_facts(query: Query) -> list[str]:
-    """The facts that one SELECT of a mart joins with each other, if any does.
+def together(query: Query) -> list[str]:
+    """The facts that a mart reads together, if there are several: all but those in branches of a UNION of their own.
 
-    Of two facts that are joined, the rows may be of different days. A mart that is made day by day misses such pairs.
+    The rows of facts that are read together, or of one that is read twice, may be of different days. A mart that is
+    made day by day would miss them.
     """
-    for select in sqlglot.parse_one(query.sql, read="duckdb").find_all(exp.Select):
-        direct = [select.args.get("from_"), *(select.args.get("joins") or [])]
-        tables = [each.this for each in direct if each is not None and isinstance(each.this, exp.Table)]
-        facts = [table.name for table in tables if table.db == CURRENT]
+    parsed = sqlglot.parse_one(query.sql, read="duckdb")
+    for part in (*_branches(parsed), *filter(None, [parsed.args.get("with_")])):
+        facts = [table.name for table in part.find_all(exp.Table) if table.db == CURRENT]
         if len(facts) > 1:
             return facts
     return []
+
+
+def is_plain(query: Query, column: str) -> bool:
+    """True if ``column`` is given by name and as it is read, in every branch of a UNION, and not computed."""
+    branches = _branches(sqlglot.parse_one(query.sql, read="duckdb"))
+    names = branches[0].named_selects  # those of a UNION
+    if column not in names:
+        return False
+    given = [branch.selects[names.index(column)].unalias() for branch in branches]
+    return all(isinstance(each, exp.Column) for each in given)
+
+
+def _branches(parsed: exp.Expr) -> list[exp.Query]:
+    if isinstance(parsed, exp.SetOperation):
+        return [*_branches(parsed.this), *_branches(parsed.expression)]
+    assert isinstance(parsed, exp.Query)  # noqa: S101 - each of these files is a SELECT
+    return [parsed]

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
 _DAY = click.DateTime(["%Y-%m-%d"])
-GROUP_NAMES = {"totesys": "capture", "star": "build star", "warehouse": "load warehouse", "dagster": "bookkeeping"}
+GROUP_NAMES = {
+    "totesys": "capture",
+    "star": "build star",
+    "mart": "build marts",
+    "warehouse": "load warehouse",
+    "dagster": "bookkeeping",
+}
 
 
 @click.command()

@@ -103,7 +103,7 @@ class _Load:
         if star is None:
             raise PlatformError(
                 f'"{table.name}" was never built in this lake. '
-                f"Materialise star/{table.name} first, or run: totesys refresh."
+                f"Materialise {table.asset} first, or run: totesys refresh."
             )
         self._star = star
         self._sources = sources_of(lake, table)

@@ -1,8 +1,7 @@
 """Merging rows into a warehouse table on its key: the statements.
 
 Belongs here: facts are only ever inserted, dimensions are brought up to date and never lose a row, the days of a mart
-are replaced. Does not belong
-here: which rows are merged, and the transaction (load.py).
+are replaced. Does not belong here: which rows are merged, and the transaction (load.py).
 """
 
 from __future__ import annotations

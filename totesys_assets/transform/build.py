@@ -23,7 +23,7 @@ from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_sch
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.engine import CHUNK_ROWS, quoted
-from totesys_assets.errors import ConcurrentWriters
+from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
@@ -53,7 +53,7 @@ class Built:
 
 
 def processed_name(table: Table) -> str:
-    """Name of a star table's asset in the ledger."""
+    """Name of a star table's or mart's asset in the ledger."""
     return f"{PROCESSED}/{table.name}"
 
 
@@ -64,27 +64,42 @@ def expected_states(table: Table, states: States) -> dict[str, str]:
     """
     query = query_of(table.name)
     inputs = {source: states.get(f"{INGESTION}/{source}", {}) for source in query.sources}
-    whole = {name for name, entries in inputs.items() if not table.day_column or _reads_whole(query, name, entries)}
+    whole, dated = _read_whole(table, query, inputs), _read_by_day(table, query, inputs)
     listed = [
         f"{source} {key} {entry.content}"
-        for source in inputs
-        if source in whole
+        for source in whole
         for key, entry in sorted(inputs[source].items())
         if entry.state
     ]
     if not table.day_column:
-        return {WHOLE: _digest(query.definition, *listed)}
-    by_day = [entries for source, entries in inputs.items() if source not in whole]
+        return {WHOLE: _digest(_definition(table), *listed)}
+    by_day = [inputs[source] for source in dated]
     keys = {key for entries in by_day for key, entry in entries.items() if entry.state}
+    definition, all_of_them = _definition(table), [_digest(*listed)] if whole else []
     return {
-        key: _digest(query.definition, *(entries[key].content if key in entries else "" for entries in by_day), *listed)
+        key: _digest(definition, *(entries[key].content if key in entries else "" for entries in by_day), *all_of_them)
         for key in keys
     }
 
 
-def _reads_whole(query: Query, source: str, entries: Mapping[str, Entry]) -> bool:
-    """True when every partition of a table is made of all of ``source``, and not of the rows of its own day alone."""
-    return source in query.whole_sources or WHOLE in entries
+def _read_whole(table: Table, query: Query, inputs: States) -> list[str]:
+    """The sources of which each partition is made whole: a change of any row makes all partitions stale."""
+    if not table.day_column:
+        return [*inputs]
+    return [source for source, entries in inputs.items() if source in query.whole_sources or WHOLE in entries]
+
+
+def _read_by_day(table: Table, query: Query, inputs: States) -> list[str]:
+    """The sources of which each partition is made of the rows of its own day. A mart may read one in both ways."""
+    if table.is_mart:
+        return [source for source in inputs if source in query.dated_sources]
+    return [source for source, entries in inputs.items() if WHOLE not in entries]
+
+
+def _definition(table: Table) -> str:
+    """What the rows are made by: another text may give other rows. Of a mart the types of its DDL belong to it."""
+    definition = query_of(table.name).definition
+    return f"{select_of(table)}\n{definition}" if table.is_mart else definition
 
 
 def _digest(*parts: str) -> str:
@@ -217,7 +232,7 @@ class _Star:
         rows = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
         number = int(rows[:15], 16)
         if not keep or self._target.transaction_version(_ROWS) != number:
-            remade = conform(timed(STAR, engine.batches(self._connection.execute("FROM remade"))), self._schema)
+            remade = self._conform(timed(STAR, engine.batches(self._connection.execute("FROM remade"))))
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
         return rows
 
@@ -227,10 +242,20 @@ class _Star:
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
-        yield from conform(
-            timed(STAR, engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))),
-            self._schema,
-        )
+        rows = engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))
+        yield from self._conform(timed(STAR, rows))
+
+    def _conform(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches in the lake's types. Raises PlatformError where a value is missing that must be there."""
+        required = [column.name for column in self._table.lake_columns if not column.nullable]
+        for batch in batches:
+            for name in required:
+                if batch.column(name).null_count:
+                    raise PlatformError(
+                        f'The SELECT of {self._table.asset} gives rows without "{name}", which must have a value. Let '
+                        "it give one (COALESCE), or let the DDL of the table allow NULL."
+                    )
+            yield from conform([batch], self._schema)
 
     def _replaced(self, days: Days | None) -> dict[str, int]:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""
@@ -247,7 +272,7 @@ class _Star:
 
     def _origin(self) -> int:
         """A number for the SELECT and the very table of versions that it reads."""
-        digest = _digest(self._query.definition, *(str(each.metadata().id) for each in self._sources.values()))
+        digest = _digest(_definition(self._table), *(str(each.metadata().id) for each in self._sources.values()))
         return int(digest[:15], 16)
 
     def rows(self, keys: Sequence[str]) -> dict[str, int]:

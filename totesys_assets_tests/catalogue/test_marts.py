@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue import catalogue as module
+from totesys_assets.catalogue import consistency
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue, ddl
+from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import parse, query_of
+from totesys_assets.transform import build, schemas
 
 pytestmark = pytest.mark.pure
 
@@ -19,6 +25,7 @@ CREATE TABLE mart_sales (
     PRIMARY KEY (created_date, currency_id)
 );
 """
+DAYS = ("2024-08-20", "2024-08-21")
 SELECT = """-- Sales.
 SELECT created_date, currency_id, SUM(units_sold * unit_price) AS revenue
 FROM current.fact_sales_order GROUP BY created_date, currency_id"""
@@ -26,7 +33,7 @@ FROM current.fact_sales_order GROUP BY created_date, currency_id"""
 
 def with_mart(monkeypatch: pytest.MonkeyPatch, definition: str = DDL, select: str = SELECT) -> Catalogue:
     monkeypatch.setattr(module, "ddl", lambda name: definition if name == "marts.sql" else ddl(name))
-    monkeypatch.setattr(module, "query_of", lambda name: parse(name, select))
+    monkeypatch.setattr(consistency, "query_of", lambda name: parse(name, select))
     return catalogue.__wrapped__()
 
 
@@ -65,8 +72,19 @@ def test_a_mart_knows_what_it_reads_and_the_source_tables_beneath() -> None:
         ("SELECT 1 FROM star.fact_payment", r"reads no current.<fact>, of which it has the days"),
         (
             "WITH both AS (SELECT 1 FROM current.fact_payment, current.fact_sales_order) SELECT 1 FROM both",
-            "joins fact_payment and fact_sales_order. Their rows may be of different days",
+            "reads current.fact_payment and current.fact_sales_order together. Their rows may be of different days",
         ),
+        (
+            "WITH a AS (SELECT * FROM current.fact_payment), b AS (SELECT * FROM current.fact_sales_order) "
+            "SELECT a.created_date FROM a JOIN b ON true",
+            "together",
+        ),
+        (
+            "SELECT created_date FROM current.fact_payment WHERE currency_id IN "
+            "(SELECT currency_id FROM current.fact_payment)",
+            "reads current.fact_payment and current.fact_payment together",
+        ),
+        ("SELECT created_date + 1 AS created_date FROM current.fact_payment", 'computes "created_date"'),
     ],
 )
 def test_a_select_that_no_mart_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, select: str, said: str) -> None:
@@ -75,7 +93,7 @@ def test_a_select_that_no_mart_can_have_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_facts_of_one_day_may_be_put_one_below_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    union = "SELECT 1 FROM current.fact_payment UNION ALL SELECT 1 FROM current.fact_sales_order"
+    union = "SELECT created_date FROM current.fact_payment UNION ALL SELECT created_date FROM current.fact_sales_order"
     assert with_mart(monkeypatch, select=union).marts
 
 
@@ -97,3 +115,63 @@ def test_a_definition_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         with_mart(monkeypatch, definition=DDL.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("SELECT payment_date AS created_date FROM current.fact_payment", "is made of fact_payment.payment_date"),
+        (
+            "SELECT created_date FROM current.fact_payment UNION ALL SELECT payment_date FROM current.fact_payment",
+            "is made of fact_payment.created_date, fact_payment.payment_date",
+        ),
+        (
+            "WITH each AS (SELECT last_updated_date AS day FROM current.fact_payment) "
+            "SELECT day AS created_date FROM each",
+            "is made of fact_payment.last_updated_date",
+        ),
+    ],
+)
+def test_a_mart_that_is_made_by_day_has_the_day_of_its_facts(
+    monkeypatch: pytest.MonkeyPatch, select: str, said: str
+) -> None:
+    tables = with_mart(monkeypatch, select=select)
+    with pytest.raises(ValueError, match=said):
+        require_days(tables, tables.marts["mart_sales"])
+
+
+def test_the_day_of_a_mart_is_found_through_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    through = "WITH each AS (SELECT created_date AS day FROM current.fact_payment) SELECT day AS created_date FROM each"
+    for select in (SELECT, through):
+        tables = with_mart(monkeypatch, select=select)
+        require_days(tables, tables.marts["mart_sales"])
+
+
+def test_a_mart_that_reads_its_own_fact_whole_too_has_a_state_for_each_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    select = "SELECT created_date FROM current.fact_sales_order JOIN star.dim_date ON date_id = created_date"
+    mart = with_mart(monkeypatch, select=select).marts["mart_sales"]
+    for each in (build, schemas):
+        monkeypatch.setattr(each, "query_of", lambda name: parse(name, select))
+    now = datetime.now(UTC)
+
+    def states(*of_days: str) -> dict[str, str]:
+        entries = {
+            day: Entry("ingestion/sales_order", day, state, 1, now, "run")
+            for day, state in zip(DAYS, of_days, strict=True)
+        }
+        return build.expected_states(mart, {"ingestion/sales_order": entries})
+
+    one, two = states("a", "b"), states("a", "c")
+    assert one.keys() == set(DAYS)
+    assert one[DAYS[0]] != two[DAYS[0]]  # all days are made anew
+
+
+def test_a_mart_whose_definition_changes_has_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(definition: str) -> dict[str, str]:
+        mart = with_mart(monkeypatch, definition=definition).marts["mart_sales"]
+        for each in (build, schemas):
+            monkeypatch.setattr(each, "query_of", lambda name: parse(name, SELECT))
+        entry = Entry("ingestion/sales_order", DAYS[0], "a", 1, datetime.now(UTC), "run")
+        return build.expected_states(mart, {"ingestion/sales_order": {DAYS[0]: entry}})
+
+    assert state(DDL) != state(DDL.replace("numeric(18,2)", "numeric(18,4)"))

@@ -13,11 +13,14 @@ import totesys_assets
 from totesys_assets.assets.describe import query_lineage
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.staleness.decide import everything
+from totesys_assets.transform import build as build_module
+from totesys_assets.transform import schemas
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
@@ -49,11 +52,18 @@ FROM sales_order AS sale, generate_series(10, 17) AS number
 """
 
 
+_SHARE_FROM_THE_STAR = """
+SELECT created_date, day_name, sum(units_sold), (SELECT sum(units_sold) FROM fact_sales_order)
+FROM current_sales_order JOIN dim_date ON date_id = created_date GROUP BY 1, 2 ORDER BY 1
+"""
+
+
 def rows(platform: Platform) -> list[tuple[object, ...]]:
     """The rows of the mart by day. Both marts are what follows from the star."""
     found = platform.query(_ROWS)
     assert found == platform.query(_FROM_THE_STAR)
     assert platform.query(_WHOLE_ROWS) == platform.query(_WHOLE_FROM_THE_STAR)
+    assert platform.query("SELECT * FROM mart_share ORDER BY 1") == platform.query(_SHARE_FROM_THE_STAR)
     return found
 
 
@@ -156,3 +166,15 @@ def test_the_graph_shows_what_they_are_made_of() -> None:
         "star/fact_sales_order/unit_price",
     }
     assert [dep.asset_key.to_user_string() for dep in lineage["department_name"]] == ["star/dim_staff"]
+
+
+@pytest.mark.refreshed
+def test_a_row_without_a_value_that_must_be_there_is_refused_in_a_sentence(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = replace(query_of(MART), sql=query_of(MART).sql.replace("SUM(sale.units_sold * sale.unit_price)", "NULL"))
+    for each in (build_module, schemas):
+        monkeypatch.setattr(each, "query_of", lambda name: select if name == MART else query_of(name))
+    mart = catalogue().marts[MART]
+    with pytest.raises(PlatformError, match='SELECT of mart/mart_sales_day gives rows without "revenue"'):
+        build_module.build(platform.lake, catalogue(), mart, days=ALL_OF_AUGUST.days, run_id="test")

@@ -1,4 +1,4 @@
-"""Tests that only `make soak` runs: that it runs them all, and that each is more of a kind that `make test` tries."""
+"""Tests that only `make soak` runs: that it runs them all, and that each has ordinary ones beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.pure
 
 
 class Collected:
-    """What pytest would run, by whether it is thorough: names of files, one for each test."""
+    """What pytest would run, by whether it is thorough: files, one for each test."""
 
     def __init__(self) -> None:
         self.files: dict[bool, list[str]] = {False: [], True: []}
@@ -20,11 +20,11 @@ class Collected:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            self.files[item.get_closest_marker("thorough") is not None].append(item.path.name)
+            self.files[item.get_closest_marker("thorough") is not None].append(str(item.path))
         items.clear()
 
 
-def test_every_thorough_test_has_an_ordinary_one_of_its_kind_beside_it() -> None:
+def test_every_thorough_test_has_ordinary_ones_in_its_file() -> None:
     # scenarios() marks them for the mutants.
     marked = re.compile(r"mark\.thorough|scenarios\(CASES\)")
     names = [

@@ -18,6 +18,23 @@ CREATE TABLE mart_design (
     versions bigint NOT NULL -- versions of sales orders
 );
 """
+# A third one reads its own fact whole too: beneath the calendar, and for the total.
+_SHARE_DDL = """
+-- One row per day: the bags of the day, and of all days.
+CREATE TABLE mart_share (
+    created_date date PRIMARY KEY, -- by day: day the orders were created (UTC)
+    day_name varchar NOT NULL, -- its name
+    units bigint NOT NULL, -- bags of the day
+    total bigint NOT NULL -- bags of all versions of all orders
+);
+"""
+_SHARE = """-- The bags of each day beside all that were ever ordered.
+SELECT sale.created_date, calendar.day_name, SUM(sale.units_sold) AS units,
+    (SELECT SUM(every.units_sold) FROM star.fact_sales_order AS every) AS total
+FROM current.fact_sales_order AS sale
+INNER JOIN star.dim_date AS calendar ON calendar.date_id = sale.created_date
+GROUP BY sale.created_date, calendar.day_name
+"""
 _WHOLE = """-- How often each design is named.
 SELECT design.design_name, COUNT(*) AS versions
 FROM star.fact_sales_order AS sale
@@ -29,7 +46,8 @@ GROUP BY design.design_name
 def test_a_mart_is_its_select_and_its_ddl(tmp_path: Path) -> None:
     package = copy_of_the_package("A mart", tmp_path / "package")
     with (package / "totesys_assets/catalogue/marts.sql").open("a", encoding="utf-8") as marts:
-        marts.write(_WHOLE_DDL)
+        marts.write(_WHOLE_DDL + _SHARE_DDL)
+    (package / "totesys_assets/marts/mart_share.sql").write_text(_SHARE, encoding="utf-8")
     (package / "totesys_assets/marts/mart_design.sql").write_text(_WHOLE, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-n", "0"]
     ran = subprocess.run(
@@ -41,4 +59,4 @@ def test_a_mart_is_its_select_and_its_ddl(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    assert "7 passed" in ran.stdout
+    assert "8 passed" in ran.stdout
