@@ -74,7 +74,7 @@ class Comparison:
         schema = lake_schema(self._table, versioned=True)
         # Later than all that the table holds, even if the source's clock was set back: versions follow one another, and
         # what is made of them need only look at those recorded since.
-        recorded_at = max(microseconds(self._snapshot.taken_at), recorded_until(held) + 1)
+        recorded_at = max(microseconds(self._snapshot.read_at(self._table)), recorded_until(held) + 1)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE capture_time AS SELECT {moment_sql(recorded_at)} AS taken_at")
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE rejected (row_key VARCHAR, partition VARCHAR, broken VARCHAR, raw VARCHAR)"
@@ -82,7 +82,7 @@ class Comparison:
         batches = conform(self._versions(connection, held), schema)
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
-            marks = {self._snapshot.lifetime: self._snapshot.order, RECORDED: recorded_at}
+            marks = {self._snapshot.lifetime: self._snapshot.order(self._table), RECORDED: recorded_at}
             append(held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
             self.committed = _commit(held, recorded_at)
         else:
@@ -91,10 +91,13 @@ class Comparison:
 
     def _require_newest(self, held: DeltaTable) -> None:
         """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
-        if self._snapshot.is_overtaken(held.transaction_version(self._snapshot.lifetime) or 0):
+        if self._snapshot.is_overtaken(self._table, held.transaction_version(self._snapshot.lifetime) or 0):
+            by_clock = " If no other is running, the clock of this machine was set back." * (
+                self._snapshot.transactions is None
+            )
             raise StaleSnapshot(
                 f'Another refresh captured "{self._table.name}" from a later snapshot while this one held an earlier. '
-                "Nothing is lost; refresh again."
+                f"Nothing is lost; refresh again.{by_clock}"
             )
 
     def _keep_dead_letters(self, connection: duckdb.DuckDBPyConnection) -> None:

@@ -218,7 +218,7 @@ def _entries(
                 partition=partition,
                 state=state,
                 rows=fingerprint.rows,
-                recorded_at=snapshot.taken_at.replace(tzinfo=UTC),
+                recorded_at=snapshot.read_at(table).replace(tzinfo=UTC),
                 run_id=run_id,
                 inserted=inserted,
                 updated=updated,

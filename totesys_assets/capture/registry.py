@@ -101,7 +101,7 @@ def note(lake: Lake, snapshot: SourceSnapshot, table: Table, status: str) -> Non
             "version": len(known) + 1,
             "status": status,
             "columns": json.dumps(found),
-            "first_seen_at": snapshot.taken_at.replace(tzinfo=UTC),
+            "first_seen_at": snapshot.read_at(table).replace(tzinfo=UTC),
         }
         try:
             append(held, pa.Table.from_pylist([row], schema=_SCHEMA).to_batches(), _SCHEMA, _writer(table))

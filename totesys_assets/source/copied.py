@@ -1,30 +1,33 @@
 """Snapshots of sources that are small enough to be copied: files, or the answer of a service.
 
-Belongs here: copying a table into DuckDB as text, typing its values there, fingerprints of what it holds. Does not
-belong here: where the text comes from, which is what a source of this kind says (``CopiedSnapshot.texts``).
+Belongs here: copying a table into DuckDB as text, with its values typed, and fingerprints of what it holds. Does not
+belong here: which text stands for which value (typed_text.py), and where the text comes from, which is what a source
+of this kind says (``CopiedSnapshot.texts``).
 
-A table is copied when it is first asked for. Its state is a digest of its text, so that whatever differs is compared.
+A table is copied when it is first asked for, and bears the time of its own copy. Its state is a digest of its text, so
+that whatever differs is compared.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
 import pyarrow as pa
 
 from totesys_assets import engine
-from totesys_assets.catalogue.catalogue import Column, Table
+from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange, Days
 from totesys_assets.digest import DUCKDB
-from totesys_assets.engine import quoted
+from totesys_assets.engine import literal, one_line, quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
-from totesys_assets.source.rules import Rule, first_broken, without_partition
+from totesys_assets.source.rules import first_broken, without_partition
+from totesys_assets.source.typed_text import rules, typed
 from totesys_assets.stages import FINGERPRINT, stage
 
 # A snapshot lives for some minutes. One that is later by more than this is from before the clock was set back.
@@ -32,15 +35,18 @@ _LONGEST_LIFE = timedelta(hours=1)
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1)
 
-# Values of another text than their type's have are NULL; the row says so in _broken, and has its text in _raw.
+# Values of another form than their type's are NULL; the row says so in _broken, and has its text in _raw. The columns
+# of the text have names of their own, because those of the source may be any: two that differ only in their case, or
+# one that is called as the relation.
 _COPY = """
 CREATE TABLE {relation} AS
-SELECT {columns}, {broken} AS _broken, CAST(to_json(texts) AS VARCHAR) AS _raw FROM texts
+SELECT {columns}, {broken} AS _broken, CAST(json_object({raw}) AS VARCHAR) AS _raw FROM copied_text
 """
 _FINGERPRINT = """
 SELECT {partition}, count(*), CAST(sum(CAST('0x' || left(sha256(_raw), 15) AS BIGINT)) AS VARCHAR) FROM {relation}
 GROUP BY 1
 """
+_MISTYPED = "SELECT count(*), min({text}) FROM copied_text WHERE {text} IS NOT NULL AND {value} IS NULL"
 _KEYS = """
 SELECT count(*) FILTER (WHERE {missing}), count(*) - count(DISTINCT {key}) FROM {relation}
 """
@@ -57,10 +63,14 @@ class CopiedSnapshot(SourceSnapshot):
     def __init__(self, source: str, instant: str, *, ignores_new: bool = True) -> None:
         self.connection = engine.connect()
         self.connection.execute("CREATE SCHEMA source")
-        self.taken_at = datetime.now(UTC).replace(tzinfo=None)
+        self.taken_at = _now()
         self.lifetime = source
         self._source, self._instant, self._ignores_new = source, instant, ignores_new
-        self._copied: dict[str, list[str] | PlatformError] = {}
+        # Table -> why it could not be copied; None if it was.
+        self._copied: dict[str, PlatformError | None] = {}
+        # Table -> its columns, as far as they were seen; and when its copy began and ended.
+        self._found: dict[str, list[str]] = {}
+        self._copied_at: dict[str, tuple[datetime, datetime]] = {}
 
     @abstractmethod
     def texts(self, table: Table) -> pa.Table:
@@ -82,31 +92,32 @@ class CopiedSnapshot(SourceSnapshot):
         """A state is a digest of what the table holds: states may always be compared."""
         return self._source
 
-    @property
-    def order(self) -> int:
-        """The moment of the snapshot, in microseconds, by the clock of this machine."""
-        return (self.taken_at - _EPOCH) // _MICROSECOND
+    def read_at(self, table: Table) -> datetime:
+        """When ``table`` was copied."""
+        return self._copied_at.get(table.name, (self.taken_at, self.taken_at))[1]
 
-    def is_overtaken(self, order: int) -> bool:
-        """True if a snapshot of this ``order`` was taken later."""
-        return 0 < order - self.order < _LONGEST_LIFE // _MICROSECOND
+    def order(self, table: Table) -> int:
+        """When the copy of ``table`` was complete, in microseconds, by the clock of this machine."""
+        return _microseconds(self.read_at(table))
+
+    def is_overtaken(self, table: Table, order: int) -> bool:
+        """True if another copy of ``table`` was not complete when this one began: it may show what was written later.
+
+        Nobody knows at which instant between its beginning and its end a copy was made.
+        """
+        begun, _ = self._copied_at.get(table.name, (self.taken_at, self.taken_at))
+        return order != self.order(table) and 0 < order - _microseconds(begun) < _LONGEST_LIFE // _MICROSECOND
 
     def require(self, table: Table) -> None:
         """Copy ``table``, if that was not done yet. Raises the same error every time if it cannot be copied."""
         if table.name not in self._copied:
-            try:
-                with engine.readable_errors(f'"{table.name}" could not be read'):
-                    self._copied[table.name] = self._copy(table)
-            except PlatformError as error:
-                self._copied[table.name] = error
-        found = self._copied[table.name]
-        if isinstance(found, PlatformError):
-            raise found
+            self._copied[table.name] = self._problem(table)
+        if (problem := self._copied[table.name]) is not None:
+            raise problem
 
     def columns(self, table: Table) -> dict[str, str]:
-        """Column -> ``text``, as the source has them."""
-        found = self._copied.get(table.name)
-        return dict.fromkeys(found, "text") if isinstance(found, list) else {}
+        """Column -> ``text``, as the source has them, also where they are refused."""
+        return dict.fromkeys(self._found.get(table.name, ()), "text")
 
     def structure(self, table: Table) -> str:
         """Digest of the columns that there are, and of what the catalogue says of them, types and rules."""
@@ -146,23 +157,41 @@ class CopiedSnapshot(SourceSnapshot):
         """The source is asked in ``connection`` itself."""
         return sql
 
-    def _copy(self, table: Table) -> list[str]:
-        """Copy a table, and return the columns that it was found with."""
-        texts = self.texts(table)
-        self._require_columns(table, texts.column_names)
-        self.connection.register("texts", texts)
+    def _problem(self, table: Table) -> PlatformError | None:
+        """Copy a table, or return why that cannot be done. A fault in a source's own code stops no other source."""
+        what = f'"{table.name}" could not be read'
+        begun = _now()
         try:
-            self.connection.execute(
-                _COPY.format(
-                    relation=self.relation(table),
-                    columns=", ".join(f"{_typed(column)} AS {quoted(column.name)}" for column in table.columns),
-                    broken=first_broken(_rules(table)),
-                )
-            )
+            with engine.readable_errors(what):
+                texts = self.texts(table)
+                self._copied_at[table.name] = begun, _now()
+                self._copy(table, texts)
+        except PlatformError as problem:
+            return problem
+        except Exception as error:
+            fault = PlatformError(f"{what}: {type(error).__name__}: {one_line(error)}.")
+            fault.__cause__ = error
+            return fault
+        return None
+
+    def _copy(self, table: Table, texts: pa.Table) -> None:
+        found = self._found[table.name] = list(texts.column_names)
+        self._require_columns(table, found)
+        text = {name: f"copied_text.c{number}" for number, name in enumerate(found)}
+        columns = sorted(table.columns, key=lambda column: column.name not in table.primary_key)  # keys are told first
+        copy = _COPY.format(
+            relation=self.relation(table),
+            columns=", ".join(f"{typed(each, text[each.name])} AS {quoted(each.name)}" for each in table.columns),
+            broken=first_broken(rule for column in columns for rule in rules(column, text[column.name])),
+            raw=", ".join(f"{literal(name)}, {each}" for name, each in text.items()),
+        )
+        self.connection.register("copied_text", texts.rename_columns([f"c{number}" for number in range(len(found))]))
+        try:
+            self._require_typed_keys(table, text)
+            self.connection.execute(copy)
         finally:
-            self.connection.unregister("texts")
+            self.connection.unregister("copied_text")
         self._require_keys(table)
-        return list(texts.column_names)
 
     def _require_columns(self, table: Table, found: list[str]) -> None:
         wrong = [f'"{column.name}" is missing' for column in table.columns if column.name not in found]
@@ -174,6 +203,15 @@ class CopiedSnapshot(SourceSnapshot):
                 f"of it was captured. Change catalogue/{self._source}.sql to match, then refresh."
             )
 
+    def _require_typed_keys(self, table: Table, text: Mapping[str, str]) -> None:
+        """Refuse a table with a key that is no value of its type: the row would have none."""
+        for name in table.primary_key:
+            column = table.by_name[name]
+            query = _MISTYPED.format(text=text[name], value=typed(column, text[name]))
+            [(mistyped, example)] = self.rows(query)
+            if mistyped:
+                self._refuse(table, f'rows whose "{name}" is not exactly {column.type}: {mistyped}, as "{example}"')
+
     def _require_keys(self, table: Table) -> None:
         """Refuse a table with rows that cannot be told from others."""
         keys = [quoted(name) for name in table.primary_key]
@@ -184,46 +222,21 @@ class CopiedSnapshot(SourceSnapshot):
         )
         [(missing, doubled)] = self.rows(query)
         if missing or doubled:
-            what = f"rows without a key: {missing}" if missing else f"rows with the key of another: {doubled}"
-            raise PlatformError(
-                f'A row of "{table.name}" is known by {", ".join(keys)}. It has {what}. Nothing of it was captured: '
-                "give every row a key of its own, then refresh."
+            self._refuse(
+                table, f"rows without a key: {missing}" if missing else f"rows with the key of another: {doubled}"
             )
 
-
-def _typed(column: Column) -> str:
-    """DuckDB expression of a column's value, of its text; NULL where the text is of another type."""
-    name = f"texts.{quoted(column.name)}"
-    return name if pa.types.is_string(column.arrow) else f"try_cast({name} AS {_duckdb_type(column.arrow)})"
-
-
-def _duckdb_type(arrow: pa.DataType) -> str:
-    if pa.types.is_decimal(arrow):
-        return f"DECIMAL({arrow.precision}, {arrow.scale})"
-    return _TYPES[arrow]
+    def _refuse(self, table: Table, what: str) -> None:
+        keys = ", ".join(quoted(name) for name in table.primary_key)
+        raise PlatformError(
+            f'A row of "{table.name}" is known by {keys}. It has {what}. Nothing of it was captured: '
+            "give every row a key of its own, then refresh."
+        )
 
 
-_TYPES = {
-    pa.int32(): "INTEGER",
-    pa.bool_(): "BOOLEAN",
-    pa.date32(): "DATE",
-    pa.timestamp("us"): "TIMESTAMP",
-    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-}
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _rules(table: Table) -> Iterator[Rule]:
-    """Rules that text may break: it is of another type, or cannot be kept exactly."""
-    for column in table.columns:
-        name, typed = f"texts.{quoted(column.name)}", _typed(column)
-        if column.max_length is not None:
-            yield column, f"length({name}) > {column.max_length}", f"is longer than {column.max_length} characters"
-        if pa.types.is_string(column.arrow):
-            continue
-        yield column, f"{name} IS NOT NULL AND {typed} IS NULL", f"is no {column.type}"
-        if pa.types.is_integer(column.arrow) or pa.types.is_decimal(column.arrow):  # DuckDB rounds what has too many
-            exact = f"try_cast({name} AS DECIMAL(38, 12))"
-            yield column, f"{exact} IS DISTINCT FROM {typed}", f"is not exact as {column.type}"
-        elif column.type.startswith(("date", "timestamp")):
-            outside = f"NOT (isfinite({typed}) AND year({typed}) BETWEEN 1 AND 9999)"
-            yield column, outside, "is no time between the years 1 and 9999"
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND

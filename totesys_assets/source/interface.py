@@ -70,14 +70,17 @@ class SourceSnapshot(ABC):
     def identity(self) -> str:
         """What two states of one table must share to be compared at all. It has no ``|``."""
 
-    @property
-    @abstractmethod
-    def order(self) -> int:
-        """What is noted with what is captured, for ``is_overtaken``."""
+    def read_at(self, table: Table) -> datetime:  # noqa: ARG002 - all tables are of one instant
+        """When the rows of ``table`` were as the snapshot shows them (naive UTC)."""
+        return self.taken_at
 
     @abstractmethod
-    def is_overtaken(self, order: int) -> bool:
-        """True if another snapshot of the same ``lifetime``, of this ``order``, may show more."""
+    def order(self, table: Table) -> int:
+        """What is noted with what is captured of ``table``, for ``is_overtaken``."""
+
+    @abstractmethod
+    def is_overtaken(self, table: Table, order: int) -> bool:
+        """True if another snapshot of the same ``lifetime``, of this ``order``, may show more of ``table``."""
 
     @property
     def transactions(self) -> Transactions | None:

@@ -528,7 +528,7 @@ def test_a_shared_snapshot_that_proves_too_old_is_replaced_by_a_new_one(platform
     seen = []
 
     def work(snapshot: SourceSnapshot) -> Captured:
-        seen.append(snapshot.order)
+        seen.append(snapshot.order(catalogue().source["sales_order"]))
         return capture_from(snapshot, platform)
 
     with shared.snapshot("address", table_count=2) as snapshot:
@@ -541,18 +541,18 @@ def test_a_shared_snapshot_that_proves_too_old_is_replaced_by_a_new_one(platform
 
 
 def test_snapshots_are_ordered_by_what_they_see(platform: Platform) -> None:
-    orders = []
+    orders, table = [], catalogue().source["sales_order"]
     with psycopg.connect(platform.totesys_url) as slow:
         slow.execute("UPDATE design SET design_name = 'slow'")
         add_orders(platform, 1)
         with platform.totesys.snapshot() as snapshot:
-            orders.append(snapshot.order)
+            orders.append(snapshot.order(table))
     for _ in range(2):
         with platform.totesys.snapshot() as snapshot:
-            orders.append(snapshot.order)
+            orders.append(snapshot.order(table))
     add_orders(platform, 1, first=3)
     with platform.totesys.snapshot() as snapshot:
-        orders.append(snapshot.order)
+        orders.append(snapshot.order(table))
     assert orders[0] < orders[1] <= orders[2] < orders[3]
 
 

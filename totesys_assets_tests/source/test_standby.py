@@ -71,9 +71,10 @@ def test_a_commit_that_does_not_change_the_text_of_a_standbys_snapshot_is_notice
             with following.totesys.snapshot() as after:
                 assert before.text == after.text
                 assert before.instant != after.instant
-                assert before.is_overtaken(after.order)
-                assert not after.is_overtaken(before.order)
-                assert not after.is_overtaken(after.order)
+                table = following.core.catalogue.source["sales_order"]
+                assert before.is_overtaken(table, after.order(table))
+                assert not after.is_overtaken(table, before.order(table))
+                assert not after.is_overtaken(table, after.order(table))
             assert probe.moved()
             again = look(following.core, unless=seen.mark)
             assert not again.probed_only

@@ -85,23 +85,22 @@ class Snapshot(SourceSnapshot):
         """The first transaction id that was not yet given out."""
         return int(self.text.split(":")[1])
 
-    @property
-    def order(self) -> int:
+    def order(self, table: Table) -> int:  # noqa: ARG002 - all tables are of one instant
         """What is noted with what is captured, for ``is_overtaken``."""
         if self.replayed:
             return self.replayed[1] * _PROCESSES + self.process % _PROCESSES
         running = self.text.split(":")[2]
         return self.xmax * 1_000_000 - len(running.split(",")) * bool(running)
 
-    def is_overtaken(self, order: int) -> bool:
+    def is_overtaken(self, table: Table, order: int) -> bool:
         """True if another snapshot of the same ``lifetime``, of this ``order``, may show more, whatever clocks say.
 
         Of a standby's snapshot only two positions are known, between which it was taken. A snapshot whose end lies
         after the beginning of this one may be later.
         """
         if self.replayed:
-            return order != self.order and order >= (self.replayed[0] + 1) * _PROCESSES
-        return order > self.order
+            return order != self.order(table) and order >= (self.replayed[0] + 1) * _PROCESSES
+        return order > self.order(table)
 
     @property
     def identity(self) -> str:
