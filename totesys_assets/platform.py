@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Self
 
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
@@ -57,12 +58,14 @@ def sources_of(settings: Settings, totesys_url: str) -> tuple[Source, ...]:
 def _open_source(name: str, settings: Settings) -> Source:
     """The source that the module ``source/<name>.py`` is about."""
     tables = {table.name: table for table in catalogue().source.values() if table.group == name}
-    try:
-        module = import_module(f"totesys_assets.source.{name}")
-        source: Source = module.open_source(settings, tables)
-    except (ModuleNotFoundError, AttributeError) as error:
+    path = f"totesys_assets.source.{name}"
+    # Only what is missing here is asked for. What goes wrong in the source's own code is shown as it is.
+    is_there = find_spec(path) is not None
+    open_source = getattr(import_module(path), "open_source", None) if is_there else None
+    if open_source is None:
         raise PlatformError(
             f"catalogue/{name}.sql has the tables of a source, which totesys_assets/source/{name}.py must open with a "
-            f"function open_source(settings, tables): {error}."
-        ) from error
+            f"function open_source(settings, tables): there is no such {'function' if is_there else 'module'}."
+        )
+    source: Source = open_source(settings, tables)
     return source

@@ -212,7 +212,8 @@ class Platform:
     def refresh(self, *, accept_deletions: bool = False) -> list[Outcome]:
         """Look, and run what is asked for; all of it must succeed."""
         outcomes = [self.run(request, accept_deletions=accept_deletions) for request in self.look().requests]
-        assert [outcome.failures for outcome in outcomes if not outcome.success] == []
+        failed = [outcome.failures for outcome in outcomes if not outcome.success]
+        assert not failed, failed
         return outcomes
 
 

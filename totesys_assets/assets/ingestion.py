@@ -5,6 +5,7 @@ Belongs here: the factory. Does not belong here: how capture works, which is cap
 
 import logging
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import dagster as dg
@@ -34,6 +35,8 @@ from totesys_assets.staleness.look import unknown_columns
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
 PRIORITY = 30
+# Captures of two sources may end at once: each adds to what the run's tag says.
+_TAGS = Lock()
 
 
 def ingestion_assets(
@@ -114,10 +117,11 @@ def _tag_versions(context: dg.AssetExecutionContext, table: Table, captured: Cap
     """Say in the run's tags how many versions it added, table by table: the list of runs shows them."""
     if not captured.versions:
         return
-    run = context.instance.get_run_by_id(context.run.run_id)  # the context's is as it began; captures go one by one
-    before = run.tags.get(VERSIONS_TAG) if run is not None else None
     added = f"{table.name} {captured.versions}"
-    context.instance.add_run_tags(context.run.run_id, {VERSIONS_TAG: f"{before}, {added}" if before else added})
+    with _TAGS:
+        run = context.instance.get_run_by_id(context.run.run_id)  # the context's is as it began
+        before = run.tags.get(VERSIONS_TAG) if run is not None else None
+        context.instance.add_run_tags(context.run.run_id, {VERSIONS_TAG: f"{before}, {added}" if before else added})
 
 
 def _report(context: dg.AssetExecutionContext, lake: Lake, table: Table, captured: Captured) -> dict[str, Any]:

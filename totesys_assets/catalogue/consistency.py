@@ -28,6 +28,10 @@ def require_names(tables: list[Table]) -> None:
             raise ValueError(f'Table "{table.name}" has no primary key, by which its rows are known.')
         if sum(column.is_day for column in table.columns) > 1:
             raise ValueError(f'Table "{table.name}" has several columns with a comment that begins with "by day: ".')
+        if table.day_column and table.by_name[table.day_column].nullable and not table.is_mart:  # see require_mart
+            raise ValueError(
+                f'Table "{table.name}" is partitioned by "{table.day_column}", which may be NULL. Declare it NOT NULL.'
+            )
 
 
 def require_mart(mart: Table) -> None:

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
-from totesys_assets.days import Days
+from totesys_assets.days import DayRange, Days
 from totesys_assets.engine import BATCH_ROWS, quoted
 
 if TYPE_CHECKING:
@@ -93,11 +93,16 @@ def lies_within(table: DeltaTable, column: str, days: Days) -> bool:
     """True if the files' statistics show that ``column``, a date or a timestamp, is on ``days`` in every row."""
     if not table.file_uris():
         return True
+    found = day_bounds(table, column)
+    return found is not None and any(found.first in each and found.last in each for each in days.ranges)
+
+
+def day_bounds(table: DeltaTable, column: str) -> DayRange | None:
+    """The days from the least to the greatest value of a date or a timestamp. None without rows or statistics."""
     found = bounds(table, column)
     if found is None:
-        return False
-    least, greatest = (each.date() if isinstance(each, datetime) else each for each in found)
-    return any(least in each and greatest in each for each in days.ranges)
+        return None
+    return DayRange(*(each.date() if isinstance(each, datetime) else each for each in found))
 
 
 def microseconds(moment: datetime) -> int:

@@ -20,7 +20,7 @@ from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
 from totesys_assets.engine import BATCH_ROWS, quoted
 from totesys_assets.lake.commit import append
-from totesys_assets.lake.read import RECORDED, bounds, recorded_until
+from totesys_assets.lake.read import RECORDED, day_bounds, recorded_until
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.load.merge import replace_mart
 from totesys_assets.load.origin import Origin, adopted_mark, moment_literal
@@ -112,12 +112,13 @@ def _stage_current(
 
 def _pieces(table: Table, catalogue: Catalogue, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
     """A fact month by month, so that not all of it is in memory at once; a dimension whole."""
-    found = [bounds(source, str(catalogue.source[name].day_column)) for name, source in sources.items()]
-    if not table.is_fact or None in found:
+    columns = {name: catalogue.source[name].day_column for name in sources}
+    found = [day_bounds(sources[name], column) for name, column in columns.items() if column is not None]
+    known = [each for each in found if each is not None]
+    if not table.is_fact or not known or len(known) < len(found):
         yield None
         return
-    for least, greatest in filter(None, found):
-        yield from DayRange(least.date(), greatest.date()).by_month()
+    yield from DayRange(min(each.first for each in known), max(each.last for each in known)).by_month()
 
 
 def _difference(table: Table, name: str, moment: int) -> str:

@@ -12,11 +12,28 @@ from typing import TypeVar
 
 from totesys_assets import engine
 from totesys_assets.errors import PlatformError, StaleSnapshot
+from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import Source, SourceSnapshot
 
 T = TypeVar("T")
 # Snapshots taken for one table before giving up against other refreshes.
 _SNAPSHOTS = 5
+
+
+@contextmanager
+def own_faults(source: str, what: str) -> Iterator[None]:
+    """Turn a fault in the code of a source into a PlatformError of that source, so that it does not stop the others.
+
+    The code that reads ToteSys is the platform's own: a fault in it is shown as it is.
+    """
+    try:
+        yield
+    except PlatformError:
+        raise
+    except Exception as error:
+        if source == TOTESYS:
+            raise
+        raise PlatformError(f"{what}: {type(error).__name__}: {engine.one_line(error)}.") from error
 
 
 class OpenSnapshots:
@@ -33,9 +50,8 @@ class OpenSnapshots:
         self.problems: dict[str, PlatformError] = {}
         for name in self._sources:
             try:
-                self.reopen(name)
-            except PlatformError as problem:
-                self.problems[name] = problem
+                with suppress(PlatformError):  # noted in problems
+                    self.reopen(name)
             except BaseException:
                 self.close()
                 raise
@@ -43,11 +59,18 @@ class OpenSnapshots:
             raise next(iter(self.problems.values()))
 
     def reopen(self, name: str) -> SourceSnapshot:
-        """Take another snapshot of a source. Raises what ``Source.snapshot`` raises."""
+        """Take another snapshot of a source. Raises what ``Source.snapshot`` raises, and notes it as its problem."""
         stack = self._stacks.setdefault(name, ExitStack())
         stack.close()
-        self._snapshots[name] = stack.enter_context(self._sources[name].snapshot())
-        return self._snapshots[name]
+        self._snapshots.pop(name, None)
+        try:
+            with own_faults(name, f'The source "{name}" cannot be read'):
+                snapshot = stack.enter_context(self._sources[name].snapshot())
+        except PlatformError as problem:
+            self.problems[name] = problem
+            raise
+        self._snapshots[name] = snapshot
+        return snapshot
 
     @property
     def now(self) -> dict[str, SourceSnapshot]:

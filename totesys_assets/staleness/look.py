@@ -29,7 +29,7 @@ from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
-from totesys_assets.source.shared_snapshot import OpenSnapshots, SharedSnapshots
+from totesys_assets.source.shared_snapshot import OpenSnapshots, SharedSnapshots, own_faults
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
 
 
@@ -155,18 +155,33 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
             continue
         snapshot = snapshots[table.group]
         try:
+            what = f'"{table.name}" could not be examined'
             with (
-                engine.readable_errors(f'"{table.name}" could not be examined'),
+                own_faults(table.group, what),
+                engine.readable_errors(what),
                 drift_noted(lake, snapshot, table),
             ):
                 found[table.name] = snapshot.fingerprints(table, platform.all_days)
-            if unknown := unknown_columns(snapshot, table):
+                unknown = unknown_columns(snapshot, table)
+            if unknown:
                 examined.unknown[table.name] = unknown
         except PlatformError as problem:
             examined.blocked[table.name] = problem
             if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
-                snapshots[table.group] = assign_generation(ledger, opened.reopen(table.group))
+                _reopen(opened, snapshots, table.group, ledger)
+    for table in platform.catalogue.source.values():
+        if table.group in opened.problems and found.pop(table.name, None) is not None:  # its source is gone by now
+            examined.blocked[table.name] = opened.problems[table.group]
     return found, examined
+
+
+def _reopen(opened: OpenSnapshots, snapshots: dict[str, SourceSnapshot], source: str, ledger: Ledger) -> None:
+    """Go on with another snapshot of a source. A source that is gone is left out, unless it was the only one."""
+    try:
+        snapshots[source] = assign_generation(ledger, opened.reopen(source))
+    except PlatformError:
+        if not opened.now:
+            raise
 
 
 def unknown_columns(snapshot: SourceSnapshot, table: Table) -> list[str]:

@@ -83,6 +83,9 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     yield "second audit", audited(platform)
 
     time.sleep(2.1)  # until the files are no longer fresh
+    to_come = time.time() + 86400
+    os.utime(target, (to_come, to_come))
+    time.sleep(2.1)
     mark = platform.look().mark
     yield "quiet", look(platform.core, unless=mark).probed_only
     before = target.stat()
@@ -99,6 +102,7 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     yield "ragged", looked(platform)
     rate.write_text("rate_date,per_pound\n2024-08-19,1.17\n")
     yield "drift", looked(platform)
+    yield "refused", [[each.status, each.columns] for each in structures(platform.lake, RATE)]
 
     files.rename(files.with_name("away"))
     platform.sql(ORDER.format(12))

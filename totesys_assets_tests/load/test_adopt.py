@@ -5,23 +5,26 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from totesys_assets.audit.audit import audit
 from totesys_assets.capture.difference import capture
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, _tables, catalogue, lake_schema
 from totesys_assets.commands import main
+from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
+from totesys_assets.load.adopt import _pieces
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.transform.build import build
@@ -327,3 +330,34 @@ def test_what_is_captured_while_a_lake_is_adopted_is_neither_lost_nor_doubled(
     adopt(other)
     assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (2, 5, "insert"), (2, 8, "update")]
     require_all_well(other)
+
+
+def test_a_fact_is_adopted_by_the_months_of_all_its_sources_that_have_days(tmp_path: Path) -> None:
+    ddl = """
+    CREATE TABLE rate (rate_date date PRIMARY KEY -- by day: the day
+    );
+    CREATE TABLE noted (id int PRIMARY KEY, noted_at timestamp NOT NULL -- by day: when
+    );
+    CREATE TABLE undated (id int PRIMARY KEY);
+    """
+    tables = Catalogue({table.name: table for table in _tables("files", ddl)}, {})
+    lake = Lake(f"{tmp_path}/lake")
+    given = {"_operation": "insert", "_recorded_at": datetime.now(UTC)}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "rate": [{"rate_date": date(2024, 8, day), "_month": "2024-08"} for day in (20, 30)],
+        "noted": [{"id": 1, "noted_at": datetime(2024, 9, 2, 10), "_month": "2024-09"}],
+        "undated": [{"id": 1}],
+    }
+    sources = {name: lake.open_versions(table) for name, table in tables.source.items()}
+    for name, table in tables.source.items():
+        schema = lake_schema(table, versioned=True)
+        filled = pa.Table.from_pylist([{**given, **row} for row in rows[name]], schema=schema)
+        write_deltalake(sources[name], filled, mode="append")
+
+    def pieces(*names: str) -> list[DayRange | None]:
+        return list(_pieces(catalogue().star["fact_payment"], tables, {name: sources[name] for name in names}))
+
+    august, all_of_it = DayRange(date(2024, 8, 20), date(2024, 8, 30)), DayRange(date(2024, 8, 20), date(2024, 9, 2))
+    assert pieces("rate", "undated") == [august]
+    assert pieces("rate", "noted", "undated") == list(all_of_it.by_month())
+    assert pieces("undated") == [None]

@@ -75,7 +75,12 @@ def test_the_columns_of_a_file_are_registered_and_new_ones_left_out(seen: Seen) 
     assert seen["unknown"] == {"sales_target": ["note"]}
 
 
-def test_a_look_reads_no_file_that_was_not_written(seen: Seen) -> None:
+def test_the_columns_of_a_refused_file_are_registered_as_they_were_seen(seen: Seen) -> None:
+    captured = {"rate_date": "text", "currency_code": "text", "per_pound": "text"}
+    assert seen["refused"] == [["captured", captured], ["refused", {"rate_date": "text", "per_pound": "text"}]]
+
+
+def test_a_look_reads_no_file_that_was_not_written_even_if_its_time_is_yet_to_come(seen: Seen) -> None:
     assert seen["quiet"] is True
 
 

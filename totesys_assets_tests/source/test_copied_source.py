@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -13,16 +14,18 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue import catalogue as catalogue_module
 from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.catalogue.consistency import require_names
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift, StaleSnapshot
 from totesys_assets.lake.tables import Lake
+from totesys_assets.names import TOTESYS
 from totesys_assets.platform import sources_of
 from totesys_assets.settings import Settings
 from totesys_assets.source import copied
 from totesys_assets.source.copied import CopiedSnapshot
 from totesys_assets.source.interface import Source
 from totesys_assets.source.rows import row_key
-from totesys_assets.source.shared_snapshot import OpenSnapshots
+from totesys_assets.source.shared_snapshot import OpenSnapshots, own_faults
 
 pytestmark = pytest.mark.pure
 
@@ -310,6 +313,38 @@ def test_a_source_that_cannot_be_reached_does_not_keep_the_others_from_being_rea
     snapshots.close()
     with pytest.raises(ConnectionFailed, match="It is not there"):
         OpenSnapshots([away])
+
+
+def test_a_fault_in_the_code_of_another_source_is_a_problem_of_that_source() -> None:
+    class Faulty(Unreachable):
+        """Its code has a fault."""
+
+        def snapshot(self) -> AbstractContextManager[Snapshot]:
+            raise KeyError("place")
+
+    snapshots = OpenSnapshots([Faulty(), Reachable()])
+    assert str(snapshots.problems["unreachable"]) == "The source \"unreachable\" cannot be read: KeyError: 'place'."
+    snapshots.close()
+    with pytest.raises(KeyError), own_faults(TOTESYS, "ToteSys cannot be read"):
+        raise KeyError("place")
+
+
+@pytest.mark.parametrize("module", [{}, {"open_source": lambda *_: {}.missing}])  # type: ignore[attr-defined]
+def test_only_a_missing_function_is_called_missing(monkeypatch: pytest.MonkeyPatch, module: dict[str, object]) -> None:
+    tables = catalogue()
+    wider = catalogue_module.Catalogue({**tables.source, "reading": TABLE}, tables.star, tables.marts)
+    monkeypatch.setattr("totesys_assets.platform.catalogue", lambda: wider)
+    monkeypatch.setattr("totesys_assets.platform.find_spec", lambda _: True)
+    monkeypatch.setattr("totesys_assets.platform.import_module", lambda _: SimpleNamespace(**module))
+    said = pytest.raises(AttributeError) if module else pytest.raises(PlatformError, match="there is no such function")
+    with said:
+        sources_of(Settings.from_env({}), "postgresql://nowhere/totesys")
+
+
+def test_a_table_that_is_partitioned_by_what_may_be_missing_is_refused() -> None:
+    tables = list(catalogue_module._tables("readings", DDL.replace("read_at timestamp NOT NULL", "read_at timestamp")))
+    with pytest.raises(ValueError, match='"reading" is partitioned by "read_at", which may be NULL'):
+        require_names(tables)
 
 
 def test_a_ddl_without_a_module_says_which_module_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

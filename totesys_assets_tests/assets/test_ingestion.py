@@ -1,0 +1,53 @@
+"""The assets of the ingestion zone: what they say of a run that captures several sources."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from totesys_assets.assets.ingestion import _tag_versions
+from totesys_assets.capture.difference import Captured
+from totesys_assets.capture.ledger import Entry
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.days import WHOLE
+from totesys_assets.names import VERSIONS_TAG
+
+pytestmark = pytest.mark.pure
+
+
+@dg.job
+def nothing() -> None:
+    """A job without a step."""
+
+
+def test_captures_of_two_sources_that_end_at_once_are_both_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.instance_for_test() as instance:
+        run = instance.create_run_for_job(nothing)
+        read = instance.get_run_by_id
+
+        def slowly(run_id: str) -> dg.DagsterRun | None:
+            found = read(run_id)
+            time.sleep(0.2)
+            return found
+
+        monkeypatch.setattr(instance, "get_run_by_id", slowly)
+        context: Any = SimpleNamespace(instance=instance, run=run)
+
+        def end(table: str) -> None:
+            entry = Entry(f"ingestion/{table}", WHOLE, "state", 2, datetime.now(UTC), run.run_id, inserted=2)
+            _tag_versions(context, catalogue().source[table], Captured([entry]))
+
+        threads = [threading.Thread(target=end, args=[table]) for table in ("staff", "design")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        tagged = read(run.run_id)
+        assert tagged is not None
+        assert sorted(tagged.tags[VERSIONS_TAG].split(", ")) == ["design 2", "staff 2"]
