@@ -17,7 +17,8 @@ import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
-from totesys_assets.catalogue.consistency import require_mart, require_names
+from totesys_assets.catalogue.consistency import require_defined, require_mart, require_names
+from totesys_assets.errors import PlatformError
 from totesys_assets.names import MART, STAR, TOTESYS
 
 # A text column whose comment starts so holds a date: rows where it does not are dead letters.
@@ -154,12 +155,13 @@ def source_names() -> list[str]:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue, parsed once per process. Raises ValueError for DDL that cannot be."""
+    """The catalogue, parsed once per process. Raises PlatformError for DDL that cannot be."""
     source = [table for name in source_names() for table in _tables(name, ddl(f"{name}.sql"))]
     star = list(_tables(STAR, ddl("warehouse.sql")))
     marts = list(_tables(MART, ddl("marts.sql")))
     require_names([*source, *star, *marts])
     found = Catalogue(*({table.name: table for table in tables} for tables in (source, star, marts)))
+    require_defined(found.marts)
     for mart in marts:
         require_mart(mart)
     return found
@@ -195,7 +197,8 @@ def _table(group: str, statement: exp.Create, enums: dict[str, tuple[str, ...]])
         description=comments[-1].strip() if comments else "",
         columns=read,
         primary_key=tuple(composite) or tuple(column.name for column in read if column.is_key),
-        version_key=tuple(name.name for unique in uniques for name in unique.this.expressions),
+        # What makes a star table a fact. Elsewhere it is a rule as any other, which nobody enforces.
+        version_key=tuple(name.name for unique in uniques for name in unique.this.expressions if group == STAR),
         day_column=next((column.name for column in read if column.is_day), None),
     )
 
@@ -208,7 +211,14 @@ def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]], composite:
 
     kind = column.kind
     assert kind is not None  # noqa: S101 - every column of ours has a type
-    spelled, arrow, labels = _type(kind, enums)
+    try:
+        spelled, arrow, labels = _type(kind, enums)
+    except (KeyError, ValueError):
+        known = ", ".join(sorted({name for name, _ in _TYPES.values()}))
+        raise PlatformError(
+            f'Column "{column.name}" has type {kind.sql("postgres")}, which the catalogue does not know. It knows: '
+            f"{known}, numeric(precision,scale), and the enumerations of its file."
+        ) from None
     is_key = has(exp.PrimaryKeyColumnConstraint)
     # sqlglot hangs the comment of a table's last column on that column's last constraint.
     comments = [comment for node in column.walk() for comment in node.comments or []]

@@ -14,6 +14,8 @@ from importlib import resources
 import sqlglot
 from sqlglot import exp
 
+from totesys_assets.errors import PlatformError
+
 # The schemas that a star SELECT may read from; see transform/schemas.py for what they hold.
 HISTORY, LATEST, REFERENCE = "history", "latest", "reference"
 # The schemas that a mart's SELECT may read from.
@@ -42,6 +44,12 @@ class Query:
     def reads(self) -> tuple[str, ...]:
         """The star tables that a mart reads; nothing for a star table."""
         return tuple(dict.fromkeys((*self.facts, *self.tables)))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that the SELECT gives; ``*`` where it does not name them."""
+        parsed = sqlglot.parse_one(self.sql, read="duckdb")
+        return tuple(parsed.named_selects) if isinstance(parsed, exp.Query) else ()
 
     @cached_property
     def definition(self) -> str:
@@ -98,15 +106,32 @@ def _column_lineage(
 
 @cache
 def query_of(name: str) -> Query:
-    """The SELECT of a star table or mart. Raises FileNotFoundError when there is no such file, and as ``parse``."""
+    """The SELECT of a star table or mart. Raises PlatformError when there is no such file, and as ``parse``."""
     folder = "marts" if name.startswith(MART_PREFIX) else "star"
-    sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
+    try:
+        sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PlatformError(f'There is no {folder}/{name}.sql, the SELECT that makes "{name}". Write it.') from None
     return parse(name, sql)
 
 
+def mart_files() -> list[str]:
+    """Names of the marts of which there is a SELECT."""
+    folder = resources.files("totesys_assets").joinpath("marts")
+    names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".sql") for name in names if name.endswith(".sql"))
+
+
 def parse(name: str, sql: str) -> Query:
-    """The query that ``sql`` is. Raises ValueError for a mart that reads what a mart cannot read."""
-    parsed = sqlglot.parse_one(sql, read="duckdb")
+    """The query that ``sql`` is. Raises PlatformError for one that cannot be, or reads what it cannot read."""
+    try:
+        parsed = sqlglot.parse_one(sql, read="duckdb")
+    except sqlglot.errors.ParseError as error:
+        where = error.errors[0] if error.errors else {}
+        raise PlatformError(
+            f"The SELECT of {name} cannot be read, in line {where.get('line')}, near {where.get('highlight')!r}: "
+            f"{where.get('description')}"
+        ) from None
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
     if not name.startswith(MART_PREFIX):
         return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
@@ -114,8 +139,8 @@ def parse(name: str, sql: str) -> Query:
     _require_readable(name, parsed, facts, tables)
     try:
         sources = tuple(dict.fromkeys(source for each in (*facts, *tables) for source in query_of(each).sources))
-    except FileNotFoundError as error:
-        raise ValueError(f"marts/{name}.sql reads a table that the star does not have: {error.filename}.") from None
+    except PlatformError as error:
+        raise PlatformError(f"marts/{name}.sql reads a table that the star does not have. {error}") from None
     return Query(name, sql, first_line, sources, facts=facts, tables=tables)
 
 
@@ -127,16 +152,16 @@ def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
 def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], tables: tuple[str, ...]) -> None:
     odd = {table.sql("duckdb") for table in parsed.find_all(exp.Table) if table.db not in ("", CURRENT, STAR)}
     if odd or not facts + tables:
-        raise ValueError(
+        raise PlatformError(
             f"marts/{name}.sql reads {', '.join(sorted(odd)) or 'no table of the star'}. A mart reads "
             f"{CURRENT}.<fact>, the rows of a fact as they are now, and {STAR}.<table>, a table of the star."
         )
     for table in (*facts, *tables):
         if table.startswith(MART_PREFIX):
-            raise ValueError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+            raise PlatformError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
     for table in facts:
         if not table.startswith("fact_"):
-            raise ValueError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
+            raise PlatformError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
 
 
 def is_row_by_row(query: exp.Expr) -> bool:
@@ -160,11 +185,28 @@ def together(query: Query) -> list[str]:
     made day by day would miss them.
     """
     parsed = sqlglot.parse_one(query.sql, read="duckdb")
-    for part in (*_branches(parsed), *filter(None, [parsed.args.get("with_")])):
-        facts = [table.name for table in part.find_all(exp.Table) if table.db == CURRENT]
-        if len(facts) > 1:
-            return facts
-    return []
+    named = {each.alias: each.this for each in parsed.find_all(exp.CTE)}
+    return next((facts for branch in _branches(parsed) if len(facts := _facts(branch, named)) > 1), [])
+
+
+def _facts(part: exp.Expr, named: Mapping[str, exp.Expr]) -> list[str]:
+    """The facts that a part of a SELECT reads, also through what it has ``named``, each as often as it is read."""
+    facts = []
+    for node in part.walk(prune=lambda each: isinstance(each, exp.With)):
+        if isinstance(node, exp.Table) and node.db == CURRENT:
+            facts.append(node.name)
+        elif isinstance(node, exp.Table) and not node.db and node.name in named:
+            facts += _facts(named[node.name], named)
+    return facts
+
+
+def across_days(query: Query, column: str) -> str | None:
+    """What a mart does with rows of several days at once: a window not partitioned by day ``column``, or a LIMIT."""
+    parsed = sqlglot.parse_one(query.sql, read="duckdb")
+    for window in parsed.find_all(exp.Window):
+        if column not in (each.name for each in window.args.get("partition_by") or []):
+            return f"has a window that is not partitioned by {column}"
+    return "has a LIMIT" if parsed.find(exp.Limit, exp.Offset) else None
 
 
 def is_plain(query: Query, column: str) -> bool:

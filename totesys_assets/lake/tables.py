@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,8 +75,17 @@ class Lake:
             raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
         return found
 
+    def holds(self, table: Table) -> bool:
+        """True if there is a processed table of ``table``, and it has the shape that a mart should have."""
+        found = self.find(PROCESSED, table.name)
+        return found is not None and not (table.is_mart and _is_of_another_shape(found, table))
+
     def open_processed(self, table: Table) -> DeltaTable:
-        """The processed table of a star table or mart, created if missing."""
+        """The processed table of a star table or mart, created if missing; a mart of another shape is begun anew."""
+        if table.is_mart and (found := self.find(PROCESSED, table.name)) and _is_of_another_shape(found, table):
+            schema, folders = lake_schema(table, versioned=False), [MONTH] if table.day_column else []
+            parts = [PROCESSED, table.name]
+            return self._create(parts, schema, folders, table.description, append_only=False, mode="overwrite")
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
     def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
@@ -131,13 +141,20 @@ class Lake:
         return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
 
     def _create(
-        self, parts: Sequence[str], schema: pa.Schema, folders: list[str], description: str, *, append_only: bool
+        self,
+        parts: Sequence[str],
+        schema: pa.Schema,
+        folders: list[str],
+        description: str,
+        *,
+        append_only: bool,
+        mode: Literal["ignore", "overwrite"] = "ignore",
     ) -> DeltaTable:
         try:
             return DeltaTable.create(
                 self.location(*parts),
                 schema=schema,
-                mode="ignore",
+                mode=mode,
                 partition_by=folders,
                 description=description,
                 configuration=_CHECKPOINTS | ({"delta.appendOnly": "true"} if append_only else {}),
@@ -147,6 +164,15 @@ class Lake:
             return DeltaTable(self.location(*parts), storage_options=self._options)
         except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
+
+
+def _is_of_another_shape(held: DeltaTable, table: Table) -> bool:
+    """True where columns are gone or of another type, or the partitions are others: new columns can be added."""
+    wanted = lake_schema(table, versioned=False)
+    fields = {field.name: field.type for field in pa.schema(held.schema().to_arrow())}  # type: ignore[arg-type]  # Arrow's C interface
+    known = {field.name: field.type for field in wanted}
+    by_month = held.metadata().partition_columns == [MONTH]
+    return by_month != bool(table.day_column) or any(known.get(name) != type_ for name, type_ in fields.items())
 
 
 def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:

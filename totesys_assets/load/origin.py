@@ -89,7 +89,8 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
     """
     noted = [Origin.parse(text) for text in warehouse.origins().values()]
     names = sorted({name for origin in noted for name in origin.tables})
-    found = open_sources(lake, names) if opened is None else opened
+    known = opened or {}
+    found = {**known, **open_sources(lake, [name for name in names if name not in known])}
     for origin in noted:
         if (change := change_of(origin, found, lake, warehouse, exactly=False)) is not None:
             raise change

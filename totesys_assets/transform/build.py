@@ -23,11 +23,12 @@ from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_sch
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.engine import CHUNK_ROWS, quoted
-from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.stages import STAR, timed
+from totesys_assets.transform.checks import checked
 from totesys_assets.transform.schemas import create_schemas, select_of
 
 _ATTEMPTS = 5
@@ -140,7 +141,7 @@ def _build_once(
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
     ledger = Ledger(lake)
-    if lake.find(PROCESSED, table.name) is None:
+    if not lake.holds(table):
         ledger.forget(processed_name(table), run_id)
     target = lake.open_processed(table)
     known = ledger.newest()
@@ -229,33 +230,22 @@ class _Star:
         create_schemas(self._connection, self._catalogue, self._query, self._sources, None)
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {select_of(self._table)}")
         digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
-        rows = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
-        number = int(rows[:15], 16)
+        found = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
+        number = int(found[:15], 16)
         if not keep or self._target.transaction_version(_ROWS) != number:
-            remade = self._conform(timed(STAR, engine.batches(self._connection.execute("FROM remade"))))
+            rows = timed(STAR, engine.batches(self._connection.execute("FROM remade")))
+            remade = conform(checked(self._table, rows), self._schema)
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
-        return rows
+        return found
 
     def _chunk(self, days: Days | None) -> Iterator[pa.RecordBatch]:
         create_schemas(self._connection, self._catalogue, self._query, self._sources, days)
-        yield from self._rows()
+        yield from self._rows(days)
 
-    def _rows(self) -> Iterator[pa.RecordBatch]:
+    def _rows(self, days: Days | None = None) -> Iterator[pa.RecordBatch]:
         month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
         rows = engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))
-        yield from self._conform(timed(STAR, rows))
-
-    def _conform(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Batches in the lake's types. Raises PlatformError where a value is missing that must be there."""
-        required = [column.name for column in self._table.lake_columns if not column.nullable]
-        for batch in batches:
-            for name in required:
-                if batch.column(name).null_count:
-                    raise PlatformError(
-                        f'The SELECT of {self._table.asset} gives rows without "{name}", which must have a value. Let '
-                        "it give one (COALESCE), or let the DDL of the table allow NULL."
-                    )
-            yield from conform([batch], self._schema)
+        yield from conform(checked(self._table, timed(STAR, rows), days), self._schema)
 
     def _replaced(self, days: Days | None) -> dict[str, int]:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""

@@ -112,6 +112,8 @@ def _create_schema(connection: Connection, schema: str) -> None:
 
 def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
     name = sql.Identifier(schema, table.name)
+    if table.is_mart and exists(connection, schema, table.name) and not _can_grow(connection, schema, table):
+        connection.execute(sql.SQL("DROP TABLE {}").format(name))  # it is made anew
     if not exists(connection, schema, table.name):
         columns = sql.SQL(",\n    ").join(_definition(column) for column in table.columns)
         connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
@@ -131,6 +133,22 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
                 f"{found[column.name]} instead of {column.type}. Set WAREHOUSE_SCHEMA to a schema of the "
                 "platform's own, or change the column back."
             )
+
+
+def _can_grow(connection: Connection, schema: str, table: Table) -> bool:
+    """True where a mart in the warehouse lacks nothing but columns that may be NULL."""
+    query = (
+        "SELECT array_agg(attname::text ORDER BY place) FROM pg_constraint, "
+        "unnest(conkey) WITH ORDINALITY AS part (number, place) JOIN pg_attribute ON attnum = number "
+        "WHERE contype = 'p' AND conrelid = %(table)s::regclass AND attrelid = conrelid"
+    )
+    name = f"{quoted(schema)}.{quoted(table.name)}"
+    key = connection.execute(query, {"table": name}).fetchone()
+    held = _columns(connection, schema, table.name)
+    wanted = {column.name: column.type for column in table.columns}
+    new = [column for column in table.columns if column.name not in held]
+    same = all(wanted.get(column) == type_ for column, type_ in held.items())
+    return key == ([*table.primary_key],) and same and all(column.nullable for column in new)
 
 
 def _columns(connection: Connection, schema: str, table: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from totesys_assets.catalogue import consistency
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue, ddl
 from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import parse, query_of
+from totesys_assets.errors import PlatformError
 from totesys_assets.transform import build, schemas
 
 pytestmark = pytest.mark.pure
@@ -23,6 +24,12 @@ CREATE TABLE mart_sales (
     currency_id int, -- currency
     revenue numeric(18,2), -- units times price
     PRIMARY KEY (created_date, currency_id)
+);
+"""
+DAY_ONLY = """
+-- One row per day.
+CREATE TABLE mart_sales (
+    created_date date PRIMARY KEY -- by day: day
 );
 """
 DAYS = ("2024-08-20", "2024-08-21")
@@ -68,7 +75,7 @@ def test_a_mart_knows_what_it_reads_and_the_source_tables_beneath() -> None:
         ("SELECT 1", "reads no table of the star"),
         ("SELECT 1 FROM star.mart_other", "not other marts"),
         ("SELECT 1 FROM current.dim_staff", r"That is no fact: read star.dim_staff"),
-        ("SELECT 1 FROM star.dim_nothing", "a table that the star does not have: .*dim_nothing"),
+        ("SELECT 1 FROM star.dim_nothing", "a table that the star does not have. There is no star/dim_nothing.sql"),
         ("SELECT 1 FROM star.fact_payment", r"reads no current.<fact>, of which it has the days"),
         (
             "WITH both AS (SELECT 1 FROM current.fact_payment, current.fact_sales_order) SELECT 1 FROM both",
@@ -84,17 +91,39 @@ def test_a_mart_knows_what_it_reads_and_the_source_tables_beneath() -> None:
             "(SELECT currency_id FROM current.fact_payment)",
             "reads current.fact_payment and current.fact_payment together",
         ),
+        (
+            "WITH each AS (SELECT * FROM current.fact_payment) "
+            "SELECT created_date, (SELECT sum(payment_amount) FROM each) FROM each",
+            "reads current.fact_payment and current.fact_payment together",
+        ),
         ("SELECT created_date + 1 AS created_date FROM current.fact_payment", 'computes "created_date"'),
+        (
+            "SELECT created_date, sum(sum(payment_amount)) OVER (ORDER BY created_date) FROM current.fact_payment "
+            "GROUP BY created_date",
+            "has a window that is not partitioned by created_date",
+        ),
+        ("SELECT created_date FROM current.fact_payment ORDER BY 1 LIMIT 3", "has a LIMIT"),
+        ("SELECT created_date, 1 AS revenue FROM current.fact_payment", "gives no currency_id, which"),
+        (SELECT.replace("AS revenue", "AS revenue, 1 AS one"), "gives one: let catalogue/marts.sql name it too"),
+        ("SELECT FROM WHERE", "The SELECT of mart_sales cannot be read, in line 1"),
     ],
 )
 def test_a_select_that_no_mart_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, select: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(PlatformError, match=said):
         with_mart(monkeypatch, select=select)
+
+
+def test_rows_of_one_day_may_be_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = "row_number() OVER (PARTITION BY created_date ORDER BY payment_id)"
+    numbered = (
+        f"SELECT created_date FROM (SELECT created_date, {window} AS place FROM current.fact_payment) WHERE place = 1"
+    )
+    assert with_mart(monkeypatch, DAY_ONLY, numbered).marts
 
 
 def test_facts_of_one_day_may_be_put_one_below_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     union = "SELECT created_date FROM current.fact_payment UNION ALL SELECT created_date FROM current.fact_sales_order"
-    assert with_mart(monkeypatch, select=union).marts
+    assert with_mart(monkeypatch, DAY_ONLY, union).marts
 
 
 @pytest.mark.parametrize(
@@ -105,6 +134,14 @@ def test_facts_of_one_day_may_be_put_one_below_the_other(monkeypatch: pytest.Mon
         (("PRIMARY KEY (created_date, currency_id)", "PRIMARY KEY (currency_id)"), "must be part of its key"),
         (("-- currency", "-- by day: currency"), "several columns"),
         (
+            ("numeric(18,2)", "double precision"),
+            'Column "revenue" has type DOUBLE PRECISION, which the catalogue does not',
+        ),
+        (
+            ("numeric(18,2)", "numeric"),
+            '"revenue" has type DECIMAL, which the catalogue does not know. It knows: bigint',
+        ),
+        (
             (");", ");\n-- Again.\nCREATE TABLE staff (staff_id int PRIMARY KEY);"),
             'a table "staff" of totesys and one of mart',
         ),
@@ -113,7 +150,7 @@ def test_facts_of_one_day_may_be_put_one_below_the_other(monkeypatch: pytest.Mon
 def test_a_definition_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], said: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(PlatformError, match=said):
         with_mart(monkeypatch, definition=DDL.replace(*change))
 
 
@@ -135,21 +172,21 @@ def test_a_definition_that_cannot_be_is_refused(
 def test_a_mart_that_is_made_by_day_has_the_day_of_its_facts(
     monkeypatch: pytest.MonkeyPatch, select: str, said: str
 ) -> None:
-    tables = with_mart(monkeypatch, select=select)
-    with pytest.raises(ValueError, match=said):
+    tables = with_mart(monkeypatch, DAY_ONLY, select)
+    with pytest.raises(PlatformError, match=said):
         require_days(tables, tables.marts["mart_sales"])
 
 
 def test_the_day_of_a_mart_is_found_through_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     through = "WITH each AS (SELECT created_date AS day FROM current.fact_payment) SELECT day AS created_date FROM each"
-    for select in (SELECT, through):
-        tables = with_mart(monkeypatch, select=select)
+    for select in ("SELECT created_date FROM current.fact_payment", through):
+        tables = with_mart(monkeypatch, DAY_ONLY, select)
         require_days(tables, tables.marts["mart_sales"])
 
 
 def test_a_mart_that_reads_its_own_fact_whole_too_has_a_state_for_each_day(monkeypatch: pytest.MonkeyPatch) -> None:
     select = "SELECT created_date FROM current.fact_sales_order JOIN star.dim_date ON date_id = created_date"
-    mart = with_mart(monkeypatch, select=select).marts["mart_sales"]
+    mart = with_mart(monkeypatch, DAY_ONLY, select).marts["mart_sales"]
     for each in (build, schemas):
         monkeypatch.setattr(each, "query_of", lambda name: parse(name, select))
     now = datetime.now(UTC)
@@ -175,3 +212,17 @@ def test_a_mart_whose_definition_changes_has_other_states(monkeypatch: pytest.Mo
         return build.expected_states(mart, {"ingestion/sales_order": {DAYS[0]: entry}})
 
     assert state(DDL) != state(DDL.replace("numeric(18,2)", "numeric(18,4)"))
+
+
+def test_a_mart_without_its_select_or_its_ddl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ddl", lambda name: DDL if name == "marts.sql" else ddl(name))
+    with pytest.raises(PlatformError, match=r'There is no marts/mart_sales.sql, the SELECT that makes "mart_sales"'):
+        catalogue.__wrapped__()
+    monkeypatch.setattr(consistency, "mart_files", lambda: ["mart_sale"])
+    with pytest.raises(PlatformError, match="does not define mart_sale, of which marts/ has a SELECT"):
+        catalogue.__wrapped__()
+
+
+def test_a_rule_of_a_mart_does_not_make_it_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = DDL.replace("PRIMARY KEY", "UNIQUE (revenue),\n    PRIMARY KEY")
+    assert not with_mart(monkeypatch, definition).marts["mart_sales"].is_fact

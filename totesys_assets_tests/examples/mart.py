@@ -178,3 +178,20 @@ def test_a_row_without_a_value_that_must_be_there_is_refused_in_a_sentence(
     mart = catalogue().marts[MART]
     with pytest.raises(PlatformError, match='SELECT of mart/mart_sales_day gives rows without "revenue"'):
         build_module.build(platform.lake, catalogue(), mart, days=ALL_OF_AUGUST.days, run_id="test")
+
+
+@pytest.mark.refreshed
+def test_a_mart_of_another_shape_is_made_anew(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.refresh()
+    mart = catalogue().marts[WHOLE_MART]
+    before = platform.query(_WHOLE_ROWS)
+    shorter = replace(mart, columns=mart.columns[:1])
+    for shape in (shorter, mart):
+        tables = replace(catalogue(), marts={**catalogue().marts, WHOLE_MART: shape})
+        warehouse = Warehouse(platform.warehouse_url, platform.settings.warehouse_schema, tables)
+        warehouse.migrate()
+        build_module.build(platform.lake, tables, shape, days=None, run_id="test")
+        load(warehouse, platform.lake, shape, days=None, run_id="test")
+        columns = platform.query(f"SELECT * FROM {WHOLE_MART}")
+        assert len(columns[0]) == len(shape.columns)
+    assert platform.query(_WHOLE_ROWS) == before

@@ -59,4 +59,4 @@ def test_a_mart_is_its_select_and_its_ddl(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    assert "8 passed" in ran.stdout
+    assert "9 passed" in ran.stdout
