@@ -30,11 +30,12 @@ def read(
 ) -> pd.DataFrame:
     """A table of the lake as a pandas DataFrame with Arrow types, which keep decimals, dates and times exact.
 
-    ``table`` is a star table (``fact_sales_order``) or a table of ToteSys (``sales_order``). Without more, its rows as
-    they are now: one for each sales order, as ``current_sales_order`` shows it, with ``_recorded_at``, when it was
-    first seen so. ``as_of`` (a date, a time, or a text of either; in UTC without a zone) gives what had been recorded
-    by then. ``history`` gives every version of a fact or a source table, with ``_operation`` (insert, update, delete)
-    and ``_recorded_at``: what the warehouse's ``fact_…`` tables hold. ``lake`` is a folder or ``s3://bucket/prefix``;
+    ``table`` is a star table (``fact_sales_order``), a mart, or a table of a source (``sales_order``). Without more,
+    its rows as they are now: one for each sales order, as ``current_sales_order`` shows it, with ``_recorded_at``, when
+    it was first seen so. ``as_of`` (a date, a time, or a text of either; in UTC without a zone) gives what had been
+    recorded by then. ``history`` gives every version of a fact or a source table, with ``_operation`` (insert, update,
+    delete) and ``_recorded_at``: what the warehouse's ``fact_…`` tables hold. ``lake`` is a folder or
+    ``s3://bucket/prefix``;
     by default what LAKE_URI says.
 
         >>> import totesys_assets

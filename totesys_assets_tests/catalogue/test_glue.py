@@ -15,7 +15,7 @@ from totesys_assets.lake.tables import Lake
 pytestmark = pytest.mark.pure
 
 FILE = Path(__file__).parents[2] / "deploy" / "terraform" / "glue_tables.json"
-STAR = catalogue().star
+STAR = catalogue().warehouse
 
 # Delta's names of types, as its log spells them, where they are not Athena's.
 ATHENA = {"integer": "int"}
@@ -27,7 +27,7 @@ def test_the_file_that_terraform_reads_is_what_the_catalogue_says() -> None:
     )
 
 
-def test_all_star_tables_are_in_it_and_no_others() -> None:
+def test_all_star_tables_and_marts_are_in_it_and_no_others() -> None:
     assert list(json.loads(glue_tables())) == list(STAR)
 
 
