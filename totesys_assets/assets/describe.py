@@ -20,14 +20,12 @@ from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import CHANGES_ONLY_TAG, MADE, MART, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, WAREHOUSE
+from totesys_assets.names import CHANGES_ONLY_TAG, MADE, MART, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
-_VERSION_COLUMNS = [
-    dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete"),
-    dg.TableColumn(RECORDED_AT, "timestamp with time zone", "when this version was first seen, by the source's clock"),
-]
+_OPERATION = dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete")
+_FIRST_SEEN = "when this version was first seen, by {clock}"
 
 
 def keys(tables: Mapping[str, Table], names: Iterable[str]) -> list[dg.AssetKey]:
@@ -40,13 +38,18 @@ def definition_metadata(
 ) -> dict[str, Any]:
     """Metadata that holds before the first run: columns, table name, kind of storage, and the files that define it."""
     held = table.columns if storage == "postgres" else table.lake_columns
-    columns = [_table_column(column) for column in held] + (_VERSION_COLUMNS if versioned else [])
+    columns = [_table_column(column) for column in held] + (_version_columns(table) if versioned else [])
     return {
         "dagster/column_schema": dg.TableSchema(columns),
         "dagster/table_name": name,
         "dagster/storage_kind": storage,
         "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=list(defined_in)),
     }
+
+
+def _version_columns(table: Table) -> list[dg.TableColumn]:
+    clock = "the source's clock" if table.group == TOTESYS else "the clock of the machine that copied it"
+    return [_OPERATION, dg.TableColumn(RECORDED_AT, "timestamp with time zone", _FIRST_SEEN.format(clock=clock))]
 
 
 def ddl_reference(table: Table) -> dg.LocalFileCodeReference:

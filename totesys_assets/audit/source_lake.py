@@ -19,6 +19,7 @@ from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
+from totesys_assets.names import TOTESYS
 from totesys_assets.source.rows import row_id
 
 
@@ -40,18 +41,19 @@ def content(seen: Observed, table: Table) -> Finding:
         "rows_missed": rows,
         "rows_missed_before": sum(each.missed for each in missed.values()),
     }
+    source = "ToteSys" if table.group == TOTESYS else f'the source "{table.group}"'
     detail = f"{counted(total(in_source), 'row')}, equal in every column"
     if doubled:
         detail = (
             f"{counted(doubled, 'row')} too many in {some(compared.differing)}, with the key of another: of rows with "
-            f'one "{", ".join(table.primary_key)}" the lake holds one. Give each row of ToteSys a key of its own'
+            f'one "{", ".join(table.primary_key)}" the lake holds one. Give each row of {source} a key of its own'
         )
     elif compared.differing:
         differ = "differs" if rows == 1 else "differ"
         detail = f"{counted(rows, 'row')} {differ} in {some(compared.differing)}: totesys refresh --full brings "
         detail += "it in" if rows == 1 else "them in"
     elif not compared.compared:
-        detail = "no rows, in ToteSys and in the lake"
+        detail = f"no rows, in {source} and in the lake"
     return Finding(asset, CONTENT, not compared.differing, detail, compared.pending, numbers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from totesys_assets.assets.describe import definition_metadata
 from totesys_assets.assets.ingestion import _tag_versions
 from totesys_assets.capture.difference import Captured
 from totesys_assets.capture.ledger import Entry
@@ -51,3 +53,12 @@ def test_captures_of_two_sources_that_end_at_once_are_both_counted(monkeypatch: 
         tagged = read(run.run_id)
         assert tagged is not None
         assert sorted(tagged.tags[VERSIONS_TAG].split(", ")) == ["design 2", "staff 2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "clock"), [("totesys", "the source's clock"), ("files", "the clock of the machine that copied it")]
+)
+def test_the_time_of_a_version_is_said_to_be_of_the_clock_that_it_is_of(source: str, clock: str) -> None:
+    table = replace(catalogue().source["staff"], group=source)
+    schema = definition_metadata(table, "staff", "deltalake", defined_in=[], versioned=True)["dagster/column_schema"]
+    assert schema.columns[-1].description == f"when this version was first seen, by {clock}"
