@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import pyarrow as pa
@@ -37,6 +38,11 @@ _CHECKPOINTS = {"delta.checkpointInterval": "20"}
 # Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
 # lock with a default retention) require checksums.
 _S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+
+
+# Captures of two sources may be the first to write to the ledger at once. delta-rs would let both create it, one over
+# the other, and refuse what the first then appends.
+_CREATING = Lock()
 
 
 class Lake:
@@ -93,7 +99,7 @@ class Lake:
         found = self.find(name)
         if found is not None:
             return _with_new_columns(found, schema)
-        return self._create([name], schema, [], description, append_only=True)
+        return self._create_once([name], schema, [], description, append_only=True)
 
     def size(self) -> int:
         """Size of the lake in bytes: in a folder all files, in a bucket only the files that are read."""
@@ -138,7 +144,17 @@ class Lake:
         if found is not None:
             return _with_new_columns(found, schema)
         folders = [MONTH] if table.day_column else []
-        return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
+        return self._create_once([zone, table.name], schema, folders, table.description, append_only=append_only)
+
+    def _create_once(
+        self, parts: Sequence[str], schema: pa.Schema, folders: list[str], description: str, *, append_only: bool
+    ) -> DeltaTable:
+        """The table that this thread creates, or that another of the process has created meanwhile."""
+        with _CREATING:
+            found = self.find(*parts)
+            if found is not None:
+                return found
+            return self._create(parts, schema, folders, description, append_only=append_only)
 
     def _create(
         self,

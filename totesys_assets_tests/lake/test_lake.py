@@ -543,3 +543,29 @@ def test_the_ledger_can_only_be_added_to(lake: Lake) -> None:
     with pytest.raises(Exception, match="append-only"):
         table.delete()
     assert Ledger(lake).newest()["a"]["1"].state == "state"
+
+
+def test_of_two_captures_that_are_the_first_at_once_one_creates_a_table(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, created = DeltaTable.create, list[str]()
+    both_see_none = threading.Barrier(2)
+
+    def noted(location: str, **options: Any) -> DeltaTable:
+        created.append(location)
+        return create(location, **options)
+
+    def find(*parts: str) -> DeltaTable | None:
+        found = Lake.find(lake, *parts)
+        if threading.current_thread() not in looked:
+            looked.add(threading.current_thread())
+            both_see_none.wait(10)
+        return found
+
+    looked = set[threading.Thread]()
+    monkeypatch.setattr(DeltaTable, "create", noted)
+    monkeypatch.setattr(lake, "find", find)
+    with ThreadPoolExecutor(2) as pool:
+        opened = list(pool.map(lambda _: lake.open_versions(CURRENCY), range(2)))
+    assert len(created) == 1
+    assert {table.version() for table in opened} == {0}
