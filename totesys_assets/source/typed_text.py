@@ -56,6 +56,7 @@ def rules(column: Column, text: str) -> Iterator[Rule]:
     if column.max_length is not None:
         yield column, f"length({text}) > {column.max_length}", f"is longer than {column.max_length} characters"
     if _is_plain_text(column):
+        yield column, f"contains({text}, chr(0))", "has the character U+0000, which PostgreSQL cannot hold"
         return
     value = typed(column, text)
     yield column, f"NOT {_has_form(column, text, _ANY_FRACTION)}", f"is no {column.type}"

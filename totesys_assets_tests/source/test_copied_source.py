@@ -126,6 +126,7 @@ def held(lake: Lake) -> list[dict[str, object]]:
         ("opens_at", "24:00:00", "is no time without time zone"),
         ("opens_at", "08:00:00.1234", "is not exact as time without time zone"),
         ("code", "abcd", "is longer than 3 characters"),
+        ("code", "a\0", "has the character U+0000, which PostgreSQL cannot hold"),
         ("read_at", "yesterday", "is no timestamp without time zone"),
         ("read_at", "2031-01-01 00:00:00", "lies outside the days from 2024-08-19 to tomorrow that have a partition"),
     ],
