@@ -60,7 +60,7 @@ def test_what_url_prints_opens_the_databases_that_serve_keeps_up(home: Path) -> 
     assert not any(server.running() for server in embedded(Settings.from_env({"TOTESYS_HOME": str(home)})))
     asleep = run(home, "url")
     assert asleep.stdout.strip() == open_
-    assert "totesys serve keeps it up" in asleep.stderr
+    assert "totesys serve starts it" in asleep.stderr
 
 
 def test_a_terminal_that_is_closed_ends_serve_in_order(home: Path) -> None:

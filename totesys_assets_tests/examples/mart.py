@@ -98,6 +98,7 @@ def test_they_follow_every_change_of_facts_and_dimensions(platform: Platform) ->
     assert outcomes(platform) == {"equal"}
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_change_of_one_order_writes_one_row_of_the_mart(platform: Platform) -> None:
     platform.sql(_ORDERS)
@@ -111,6 +112,7 @@ def test_a_change_of_one_order_writes_one_row_of_the_mart(platform: Platform) ->
     assert sum(before[key] != after[key] for key in before) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_the_audit_turns_red_when_somebody_changes_a_row(platform: Platform) -> None:
     platform.refresh()
@@ -121,6 +123,7 @@ def test_the_audit_turns_red_when_somebody_changes_a_row(platform: Platform) -> 
     assert outcomes(platform) == {"equal"}
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_they_follow_from_the_lake_alone_now_and_as_of_a_moment(platform: Platform) -> None:
     platform.refresh()
@@ -138,6 +141,7 @@ def test_they_follow_from_the_lake_alone_now_and_as_of_a_moment(platform: Platfo
     assert sorted(map(str, read.revenue)) == sorted(str(row[5]) for row in rows(platform))
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_they_go_on_with_another_lake(platform: Platform) -> None:
     platform.refresh()
@@ -180,6 +184,7 @@ def test_a_row_without_a_value_that_must_be_there_is_refused_in_a_sentence(
         build_module.build(platform.lake, catalogue(), mart, days=ALL_OF_AUGUST.days, run_id="test")
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_mart_of_another_shape_is_made_anew(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.refresh()

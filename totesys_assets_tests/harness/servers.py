@@ -28,7 +28,14 @@ from totesys_assets.local.postgres_programs import Programs
 
 # Durability off, for no test's server outlives it; prepared transactions on.
 QUICK = MappingProxyType(
-    {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_prepared_transactions": "5"}
+    {
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "max_prepared_transactions": "5",
+        # It takes transaction ids whenever it likes, and each makes a look read the tables again.
+        "autovacuum": "off",
+    }
 )
 # What somebody may have set for a role, a database or a server, and what no result may depend on.
 HOSTILE = MappingProxyType(
