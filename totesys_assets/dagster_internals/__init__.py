@@ -16,7 +16,7 @@ executor.py                steps side by side; one after the other leaves a thir
                            of two cores idle
 in_process_run.py          ``totesys refresh`` uses that executor too                ``job.execute_in_process``
 run_launcher.py,           a run begins without importing Dagster and the assets,    ``DefaultRunLauncher``
-fork_server.py,            which takes 2 s on two cores at leisure
+fork_server.py,            which takes 2 s on two idle cores
 run_worker.py
 run_coordinator.py         a sensor's run starts at once; the queue is looked at     ``QueuedRunCoordinator``
                            every second at best

@@ -1,4 +1,4 @@
-"""Building a star table: its SELECT, run over the lake's versions, adds to the table or replaces the days asked for.
+"""Building a star table or mart: its SELECT over the lake's versions adds rows, or replaces the days asked for.
 
 Belongs here: what must be made anew, and the commit. Does not belong here: what a star table is, which is its SQL, and
 what that reads (schemas.py).

@@ -16,7 +16,7 @@ PACKAGE = Path(totesys_assets.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms of the package, from the lowest to the highest: each may import those before it. A room is a folder, or a
-# module beside them. Two are no part of the order: star/, which holds SQL only, and the package's __init__.py, which
+# module beside them. star/ and marts/, which hold SQL only, are no part of the order, nor is __init__.py, which
 # imports reader.py when somebody reads.
 ROOMS = (
     "names",
