@@ -153,7 +153,7 @@ def money(seen: Observed, table: Table) -> Finding:
         f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
     )
     held = seen.warehouse.execute(
-        f"SELECT created_date::text, {worth} FROM {_current(seen, table)} "
+        f"SELECT {quoted(str(table.day_column))}::text, {worth} FROM {_current(seen, table)} "
         f"WHERE {seen.alive_in_warehouse(source, table.version_key[0])} GROUP BY 1, 2"
     ).fetchall()
     pending = seen.pending(asset)

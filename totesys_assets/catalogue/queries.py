@@ -18,6 +18,11 @@ from totesys_assets.errors import PlatformError
 
 # The schemas that a star SELECT may read from; see transform/schemas.py for what they hold.
 HISTORY, LATEST, REFERENCE = "history", "latest", "reference"
+# The tables of the last, with their columns: facts of the world that come with the package.
+REFERENCES = {
+    "iso_4217": ("currency_code", "currency_name"),
+    "country": ("country", "country_code", "map_code", "longitude", "latitude", "is_small"),
+}
 # The schemas that a mart's SELECT may read from.
 CURRENT, STAR = "current", "star"
 # How the name of every mart begins: the rights of the loader go by it.
@@ -86,7 +91,7 @@ def _column_lineage(
     schema: dict[str, object] = {
         name: {table: dict.fromkeys(listed, "text") for table, listed in columns} for name in schemas
     }
-    schema[REFERENCE] = {"iso_4217": dict.fromkeys(("currency_code", "currency_name"), "text")}
+    schema[REFERENCE] = {name: dict.fromkeys(listed, "text") for name, listed in REFERENCES.items()}
     query = qualify.qualify(sqlglot.parse_one(sql, read="duckdb"), dialect="duckdb", schema=schema)
     assert isinstance(query, exp.Query)  # noqa: S101 - each of these files is a SELECT
     scope = build_scope(query)

@@ -39,6 +39,16 @@ CREATE TABLE dim_location (
     _recorded_at timestamptz NOT NULL -- when this state was first seen
 );
 
+-- One row per country that an address names, and per other country that is known.
+CREATE TABLE dim_country (
+    country varchar PRIMARY KEY, -- country, as ToteSys writes it
+    country_code varchar, -- three-letter ISO 3166-1 code; empty for a name that is not known
+    map_code varchar, -- three-digit ISO 3166-1 code, by which maps know it
+    longitude numeric(6,2), -- of a point in it, degrees east
+    latitude numeric(5,2), -- of a point in it, degrees north
+    is_small boolean NOT NULL -- too small to be seen on a map of the world
+);
+
 -- One row per currency.
 CREATE TABLE dim_currency (
     currency_id int PRIMARY KEY, -- the currency
@@ -154,4 +164,16 @@ CREATE TABLE fact_payment (
     _operation varchar NOT NULL, -- how this version came to be: insert, update or delete
     _recorded_at timestamptz NOT NULL, -- when this version was first seen
     UNIQUE (payment_id, created_date, _recorded_at)
+);
+
+-- One row per version of a euro reference rate, as it was published. mart_exchange_rate has a rate for every day.
+CREATE TABLE fact_exchange_rate (
+    exchange_rate_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
+    exchange_rate_id varchar NOT NULL, -- day and currency, as 2024-08-19 USD
+    rate_date date NOT NULL, -- by day: day the rate was published
+    currency_code varchar NOT NULL, -- ISO 4217 code
+    units_per_euro numeric(18,8) NOT NULL, -- units of the currency for one euro
+    _operation varchar NOT NULL, -- how this version came to be: insert, update or delete
+    _recorded_at timestamptz NOT NULL, -- when this version was first seen
+    UNIQUE (exchange_rate_id, rate_date, _recorded_at)
 );

@@ -24,7 +24,14 @@ from totesys_assets.lake.read import RECORDED, day_bounds, recorded_until
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.load.merge import replace_mart
 from totesys_assets.load.origin import Origin, adopted_mark, moment_literal
-from totesys_assets.load.staging import ORDER, create_staging, fill_staging, lake_column_names, staging_name, upsert
+from totesys_assets.load.staging import (
+    create_staging,
+    fill_staging,
+    lake_column_names,
+    record_order,
+    staging_name,
+    upsert,
+)
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 from totesys_assets.warehouse.warehouse import Warehouse, rows, run
 
@@ -37,10 +44,10 @@ SELECT {columns} FROM (
         {moment} AS _recorded_at
     FROM (
         SELECT * FROM (
-            SELECT DISTINCT ON ({key}, created_date) * FROM {table} ORDER BY {key}, created_date, _recorded_at DESC
+            SELECT DISTINCT ON ({key}, {day}) * FROM {table} ORDER BY {key}, {day}, _recorded_at DESC
         ) AS newest WHERE _operation <> 'delete'
     ) AS held
-    FULL JOIN {staging} AS staged ON staged.{key} = held.{key} AND staged.created_date = held.created_date
+    FULL JOIN {staging} AS staged ON staged.{key} = held.{key} AND staged.{day} = held.{day}
     WHERE ({held}) IS DISTINCT FROM ({staged})
 ) AS changes
 ORDER BY {order}
@@ -132,9 +139,10 @@ def _difference(table: Table, name: str, moment: int) -> str:
             for each in values
         ),
         key=quoted(key),
+        day=quoted(str(table.day_column)),
         moment=moment_literal(moment),
         staging=staging_name(table),
         held=", ".join(f"held.{each}" for each in values),
         staged=", ".join(f"staged.{each}" for each in values),
-        order=ORDER.format(key=quoted(key)),
+        order=record_order(table),
     )

@@ -232,7 +232,8 @@ def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:
         return ("true",)
     days = bounds(star, str(table.day_column))
     months = DayRange(*days).by_month() if days is not None else ()
-    return [f"created_date BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
+    day = quoted(str(table.day_column))
+    return [f"{day} BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
 
 
 def note(

@@ -15,10 +15,10 @@ from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.versions import present_first
 from totesys_assets.load.staging import (
-    ORDER,
     create_staging,
     fill_staging,
     lake_column_names,
+    record_order,
     show_rows,
     staging_name,
     upsert,
@@ -97,7 +97,7 @@ def _fill_fact(
 
     Its keys stay in place: creating them after the rows would save a sixth of the time, but block readers.
     """
-    order = ORDER.format(key=quoted(table.version_key[0]))
+    order = record_order(table)
     for piece in pieces:
         rows = f"SELECT {columns} FROM star_rows WHERE {piece} ORDER BY {order}"
         connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
@@ -116,7 +116,7 @@ def _insert_facts(table: Table, name: str, columns: str) -> str:
         table=name,
         columns=columns,
         staging=staging_name(table),
-        order=ORDER.format(key=quoted(table.version_key[0])),
+        order=record_order(table),
         same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
     )
 

@@ -14,7 +14,7 @@ from totesys_assets.warehouse.warehouse import ALIAS, run
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
 # from a day comes before the arrival at another, then by month and key.
-ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', created_date), {key}"
+_ORDER = "_recorded_at, _operation <> 'delete', date_trunc('month', {day}), {key}"
 
 # Of a row that moved to another day several states may be staged: a presence comes before a departure, the newer before
 # the older. A dimension that is one set has one state per row, always the newest, whatever the clocks of ToteSys say.
@@ -24,6 +24,11 @@ SELECT DISTINCT ON ({key}) {columns} FROM {staging} {order}
 ON CONFLICT ({key}) DO UPDATE SET {assignments}
 WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
 """
+
+
+def record_order(fact: Table) -> str:
+    """The order in which records get their numbers, for DuckDB and PostgreSQL."""
+    return _ORDER.format(day=quoted(str(fact.day_column)), key=quoted(fact.version_key[0]))
 
 
 def lake_column_names(table: Table) -> list[str]:

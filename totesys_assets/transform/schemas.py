@@ -7,17 +7,17 @@ from datetime import datetime
 from functools import cache
 
 import duckdb
-import pyarrow as pa
 import sqlglot
 from deltalake import DeltaTable
 from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
-from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, REFERENCE, STAR, Query, query_of
+from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, STAR, Query, query_of
 from totesys_assets.days import Days
 from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
 from totesys_assets.lake.versions import newest_first, present_first
+from totesys_assets.transform.references import create_references
 
 # As history and latest, whatever the days are.
 _ALL_HISTORY, _ALL_LATEST = "all_history", "all_latest"
@@ -60,14 +60,13 @@ def create_schemas(
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
     (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
-    rows are the same whichever days are built with it; ``reference.iso_4217`` the names of currencies.
+    rows are the same whichever days are built with it; ``reference`` what references.py makes.
 
     A mart gets ``current.<fact>``, the newest of the versions on each day of ``days`` but for the deleted ones, and
     ``star.<table>``, all of a star table whatever the days are.
     """
     _create_versions(connection, catalogue, sources, days, (HISTORY, LATEST), as_of, since)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {REFERENCE}")
-    _create_currency_names(connection)
+    create_references(connection, "" if query is None else query.definition)
     if query is None or not query.reads:
         return
     for schema in (CURRENT, STAR):
@@ -129,16 +128,3 @@ def _create_versions(
         changed = bounds(versions, OPERATION) != ("insert", "insert")
         newest = f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else ""
         _create_view(connection, latest, name, f"SELECT * FROM {history}.{quoted(name)} {newest}")
-
-
-def _create_currency_names(connection: duckdb.DuckDBPyConnection) -> None:
-    import iso4217  # here: only dim_currency needs it
-
-    names = pa.table(
-        {
-            "currency_code": [currency.code for currency in iso4217.Currency],
-            "currency_name": [currency.currency_name for currency in iso4217.Currency],
-        }
-    )
-    connection.register("currency_names", names)
-    connection.execute(f"CREATE OR REPLACE VIEW {REFERENCE}.iso_4217 AS SELECT * FROM currency_names")

@@ -14,10 +14,11 @@ from psycopg import sql
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
+from totesys_assets.catalogue.views import views
 from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.warehouse.notes import Connection, exists
-from totesys_assets.warehouse.views import PLURAL, stated
+from totesys_assets.warehouse.views import PLURAL, for_people, stated
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {schema}._ledger (
@@ -41,7 +42,7 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
     catalogue says, PlatformError when something is to be done and the login may not do it.
     """
-    wanted = list(stated(schema, catalogue, {}))
+    wanted = [*stated(schema, catalogue, {}), *for_people(schema)]
     digest = hashlib.sha256("\n".join(str(part) for part in wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
@@ -70,6 +71,7 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
         *catalogue.warehouse,
         *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects),
         PLURAL,
+        *(view.name for view in views()),
     ]
     query = (
         "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
@@ -88,6 +90,10 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
+    for view, create, comments in for_people(schema):
+        _create_view(connection, schema, view, create)
+        for comment in comments:
+            connection.execute(comment)
     if connection.info.server_version >= 180000:
         _declare_references(connection, schema, catalogue)
     connection.execute(
@@ -108,6 +114,22 @@ def _create_schema(connection: Connection, schema: str) -> None:
             f"the owner of the database run: CREATE SCHEMA {quoted(schema)} AUTHORIZATION {quoted(user)}; then do this "
             "again."
         ) from None
+
+
+def _create_view(connection: Connection, schema: str, view: str, create: sql.Composed) -> None:
+    """Replace a view. One with other columns is made anew, which PostgreSQL refuses where another view reads it."""
+    try:
+        with connection.transaction():
+            connection.execute(create)
+    except psycopg.errors.InvalidTableDefinition:
+        try:
+            connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(schema, view)))
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise PlatformError(
+                f'The view "{schema}"."{view}" has new columns, and cannot be made anew while others read it: '
+                f"{engine.one_line(error)}. Drop those, then do this again."
+            ) from None
+        connection.execute(create)
 
 
 def _migrate_table(connection: Connection, schema: str, table: Table) -> None:

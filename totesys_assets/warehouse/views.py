@@ -1,7 +1,7 @@
 """The warehouse's views and comments: the statements that may be made again and again.
 
 Belongs here: what the views ``current_…`` and ``history_…`` show, and what is said of tables, views and columns. Does
-not belong here: tables, and when this is applied (schema.py).
+not belong here: tables, when this is applied (schema.py), and the SELECTs of the views for people (views/).
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.catalogue.views import views
 from totesys_assets.engine import literal
 
-# A row is one fact for as long as it stays within its day; if its created_at ever changes, it leaves one day (delete)
+# A row is one fact for as long as it stays within its day; if its day ever changes, it leaves one day (delete)
 # and arrives at another (insert).
 _CURRENT = """
 CREATE OR REPLACE VIEW {view} AS
 SELECT * FROM (
     SELECT DISTINCT ON ({key}) * FROM (
-        SELECT DISTINCT ON ({key}, created_date) * FROM {table}
-        ORDER BY {key} DESC, created_date DESC, _recorded_at DESC
+        SELECT DISTINCT ON ({key}, {day}) * FROM {table}
+        ORDER BY {key} DESC, {day} DESC, _recorded_at DESC
     ) AS newest
     WHERE _operation <> 'delete'
-    ORDER BY {key}, _recorded_at DESC, created_date DESC
+    ORDER BY {key}, _recorded_at DESC, {day} DESC
 ) AS present
 """
 # left_at: when the row was next recorded on the same day. days_present: on how many days it is, from that instant on.
@@ -39,7 +40,7 @@ FROM (
     SELECT *, lead(_recorded_at) OVER (PARTITION BY {key} ORDER BY _recorded_at, _operation <> 'delete')
         AS next_recorded_at,
         row_number() OVER (PARTITION BY {key} ORDER BY _operation = 'delete' OR left_at IS NOT NULL,
-            _recorded_at DESC, created_date DESC) AS place
+            _recorded_at DESC, {day} DESC) AS place
     FROM (
         SELECT *, sum(step) OVER (PARTITION BY {key} ORDER BY _recorded_at) AS days_present
         FROM (
@@ -47,7 +48,7 @@ FROM (
                 (_operation <> 'delete')::int
                     - coalesce((lag(_operation) OVER own_day <> 'delete')::int, 0) AS step
             FROM {table}
-            WINDOW own_day AS (PARTITION BY {key}, created_date ORDER BY _recorded_at)
+            WINDOW own_day AS (PARTITION BY {key}, {day} ORDER BY _recorded_at)
         ) AS records
     ) AS counted
     WHERE _operation <> 'delete' OR days_present = 0
@@ -86,6 +87,14 @@ def stated(schema: str, catalogue: Catalogue, held: dict[str, list[str]]) -> Ite
     yield from _comments(schema, "VIEW", PLURAL, description, _described(plural))
 
 
+def for_people(schema: str) -> Iterator[tuple[str, sql.Composed, list[sql.Composed]]]:
+    """Of each view for people: its name, the statement that makes it, and those that comment on it."""
+    for view in views():
+        body = sql.SQL(view.within(schema))  # a file of the package
+        create = sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(sql.Identifier(schema, view.name), body)
+        yield view.name, create, list(_comments(schema, "VIEW", view.name, view.description, view.columns))
+
+
 def _described(table: Table) -> dict[str, str]:
     return {column.name: column.description for column in table.columns}
 
@@ -113,6 +122,7 @@ def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Co
             view=sql.Identifier(schema, f"{prefix}_{subject}"),
             table=sql.Identifier(schema, table.name),
             key=sql.Identifier(table.version_key[0]),
+            day=sql.Identifier(str(table.day_column)),
             columns=sql.SQL(", ").join(sql.Identifier(column) for column in columns),
         )
         text = comment.format(what=what, subject=subject)
