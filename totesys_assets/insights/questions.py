@@ -1,0 +1,100 @@
+"""The questions: what is asked, its SQL in ``questions/``, its parameters, and the answer.
+
+Belongs here: reading the files, and running them. Does not belong here: any SQL, and how an answer is shown.
+
+A file begins with comments: its first line is the question, the others say what the answer is and what it is not.
+Parameters stand in the SQL as ``%(name)s``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg import sql
+
+from totesys_assets.errors import PlatformError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import psycopg
+
+# What every parameter means. A question has those that its SQL names.
+PARAMETERS = {
+    "currency": "ISO code of the currency that money is converted into",
+    "basis": "day: an order converts at the rate of its own day; month: at the average of its month",
+    "rate_day": "a date: everything converts at the rate of this one day (constant currency); empty: each at its own",
+    "first": "first day",
+    "last": "last day",
+    "period": "day, week, month, quarter or year",
+    "today": "the day from which ages are counted",
+    "moment": "a moment with its time zone: what was known then",
+    "number": "number of an order",
+    "subject": "sales_order or purchase_order",
+    "rows": "how many rows at most",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. ``text``: what is asked; ``description``: what the answer is."""
+
+    name: str
+    sql: str
+    text: str
+    description: str
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of its parameters, in the order of their appearance."""
+        return tuple(dict.fromkeys(re.findall(r"%\((\w+)\)s", self.sql)))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Names of columns, and rows. Money is Decimal."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def frame(self) -> pd.DataFrame:
+        """As a data frame, whose values are those of the rows."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=[*self.columns], dtype=object).infer_objects()
+
+
+@cache
+def questions() -> Mapping[str, Question]:
+    """All questions, by name."""
+    folder = resources.files("totesys_assets.insights").joinpath("questions")
+    files = {each.name.removesuffix(".sql"): each for each in folder.iterdir() if each.name.endswith(".sql")}
+    return {name: _question(name, files[name].read_text(encoding="utf-8")) for name in sorted(files)}
+
+
+def _question(name: str, text: str) -> Question:
+    comments = [line.removeprefix("--").strip() for line in text.split("\n") if line.startswith("--")]
+    body = "\n".join(line for line in text.split("\n") if not line.startswith("--")).strip()
+    return Question(name, body, comments[0], " ".join(comments[1:]))
+
+
+def answer(connection: psycopg.Connection, name: str, **parameters: object) -> Answer:
+    """The answer to question ``name``, in the session of ``connection``, whose search_path is the warehouse's schema.
+
+    Raises PlatformError for a question that there is not, or without a value for each of its parameters.
+    """
+    question = questions().get(name)
+    if question is None:
+        raise PlatformError(f'There is no question "{name}". There are: {", ".join(questions())}.')
+    if missing := [each for each in question.parameters if each not in parameters]:
+        raise PlatformError(f'The question "{name}" needs a value for {", ".join(missing)}.')
+    given = {each: parameters[each] for each in question.parameters}
+    text: LiteralString = question.sql  # a file of the package
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL(text), given)
+        columns = tuple(column.name for column in cursor.description or ())
+        return Answer(columns, cursor.fetchall())
