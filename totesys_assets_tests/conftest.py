@@ -47,6 +47,10 @@ os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-st
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
+# Rates of two weeks: those of all years take a second to load.
+RATES = Path(__file__).parent / "data" / "rates.zip"
+os.environ["TOTESYS_RATES_ARCHIVE"] = str(RATES)
+
 FIRST_DAY = date(2024, 8, 19)
 
 
@@ -299,6 +303,7 @@ def make_platform(
         "WAREHOUSE_URL": warehouse,
         "TOTESYS_HOME": str(folder / "home"),
         "TOTESYS_FIRST_DAY": first_day.isoformat(),
+        "TOTESYS_RATES_ARCHIVE": str(RATES),
         "TOTESYS_ALLOW_SUPERUSER": "1",  # the tests' server has no other login unless a test makes one
         **variables,
     }

