@@ -1,0 +1,19 @@
+-- What is sold, by name of design?
+-- Many designs share a name; they are one row here. Orders as they are now, revenue converted.
+-- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
+SELECT
+    sales.design_name AS design,
+    sum(sales.orders)::bigint AS orders,
+    sum(sales.units)::bigint AS units,
+    round(sum(sales.revenue * conversion.rate), 2) AS revenue,
+    coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
+FROM mart_sales_design_day AS sales
+JOIN dim_currency AS currency USING (currency_id)
+LEFT JOIN conversion_rate AS conversion
+    ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
+    AND conversion.basis = %(basis)s
+    AND conversion.from_currency = currency.currency_code
+    AND conversion.to_currency = %(currency)s
+WHERE sales.created_date BETWEEN %(first)s AND %(last)s
+GROUP BY 1
+ORDER BY revenue DESC NULLS LAST, design
