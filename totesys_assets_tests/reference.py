@@ -14,7 +14,7 @@ from totesys_assets.commands import main
 from totesys_assets.commands.edge import DEBUG_VARIABLE
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE
 from totesys_assets.provision import ADMIN, OWNER, READER
-from totesys_assets.settings import VARIABLES, Variable
+from totesys_assets.variables import VARIABLES, Variable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 _MADE = "<!-- Made by `make reference` from the code. Change it there. -->"

@@ -10,7 +10,8 @@ import pytest
 
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.lake.tables import Lake
-from totesys_assets.settings import FIRST_DAY, FIRST_DAY_FILE, Settings, SettingsError
+from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE
 
 pytestmark = pytest.mark.pure
 

@@ -18,7 +18,7 @@ FILE = Path(__file__).parents[2] / "deploy" / "terraform" / "glue_tables.json"
 STAR = catalogue().warehouse
 
 # Delta's names of types, as its log spells them, where they are not Athena's.
-ATHENA = {"integer": "int"}
+ATHENA = {"integer": "int", "long": "bigint"}
 
 
 def test_the_file_that_terraform_reads_is_what_the_catalogue_says() -> None:

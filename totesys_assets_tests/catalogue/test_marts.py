@@ -41,6 +41,7 @@ FROM current.fact_sales_order GROUP BY created_date, currency_id"""
 def with_mart(monkeypatch: pytest.MonkeyPatch, definition: str = DDL, select: str = SELECT) -> Catalogue:
     monkeypatch.setattr(module, "ddl", lambda name: definition if name == "marts.sql" else ddl(name))
     monkeypatch.setattr(consistency, "query_of", lambda name: parse(name, select))
+    monkeypatch.setattr(consistency, "mart_files", list)  # those of the package are none of this definition
     return catalogue.__wrapped__()
 
 
@@ -216,6 +217,7 @@ def test_a_mart_whose_definition_changes_has_other_states(monkeypatch: pytest.Mo
 
 def test_a_mart_without_its_select_or_its_ddl_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ddl", lambda name: DDL if name == "marts.sql" else ddl(name))
+    monkeypatch.setattr(consistency, "mart_files", list)
     with pytest.raises(PlatformError, match=r'There is no marts/mart_sales.sql, the SELECT that makes "mart_sales"'):
         catalogue.__wrapped__()
     monkeypatch.setattr(consistency, "mart_files", lambda: ["mart_sale"])

@@ -16,6 +16,7 @@ import pytest
 from totesys_assets import settings
 from totesys_assets.automation import condition
 from totesys_assets.commands import main
+from totesys_assets.variables import VARIABLES
 from totesys_assets_tests import reference
 
 pytestmark = pytest.mark.pure
@@ -98,7 +99,7 @@ def test_a_reference_page_is_what_the_code_says(page: str) -> None:
 
 def test_every_variable_that_is_read_is_described() -> None:
     read = re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(settings.Settings))
-    assert set(read) == {variable.name for variable in settings.VARIABLES}
+    assert set(read) == {variable.name for variable in VARIABLES}
     everywhere = {
         found
         for path in PROJECT.glob("totesys_assets/**/*.py")
@@ -109,7 +110,7 @@ def test_every_variable_that_is_read_is_described() -> None:
 
 
 def test_the_defaults_that_are_described_are_those_that_hold() -> None:
-    unset = {variable.name: variable.unset.split(";")[0].strip("`") for variable in settings.VARIABLES}
+    unset = {variable.name: variable.unset.split(";")[0].strip("`") for variable in VARIABLES}
     found = settings.Settings.from_env({"TOTESYS_URL": "postgresql://reader@db.example.com/totesys"})
     assert unset["TOTESYS_SCHEMA"] == found.totesys_schema
     assert unset["WAREHOUSE_SCHEMA"] == found.warehouse_schema

@@ -16,13 +16,14 @@ PACKAGE = Path(totesys_assets.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # The rooms of the package, from the lowest to the highest: each may import those before it. A room is a folder, or a
-# module beside them. star/ and marts/, which hold SQL only, are no part of the order, nor is __init__.py, which
+# module beside them. star/, marts/ and views/, which hold SQL only, are no part of the order, nor is __init__.py, which
 # imports reader.py when somebody reads.
 ROOMS = (
     "names",
     "errors",
     "stages",
     "days",
+    "variables",
     "settings",
     "terminal",
     "catalogue",
@@ -43,6 +44,7 @@ ROOMS = (
     "reader",
     "local",
     "databases",
+    "insights",
     "dagster_home",
     "provision",
     "dagster_internals",

