@@ -24,7 +24,7 @@ from totesys_assets.transform import schemas
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
-MART, WHOLE_MART = "mart_sales_day", "mart_design"
+MART, WHOLE_MART = "mart_department_day", "mart_design"
 # Dagster notes each day of a run: of all days since 2024, for minutes.
 ALL_OF_AUGUST = everything(catalogue(), DayRange(FIRST_DAY, date(2024, 8, 31)))
 _ROWS = f"""
@@ -180,7 +180,7 @@ def test_a_row_without_a_value_that_must_be_there_is_refused_in_a_sentence(
     for each in (build_module, schemas):
         monkeypatch.setattr(each, "query_of", lambda name: select if name == MART else query_of(name))
     mart = catalogue().marts[MART]
-    with pytest.raises(PlatformError, match='SELECT of mart/mart_sales_day gives rows without "revenue"'):
+    with pytest.raises(PlatformError, match='SELECT of mart/mart_department_day gives rows without "revenue"'):
         build_module.build(platform.lake, catalogue(), mart, days=ALL_OF_AUGUST.days, run_id="test")
 
 

@@ -85,8 +85,8 @@ def test_a_table_of_the_source_and_its_dimension_are_their_ddl_a_select_and_a_gr
 
 def test_another_source_is_a_module_and_its_ddl(tmp_path: Path) -> None:
     found = changed("Another source", tmp_path)
-    assert {"files/sales_target", "files/exchange_rate", "star/dim_sales_target"} <= set(found["assets"])
-    assert found["lineage"]["dim_sales_target"]["amount"] == ["files/sales_target/amount"]
+    assert {"sheets/budget", "sheets/bank_rate", "star/dim_budget"} <= set(found["assets"])
+    assert found["lineage"]["dim_budget"]["amount"] == ["sheets/budget/amount"]
 
 
 def test_the_frequency_of_the_sensor_is_two_numbers_in_one_place(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def seen(postgres_server: PostgresServer, trade_template: str, scratch: Path) ->
     source = postgres_server.template("another_source", trade_template)
     told = subprocess.run(
         [
-            *(sys.executable, "-W", "ignore", "-m", "totesys_assets_tests.harness.files_story"),
+            *(sys.executable, "-W", "ignore", "-m", "totesys_assets_tests.harness.sheets_story"),
             *(source, postgres_server.database(), str(folder)),
         ],
         cwd=package,
@@ -41,22 +41,22 @@ def seen(postgres_server: PostgresServer, trade_template: str, scratch: Path) ->
 
 
 def test_the_first_refresh_captures_the_files_and_loads_what_is_made_of_them(seen: Seen) -> None:
-    assert {"files/sales_target", "files/exchange_rate", "totesys/sales_order"} < set(seen["first look"]["stale"])
-    targets, rates = seen["first versions"]
-    assert targets == [["insert", "2024-08-01", "EUR", "500.50"], ["insert", "2024-08-01", "GBP", "1000.00"]]
+    assert {"sheets/budget", "sheets/bank_rate", "totesys/sales_order"} < set(seen["first look"]["stale"])
+    budgets, rates = seen["first versions"]
+    assert budgets == [["insert", "2024-08-01", "EUR", "500.50"], ["insert", "2024-08-01", "GBP", "1000.00"]]
     assert rates == [["insert", "2024-08-19", "EUR", "1.170000"], ["insert", "2024-08-20", "EUR", "1.180000"]]
     assert seen["warehouse"] == [["2024-08 EUR", "500.50"], ["2024-08 GBP", "1000.00"]]
     assert seen["nothing left"] == []
 
 
 def test_the_summary_names_the_time_that_the_captures_of_each_source_took(seen: Seen) -> None:
-    assert seen["times"] == "capture 2.0 s, capture files 1.0 s"
+    assert seen["times"] == "capture 2.0 s, capture sheets 1.0 s"
 
 
 def test_a_changed_row_is_an_update_and_a_missing_one_a_deletion(seen: Seen) -> None:
     before, after = seen["first versions"], seen["second versions"]
-    targets, rates = ([each for each in after[at] if each not in before[at]] for at in (0, 1))
-    assert targets == [["delete", "2024-08-01", "EUR", "500.50"], ["update", "2024-08-01", "GBP", "1200.00"]]
+    budgets, rates = ([each for each in after[at] if each not in before[at]] for at in (0, 1))
+    assert budgets == [["delete", "2024-08-01", "EUR", "500.50"], ["update", "2024-08-01", "GBP", "1200.00"]]
     assert rates == [["update", "2024-08-20", "EUR", "1.190000"]]
     assert seen["gone in the warehouse"] == [["2024-08 EUR", True], ["2024-08 GBP", False]]
 
@@ -66,13 +66,13 @@ def test_a_row_of_another_type_or_without_a_partition_is_a_dead_letter_with_its_
     assert without_partition[:3] == ["1999-01-01, EUR", "2024-08-19", "rate_date"]
     assert without_partition[3].startswith("lies outside the days from 2024-08-19")
     assert mistyped[:4] == ["2024-09-01, GBP", "*", "amount", "is no numeric(12,2)"]
-    raw = {"target_month": "2024-09-01", "currency_code": "GBP", "amount": "plenty", "note": None}
+    raw = {"budget_month": "2024-09-01", "currency_code": "GBP", "amount": "plenty", "note": None}
     assert json.loads(mistyped[4]) == raw
 
 
 def test_the_columns_of_a_file_are_registered_and_new_ones_left_out(seen: Seen) -> None:
-    assert seen["registry"] == [{"target_month": "text", "currency_code": "text", "amount": "text"}]
-    assert seen["unknown"] == {"sales_target": ["note"]}
+    assert seen["registry"] == [{"budget_month": "text", "currency_code": "text", "amount": "text"}]
+    assert seen["unknown"] == {"budget": ["note"]}
 
 
 def test_the_columns_of_a_refused_file_are_registered_as_they_were_seen(seen: Seen) -> None:
@@ -91,35 +91,35 @@ def test_a_file_that_is_written_with_the_same_size_and_time_is_read(seen: Seen) 
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        ("unreadable", '"exchange_rate.csv" cannot be read'),
+        ("unreadable", '"bank_rate.csv" cannot be read'),
         ("doubled", "It has rows with the key of another: 1"),
         ("ragged", "row 3 has 2 values for 3 columns"),
         ("drift", '"currency_code" is missing'),
     ],
 )
 def test_a_file_that_cannot_be_read_blocks_its_own_table(seen: Seen, step: str, why: str) -> None:
-    assert list(seen[step]["blocked"]) == ["exchange_rate"]
-    assert why in seen[step]["blocked"]["exchange_rate"]
+    assert list(seen[step]["blocked"]) == ["bank_rate"]
+    assert why in seen[step]["blocked"]["bank_rate"]
 
 
 def test_beside_an_unreadable_file_the_others_and_totesys_go_on(seen: Seen) -> None:
-    assert {"files/sales_target", "totesys/sales_order"} < set(seen["unreadable"]["stale"])
+    assert {"sheets/budget", "totesys/sales_order"} < set(seen["unreadable"]["stale"])
 
 
 def test_a_missing_folder_is_one_problem_that_stops_only_its_own_tables(seen: Seen) -> None:
     without = seen["no folder"]
-    assert (set(without["blocked"]), without["problems"]) == ({"sales_target", "exchange_rate"}, 1)
-    assert "TOTESYS_FILES names no folder" in without["blocked"]["sales_target"]
+    assert (set(without["blocked"]), without["problems"]) == ({"budget", "bank_rate"}, 1)
+    assert "TOTESYS_SHEETS names no folder" in without["blocked"]["budget"]
     assert "totesys/sales_order" in without["stale"]
 
 
 def test_a_mended_file_is_captured_by_the_next_refresh(seen: Seen) -> None:
-    assert seen["mended"] == {"stale": ["files/exchange_rate"], "blocked": {}, "problems": 0}
+    assert seen["mended"] == {"stale": ["sheets/bank_rate"], "blocked": {}, "problems": 0}
 
 
 def test_the_audit_compares_files_and_lake_and_names_a_tampered_version(seen: Seen) -> None:
     assert seen["first audit"] == seen["second audit"] == []
-    assert not any("files" in each or "sales_target" in each for each in seen["third audit"])
+    assert not any("sheets/" in each or "budget" in each for each in seen["third audit"])
     [content, records] = [each for each in seen["tampered"] if each not in seen["third audit"]]
-    assert content.startswith("files/sales_target content_equals_source: 1 row differs")
-    assert records.startswith("warehouse/dim_sales_target records_equal_lake")
+    assert content.startswith("sheets/budget content_equals_source: 1 row differs")
+    assert records.startswith("warehouse/dim_budget records_equal_lake")

@@ -28,7 +28,7 @@ from totesys_assets.refresh import Summary
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform, make_platform
 
-TARGET, RATE = "sales_target", "exchange_rate"
+BUDGET, RATE = "budget", "bank_rate"
 ORDER = "UPDATE sales_order SET units_sold = {} WHERE sales_order_id = 1"
 
 
@@ -42,7 +42,7 @@ def versions(platform: Platform, table: str) -> list[list[str]]:
 def audited(platform: Platform) -> list[str]:
     """What the audit finds wrong of the files and of what is made of them."""
     found = audit(platform.core)
-    assert any(each.asset == f"files/{RATE}" and each.numbers.get("rows") for each in found)
+    assert any(each.asset == f"sheets/{RATE}" and each.numbers.get("rows") for each in found)
     return [f"{each.asset} {each.check}: {each.detail}" for each in found if not each.passed]
 
 
@@ -59,39 +59,39 @@ def looked(platform: Platform) -> dict[str, Any]:
 
 def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     """Each step, and what is seen after it."""
-    target, rate = files / f"{TARGET}.csv", files / f"{RATE}.csv"
+    budget, rate = files / f"{BUDGET}.csv", files / f"{RATE}.csv"
 
-    target.write_text("target_month,currency_code,amount\n2024-08-01,GBP,1000.00\n2024-08-01,EUR,500.50\n")
+    budget.write_text("budget_month,currency_code,amount\n2024-08-01,GBP,1000.00\n2024-08-01,EUR,500.50\n")
     rate.write_text("rate_date,currency_code,per_pound\n2024-08-19,EUR,1.17\n2024-08-20,EUR,1.18\n")
     yield "first look", looked(platform)
-    yield "first versions", [versions(platform, TARGET), versions(platform, RATE)]
-    yield "warehouse", platform.query("SELECT sales_target_id, amount::text FROM dim_sales_target ORDER BY 1")
-    yield "registry", [each.columns for each in structures(platform.lake, TARGET)]
+    yield "first versions", [versions(platform, BUDGET), versions(platform, RATE)]
+    yield "warehouse", platform.query("SELECT budget_id, amount::text FROM dim_budget ORDER BY 1")
+    yield "registry", [each.columns for each in structures(platform.lake, BUDGET)]
     yield "first audit", audited(platform)
-    yield "times", _stages(Summary(changed=True, success=True, stages={"totesys": 2.0, "files": 1.0, "other": 0.5}))
+    yield "times", _stages(Summary(changed=True, success=True, stages={"totesys": 2.0, "sheets": 1.0, "other": 0.5}))
     yield "nothing left", sorted(platform.look().stale)
 
-    target.write_text("target_month,currency_code,amount,note\n2024-08-01,GBP,1200.00,more\n2024-09-01,GBP,plenty,\n")
+    budget.write_text("budget_month,currency_code,amount,note\n2024-08-01,GBP,1200.00,more\n2024-09-01,GBP,plenty,\n")
     rate.write_text("rate_date,currency_code,per_pound\n2024-08-19,EUR,1.17\n2024-08-20,EUR,1.19\n1999-01-01,EUR,1.5\n")
     yield "second look", looked(platform)
     yield "unknown", platform.look().examined.unknown
-    yield "second versions", [versions(platform, TARGET), versions(platform, RATE)]
+    yield "second versions", [versions(platform, BUDGET), versions(platform, RATE)]
     told = ("row_key", "partition", "column_name", "reason", "raw")
     yield "letters", [[row[name] for name in told] for row in open_dead_letters(platform.lake).to_pylist()]
-    gone = "SELECT sales_target_id, _is_deleted FROM dim_sales_target ORDER BY 1"
+    gone = "SELECT budget_id, _is_deleted FROM dim_budget ORDER BY 1"
     yield "gone in the warehouse", platform.query(gone)
     yield "second audit", audited(platform)
 
     time.sleep(2.1)  # until the files are no longer fresh
     to_come = time.time() + 86400
-    os.utime(target, (to_come, to_come))
+    os.utime(budget, (to_come, to_come))
     time.sleep(2.1)
     mark = platform.look().mark
     yield "quiet", look(platform.core, unless=mark).probed_only
-    before = target.stat()
-    target.write_text(target.read_text().replace("1200", "1300"))
-    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
-    yield "same size and time", [before.st_size == target.stat().st_size, look(platform.core, unless=mark).probed_only]
+    before = budget.stat()
+    budget.write_text(budget.read_text().replace("1200", "1300"))
+    os.utime(budget, ns=(before.st_atime_ns, before.st_mtime_ns))
+    yield "same size and time", [before.st_size == budget.stat().st_size, look(platform.core, unless=mark).probed_only]
 
     rate.write_bytes(b"\xff\xfe\n")
     platform.sql(ORDER.format(11))
@@ -112,8 +112,8 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     rate.write_text("rate_date,currency_code,per_pound\n2024-08-19,EUR,1.17\n2024-08-20,EUR,1.19\n")
     yield "mended", looked(platform)
     yield "third audit", audited(platform)
-    table = catalogue().source[TARGET]
-    row = {"target_month": datetime(2024, 8, 1).date(), "currency_code": "GBP", "amount": Decimal("1.00")}
+    table = catalogue().source[BUDGET]
+    row = {"budget_month": datetime(2024, 8, 1).date(), "currency_code": "GBP", "amount": Decimal("1.00")}
     row |= {"_operation": "update", "_recorded_at": datetime.now(UTC)}
     tampered = pa.Table.from_pylist([row], schema=lake_schema(table, versioned=True))
     write_deltalake(platform.lake.open_versions(table), tampered, mode="append")
@@ -124,7 +124,7 @@ def main(source: str, warehouse: str, folder: Path) -> None:
     """Tell the story over two databases, as one JSON document."""
     files = folder / "files"
     files.mkdir()
-    with make_platform(source, warehouse, folder, TOTESYS_FILES=str(files)) as platform:
+    with make_platform(source, warehouse, folder, TOTESYS_SHEETS=str(files)) as platform:
         print(json.dumps(dict(story(platform, files)), default=str))
 
 
