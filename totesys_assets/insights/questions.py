@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
 from functools import cache, cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -37,6 +38,23 @@ PARAMETERS = {
     "subject": "sales_order or purchase_order",
     "rows": "how many rows at most",
 }
+
+
+def defaults(today: date) -> dict[str, object]:
+    """A value for every parameter: pounds at the rates of each day, by month, since the first of a month a year ago."""
+    return {
+        "currency": "GBP",
+        "basis": "day",
+        "rate_day": None,
+        "first": date(today.year - 1, today.month, 1),
+        "last": today,
+        "period": "month",
+        "today": today,
+        "moment": datetime.combine(today, time(), UTC),
+        "number": 1,
+        "subject": "sales_order",
+        "rows": 20,
+    }
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
--- How much was sold in a period, in all?
--- One row: orders as they are now, bags, revenue, and the average revenue of an order that could be converted.
--- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
+-- How is business: orders, units, revenue and the average order, in one row?
+-- The average order is the revenue of the orders that could be converted, divided by their number.
+-- "unconverted" counts the others: orders in a currency without a rate.
 SELECT
     coalesce(sum(sales.orders), 0)::bigint AS orders,
     coalesce(sum(sales.units), 0)::bigint AS units,
-    round(coalesce(sum(sales.revenue * conversion.rate), 0), 2) AS revenue,
+    coalesce(round(sum(sales.revenue * conversion.rate), 2), 0) AS revenue,
     round(
-        sum(sales.revenue * conversion.rate)
-        / nullif(sum(sales.orders) FILTER (WHERE conversion.rate IS NOT NULL), 0),
-        2
+        sum(sales.revenue * conversion.rate) / sum(sales.orders) FILTER (WHERE conversion.rate IS NOT NULL), 2
     ) AS average_order,
     coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
 FROM mart_sales_day AS sales
-JOIN dim_currency AS currency USING (currency_id)
+LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS conversion
     ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
     AND conversion.basis = %(basis)s

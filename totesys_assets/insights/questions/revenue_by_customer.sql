@@ -1,9 +1,10 @@
 -- What is sold, by customer?
--- Orders as they are now, revenue converted. "share" is the customer's part of all converted revenue, from 0 to 1.
--- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
+-- Country is that of the customer's legal address, not of the delivery. Customers of one name are rows of their own.
+-- "share" is the part of all converted revenue, from 0 to 1.
 SELECT
     sales.member_id AS customer_id,
-    customer.counterparty_legal_name AS customer,
+    coalesce(min(customer.counterparty_legal_name), '') AS customer,
+    coalesce(min(customer.counterparty_legal_country), '') AS country,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
@@ -12,13 +13,13 @@ SELECT
         sum(sales.revenue * conversion.rate) / nullif(sum(sum(sales.revenue * conversion.rate)) OVER (), 0), 4
     ) AS share
 FROM mart_sales_day AS sales
-JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN dim_counterparty AS customer ON customer.counterparty_id = sales.member_id
+LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS conversion
     ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
     AND conversion.basis = %(basis)s
     AND conversion.from_currency = currency.currency_code
     AND conversion.to_currency = %(currency)s
 WHERE sales.breakdown = 'customer' AND sales.created_date BETWEEN %(first)s AND %(last)s
-GROUP BY 1, 2
-ORDER BY revenue DESC NULLS LAST, customer_id
+GROUP BY 1
+ORDER BY revenue DESC NULLS LAST, 1

@@ -1,16 +1,16 @@
--- What is sold, by department of the member of staff who sold?
--- Departments as they are now: who moved takes past orders along. "staff" counts those who sold anything.
--- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
+-- What does each department sell, and how much is that for each of its sellers?
+-- Department is the one of today: who moved takes earlier sales along. "staff" counts those who sold something.
 SELECT
-    staff.department_name AS department,
-    count(DISTINCT sales.member_id)::bigint AS staff,
+    coalesce(staff.department_name, '') AS department,
+    count(DISTINCT sales.member_id) AS staff,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
-    coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
+    coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted,
+    round(sum(sales.revenue * conversion.rate) / count(DISTINCT sales.member_id), 2) AS revenue_per_head
 FROM mart_sales_day AS sales
-JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN dim_staff AS staff ON staff.staff_id = sales.member_id
+LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS conversion
     ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
     AND conversion.basis = %(basis)s
@@ -18,4 +18,4 @@ LEFT JOIN conversion_rate AS conversion
     AND conversion.to_currency = %(currency)s
 WHERE sales.breakdown = 'staff' AND sales.created_date BETWEEN %(first)s AND %(last)s
 GROUP BY 1
-ORDER BY revenue DESC NULLS LAST, department
+ORDER BY revenue DESC NULLS LAST, 1

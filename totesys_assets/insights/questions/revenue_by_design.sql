@@ -1,6 +1,5 @@
 -- What is sold, by name of design?
--- Many designs share a name; they are one row here. Orders as they are now, revenue converted.
--- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
+-- Many designs share a name: all of them are one row. Orders whose design is missing have no name.
 SELECT
     sales.design_name AS design,
     sum(sales.orders)::bigint AS orders,
@@ -8,7 +7,7 @@ SELECT
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
     coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
 FROM mart_sales_design_day AS sales
-JOIN dim_currency AS currency USING (currency_id)
+LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS conversion
     ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
     AND conversion.basis = %(basis)s
@@ -16,4 +15,4 @@ LEFT JOIN conversion_rate AS conversion
     AND conversion.to_currency = %(currency)s
 WHERE sales.created_date BETWEEN %(first)s AND %(last)s
 GROUP BY 1
-ORDER BY revenue DESC NULLS LAST, design
+ORDER BY revenue DESC NULLS LAST, 1

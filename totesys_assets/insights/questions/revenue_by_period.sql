@@ -3,14 +3,14 @@
 -- "unconverted" counts orders in a currency without a rate: their revenue is not in "revenue".
 SELECT
     date_trunc(%(period)s, sales.created_date)::date AS period,
-    currency.currency_code AS currency,
+    coalesce(currency.currency_code, '') AS currency,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
     sum(sales.revenue) AS own_revenue,
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
     coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
 FROM mart_sales_day AS sales
-JOIN dim_currency AS currency USING (currency_id)
+LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS conversion
     ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
     AND conversion.basis = %(basis)s

@@ -1,0 +1,36 @@
+-- What was known of sales at a moment, and what is known of the same days now?
+-- Orders as they had been captured by then, by the day of the order, beside the same as they are now. Both convert at
+-- the rates that are known now: a difference is one of orders, not of rates. Before the first capture nothing was
+-- known.
+WITH orders AS (
+    SELECT created_date, currency_id, units_sold * unit_price AS revenue,
+        valid_from <= %(moment)s::timestamptz AND (valid_to > %(moment)s::timestamptz OR valid_to IS NULL) AS is_then,
+        is_current
+    FROM history_sales_order
+    WHERE NOT is_deleted
+),
+summed AS (
+    SELECT created_date, currency_id,
+        count(*) FILTER (WHERE is_then) AS orders_then, sum(revenue) FILTER (WHERE is_then) AS revenue_then,
+        count(*) FILTER (WHERE is_current) AS orders_now, sum(revenue) FILTER (WHERE is_current) AS revenue_now
+    FROM orders
+    WHERE created_date BETWEEN %(first)s AND %(last)s AND (is_then OR is_current)
+    GROUP BY 1, 2
+)
+SELECT
+    date_trunc(%(period)s, sales.created_date)::date AS period,
+    sum(sales.orders_then)::bigint AS orders_then,
+    sum(sales.orders_now)::bigint AS orders_now,
+    coalesce(round(sum(sales.revenue_then * conversion.rate), 2), 0) AS revenue_then,
+    coalesce(round(sum(sales.revenue_now * conversion.rate), 2), 0) AS revenue_now,
+    coalesce(sum(sales.orders_then) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted_then,
+    coalesce(sum(sales.orders_now) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted_now
+FROM summed AS sales
+LEFT JOIN dim_currency AS currency USING (currency_id)
+LEFT JOIN conversion_rate AS conversion
+    ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
+    AND conversion.basis = %(basis)s
+    AND conversion.from_currency = currency.currency_code
+    AND conversion.to_currency = %(currency)s
+GROUP BY 1
+ORDER BY 1

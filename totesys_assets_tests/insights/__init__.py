@@ -1,0 +1,1 @@
+"""Tests of totesys_assets/insights/."""
