@@ -42,6 +42,7 @@ class Settings:
     totesys_schema: str = "public"
     new_columns: str = IGNORE
     rates_archive: Path | None = None
+    warehouse_reader_url: str | None = field(default=None, repr=False)
 
     @property
     def superuser_allowed(self) -> bool:
@@ -66,6 +67,7 @@ class Settings:
             new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
             rates_archive=_file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
+            warehouse_reader_url=_database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
             alert_topic=_topic(env.get("TOTESYS_ALERT_TOPIC") or None),

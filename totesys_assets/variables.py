@@ -39,6 +39,11 @@ VARIABLES = (
         "The warehouse: a libpq URL. The platform creates and migrates its tables and views there.",
         "embedded",
     ),
+    Variable(
+        "WAREHOUSE_READER_URL",
+        "The warehouse as the dashboard reads it: a libpq URL whose login may only `SELECT`.",
+        "`WAREHOUSE_URL`, in transactions that cannot write",
+    ),
     Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
     Variable(
         "LAKE_URI",
@@ -76,6 +81,10 @@ VARIABLES = (
         "The ARN of an SNS topic that receives messages about failures, staleness and audits.",
         "no messages",
     ),
-    Variable("TOTESYS_UI_URL", "The address of the Dagster UI, for the links in these messages.", "no links"),
+    Variable(
+        "TOTESYS_UI_URL",
+        "The address of the Dagster UI, for the links in these messages and in the dashboard.",
+        "no links",
+    ),
     Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
 )

@@ -10,6 +10,7 @@ import warnings
 import click
 
 from totesys_assets.commands.audit import audit
+from totesys_assets.commands.dashboard import dashboard
 from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
 from totesys_assets.commands.lake import dead_letters, schema
 from totesys_assets.commands.live import simulate, up
@@ -43,6 +44,7 @@ for command in (
     status,
     audit,
     up,
+    dashboard,
     sql,
     url,
     serve,

@@ -82,8 +82,15 @@ def _tell(text: str) -> None:
     help="Simulated events a second.",
 )
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
-def up(port: int, rate: float, scale: float) -> None:
-    """Run everything live: simulated traffic, the sensor, the Dagster UI. Ctrl-C stops all of it."""
+@click.option(
+    "--dashboard-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Port of the dashboard; 0: no dashboard.  [default: 8501, or another that is free]",
+)
+def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None:
+    """Run everything live: simulated traffic, the sensor, the Dagster UI, the dashboard. Ctrl-C stops all of it."""
+    from totesys_assets.dashboard import server as dashboard
     from totesys_assets.live import session
 
     settings = Settings.from_env()
@@ -91,11 +98,22 @@ def up(port: int, rate: float, scale: float) -> None:
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
         session.require_free_port(port)
+        if dashboard_port is None:
+            dashboard_port = session.free_port(dashboard.PORT)
+        elif dashboard_port:
+            session.require_free_port(dashboard_port, "totesys up --dashboard-port")
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             settings = refreshed(settings)
             one_pass(settings, urls, out)
             with interrupts.orderly_end():
-                session.run(settings, urls, port=port, rate=0.0 if settings.totesys_url else rate, say=_say)
+                session.run(
+                    settings,
+                    urls,
+                    port=port,
+                    rate=0.0 if settings.totesys_url else rate,
+                    say=_say,
+                    dashboard_port=dashboard_port,
+                )
 
 
 @contextmanager
@@ -122,6 +140,6 @@ def until_signalled() -> Iterator[None]:
 
 
 def _say(who: str, what: str) -> None:
-    colour = {"totesys": "yellow", "warehouse": "green", "error": "red"}.get(who, "cyan")
+    colour = {"totesys": "yellow", "warehouse": "green", "dashboard": "magenta", "error": "red"}.get(who, "cyan")
     out.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", end="")
     out.print(what, markup=False, soft_wrap=True)

@@ -71,6 +71,11 @@ class Question:
         """Names of its parameters, in the order of their appearance."""
         return tuple(dict.fromkeys(re.findall(r"%\((\w+)\)s", self.sql)))
 
+    def with_values(self, parameters: Mapping[str, object]) -> str:
+        """Its SQL for psql and other clients: with values in the place of parameters, and what is asked on top."""
+        values = {each: sql.Literal(parameters[each]).as_string(None) for each in self.parameters}
+        return f"-- {self.text}\n{self.sql % values};\n"
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -1,8 +1,9 @@
-"""Everything live on one machine: Dagster's processes, the simulator's traffic, and what they report.
+"""Everything live on one machine: Dagster's processes, the dashboard, the simulator's traffic, and what they report.
 
 Belongs here: starting and ending those, and telling what happens. Does not belong here: what a refresh does.
 """
 
+import errno
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ import psycopg
 
 import totesys_assets
 from totesys_assets.dagster_home import dagster_home
+from totesys_assets.dashboard import server as dashboard
 from totesys_assets.databases import Databases
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import guard
@@ -39,24 +41,42 @@ _POLL_SECONDS = 1.0
 _NEWS_SECONDS, _NEWS_AGAIN_SECONDS = 2.0, 30.0
 
 
-def require_free_port(port: int) -> None:
-    """Raise PlatformError if another program listens on ``port``."""
+def require_free_port(port: int, command: str = "totesys up --port", host: str = HOST) -> None:
+    """Raise PlatformError if another program listens on ``port``, with the command that chooses another."""
+    if not _is_free(port, host):
+        raise PlatformError(f"Port {port} is in use by another program. Choose another: {command} {port + 1}.")
+
+
+def free_port(wanted: int) -> int:
+    """``wanted`` if no other program listens there, else some port that is free."""
+    if _is_free(wanted, HOST):
+        return wanted
     with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int, host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
-            raise PlatformError(
-                f"Port {port} is in use by another program. Choose another: totesys up --port {port + 1}."
-            ) from None
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PlatformError(f"Nothing can listen on {host}, port {port}: {error.strerror}.") from None
+            return False
+    return True
 
 
-def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say) -> None:
-    """Run Dagster and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself (PlatformError)."""
+def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say, dashboard_port: int = 0) -> None:
+    """Run Dagster, the dashboard and the traffic until Ctrl-C or SIGTERM, or until Dagster ends by itself.
+
+    That raises PlatformError. Without a ``dashboard_port`` there is no dashboard.
+    """
     log = settings.home / "dagster.log"
     stop = threading.Event()
     dagster_home(settings, urls)
-    with session(_dagster(port), settings.home, log) as process:
+    with session(_dagster(port), settings.home, log) as process, ExitStack() as stack:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
         say("warehouse", "totesys sql opens it; totesys url --password prints its URL for other programs")
@@ -65,6 +85,11 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
         threads.append(threading.Thread(target=_report_news, args=(settings, stop, say), daemon=True))
         if rate:
             threads.append(threading.Thread(target=_traffic, args=(urls.totesys, rate, stop, say), daemon=True))
+        if dashboard_port:
+            shown = stack.enter_context(_dashboard(settings, urls, dashboard_port, port))
+            threads.append(
+                threading.Thread(target=_report_dashboard, args=(shown, dashboard_port, settings, stop, say))
+            )
         for thread in threads:
             thread.start()
         try:
@@ -88,7 +113,26 @@ def _dagster(port: int) -> list[str]:
 
 
 @contextmanager
-def session(program: list[str], home: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _dashboard(settings: Settings, urls: Databases, port: int, ui_port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the dashboard for the block. It starts when Dagster has, and nothing waits for it."""
+    program = [sys.executable, "-m", "totesys_assets.cli", "dashboard", "--port", str(port)]
+    place = {
+        "WAREHOUSE_URL": urls.warehouse,
+        "TOTESYS_UI_URL": settings.ui_url or f"http://{HOST}:{ui_port}",
+        "TOTESYS_HOME": str(settings.home),
+    }
+    with session(program, settings.home, _dashboard_log(settings), place) as process:
+        yield process
+
+
+def _dashboard_log(settings: Settings) -> Path:
+    return settings.home / "dashboard.log"
+
+
+@contextmanager
+def session(
+    program: list[str], home: Path, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in a session of its own. The session ends with the block, or with this process.
 
     Yields the guard, which leads the session and ends with the program, with its exit code.
@@ -99,7 +143,7 @@ def session(program: list[str], home: Path, log: Path) -> Iterator[subprocess.Po
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**os.environ, MARK: str(home)},
+            env={**os.environ, MARK: str(home), **(environment or {})},
             start_new_session=True,
         )
     assert process.stdin is not None  # noqa: S101 - it was asked for
@@ -179,6 +223,23 @@ def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
                 return
         time.sleep(0.2)
     raise PlatformError(f"Dagster did not start within {_START_SECONDS} s. Its log is {log}.")
+
+
+def _report_dashboard(
+    process: subprocess.Popen[bytes], port: int, settings: Settings, stop: threading.Event, say: Say
+) -> None:
+    """Say where the dashboard is once it answers, and if it ends by itself: the rest goes on without it."""
+    address, answered = f"http://{HOST}:{port}", False
+    while not stop.wait(_POLL_SECONDS / 2) and process.poll() is None:
+        if not answered:
+            with (
+                suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(address + dashboard.HEALTH, timeout=2),  # always http  # noqa: S310  # nosec B310
+            ):
+                answered = True
+                say("dashboard", f"sales, money and history are at {address}")
+    if not stop.is_set():
+        say("error", f"the dashboard ended by itself. Its log is {_dashboard_log(settings)}.")
 
 
 def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:

@@ -52,6 +52,7 @@ ROOMS = (
     "automation",
     "definitions",
     "refresh",
+    "dashboard",
     "live",
     "commands",
     "cli",

@@ -1,0 +1,108 @@
+"""What all pages have in common: navigation, filters, as of when they are, and looking for news.
+
+Belongs here: the frame of a page, drawn anew at every change. Does not belong here: what a page shows (pages/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+
+import streamlit as st
+
+from totesys_assets.dashboard import asking, filters, words
+from totesys_assets.dashboard.pages import overview, sales
+from totesys_assets.dashboard.palette import palette
+from totesys_assets.errors import PlatformError
+
+# Panels on a ground of their own; three dots without an arrow; less room at the top.
+_STYLE = """
+<style>
+.stApp, [data-testid="stHeader"] {{background: {ground}}}
+.block-container {{padding-top: 4.2rem; padding-bottom: 2rem; max-width: 1500px}}
+[class*="st-key-panel-"], [data-testid="stMetric"] {{background: {card}}}
+[data-testid="stMetricDelta"] {{font-size: .85rem}}
+[class*="st-key-source-"] button {{min-height: 0; padding: 0 .5rem; letter-spacing: .1em}}
+[class*="st-key-source-"] button [data-testid="stIconMaterial"] {{display: none}}
+[class*="st-key-source-"] {{width: auto !important}}
+.st-key-map-frame {{height: 425px}}
+.st-key-as-of {{text-align: right}}
+@media (max-width: 640px) {{
+  .block-container {{padding-left: .9rem; padding-right: .9rem}}
+  .st-key-as-of {{text-align: left}}
+  .st-key-map-frame {{height: 215px}}
+  .st-key-headline [data-testid="stColumn"] {{min-width: calc(50% - 1rem); flex: 1 1 calc(50% - 1rem)}}
+}}
+</style>
+"""
+# A rate is carried over Easter and Christmas for five days; older than this, none has been loaded for too long.
+_OLD_DAYS = 6
+_NOTHING_YET = (
+    "Nothing has been loaded yet. `totesys refresh` loads the warehouse; this page shows it when it is there."
+)
+PAGES: tuple[tuple[str, Callable[[filters.Filters], None]], ...] = (
+    ("Overview", overview.draw),
+    ("Sales", sales.draw),
+)
+
+
+def main(first: str = "Overview") -> None:
+    """Draw the page that the address names; the page ``first`` if it names none."""
+    st.set_page_config("Terrific Totes", "👜", layout="wide")
+    st.html(_STYLE.format(card=palette().card, ground=palette().ground))
+    st.logo(str(resources.files("totesys_assets.dashboard").joinpath("static", "tote.svg")), size="large")
+    away = asking.begin()
+    pages = [
+        st.Page(partial(_page, draw, away), title=title, url_path=title.lower(), default=title == first)
+        for title, draw in PAGES
+    ]
+    page = st.navigation(pages, position="top")
+    page.run()
+    asking.watch(bool(away))
+    asking.freeze_imports()
+
+
+def _page(draw: Callable[[filters.Filters], None], away: str) -> None:
+    if away:
+        st.warning(f"The database is away. {away} This page goes on by itself when it is back.", icon="⚠️")
+    if asking.is_empty():
+        if not away:
+            st.info(_NOTHING_YET, icon="👜")
+        return
+    try:
+        ((first_day, last_day),) = asking.ask("span").answer.rows
+        currencies = [str(code) for code, _ in asking.ask("currencies").answer.rows]
+    except PlatformError as error:
+        st.warning(str(error), icon="⚠️")
+        return
+    if last_day is None or not currencies:
+        st.info(_NOTHING_YET, icon="👜")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="filters"):
+        chosen = filters.choose(first_day, last_day, currencies)
+        as_of = st.container(key="as-of")
+    draw(chosen)
+    as_of.caption(f"{_loaded()}  \n{_rates(chosen)}")
+
+
+def _loaded() -> str:
+    loaded = asking.newest_load()
+    return f"As of the load at {words.moment(loaded)}" if loaded else "As of the last load"
+
+
+def _rates(chosen: filters.Filters) -> str:
+    """Which rates money is converted with: it says so when they are older than the days that they are used for."""
+    try:
+        rates = [each for each in asking.rows("rates_used", **chosen.parameters) if each["published_date"]]
+    except PlatformError:
+        return "The rates cannot be read now"
+    if not rates:
+        return "No exchange rates have been loaded: only money in the chosen currency counts"
+    published = max(each["published_date"] for each in rates)
+    if chosen.rates == filters.CONSTANT:
+        return f"All at the European Central Bank's rates of {words.day(published)}"
+    kind = "monthly averages of the " if chosen.rates == filters.MONTH else ""
+    carried = (chosen.last - published).days
+    old = f" ⚠️ {words.counted(carried, 'day')} old" if carried > _OLD_DAYS else ""
+    return f"Rates: {kind}European Central Bank, the newest of {words.day(published)}{old}"

@@ -1,0 +1,55 @@
+"""Amounts, numbers and changes as people read them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+
+_SYMBOLS = {"GBP": "£", "EUR": "€", "USD": "$"}
+_SIZES = ((10**9, "bn"), (10**6, "m"), (10**3, "k"))
+
+Number = Decimal | int | float
+
+
+def symbol(currency: str) -> str:
+    """The sign of a currency, or its code and a blank."""
+    return _SYMBOLS.get(currency, f"{currency} ")
+
+
+def short(value: Number | None, sign: str = "") -> str:
+    """A number in four figures at most: 708.5m."""
+    if value is None:
+        return "–"
+    for size, unit in _SIZES:
+        if abs(float(value)) >= size:
+            return f"{sign}{float(value) / size:,.1f}{unit}"
+    return f"{sign}{value:,.0f}"
+
+
+def exact(value: Number | None, sign: str = "") -> str:
+    """A number in full: 1,234.50."""
+    if value is None:
+        return "–"
+    return f"{sign}{value:,}"
+
+
+def change(now: Number | None, before: Number | None) -> float | None:
+    """By which part a number grew; None where there is nothing to compare with."""
+    if now is None or not before:
+        return None
+    return float(now) / float(before) - 1
+
+
+def day(value: date) -> str:
+    """A day: 26 Nov 2026."""
+    return f"{value.day} {value:%b %Y}"
+
+
+def moment(value: datetime) -> str:
+    """A moment in UTC: 26 Nov 2026, 14:03:21 UTC."""
+    return f"{day(value)}, {value:%H:%M:%S} UTC"
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what it counts: 1 day, 2 days."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

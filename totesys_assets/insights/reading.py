@@ -1,0 +1,156 @@
+"""Reading the warehouse with a reader's rights: short transactions that cannot write, and what was loaded when.
+
+Belongs here: the sessions of the dashboard and of other readers that run for long. Does not belong here: what is asked.
+
+A session is kept for the next transaction. One that the server has ended is replaced without an error: readers go on by
+themselves when the database was away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import sqlglot
+from sqlglot import exp
+
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.views import views
+from totesys_assets.engine import one_line, quoted
+from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.insights.questions import Answer, answer, questions
+from totesys_assets.postgres import session_settings
+
+if TYPE_CHECKING:
+    from totesys_assets.warehouse.notes import Connection
+
+# A question of the largest warehouse that was measured takes a fifth of a second; nobody waits longer than this.
+STATEMENT_TIMEOUT = "15s"
+_IDLE_SESSIONS = 4
+
+
+@dataclass(frozen=True)
+class Loads:
+    """When each table was last loaded, and what changes with every load of it."""
+
+    at: dict[str, datetime]
+    marks: dict[str, str]
+
+    def of(self, tables: frozenset[str]) -> tuple[str, ...]:
+        """What changes when one of ``tables`` is loaded: answers are cached by it."""
+        return tuple(self.marks.get(table, "") for table in sorted(tables))
+
+
+class Reader:
+    """The warehouse behind ``url``, read only. ``variable`` is the setting that errors name."""
+
+    def __init__(self, url: str, schema: str, *, variable: str, name: str) -> None:
+        import psycopg.conninfo
+
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+        self._url = psycopg.conninfo.make_conninfo("", **{"application_name": name, **parts})
+        self._schema, self._variable = schema, variable
+        self._idle: list[Connection] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """One transaction that cannot write, with the search_path on the warehouse's schema.
+
+        Raises ConnectionFailed when the database is away, PlatformError when the server gives up a statement or the
+        login lacks a right.
+        """
+        import psycopg
+
+        connection = self._begun()
+        try:
+            yield connection
+            connection.rollback()
+        except psycopg.errors.QueryCanceled as error:
+            connection.close()
+            raise PlatformError(f"The warehouse gave up a statement: {one_line(error)}.") from error
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise ConnectionFailed(f"The warehouse went away: {one_line(error)}.") from error
+        except psycopg.Error as error:
+            connection.close()
+            raise PlatformError(f"The warehouse refused a statement: {one_line(error)}.") from error
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if len(self._idle) < _IDLE_SESSIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _begun(self) -> Connection:
+        """A session in a transaction: one that was kept, or a new one."""
+        import psycopg
+
+        while True:
+            with self._lock:
+                kept = self._idle.pop() if self._idle else None
+            if kept is None:
+                connection = session_settings.open_session(self._url, variable=self._variable, read_only=True)
+                return self._prepared(connection)
+            with suppress(psycopg.OperationalError, psycopg.InterfaceError):  # the server has ended it
+                return self._prepared(kept)
+
+    def _prepared(self, connection: Connection) -> Connection:
+        try:
+            session_settings.begin(connection, self._variable, {"statement_timeout": STATEMENT_TIMEOUT})
+            connection.execute("SELECT set_config('search_path', %s, true)", [f"{quoted(self._schema)}, pg_temp"])
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Close the sessions that are kept."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def answer(self, question: str, **parameters: object) -> Answer:
+        """The answer to a question of ``questions/``."""
+        with self.session() as connection:
+            return answer(connection, question, **parameters)
+
+    def loads(self) -> Loads:
+        """What the ledger of loads says. Empty before the first load."""
+        with self.session() as connection:
+            if connection.execute("SELECT to_regclass('_ledger')").fetchone() == (None,):
+                return Loads({}, {})
+            found = connection.execute(
+                "SELECT table_name, max(loaded_at), concat_ws(' ', max(loaded_at), count(*)) FROM _ledger GROUP BY 1"
+            ).fetchall()
+        return Loads({table: at for table, at, _ in found}, {table: mark for table, _, mark in found})
+
+
+@cache
+def tables_of(question: str) -> frozenset[str]:
+    """The tables of the warehouse that a question reads, also through views."""
+    return _tables(questions()[question].sql.replace("%(", ":").replace(")s", ""))
+
+
+@cache
+def _tables(text: str) -> frozenset[str]:
+    found: set[str] = set()
+    parsed = sqlglot.parse_one(text, read="postgres")
+    within = {each.alias_or_name for each in parsed.find_all(exp.CTE)}
+    of_views = {view.name: view.sql for view in views()}
+    for name in {each.name for each in parsed.find_all(exp.Table)} - within:
+        fact = f"fact_{name.partition('_')[2]}"
+        if name in of_views:
+            found |= _tables(of_views[name])
+        elif name.startswith(("current_", "history_")) and fact in catalogue().warehouse:
+            found.add(fact)
+        else:
+            found.add(name)
+    return frozenset(found)

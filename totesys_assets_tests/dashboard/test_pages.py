@@ -1,0 +1,158 @@
+"""The pages, drawn without a browser over a real warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import psycopg
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from totesys_assets.dashboard import asking, frame, world
+from totesys_assets.insights import questions, reading
+from totesys_assets_tests.conftest import Platform
+
+
+@pytest.fixture(autouse=True)
+def nothing_cached() -> Iterator[None]:
+    """Answers are cached for the whole process, and so are sessions."""
+    yield
+    asking.close()
+
+
+def opened(page: str = "Overview", **filters: str) -> AppTest:
+    app = AppTest.from_string(f"from totesys_assets.dashboard import frame\nframe.main({page!r})", default_timeout=60)
+    for name, value in filters.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+def choice(app: AppTest, name: str) -> Any:
+    """One of the filters."""
+    return app.get_by_key(name)
+
+
+def said(app: AppTest) -> str:
+    """All text of a page."""
+    kinds = (app.markdown, app.caption, app.warning, app.info, app.error)
+    return "\n".join(str(each.value) for kind in kinds for each in kind)
+
+
+@pytest.mark.refreshed
+def test_every_page_is_drawn_without_an_error(platform: Platform) -> None:
+    for title, _ in frame.PAGES:
+        app = opened(title)
+        assert [each.value for each in app.exception] == []
+        assert [each.value for each in (*app.warning, *app.error)] == []
+        assert "As of the load at" in said(app)
+        assert app.get_by_key("period") is not None
+
+
+@pytest.mark.refreshed
+def test_filters_come_from_the_address_and_a_value_that_is_none_is_ignored(platform: Platform) -> None:
+    app = opened(currency="USD", period="All", rates="nonsense")
+    assert not app.exception
+    assert [(each.label, each.value) for each in app.metric][:2] == [("Revenue", "$2.7k"), ("Orders", "1")]
+    assert "in USD, by the currency of the order" in said(app)
+    assert choice(app, "rates").value == "day"
+
+
+@pytest.mark.refreshed
+def test_each_answer_gives_its_sql_with_the_values_and_its_data(platform: Platform) -> None:
+    app = opened("Sales")
+    texts = [each.value for each in app.code]
+    assert len(texts) == len(app.download_button) == 6
+    for text in texts:
+        assert "%(" not in text
+        assert platform.query(text.replace("%", "%%"))  # as psql would run it
+
+
+@pytest.mark.refreshed
+def test_a_new_order_is_there_after_the_next_load(platform: Platform) -> None:
+    app = opened()
+    assert app.metric[1].value == "1"
+    platform.sql(
+        "INSERT INTO sales_order SELECT 2, now(), now(), design_id, staff_id, counterparty_id, 10, 5, 1, "
+        "agreed_payment_date, agreed_delivery_date, agreed_delivery_location_id FROM sales_order"
+    )
+    platform.refresh()
+    asking.loads_are_old()
+    app.run()
+    assert not app.exception
+    assert app.metric[1].value == "1"
+    choice(app, "period").set_value("All").run()
+    assert app.metric[1].value == "2"
+
+
+@pytest.mark.refreshed
+def test_a_country_without_a_code_is_named_below_the_map(platform: Platform) -> None:
+    platform.sql("UPDATE address SET country = 'Atlantis'")
+    platform.refresh()
+    assert "Not on the map" in said(opened("Sales"))
+    assert "Atlantis" in said(opened("Sales"))
+
+
+def test_an_empty_warehouse_is_said_in_plain_words(platform: Platform) -> None:
+    app = opened()
+    assert not app.exception
+    assert "Nothing has been loaded yet" in said(app)
+
+
+@pytest.mark.refreshed
+def test_a_database_that_is_away_is_said_and_what_was_known_stays(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = opened()
+
+    def away(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError("the server is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psycopg, "connect", away)
+        for reader in asking._READERS.values():
+            reader.close()
+        asking.loads_are_old()
+        app.run()
+        assert not app.exception
+        assert "The database is away" in said(app)
+        assert app.metric[1].value == "1"
+        choice(app, "currency").set_value("EUR").run()  # not known yet
+        assert not app.exception
+        assert "cannot be shown now" in said(app)
+    asking.loads_are_old()
+    app.run()
+    assert "The database is away" not in said(app)
+    assert "cannot be shown now" not in said(app)
+
+
+@pytest.mark.refreshed
+def test_answers_are_asked_for_again_only_after_a_load(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answer = reading.Reader.answer
+
+    def counted(self: reading.Reader, question: str, **parameters: object) -> questions.Answer:
+        asked.append(question)
+        return answer(self, question, **parameters)
+
+    monkeypatch.setattr(reading.Reader, "answer", counted)
+    app = opened()
+    assert "headline" in asked
+    asked.clear()
+    app.run()
+    opened()  # another viewer
+    assert asked == []
+
+
+def test_small_countries_and_those_without_a_shape_are_circles() -> None:
+    data = pd.DataFrame(
+        {
+            "country": ["France", "San Marino", "Guam", "Nowhere"],
+            "map_code": ["250", "674", "316", None],
+            "is_small": [False, True, False, True],
+            "longitude": [2.5, 12.5, 144.8, None],
+        }
+    )
+    assert {"250"} <= world.with_shape()
+    assert list(world.as_circles(data)["country"]) == ["San Marino", "Guam"]

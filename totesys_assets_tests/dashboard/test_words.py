@@ -1,0 +1,42 @@
+"""Amounts and changes as people read them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from totesys_assets.dashboard import words
+
+pytestmark = pytest.mark.pure
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Decimal("727084529.69"), "£727.1m"),
+        (Decimal("1472000000"), "£1.5bn"),
+        (Decimal("-130278.54"), "£-130.3k"),
+        (Decimal("999.4"), "£999"),
+        (0, "£0"),
+        (None, "–"),
+    ],
+)
+def test_an_amount_has_four_figures_at_most(value: Decimal | int | None, text: str) -> None:
+    assert words.short(value, words.symbol("GBP")) == text
+
+
+def test_a_currency_without_a_sign_keeps_its_code() -> None:
+    assert words.short(1500, words.symbol("CHF")) == "CHF 1.5k"
+
+
+def test_nothing_has_no_change() -> None:
+    assert words.change(Decimal(110), Decimal(100)) == pytest.approx(0.1)
+    assert words.change(Decimal(110), Decimal(0)) is None
+    assert words.change(Decimal(110), None) is None
+    assert words.change(None, Decimal(1)) is None
+
+
+def test_what_is_counted_has_a_plural() -> None:
+    assert words.counted(1, "order") == "1 order"
+    assert words.counted(12_000, "order") == "12,000 orders"
