@@ -145,7 +145,7 @@ def _tables(text: str) -> frozenset[str]:
     parsed = sqlglot.parse_one(text, read="postgres")
     within = {each.alias_or_name for each in parsed.find_all(exp.CTE)}
     of_views = {view.name: view.sql for view in views()}
-    for name in {each.name for each in parsed.find_all(exp.Table)} - within:
+    for name in {each.name for each in parsed.find_all(exp.Table)} - within - {""}:  # a function has no name
         fact = f"fact_{name.partition('_')[2]}"
         if name in of_views:
             found |= _tables(of_views[name])
