@@ -12,9 +12,9 @@ from totesys_assets.assets.resources import make_resources
 from totesys_assets.assets.warehouse import warehouse_assets
 from totesys_assets.automation.alerts import audit_alert, failure_alert, freshness_sensor
 from totesys_assets.automation.audit_checks import audit_checks
-from totesys_assets.automation.jobs import asset_jobs, compact_job
+from totesys_assets.automation.jobs import asset_jobs, compact_job, fetch_rates_job
 from totesys_assets.automation.partitions import daily_partitions
-from totesys_assets.automation.schedules import audit_schedule, compaction_schedule, nightly_schedule
+from totesys_assets.automation.schedules import schedules
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.dagster_internals.switch import steps_executor
@@ -25,7 +25,7 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
     """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
     settings = settings or Settings.from_env()
     tables, partitions = catalogue(), daily_partitions(settings)
-    refresh, everything, backfill, audit, compact = *asset_jobs(tables), compact_job()
+    (*refreshes, audit), others = asset_jobs(tables), (compact_job(), fetch_rates_job(settings))
     return dg.Definitions(
         assets=[
             *ingestion_assets(tables, partitions, settings),
@@ -33,8 +33,8 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
         asset_checks=[audit_checks(tables, settings)],
-        jobs=[refresh, everything, backfill, audit, compact],
-        schedules=[audit_schedule(), nightly_schedule(settings), compaction_schedule(compact)],
+        jobs=[*refreshes, audit, *others],
+        schedules=schedules(settings, *others),
         sensors=[
             changes_sensor(settings),
             first_audit_sensor(),

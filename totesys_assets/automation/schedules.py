@@ -1,10 +1,20 @@
-"""The schedules: the audit, the comparison of all content, and the compaction of the lake, every night."""
+"""The schedules: every night the audit, the comparison of all content and the compaction of the lake; newer rates."""
 
 import dagster as dg
 
 from totesys_assets.days import Days, DaySet, partition_range
 from totesys_assets.names import AUDIT, EVERYTHING, OTHER_DAYS_TAG
 from totesys_assets.settings import Settings
+
+
+def schedules(settings: Settings, compact: dg.JobDefinition, fetch: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
+    """All of them. ``compact`` and ``fetch`` are jobs that are no selection of assets."""
+    return [
+        audit_schedule(),
+        nightly_schedule(settings),
+        compaction_schedule(compact),
+        rates_schedule(settings, fetch),
+    ]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:
@@ -46,6 +56,20 @@ def audit_schedule() -> dg.ScheduleDefinition:
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Runs all checks of the audit at 02:00 UTC.",
+    )
+
+
+def rates_schedule(settings: Settings, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """On working days, after the European Central Bank has published: about 16:00, sometimes later."""
+    running, stopped = dg.DefaultScheduleStatus.RUNNING, dg.DefaultScheduleStatus.STOPPED
+    return dg.ScheduleDefinition(
+        name="rates_after_publication",
+        job=job,
+        cron_schedule="20 16,18 * * 1-5",
+        execution_timezone="Europe/Berlin",
+        default_status=running if settings.rates_url else stopped,
+        description="Fetches newer euro reference rates at 16:20 and 18:20 in Frankfurt, Monday to Friday, if "
+        "TOTESYS_RATES_URL is set.",
     )
 
 

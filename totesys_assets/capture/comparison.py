@@ -87,6 +87,9 @@ class Comparison:
             self.committed = _commit(held, recorded_at)
         else:
             self.committed = committed(held)
+        for letter in self._snapshot.refused(self._table, self._all_days):
+            if letter[1] in self._changes.stale:
+                connection.execute("INSERT INTO rejected VALUES (?, ?, ?, ?)", letter)
         self._keep_dead_letters(connection)
 
     def _require_newest(self, held: DeltaTable) -> None:

@@ -153,6 +153,7 @@ def capture(
             except LostRace:
                 log.info("%s: another refresh committed first; comparing again", table.name)
                 continue
+        snapshot.keep(table)
         captured = Captured(_entries(snapshot, table, partitions, found, known, comparison.counts, run_id))
         # Nothing new to say about a partition is not said again.
         new = {

@@ -91,6 +91,28 @@ CREATE TABLE dim_payment_type (
     _recorded_at timestamptz NOT NULL -- when this state was first seen
 );
 
+-- One row per target: what a department's orders of a month are to be worth. It comes from files.
+CREATE TABLE dim_sales_target (
+    sales_target_id varchar PRIMARY KEY, -- month, currency and department, as 2026-01 GBP Sales
+    target_month date NOT NULL, -- first day of the month
+    department_name varchar NOT NULL, -- department of who sells
+    currency_code varchar NOT NULL, -- ISO 4217 code of the amount
+    amount numeric(18,2) NOT NULL, -- what the department's orders of the month are to be worth
+    _is_deleted boolean NOT NULL, -- the target is in no file any more
+    _recorded_at timestamptz NOT NULL -- when this state was first seen
+);
+
+-- One row per month, country and currency: what was spent on marketing. It comes from files.
+CREATE TABLE dim_marketing_spend (
+    marketing_spend_id varchar PRIMARY KEY, -- month, currency and country, as 2026-01 GBP Norway
+    spend_month date NOT NULL, -- first day of the month
+    country varchar NOT NULL, -- country of delivery
+    currency_code varchar NOT NULL, -- ISO 4217 code of the amount
+    amount numeric(18,2) NOT NULL, -- what was spent
+    _is_deleted boolean NOT NULL, -- the row is in no file any more
+    _recorded_at timestamptz NOT NULL -- when this state was first seen
+);
+
 -- One row per transaction: what a payment was for.
 CREATE TABLE dim_transaction (
     transaction_id int PRIMARY KEY, -- the transaction

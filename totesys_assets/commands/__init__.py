@@ -12,6 +12,7 @@ import click
 from totesys_assets.commands.audit import audit
 from totesys_assets.commands.dashboard import dashboard
 from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
+from totesys_assets.commands.files import files, rates
 from totesys_assets.commands.lake import dead_letters, schema
 from totesys_assets.commands.live import simulate, up
 from totesys_assets.commands.refresh import refresh
@@ -52,6 +53,8 @@ for command in (
     schema,
     as_of,
     replay,
+    files,
+    rates,
     migrate,
     provision,
     simulate,

@@ -7,6 +7,7 @@ Belongs here: the folders, and the properties of a new table. Does not belong he
     <lake>/processed/<table>           the star tables and the marts
     <lake>/ledger, <lake>/dead_letter  what each stage did, and the rows that break a type or a rule
     <lake>/schema_registry             the structures that the source's tables had
+    <lake>/file_copy                   the last good copy of each dropped file, written by source/dropped.py
 """
 
 from __future__ import annotations

@@ -18,11 +18,12 @@ def newest_first(key: Iterable[str], day: str | None = None) -> str:
     return f"row_number() OVER (PARTITION BY {columns} ORDER BY {order}) = 1"
 
 
-def present_first(key: str, is_gone: str, day: str) -> str:
+def present_first(key: Iterable[str], is_gone: str, day: str) -> str:
     """SQL for DuckDB's QUALIFY that keeps one of a row's newest states. It has one for each day that it was on.
 
     If a row moved between days that were captured separately, prefer a state that is not deleted; between two of those,
     the newer.
     """
     order = f"{is_gone}, {quoted(RECORDED_AT)} DESC, {quoted(day)} DESC"
-    return f"row_number() OVER (PARTITION BY {quoted(key)} ORDER BY {order}) = 1"
+    columns = ", ".join(quoted(name) for name in key)
+    return f"row_number() OVER (PARTITION BY {columns} ORDER BY {order}) = 1"

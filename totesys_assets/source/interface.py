@@ -134,6 +134,13 @@ class SourceSnapshot(ABC):
         """
         return "false", frozenset()
 
+    def refused(self, table: Table, all_days: DayRange) -> list[tuple[str, str, str, str]]:  # noqa: ARG002 - every row
+        """What is a dead letter without being a row: row_key, partition, ``column: reason`` and raw text of each."""
+        return []
+
+    def keep(self, table: Table) -> None:  # noqa: B027 - most sources need nothing
+        """Keep what the next snapshot may need of what was just captured of ``table``."""
+
     # Its rows, in SQL of its dialect
 
     @abstractmethod

@@ -41,7 +41,7 @@ def warehouse_rows(table: Table) -> str:
     rows = select_of(table)
     if table.is_fact or table.is_mart or table.day_column is None:
         return rows
-    return f"SELECT * FROM ({rows}) QUALIFY {present_first(table.key, '_is_deleted', table.day_column)}"
+    return f"SELECT * FROM ({rows}) QUALIFY {present_first([table.key], '_is_deleted', table.day_column)}"
 
 
 def create_schemas(

@@ -1,0 +1,96 @@
+"""The commands about what comes from outside: ``totesys files`` and ``totesys rates``.
+
+Belongs here: options and what is printed. Does not belong here: reading files and fetching rates (source/).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table as Grid
+from rich.text import Text
+
+from totesys_assets.commands import words
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import out, reporter
+
+if TYPE_CHECKING:
+    from totesys_assets.catalogue.catalogue import Table
+    from totesys_assets.source.file_store import FileStore
+
+
+@click.command()
+@click.option(
+    "--templates", is_flag=True, help="Put a file with the line of column names in each folder that has none."
+)
+def files(templates: bool) -> None:
+    """Show where files are dropped: the folder of each table, its columns, and how many files are there.
+
+    A file is CSV with a line of column names, or JSON: an array of objects, or one object on each line. All files of a
+    folder together are the table.
+    """
+    from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.source.file_store import FileStore
+    from totesys_assets.source.files import Files
+
+    settings = Settings.from_env()
+    store = FileStore(settings.files_uri, "FILES_URI")
+    for table in catalogue().source.values():
+        if table.group == Files.name:
+            if templates:
+                _write_template(store, table)
+            _print_table(store, table)
+
+
+def _write_template(store: FileStore, table: Table) -> None:
+    path = f"{table.name}/{table.name}.csv"
+    if store.files(table.name):
+        return
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(table.by_name)
+    store.write(path, header.getvalue().encode())
+    reporter(out)(f"wrote {store.uri}/{path}")
+
+
+def _print_table(store: FileStore, table: Table) -> None:
+    out.print(Text(f"{store.uri}/{table.name}/", style="bold"), soft_wrap=True)
+    out.print(f"{table.description} There: {words.number(len(store.files(table.name)), 'file')}.", markup=False)
+    grid = Grid(header_style="bold")
+    for name in ("column", "type", "meaning"):
+        grid.add_column(name)
+    for column in table.columns:
+        key = " (part of the key)" if column.name in table.primary_key else ""
+        grid.add_row(column.name, column.type, Text(f"{column.description}{key}"))
+    out.print(grid)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def rates(context: click.Context) -> None:
+    """Show the archives of euro reference rates: how many rates each has, and its newest day."""
+    if context.invoked_subcommand is not None:
+        return
+    from totesys_assets.source.ecb import held_archives
+
+    grid = Grid(header_style="bold")
+    for name in ("archive", "rates", "newest day"):
+        grid.add_column(name)
+    for archive in held_archives(Settings.from_env()):
+        grid.add_row(Text(archive.name), f"{archive.rates:,}", Text(archive.problem or archive.newest))
+    out.print(grid)
+
+
+@rates.command()
+def fetch() -> None:
+    """Fetch the archive at TOTESYS_RATES_URL and put it where archives are dropped.
+
+    Nothing is written unless it is an archive of rates. The next refresh captures what is new in it.
+    """
+    from totesys_assets.source.fetched_rates import fetch_rates
+
+    found = fetch_rates(Settings.from_env())
+    said = "" if found.is_new else " It is as it was before."
+    out.print(f"✓ {found.path}: rates up to {found.newest}.{said}", markup=False)

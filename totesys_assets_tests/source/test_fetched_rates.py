@@ -1,0 +1,308 @@
+"""Fetching rates: an archive is kept whole or not at all, whatever the server does; and what is dropped beside it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.days import DayRange
+from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.lake.tables import Lake
+from totesys_assets.reader import read_arrow
+from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.source import ecb, fetched_rates
+from totesys_assets.source.fetched_rates import fetch_rates
+from totesys_assets_tests.conftest import RATES
+
+pytestmark = pytest.mark.pure
+
+TABLE = catalogue().source["exchange_rate"]
+DAYS = DayRange(date(2024, 8, 19), date(2024, 9, 6))
+
+
+def archive(*lines: str) -> bytes:
+    """An archive with a line for each day, as ``2024-08-30,1.1,0.84``."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("eurofxref-hist.csv", "Date,USD,GBP,\n" + "".join(f"{line},\n" for line in lines))
+    return made.getvalue()
+
+
+NEWER = archive("2024-09-03,1.11,0.84", "2024-09-02,1.10,0.84")
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """A server on this machine that gives the answers of a test, one after the other, and the last again and again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            """Answers as the test says."""
+
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                answer = outer.answers[min(len(outer.asked), len(outer.answers)) - 1]
+                answer(self)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetched_rates, "PAUSES", (0.01, 0.01))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def content(body: bytes, code: int = 200) -> Answer:
+    def give(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(code)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return give
+
+
+def redirect(to: str) -> Answer:
+    def give(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", to)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return give
+
+
+def cut(request: BaseHTTPRequestHandler) -> None:
+    """An answer that ends before its end."""
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(NEWER)))
+    request.end_headers()
+    request.wfile.write(NEWER[:100])
+
+
+def endless(request: BaseHTTPRequestHandler) -> None:
+    """An answer without an end."""
+    request.send_response(200)
+    request.end_headers()
+    try:
+        while True:
+            request.wfile.write(b"0" * 100_000)
+    except OSError:
+        return
+
+
+def trickling(request: BaseHTTPRequestHandler) -> None:
+    """An answer of a byte every tenth of a second."""
+    request.send_response(200)
+    request.end_headers()
+    try:
+        while True:
+            request.wfile.write(b"0")
+            time.sleep(0.1)
+    except OSError:
+        return
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    """No answer for a while."""
+    time.sleep(1)
+    request.close_connection = True
+
+
+def settings(folder: Path, url: str | None) -> Settings:
+    return Settings.from_env(
+        {
+            "TOTESYS_HOME": str(folder / "home"),
+            "TOTESYS_FIRST_DAY": "2024-08-19",
+            "TOTESYS_RATES_ARCHIVE": str(RATES),
+            **({"TOTESYS_RATES_URL": url} if url else {}),
+        }
+    )
+
+
+def dropped(folder: Path) -> list[str]:
+    """The names of all files where archives are dropped, also of hidden ones."""
+    place = folder / "home" / "files" / "rates"
+    return sorted(path.name for path in place.iterdir()) if place.exists() else []
+
+
+def captured(given: Settings) -> Captured:
+    lake = Lake(given.lake_uri)
+    with ecb.open_source(given, {TABLE.name: TABLE}).snapshot() as snapshot:
+        return capture(snapshot, lake, TABLE, all_days=DAYS, days=DAYS, run_id="test", changes_only=True)
+
+
+def held(given: Settings) -> dict[str, str]:
+    rows = read_arrow(TABLE.name, lake=given.lake_uri).to_pylist()
+    return {row["exchange_rate_id"]: f"{row['units_per_euro']:f}".rstrip("0") for row in rows}
+
+
+def test_an_archive_is_kept_under_its_newest_day_and_captured(server: Server, tmp_path: Path) -> None:
+    server.answers = [content(NEWER)]
+    given = settings(tmp_path, server.url)
+    first = captured(given).total("inserted")
+    found = fetch_rates(given)
+    assert (found.path, found.newest, found.is_new) == ("rates/eurofxref-2024-09-03.zip", "2024-09-03", True)
+    assert dropped(tmp_path) == ["eurofxref-2024-09-03.zip"]
+    assert captured(given).total("inserted") == 4
+    assert len(held(given)) == first + 4
+    assert fetch_rates(given).is_new is False
+    assert captured(given).versions == 0
+
+
+def test_a_revised_rate_is_an_update_and_an_archive_of_few_days_takes_nothing_away(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answers = [content(NEWER), content(archive("2024-09-03,1.12,0.84"))]
+    given = settings(tmp_path, server.url)
+    fetch_rates(given)
+    captured(given)
+    before = held(given)
+    fetch_rates(given)
+    revised = captured(given)
+    assert (revised.total("updated"), revised.total("inserted")) == (1, 0)
+    assert before["2024-09-03 USD"] == "1.11"
+    assert held(given)["2024-09-03 USD"] == "1.12"
+
+
+def test_a_day_that_only_an_older_archive_has_stays(server: Server, tmp_path: Path) -> None:
+    later = [archive("2024-09-04,1.13,0.85"), archive("2024-09-05,1.14,0.85", "2024-09-04,1.13,0.85")]
+    server.answers = [content(NEWER), *map(content, later)]
+    given = settings(tmp_path, server.url)
+    for _ in server.answers:
+        fetch_rates(given)
+        captured(given)
+    assert {"2024-09-02 USD", "2024-09-03 USD", "2024-09-04 USD", "2024-09-05 USD"} < set(held(given))
+    assert dropped(tmp_path) == ["eurofxref-2024-09-03.zip", "eurofxref-2024-09-05.zip"]  # what says nothing is removed
+
+
+@pytest.mark.parametrize(
+    ("answer", "why", "asked"),
+    [
+        (content(b"no", 404), "it answers 404", 1),
+        (content(b"no", 503), "it answers 503", 3),
+        (content(b"<html>"), "cannot be read as euro reference rates", 1),
+        (content(NEWER[:-10]), "cannot be read as euro reference rates", 1),
+        (content(archive()), 'has rates up to ""', 1),
+        (content(archive(f"{datetime.now(UTC).date() + timedelta(days=3)},1,1")), "which cannot be", 1),
+        (content(archive("tomorrow,1,1")), "which cannot be", 1),
+        (content(archive("2024-02-30,1,1")), "which cannot be", 1),
+        (cut, "peer closed connection", 3),
+        (silent, "timed out", 3),
+        (endless, "it has more than 1,000,000 bytes", 1),
+        (trickling, "it took longer than 1 s", 1),
+        (redirect("http://example.com/rates.zip"), "it leads to another place, http://example.com", 1),
+        (redirect("file:///etc/passwd"), "it leads to another place", 1),
+        (redirect("/again"), "more than 3 times", 4),
+    ],
+)
+def test_whatever_is_no_archive_raises_a_sentence_and_leaves_what_was_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, why: str, asked: int
+) -> None:
+    monkeypatch.setattr(fetched_rates, "MOST_SECONDS", 1.0 if answer is trickling else 20.0)
+    monkeypatch.setattr(fetched_rates, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(fetched_rates, "_READ_SECONDS", 0.3 if answer is silent else 5.0)
+    server.answers = [content(NEWER), answer]
+    given = settings(tmp_path, server.url)
+    fetch_rates(given)
+    with pytest.raises(PlatformError) as raised:
+        fetch_rates(given)
+    assert why in str(raised.value)
+    assert len(server.asked) == 1 + asked
+    assert dropped(tmp_path) == ["eurofxref-2024-09-03.zip"]
+
+
+def test_a_server_that_fails_once_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.answers = [content(b"", 500), cut, redirect("/there"), content(NEWER)]
+    assert fetch_rates(settings(tmp_path, server.url)).is_new
+    assert server.asked == ["/", "/", "/", "/there"]
+
+
+def test_a_server_that_is_not_there_is_said(server: Server, tmp_path: Path) -> None:
+    server.close()
+    with pytest.raises(ConnectionFailed, match=r"were not fetched from TOTESYS_RATES_URL: .*refused"):
+        fetch_rates(settings(tmp_path, server.url))
+    assert dropped(tmp_path) == []
+
+
+def test_without_an_address_nothing_is_fetched(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="TOTESYS_RATES_URL is not set"):
+        fetch_rates(settings(tmp_path, None))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/rates.zip", "ftp://example.com", "https://me:secret@example.com", "rates", "https://"]
+)
+def test_rates_are_fetched_only_over_https(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="TOTESYS_RATES_URL is not an address") as raised:
+        settings(tmp_path, url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_captured_of_it_stays(
+    tmp_path: Path,
+) -> None:
+    given = settings(tmp_path, None)
+    place = tmp_path / "home" / "files" / "rates"
+    place.mkdir(parents=True)
+    (place / "september.zip").write_bytes(NEWER)
+    captured(given)
+    before = held(given)
+    (place / "september.zip").write_bytes(b"broken")
+    assert captured(given).versions == 0
+    assert held(given) == before
+    [letter] = open_dead_letters(Lake(given.lake_uri)).to_pylist()
+    assert (letter["row_key"], letter["partition"]) == ("rates/september.zip", "2024-08-19")
+    assert "cannot be read as euro reference rates" in letter["reason"]
+    (place / "september.zip").unlink()
+    assert captured(given).total("deleted") == 4
+    assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
+
+
+def test_two_fetches_at_once_leave_one_whole_archive(server: Server, tmp_path: Path) -> None:
+    server.answers = [content(NEWER)]
+    given = settings(tmp_path, server.url)
+    threads = [threading.Thread(target=fetch_rates, args=(given,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dropped(tmp_path) == ["eurofxref-2024-09-03.zip"]
+    assert (tmp_path / "home" / "files" / "rates" / "eurofxref-2024-09-03.zip").read_bytes() == NEWER
