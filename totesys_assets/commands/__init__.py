@@ -9,6 +9,7 @@ import warnings
 
 import click
 
+from totesys_assets.commands.ask import ask
 from totesys_assets.commands.audit import audit
 from totesys_assets.commands.dashboard import dashboard
 from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
@@ -43,6 +44,7 @@ def main() -> None:
 for command in (
     refresh,
     status,
+    ask,
     audit,
     up,
     dashboard,

@@ -17,12 +17,13 @@ from totesys_assets.settings import Settings, schema_name
 from totesys_assets.terminal import err, out, reporter
 
 
-class _Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
+class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
     """An ISO 8601 date or time, in UTC unless it has an offset."""
 
     name = "timestamp"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment in UTC."""
         try:
             return parsed(value)
         except ValueError as error:
@@ -46,7 +47,7 @@ def replay(schema: str) -> None:
 
 
 @click.command("as-of")
-@click.argument("timestamp", type=_Moment())
+@click.argument("timestamp", type=Moment())
 @click.option(
     "--into", "schema", metavar="SCHEMA", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]"
 )

@@ -9,15 +9,18 @@ Parameters stand in the SQL as ``%(name)s``.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cache, cached_property
 from importlib import resources
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import sql
 
+from totesys_assets.engine import literal
 from totesys_assets.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -28,14 +31,14 @@ if TYPE_CHECKING:
 PARAMETERS = {
     "currency": "ISO code of the currency that money is converted into",
     "basis": "day: an order converts at the rate of its own day; month: at the average of its month",
-    "rate_day": "a date: everything converts at the rate of this one day (constant currency); empty: each at its own",
+    "rate_day": "a day whose rates convert everything (constant currency), instead of each day its own",
     "first": "first day",
     "last": "last day",
     "period": "day, week, month, quarter or year",
     "today": "the day from which ages are counted",
-    "moment": "a moment with its time zone: what was known then",
+    "moment": "the moment at which something was known",
     "number": "number of an order",
-    "subject": "sales_order or purchase_order",
+    "subject": "the kind of that order: sales_order or purchase_order",
     "rows": "how many rows at most",
 }
 
@@ -57,6 +60,9 @@ def defaults(today: date) -> dict[str, object]:
     }
 
 
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
 @dataclass(frozen=True)
 class Question:
     """One question. ``text``: what is asked; ``description``: what the answer is."""
@@ -69,7 +75,15 @@ class Question:
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of its parameters, in the order of their appearance."""
-        return tuple(dict.fromkeys(re.findall(r"%\((\w+)\)s", self.sql)))
+        return tuple(dict.fromkeys(_PARAMETER.findall(self.sql)))
+
+    def text_with(self, values: Mapping[str, object]) -> str:
+        """The SQL with ``values`` in the place of its parameters, for psql, below what it asks."""
+        comments = [self.text, *textwrap.wrap(self.description, 117)]
+        shown = {name: "NULL" if values[name] is None else literal(str(values[name])) for name in self.parameters}
+        return "\n".join(
+            [*(f"-- {each}" for each in comments), _PARAMETER.sub(lambda found: shown[found[1]], self.sql)]
+        )
 
     def with_values(self, parameters: Mapping[str, object]) -> str:
         """Its SQL for psql and other clients: with values in the place of parameters, and what is asked on top."""
@@ -100,9 +114,9 @@ def questions() -> Mapping[str, Question]:
 
 
 def _question(name: str, text: str) -> Question:
-    comments = [line.removeprefix("--").strip() for line in text.split("\n") if line.startswith("--")]
-    body = "\n".join(line for line in text.split("\n") if not line.startswith("--")).strip()
-    return Question(name, body, comments[0], " ".join(comments[1:]))
+    lines = text.strip().split("\n")
+    comments = [line.removeprefix("--").strip() for line in takewhile(lambda line: line.startswith("--"), lines)]
+    return Question(name, "\n".join(lines[len(comments) :]), comments[0], " ".join(comments[1:]))
 
 
 def answer(connection: psycopg.Connection, name: str, **parameters: object) -> Answer:

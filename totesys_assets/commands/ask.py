@@ -1,0 +1,223 @@
+"""The command ``totesys ask``: the questions, and the answer to one of them.
+
+Belongs here: options and what is printed. Does not belong here: the questions (insights/).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import click
+import psycopg
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as Grid
+
+from totesys_assets.commands.restore import Moment
+from totesys_assets.databases import warehouse_only
+from totesys_assets.errors import PlatformError
+from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
+from totesys_assets.settings import Settings
+from totesys_assets.terminal import err, out, reporter
+
+
+class _Day(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no day: write it as 2026-01-31.", param, ctx)
+
+
+class _Currency(click.ParamType):  # type: ignore[type-arg]
+    name = "code"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[A-Za-z]{3}", value):
+            self.fail(f"{value!r} is no ISO code of a currency: write it as GBP.", param, ctx)
+        return str(value).upper()
+
+
+_NUMBER = click.IntRange(1, 2**31 - 1)
+_TYPES: dict[str, click.ParamType] = {  # type: ignore[type-arg]
+    "currency": _Currency(),
+    "basis": click.Choice(["day", "month"]),
+    "rate_day": _Day(),
+    "first": _Day(),
+    "last": _Day(),
+    "period": click.Choice(["day", "week", "month", "quarter", "year"]),
+    "today": _Day(),
+    "moment": Moment(),
+    "number": _NUMBER,
+    "subject": click.Choice(["sales_order", "purchase_order"]),
+    "rows": _NUMBER,
+}
+
+
+# Columns for maps and for the order of a chart, which a table leaves out.
+_FOR_CHARTS = ("map_code", "longitude", "latitude", "is_small", "place")
+_DECIMALS = 6
+_WIDEST = 10_000
+
+
+def _parameters(function: Callable[..., None]) -> Callable[..., None]:
+    """Give the command an option for each parameter that a question may have."""
+    for name, meaning in reversed(PARAMETERS.items()):
+        option = click.option(_option(name), name, type=_TYPES[name], help=f"{meaning[0].upper()}{meaning[1:]}.")
+        function = option(function)
+    return function
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[QUESTION]")
+@_parameters
+@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
+@click.option("--json", "form", flag_value="json", help="Print a JSON document; decimals are texts.")
+@click.option("--sql", "form", flag_value="sql", help="Print the SQL, with the parameters in it, and do not run it.")
+def ask(name: str | None, form: str | None, **given: Any) -> None:
+    """Answer a question about sales, purchases, payments or their history; without QUESTION, list all of them.
+
+    Money is converted into pounds at the rates of each day, over the last twelve months and this one, unless the
+    options say otherwise. Example: totesys ask revenue_by_country --currency EUR --first 2026-01-01
+    """
+    given = {parameter: value for parameter, value in given.items() if value is not None}
+    if name is None:
+        if given or form:
+            raise click.UsageError("Name the question: totesys ask lists them.")
+        _print_list()
+        return
+    question = questions().get(name)
+    if question is None:
+        raise click.UsageError(f'There is no question "{name}": totesys ask lists them.')
+    parameters = _chosen(question, given)
+    if form == "sql":
+        click.echo(question.text_with(parameters))
+        return
+    found = _answer(question, parameters)
+    if form == "csv":
+        _print_csv(found)
+    elif form == "json":
+        _print_json(question, parameters, found)
+    else:
+        _print_table(question, parameters, found)
+
+
+def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
+    """A value for each parameter of the question: one that is given, or the default."""
+    if unknown := [each for each in given if each not in question.parameters]:
+        others = ", ".join(_option(each) for each in question.parameters) or "none"
+        raise click.UsageError(f'"{question.name}" does not ask for {_option(unknown[0])}. Its options: {others}.')
+    values: dict[str, Any] = dict(defaults(datetime.now(UTC).date()))
+    if "last" in given:
+        values["first"] = defaults(given["last"])["first"]
+    values |= given
+    first, last = values["first"], values["last"]
+    if {"first", "last"} <= {*question.parameters} and first > last:
+        raise click.UsageError(f"--first is {first}, after --last, {last}.")
+    return {each: values[each] for each in question.parameters}
+
+
+def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
+    from totesys_assets.insights.reading import Reader  # here: --help should not wait for it
+
+    settings = Settings.from_env()
+    url = settings.warehouse_reader_url
+    variable = "WAREHOUSE_READER_URL" if url else "WAREHOUSE_URL"
+    with nullcontext(url) if url else warehouse_only(settings, reporter(err)) as url:
+        reader = Reader(url, settings.warehouse_schema, variable=variable, name="totesys ask")
+        try:
+            return reader.answer(question.name, **parameters)
+        except PlatformError as error:
+            if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+                raise PlatformError(
+                    f'The warehouse has not all tables in schema "{settings.warehouse_schema}" yet: '
+                    "totesys refresh makes them."
+                ) from error
+            raise
+        finally:
+            reader.close()
+
+
+def _print_list() -> None:
+    grid = Grid(header_style="bold")
+    grid.add_column("question", no_wrap=True)
+    grid.add_column("what it asks")
+    for question in questions().values():
+        grid.add_row(question.name, question.text)
+    out.print(grid)
+    out.print("totesys ask QUESTION answers one; --sql shows how, --help lists the options.", soft_wrap=True)
+
+
+def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
+    out.print(question.text, style="bold", markup=False)
+    grid = Grid(header_style="bold")
+    columns = [*zip(*found.rows, strict=True)] or [()] * len(found.columns)
+    for name, cells in zip(found.columns, columns, strict=True):
+        if name in _FOR_CHARTS:
+            continue
+        words = any(isinstance(each, str) for each in cells)
+        number = any(isinstance(each, (int, Decimal)) and not isinstance(each, bool) for each in cells)
+        shown = [_shown(name, each) for each in cells]
+        # A number that is cut short would be another one.
+        least = None if words else max(map(len, shown), default=None)
+        grid.add_column(name.replace("_", " "), justify="right" if number else "left", min_width=least)
+    for row in found.rows:
+        named = zip(found.columns, row, strict=True)
+        grid.add_row(*(_shown(name, each) for name, each in named if name not in _FOR_CHARTS))
+    # A terminal that is too narrow wraps the lines.
+    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), grid).minimum
+    Console(highlight=False, width=max(out.width, needed)).print(grid, crop=False)
+    if not found.rows:
+        out.print("There is nothing.")
+    asked = ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value)
+    out.print(question.description, style="dim", markup=False)
+    if asked:
+        out.print(f"Asked with {asked}.", style="dim", markup=False)
+
+
+def _shown(column: str, value: object) -> str:
+    """A value for people: numbers with thousands, but no keys; rates to the sixth decimal; what is not known empty."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or column.endswith(("_id", "_code")):
+        return _text(value)
+    is_long = isinstance(value, Decimal) and -int(value.as_tuple().exponent) > _DECIMALS
+    return f"{value:,.{_DECIMALS}f}" if is_long else f"{value:,}"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        shown = value.astimezone(UTC) if value.tzinfo else value
+        return f"{shown:%Y-%m-%d %H:%M:%S}"
+    return str(value)
+
+
+def _print_csv(found: Answer) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(found.columns)
+    writer.writerows(["" if value is None else value for value in row] for row in found.rows)
+
+
+def _print_json(question: Question, parameters: dict[str, Any], found: Answer) -> None:
+    document = {
+        "question": question.name,
+        "text": question.text,
+        "description": question.description,
+        "parameters": parameters,
+        "rows": [dict(zip(found.columns, row, strict=True)) for row in found.rows],
+    }
+    click.echo(json.dumps(document, default=str, indent=2, ensure_ascii=False))

@@ -1,0 +1,126 @@
+"""``totesys ask``: the list of questions, an answer in each form, and what is said when there is none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.commands import main
+from totesys_assets.insights.questions import PARAMETERS, defaults, questions
+from totesys_assets_tests.conftest import Platform
+
+SINCE = ("--first", "2024-08-01", "--last", "2024-08-31")
+
+
+def ask(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["ask", *arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.output
+
+
+def test_the_list_has_every_question_and_the_command_an_option_for_every_parameter() -> None:
+    listed = ask()
+    assert all(name in listed for name in questions())
+    options = {parameter.name for parameter in main.commands["ask"].params}
+    assert options >= PARAMETERS.keys()
+
+
+@pytest.mark.refreshed
+def test_an_answer_is_the_same_as_a_table_as_csv_as_json_and_by_its_sql(platform: Platform) -> None:
+    table = ask("revenue_by_period", "--currency", "eur", *SINCE)
+    assert "What is sold, by period and currency of the orders?" in table
+    assert "2,432.43" in table
+    assert "Asked with period month, basis day, currency EUR" in table
+    [row] = csv.DictReader(io.StringIO(ask("revenue_by_period", "--currency", "EUR", *SINCE, "--csv")))
+    expected = {
+        "period": "2024-08-01",
+        "currency": "EUR",
+        "orders": "1",
+        "units": "1001",
+        "own_revenue": "2432.43",
+        "revenue": "2432.43",
+        "unconverted": "0",
+    }
+    assert row == expected
+    document = json.loads(ask("revenue_by_period", "--currency", "EUR", *SINCE, "--json"))
+    assert {name: str(value) for name, value in document["rows"][0].items()} == expected
+    assert document["parameters"]["first"] == "2024-08-01"
+    statement = ask("revenue_by_period", "--currency", "EUR", *SINCE, "--sql")
+    assert statement.startswith("-- What is sold")
+    [by_sql] = platform.query(statement)
+    assert [str(value) for value in by_sql] == [*expected.values()]
+
+
+@pytest.mark.refreshed
+def test_a_table_leaves_out_what_is_for_maps_and_cuts_no_number_short(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = ask("revenue_by_country", *SINCE)
+    assert "PRK" not in shown  # the address of the only sale is in Turkey
+    assert "TUR" in shown
+    assert "792" not in shown  # by which a map knows it
+    assert "1,001" in shown
+    newest = ask("newest_orders")
+    assert "2,432.43" in newest
+    assert "2024-08-20 09:10:11" in newest
+    assert "There is nothing." in ask("unconverted_orders", *SINCE)
+
+
+@pytest.mark.parametrize("name", questions())
+def test_the_sql_of_every_question_is_whole(name: str) -> None:
+    statement = ask(name, "--sql")
+    assert "%(" not in statement
+    assert statement.startswith(f"-- {questions()[name].text}")
+    assert questions()[name].sql.count("\n") + 1 <= statement.count("\n")
+
+
+def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -> None:
+    assert defaults(date(2024, 2, 29))["first"] == date(2023, 2, 1)
+    today = datetime.now(UTC).date()
+    statement = ask("headline", "--sql")
+    assert f"BETWEEN '{date(today.year - 1, today.month, 1)}' AND '{today}'" in statement
+    assert "to_currency = 'GBP'" in statement
+    assert "BETWEEN '2023-03-01' AND '2024-03-31'" in ask("headline", "--last", "2024-03-31", "--sql")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["revenue"], 'There is no question "revenue": totesys ask lists them.'),
+        (["--csv"], "Name the question"),
+        (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),
+        (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
+        (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),
+        (["headline", "--first", "2026-02-01", "--last", "2026-01-31"], "--first is 2026-02-01, after --last"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], said: str) -> None:
+    assert said in " ".join(ask(*arguments, code=2).split())
+
+
+def test_before_the_first_refresh_it_says_what_to_do(platform: Platform) -> None:
+    assert "totesys refresh makes them" in " ".join(ask("headline", code=1).split())
+
+
+@pytest.mark.refreshed
+def test_it_asks_with_the_login_of_a_reader_who_cannot_write(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE curious LOGIN PASSWORD 'hush'")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO curious")
+    url = psycopg.conninfo.make_conninfo(platform.warehouse_url, user="curious", password="hush")
+    monkeypatch.setenv("WAREHOUSE_READER_URL", url)
+    monkeypatch.delenv("WAREHOUSE_URL")
+    try:
+        assert "1,001" in ask("headline", *SINCE)
+    finally:
+        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY curious; DROP ROLE curious")
