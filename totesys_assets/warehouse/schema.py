@@ -41,8 +41,9 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
     catalogue says, PlatformError when something is to be done and the login may not do it.
     """
-    wanted = list(stated(schema, catalogue, {}))
-    digest = hashlib.sha256("\n".join(str(part) for part in wanted).encode()).hexdigest()
+    wanted = [str(part) for part in stated(schema, catalogue, {})]
+    wanted += [_shape(mart) for mart in catalogue.marts.values()]
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
     try:
@@ -54,6 +55,12 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
             "deploy/sql/warehouse_roles.sql), grant this one CREATE on the schema, or set WAREHOUSE_SCHEMA."
         ) from None
     return True
+
+
+def _shape(mart: Table) -> str:
+    """What the table of a mart is made by: a table of another shape is made anew."""
+    columns = (f"{column.name} {column.type} {column.nullable}" for column in mart.columns)
+    return f"{mart.name} {', '.join(columns)} {', '.join(mart.primary_key)}"
 
 
 def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
