@@ -74,6 +74,7 @@ def outcomes(platform: Platform) -> set[str]:
     return {finding.outcome for finding in audit(platform.core, wanted)}
 
 
+@pytest.mark.refreshed
 def test_they_follow_every_change_of_facts_and_dimensions(platform: Platform) -> None:
     platform.sql(_ORDERS)
     platform.refresh()

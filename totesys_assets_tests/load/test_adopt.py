@@ -145,11 +145,12 @@ def test_after_a_lake_was_lost_the_warehouse_goes_on_without_a_doubled_or_a_lost
     require_all_well(platform)
 
 
+@pytest.mark.refreshed
 def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platform: Platform) -> None:
-    bring_up(platform)
     kept = Path(platform.lake.uri).with_name("backup")
     shutil.copytree(platform.lake.uri, kept)
-    story(platform)
+    platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 1")
+    bring_up(platform)
     before = platform.query(RECORDS)
     shutil.rmtree(platform.lake.uri)
     shutil.copytree(kept, platform.lake.uri)
@@ -164,7 +165,10 @@ def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platfor
         bring_up(platform)
     assert platform.query(RECORDS) == before
     adopt(platform)
-    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (1, 6, "update"), (2, 5, "insert")]
+    assert platform.query(ORDERS) == [
+        *((1, 1001, "insert"), (1, 7, "update"), (1, 8, "update"), (1, 6, "update")),
+        (2, 5, "insert"),
+    ]
     require_all_well(platform)
 
 
