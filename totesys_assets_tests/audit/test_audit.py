@@ -232,7 +232,7 @@ def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_gr
 def test_the_command_fails_where_there_is_no_lake(platform: Platform, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["audit"], env={"LAKE_URI": str(tmp_path / "empty")})
     assert result.exit_code == 1
-    assert "Not one row of ToteSys was compared with the lake" in result.stderr
+    assert "Not one row of a source was compared with the lake" in result.stderr
     assert "equal in every column" not in result.stdout
 
 

@@ -85,7 +85,7 @@ def home(scratch: Path) -> Iterator[Home]:
     assert "Warning" not in first.stdout + first.stderr
     assert re.search(r"fact_sales_order\s+│\s+224 │\s+224 │", first.stdout)
     assert str(folder / "lake") in first.stdout
-    assert "Next: make up" in first.stdout
+    assert f"Next: {TOTESYS} up" in first.stdout
     made.first = first.stdout
     yield made
     for server in made.servers():
@@ -259,6 +259,13 @@ def test_every_command_explains_itself(command: str) -> None:
     assert command in CliRunner().invoke(main, ["--help"]).output
 
 
+@pytest.mark.pure
+def test_the_list_of_commands_cuts_no_summary_short_on_80_columns() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(main.commands)  # none goes over two lines either
+    assert [line for line in listed if line.endswith("...")] == []
+
+
 def sentence(result: object) -> str:
     """All that was said, on one line."""
     return " ".join(str(getattr(result, "output", "")).split())
@@ -401,7 +408,7 @@ def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     document = json.loads(CliRunner().invoke(main, ["refresh", "--json"]).stdout)
     assert (document["changed"], document["dead_letters"]) == (False, {"new": 0, "open": 1})
     code, text = invoke("status")
-    assert "1 dead letter, kept until corrected in ToteSys" in text
+    assert "1 dead letter, kept until corrected in the source" in text
     assert "totesys dead-letters" in text
     code, text = invoke("dead-letters")
     assert "sales_order 1 of 2024-08-20: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text
