@@ -425,7 +425,7 @@ def test_the_lake_keeps_a_star_table_in_exact_types_without_its_identity(name: s
 
 def fields(table: Table) -> list[pa.Field[Any]]:
     """What the lake must keep of the table's own columns, by the types of their DDL."""
-    types = {postgres: arrow for postgres, arrow in TYPES.values()}
+    types = dict(TYPES.values())
     unknown = sorted({column.type for column in table.columns} - types.keys())
     assert not unknown, f'"{table.name}" has types that TYPES does not know: {", ".join(unknown)}. Add them there.'
     return [pa.field(each.name, types[each.type], each.nullable) for each in table.columns if not each.is_identity]
