@@ -116,6 +116,8 @@ def _print(where: dict[str, str], found: Condition) -> None:
     for each in found.source:
         if each.unknown_columns:
             say(out, "[yellow]![/yellow] ", words.left_out(each.table, each.unknown_columns))
+    for table in found.left_over:
+        say(out, "[yellow]![/yellow] ", words.left_over(where["schema"], table))
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
         say(out, "", f"{count}, kept until corrected in the source: {program()} dead-letters")
@@ -126,7 +128,7 @@ def _print(where: dict[str, str], found: Condition) -> None:
 
 
 def _print_source(found: Condition) -> None:
-    grid = _grid("ToteSys", "captured", "waiting", "behind", "dead letters")
+    grid = _grid("source", "captured", "waiting", "behind", "dead letters")
     for each in found.source:
         behind = each.behind_seconds
         shown = "" if behind == 0 else "?" if behind is None else f"≤ {words.span(behind)}"

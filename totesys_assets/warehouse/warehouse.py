@@ -176,6 +176,10 @@ class Warehouse:
         with self.connect() as connection:
             return sorted(str(row[0]) for row in connection.execute(query, [engine.quoted(self.schema)]))
 
+    def left_over(self) -> list[str]:
+        """Tables that were loaded once and are still there, and that the catalogue does not have any more."""
+        return sorted(self.loaded().keys() - self.catalogue.warehouse.keys())
+
     def mark(self) -> str:
         """Differs whenever something was loaded, or the database is another or an older one."""
         with self.connect() as connection:
