@@ -111,7 +111,9 @@ def query_of(name: str) -> Query:
     try:
         sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise PlatformError(f'There is no {folder}/{name}.sql, the SELECT that makes "{name}". Write it.') from None
+        raise PlatformError(
+            f'There is no {folder}/{name}.sql, the SELECT that makes "{name}". Write it, or name another table.'
+        ) from None
     return parse(name, sql)
 
 
@@ -126,12 +128,8 @@ def parse(name: str, sql: str) -> Query:
     """The query that ``sql`` is. Raises PlatformError for one that cannot be, or reads what it cannot read."""
     try:
         parsed = sqlglot.parse_one(sql, read="duckdb")
-    except sqlglot.errors.ParseError as error:
-        where = error.errors[0] if error.errors else {}
-        raise PlatformError(
-            f"The SELECT of {name} cannot be read, in line {where.get('line')}, near {where.get('highlight')!r}: "
-            f"{where.get('description')}"
-        ) from None
+    except sqlglot.errors.SqlglotError as error:
+        raise unreadable(f"{'marts' if name.startswith(MART_PREFIX) else 'star'}/{name}.sql", error) from None
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
     if not name.startswith(MART_PREFIX):
         return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
@@ -142,6 +140,14 @@ def parse(name: str, sql: str) -> Query:
     except PlatformError as error:
         raise PlatformError(f"marts/{name}.sql reads a table that the star does not have. {error}") from None
     return Query(name, sql, first_line, sources, facts=facts, tables=tables)
+
+
+def unreadable(file: str, error: sqlglot.errors.SqlglotError) -> PlatformError:
+    """The error for a file whose SQL cannot be parsed: where, and what was found there."""
+    found = error.errors[0] if isinstance(error, sqlglot.errors.ParseError) and error.errors else {}
+    where = f", in line {found['line']}, near {found.get('highlight')!r}" if found.get("line") else ""
+    what = str(found.get("description") or " ".join(str(error).split())[:300])
+    return PlatformError(f"{file} cannot be read{where}: {what.rstrip('.')}. Correct its SQL.")
 
 
 def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
@@ -158,7 +164,10 @@ def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], table
         )
     for table in (*facts, *tables):
         if table.startswith(MART_PREFIX):
-            raise PlatformError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+            raise PlatformError(
+                f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts: read what that is "
+                "made of."
+            )
     for table in facts:
         if not table.startswith("fact_"):
             raise PlatformError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")

@@ -53,7 +53,7 @@ def _require_table(table: str) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
 
     if table not in catalogue().source:
-        raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
+        raise PlatformError(f'No source has a table "{table}". There are: {", ".join(catalogue().source)}.')
 
 
 def _shortened(raw: str, limit: int = 400) -> str:

@@ -53,7 +53,7 @@ FROM (
     WHERE _operation <> 'delete' OR days_present = 0
 ) AS versions
 """
-_CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of those that are in ToteSys."
+_CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of those that the source has."
 _HISTORY_COMMENT = (
     "{what} as they came to be, one row per version, with the time in which it was valid. As they were at a moment: "
     "valid_from <= moment AND (valid_to > moment OR valid_to IS NULL) AND NOT is_deleted. As they are now: is_current "
@@ -64,9 +64,9 @@ _VALIDITY = {
     "valid_to": "when the next version, or its end, was first seen; empty for the last version. Ask for "
     "valid_to > moment OR valid_to IS NULL",
     "is_current": "true for the last version of each row: how it is now, or, where is_deleted is true too, that it is "
-    "gone. Ask for is_current AND NOT is_deleted to get what is in ToteSys now",
-    "is_deleted": "true for a version that says that the row is gone from ToteSys; its other columns are as they were "
-    "last. Ask for NOT is_deleted to leave such versions out",
+    "gone. Ask for is_current AND NOT is_deleted to get what the source has now",
+    "is_deleted": "true for a version that says that the row is gone from its source; its other columns are as they "
+    "were last. Ask for NOT is_deleted to leave such versions out",
 }
 # The specification's list of tables has this name; every diagram of it has the singular.
 PLURAL = "fact_purchase_orders"

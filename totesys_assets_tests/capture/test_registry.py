@@ -98,4 +98,4 @@ def test_the_command_lists_versions_and_their_changes(platform: Platform) -> Non
     document = json.loads(CliRunner().invoke(main, ["schema", "--json"]).stdout)
     assert [each["version"] for each in document if each["table"] == "design"] == [1, 2]
     unknown = CliRunner().invoke(main, ["schema", "designs"])
-    assert (unknown.exit_code, 'ToteSys has no table "designs"' in unknown.output) == (1, True)
+    assert (unknown.exit_code, 'No source has a table "designs"' in unknown.output) == (1, True)

@@ -28,6 +28,7 @@ from totesys_assets.commands import main
 from totesys_assets.databases import databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
+from totesys_assets.terminal import program
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 TOTESYS = str(Path(sys.executable).with_name("totesys"))
@@ -356,7 +357,7 @@ def test_a_column_that_is_left_out_is_told_by_the_refresh_too(platform: Platform
 def test_dead_letters_of_a_table_that_there_is_not_are_refused(platform: Platform) -> None:
     code, text = invoke("dead-letters", "--table", "sales_orders")
     assert code == 1
-    assert 'ToteSys has no table "sales_orders". It has: address' in text
+    assert 'No source has a table "sales_orders". There are: address' in text
 
 
 @pytest.mark.refreshed
@@ -404,7 +405,7 @@ def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
     code, text = invoke("refresh")
     assert code == 0
-    assert "! 1 dead letter, 1 new: totesys dead-letters shows what to correct" in text
+    assert f"! 1 dead letter, 1 new: {program()} dead-letters shows what to correct" in text
     document = json.loads(CliRunner().invoke(main, ["refresh", "--json"]).stdout)
     assert (document["changed"], document["dead_letters"]) == (False, {"new": 0, "open": 1})
     code, text = invoke("status")
