@@ -176,7 +176,9 @@ def test_a_day_that_may_be_null_is_refused_where_nothing_is_a_mart(monkeypatch: 
     created = "created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day:"
     nullable = ddl("totesys.sql").replace(created, created.replace("NOT NULL ", ""), 1)
     monkeypatch.setattr(module, "ddl", lambda name: nullable if name == "totesys.sql" else ddl(name))
-    with pytest.raises(PlatformError, match=r'"sales_order" is partitioned by "created_at", which may be NULL'):
+    with pytest.raises(
+        PlatformError, match=r'"sales_order" in catalogue/totesys.sql is partitioned by "created_at", which may be NULL'
+    ):
         catalogue.__wrapped__()
 
 
