@@ -170,7 +170,7 @@ def source_names() -> list[str]:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue, parsed once per process. Raises PlatformError for DDL that cannot be."""
+    """The catalogue, parsed once per process. Raises PlatformError for DDL that the platform cannot use."""
     source = [table for name in source_names() for table in _tables(name, ddl(f"{name}.sql"))]
     star = list(_tables(STAR, ddl("warehouse.sql")))
     marts = list(_tables(MART, ddl("marts.sql")))
@@ -217,7 +217,7 @@ def _table(group: str, statement: exp.Create, enums: dict[str, tuple[str, ...]])
         description=comments[-1].strip() if comments else "",
         columns=read,
         primary_key=tuple(composite) or tuple(column.name for column in read if column.is_key),
-        # What makes a star table a fact. Elsewhere it is a rule as any other, which nobody enforces.
+        # A UNIQUE constraint makes a star table a fact. Elsewhere it is a rule that the platform does not enforce.
         version_key=tuple(name.name for unique in uniques for name in unique.this.expressions if group == STAR),
         day_column=next((column.name for column in read if column.is_day), None),
     )

@@ -1,7 +1,7 @@
 """What must be true of the tables of a catalogue, so that they can be captured, built and loaded.
 
-Belongs here: refusing a DDL or a SELECT that cannot be, with a sentence that says what to change. Does not belong here:
-reading the DDL (catalogue.py) and the SELECTs (queries.py).
+Belongs here: refusing a DDL or a SELECT that the platform cannot use, with a sentence that says what to change.
+Does not belong here: reading the DDL (catalogue.py) and the SELECTs (queries.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from totesys_assets.catalogue.queries import (
     CURRENT,
     MART_PREFIX,
-    STAR,
+    WHOLE_STAR,
     across_days,
     is_plain,
     mart_files,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # catalogue.py asks for these checks
 
 
 def require_names(tables: list[Table]) -> None:
-    """Raise PlatformError where tables cannot be told apart, or their rows: names are unique over all sources."""
+    """Raise PlatformError where a name is taken twice over all sources, or a table has no key or no usable day."""
     files: dict[str, str] = {}
     for table in tables:
         name, file = table.name, table.file
@@ -57,7 +57,7 @@ def require_names(tables: list[Table]) -> None:
 
 
 def require_mart(mart: Table) -> None:
-    """Raise PlatformError where a mart's SELECT does not give its columns, or not day by day as its DDL says."""
+    """Raise PlatformError where a mart's SELECT gives other columns than its DDL, or cannot be run day by day."""
     query, file = query_of(mart.name), f"marts/{mart.name}.sql"
     if mart.day_column is not None:
         _require_own_days(mart, mart.day_column, query)
@@ -84,13 +84,13 @@ def _require_own_days(mart: Table, day: str, query: Query) -> None:
     if not query.facts:
         raise PlatformError(
             f"{partitioned}, and {file} reads no {CURRENT}.<fact>, of which it has the days (it reads: "
-            f"{', '.join(f'{STAR}.{name}' for name in query.tables)}). Read the fact of these days so, {remedy}."
+            f"{', '.join(f'{WHOLE_STAR}.{name}' for name in query.tables)}). Read the fact of these days so, {remedy}."
         )
     if facts := together(query):
         read = " and ".join(f"{CURRENT}.{fact}" for fact in facts)
         raise PlatformError(
             f"{file} reads {read} together. Their rows may be of different days, and the mart is made day by day: read "
-            f"all of them but one from {STAR}, give each a branch of a UNION of its own, {remedy}."
+            f"all of them but one from {WHOLE_STAR}, give each a branch of a UNION of its own, {remedy}."
         )
     if what := across_days(query, day):
         raise PlatformError(
@@ -106,7 +106,8 @@ def _require_own_days(mart: Table, day: str, query: Query) -> None:
 def require_days(tables: Catalogue, mart: Table) -> None:
     """Raise PlatformError where a mart is partitioned by another column than the day of its facts.
 
-    It would be made of the rows of one day, and hold rows of others. Not part of ``catalogue``, for it takes time.
+    Such a mart would be made of the rows of one day, and hold rows of others. ``catalogue`` does not check this: it
+    takes time.
     """
     query = query_of(mart.name)
     columns = {name: tuple(table.by_name) for name, table in tables.star.items()}

@@ -24,7 +24,7 @@ from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
-from totesys_assets.load.adopt import _pieces
+from totesys_assets.load.adopt import _chunks
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.transform.build import build
@@ -358,10 +358,10 @@ def test_a_fact_is_adopted_by_the_months_of_all_its_sources_that_have_days(tmp_p
         filled = pa.Table.from_pylist([{**given, **row} for row in rows[name]], schema=schema)
         write_deltalake(sources[name], filled, mode="append")
 
-    def pieces(*names: str) -> list[DayRange | None]:
-        return list(_pieces(catalogue().star["fact_payment"], tables, {name: sources[name] for name in names}))
+    def chunks(*names: str) -> list[DayRange | None]:
+        return list(_chunks(catalogue().star["fact_payment"], tables, {name: sources[name] for name in names}))
 
     august, all_of_it = DayRange(date(2024, 8, 20), date(2024, 8, 30)), DayRange(date(2024, 8, 20), date(2024, 9, 2))
-    assert pieces("rate", "undated") == [august]
-    assert pieces("rate", "noted", "undated") == list(all_of_it.by_month())
-    assert pieces("undated") == [None]
+    assert chunks("rate", "undated") == [august]
+    assert chunks("rate", "noted", "undated") == list(all_of_it.by_month())
+    assert chunks("undated") == [None]
