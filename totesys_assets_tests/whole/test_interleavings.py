@@ -53,7 +53,9 @@ def test_whatever_happens_marts_and_a_source_of_files_follow_too() -> None:
     tally, failure = soak.run_in_a_copy(SEED)
     assert not failure
     assert tally.lost == tally.doubled == 0
-    assert min(tally.runs, tally.faults) > 10
+    # That it was worth the while.
+    assert tally.runs > 10
+    assert tally.faults > 2
 
 
 def test_every_second_seed_of_a_soak_has_marts_and_files(
