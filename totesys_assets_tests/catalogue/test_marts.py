@@ -13,6 +13,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, catalogue, ddl
 from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import parse, query_of
 from totesys_assets.errors import PlatformError
+from totesys_assets.staleness import decide
 from totesys_assets.transform import build, schemas
 
 pytestmark = pytest.mark.pure
@@ -232,6 +233,17 @@ def test_a_mart_that_reads_its_own_fact_whole_too_has_a_state_for_each_day(monke
     one, two = states("a", "b"), states("a", "c")
     assert one.keys() == set(DAYS)
     assert one[DAYS[0]] != two[DAYS[0]]  # all days are made anew
+
+
+def test_every_day_of_a_mart_waits_for_a_stale_day_of_a_fact_that_it_reads_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = "SELECT created_date FROM current.fact_sales_order WHERE (SELECT count(*) FROM star.fact_sales_order) > 0"
+    for select, waiting in ((whole, {*DAYS}), ("SELECT created_date FROM current.fact_sales_order", {DAYS[0]})):
+        tables = with_mart(monkeypatch, DAY_ONLY, select)
+        monkeypatch.setattr(decide, "query_of", lambda name, select=select: parse(name, select))
+        stale = {"totesys/sales_order": {DAYS[0]}}
+        assert decide._inherited(tables, tables.marts["mart_sales"], stale, {*DAYS}) == waiting
 
 
 def test_a_mart_whose_definition_changes_has_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
