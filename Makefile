@@ -10,7 +10,7 @@ IMAGE ?= totesys-assets:local
 
 .PHONY: run up install test coverage check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
-run: install ## Try it: ToteSys, lake, star and warehouse on this machine; prints what was done
+run: install ## Try it: ToteSys, lake, star and warehouse on this machine
 	@$(BIN)/totesys refresh
 
 up: install ## Everything live, with the Dagster UI; Ctrl-C stops it
@@ -26,24 +26,24 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types, and all tests but for those of the deployment, in ten minutes on two cores
+test: install lint types ## Lint, types and all tests but the deployment's (ten minutes)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
-coverage: install ## The same tests with coverage, of the commands that they start too; fails below 90 %
+coverage: install ## The same tests with coverage; fails below 90 %
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-check: install lint types ## In two minutes: lint, types, the tests that need no server, and one from end to end
+check: install lint types ## Lint, types and the tests that need no server (two minutes)
 	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
 
-soak: install ## Every case that is too long for `make test`, then random interleavings until MINUTES (10) are over, from a new SEED or the one given; writes soak-report.md
+soak: install ## Long cases, then random interleavings for MINUTES (10)
 	@$(BIN)/python -m pytest -q -n logical --dist loadfile -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-bench: install $(PEERS)/installed ## How fast it is, beside COPY, dlt and sling, at SCALES (S M); writes docs/bench.json and .svg
+bench: install $(PEERS)/installed ## Measure, beside COPY, dlt and sling; writes docs/bench.json
 	@$(BIN)/python -m totesys_assets_tests.bench $(foreach scale,$(SCALES),--scale $(scale)) --samples 100 --peers $(PEERS) \
 		--json docs/bench.json --svg docs/bench.svg
 
-guard: install ## Measure at the real size; fails if a ratio is over a quarter worse than in docs/bench.json
+guard: install ## Measure; fails if a ratio is a quarter worse than it was
 	@$(BIN)/python -m totesys_assets_tests.bench --guard docs/bench.json
 
 $(PEERS)/installed: bench-requirements.txt
@@ -52,23 +52,23 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
-check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud: Terraform, image, Compose, workflows
+check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud (four minutes)
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github/workflows
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --framework github_actions --directory .
 	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -n logical --dist loadfile totesys_assets_tests/deploy
 
-audit-packages: $(DEPLOY)/installed ## Known weaknesses of the packages in the lock files (asks PyPI)
+audit-packages: $(DEPLOY)/installed ## Known weaknesses of the packages in the lock files
 	@$(DEPLOY)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock
 
-apply-test: install $(DEPLOY)/installed ## Apply the Terraform to a stand-in of AWS, look, destroy it (minutes)
+apply-test: install $(DEPLOY)/installed ## Apply the Terraform to a stand-in of AWS, and destroy it
 	@$(DEPLOY)/bin/python deploy/tests/apply_on_moto.py
 
 image: ## The image, with Docker
 	docker build --file deploy/docker/Dockerfile --tag $(IMAGE) .
 
-image-test: install ## Build the image without Docker and let it refresh a warehouse (root, buildah, debootstrap; minutes)
+image-test: install ## Build the image without Docker and let it refresh a warehouse
 	@$(BIN)/python deploy/tests/build_image.py
 
 $(DEPLOY)/installed: deploy/requirements.txt deploy/compose-requirements.txt
@@ -97,11 +97,11 @@ lock: ## Rewrite the lock files (needs uv)
 	$(COMPILE) deploy/requirements.in -o deploy/requirements.txt
 	$(COMPILE) deploy/compose-requirements.in -o deploy/compose-requirements.txt
 
-reference: install ## Write docs/reference/commands.md and settings.md from the code
+reference: install ## Write docs/reference/commands.md and settings.md
 	@$(BIN)/python -m totesys_assets_tests.reference
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) $(PEERS) $(DEPLOY) .totesys
 
 help: ## This list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16

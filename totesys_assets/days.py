@@ -132,7 +132,7 @@ def chunks(days: DayRange, rows: Mapping[str, int], limit: int) -> Iterator[DayR
 @overload
 def chunks(days: DaySet, rows: Mapping[str, int], limit: int) -> Iterator[Days]: ...
 def chunks(days: Days, rows: Mapping[str, int], limit: int) -> Iterator[Days]:
-    """Cut ``days`` into pieces of at most ``limit`` rows, so that memory stays flat; a single day may exceed it.
+    """Cut ``days`` into chunks of at most ``limit`` rows, so that memory stays flat; a single day may exceed it.
 
     ``rows`` counts the rows of each partition key. The cuts are at ends of months, as the lake's folders are, but for
     months that exceed the limit by themselves.
@@ -140,12 +140,12 @@ def chunks(days: Days, rows: Mapping[str, int], limit: int) -> Iterator[Days]:
     gathered, count = list[DayRange](), 0
     for part in chain.from_iterable(each.by_month() for each in days.ranges):
         added = sum(rows.get(key, 0) for key in part.keys)
-        for piece in [part] if added <= limit else [DayRange(day, day) for day in part]:
-            more = sum(rows.get(key, 0) for key in piece.keys)
+        for cut in [part] if added <= limit else [DayRange(day, day) for day in part]:
+            more = sum(rows.get(key, 0) for key in cut.keys)
             if count and more and count + more > limit:
                 yield _joined(gathered)
                 gathered, count = [], 0
-            gathered.append(piece)
+            gathered.append(cut)
             count += more
     yield _joined(gathered)
 

@@ -24,7 +24,7 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 
 # Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB.
 BATCH_ROWS = 30_000
-# Rows compared or transformed in one piece.
+# Rows of a chunk: what is compared, or made by a SELECT, at once.
 CHUNK_ROWS = 500_000
 # Of DuckDB's buffers, of which a run has two or three; what does not fit is spilled to disk.
 _MEMORY_LIMIT = "256MB"

@@ -36,7 +36,7 @@ BACKFILL_TAG = "totesys/backfill"
 TABLES_TAG, DAYS_TAG, VERSIONS_TAG = "totesys/tables", "totesys/days", "totesys/versions"
 # Where a run is to be executed, set by whoever starts it, or where the launcher has put it.
 PLACE_TAG = "totesys/place"
-# A tag of steps: no more of one lane are under way at once than the executor allows.
+# A tag of steps that names their lane: a group of steps of which the executor starts only so many at once.
 LANE_TAG = "totesys/lane"
 
 # Dagster's own tags, as literals: their constants are in private modules. The strings are kept in databases and

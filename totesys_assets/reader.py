@@ -62,7 +62,7 @@ def read_arrow(
     if star is None and table not in tables.source:
         raise PlatformError(
             f'There is no table "{table}". Star tables: {", ".join(tables.warehouse)}; '
-            f"tables of ToteSys: {', '.join(tables.source)}."
+            f"source tables: {', '.join(tables.source)}."
         )
     if history and star is not None and not star.is_fact:
         raise PlatformError(

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
-FINGERPRINT, EXTRACT, DIFFERENCE, LAKE, STAR, LOAD = "fingerprint", "extract", "difference", "lake", "star", "load"
-NAMES = (FINGERPRINT, EXTRACT, DIFFERENCE, LAKE, STAR, LOAD)
+FINGERPRINT, EXTRACT, DIFFERENCE, LAKE, BUILD, LOAD = "fingerprint", "extract", "difference", "lake", "star", "load"
+NAMES = (FINGERPRINT, EXTRACT, DIFFERENCE, LAKE, BUILD, LOAD)
 
 _spent: dict[str, float] = dict.fromkeys(NAMES, 0.0)
 _lock = threading.Lock()

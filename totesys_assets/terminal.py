@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+_PROGRAM = "totesys"
+_UNDER_A_LONG_MARK = 4
 
 
 def silence() -> None:
@@ -18,9 +28,55 @@ def silence() -> None:
         os.dup2(nowhere, stream)
 
 
+def say(console: Console, mark: str, text: str | Text = "") -> None:
+    """Print ``mark`` (with markup) and ``text`` (as it is, or a Text with styles of its own).
+
+    A terminal gets lines that end between words; those after the first begin below the text. A word that is longer than
+    a line stays whole: the terminal breaks it, and a path or URL can be copied. A file or pipe gets one line, which
+    other programs can search.
+    """
+    head, body = Text.from_markup(mark), Text(text) if isinstance(text, str) else text
+    if not console.is_terminal:
+        console.print(head + body, soft_wrap=True)
+        return
+    indent = head.cell_len
+    if indent > console.width // 2:
+        head.rstrip()
+        console.print(head, soft_wrap=True)
+        indent = _UNDER_A_LONG_MARK
+        head = Text(" " * indent)
+    for paragraph in body.split(allow_blank=True):
+        for line in paragraph.divide(_beginnings(paragraph.plain, console.width - indent)):
+            line.rstrip()
+            console.print(head + line, soft_wrap=True)
+            head = Text(" " * indent)
+
+
+def _beginnings(text: str, width: int) -> list[int]:
+    """Where in ``text`` all lines but the first begin, each with a word, if lines have ``width`` cells."""
+    found, used = [], 0
+    for word in re.finditer(r"\s*\S+\s*", text):
+        if used and used + cell_len(word.group().rstrip()) > width:
+            found.append(word.start())
+            used = 0
+        used += cell_len(word.group())
+    return found
+
+
 def reporter(console: Console) -> Callable[[str], None]:
     """Something that prints a line of progress."""
-    return lambda text: console.print(f"[dim]·[/dim] {text}", soft_wrap=True)
+    return lambda text: say(console, "[dim]·[/dim] ", text)
+
+
+def program() -> str:
+    """What to type for ``totesys`` in this shell: its name, or its path as long as PATH does not lead to it."""
+    started = Path(sys.argv[0])
+    if started.name != _PROGRAM:  # as a module, or within another program
+        started = Path(sys.executable).with_name(_PROGRAM)
+    found = shutil.which(_PROGRAM)
+    if not started.exists() or (found is not None and started.samefile(found)):
+        return _PROGRAM
+    return shlex.quote(str(started))
 
 
 def address(url: str) -> str:

@@ -4,13 +4,18 @@
 
 A seed stands for a few interleavings. What fails is made as short as possible and printed with its seed, which replays
 it: ``--seed 7 --minutes 0`` does seed 7 alone. The exit code is then 1.
+
+Every second seed, the odd ones, is for a copy of the package that has marts over the star and files as a source. A
+program of its own runs it: one process has one catalogue.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +23,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import count
@@ -28,8 +33,9 @@ import dagster as dg
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from totesys_assets_tests.harness.machine import Interleavings
-from totesys_assets_tests.harness.world import Laboratory
+from totesys_assets_tests.harness import package_copy
+from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithFiles
+from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # What one seed stands for: few, so that a replay is quick and the time is kept.
 _SETTINGS = settings(
@@ -55,13 +61,14 @@ class Soak:
     def run(self, number: int) -> None:
         """The interleavings of one seed."""
         self.seeds.append(number)
-        machine = type("Soaked", (Interleavings,), {"laboratory": self.laboratory})
-        try:
-            run_state_machine_as_test(seed(number)(machine), settings=_SETTINGS)
-        except Exception as error:
-            # Hypothesis hangs the shortest series that fails on the error as notes.
-            self.failures[number] = "".join(traceback.format_exception(error, limit=-3))
-            print(f"seed {number} failed:\n{self.failures[number]}", flush=True)
+        if number % 2:
+            tally, failure = run_in_a_copy(number)
+            self.laboratory.tally.add(tally)
+        else:
+            failure = run_here(self.laboratory, Interleavings, number)
+        if failure:
+            self.failures[number] = failure
+            print(f"seed {number} failed:\n{failure}", flush=True)
 
     def report(self, started: datetime, seconds: float) -> str:
         """The report, as Markdown."""
@@ -78,13 +85,65 @@ class Soak:
             "",
             "Faults are commits, rewrites and whole refreshes in the middle of a refresh, a lost ledger, a lost "
             "Dagster, compactions, changed structures and settings, tables that take another's place, parts attached "
-            "and detached, truncated tables and crowds of rows that come and go.",
+            "and detached, truncated tables and crowds of rows that come and go. Every second "
+            "seed has marts over the star and files as a source too.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]
         for number, text in self.failures.items():
             lines += ["", f"## Seed {number}", "", "```text", text.rstrip(), "```"]
         return "\n".join([*lines, ""])
+
+
+def run_here(laboratory: Laboratory, kind: type[Interleavings], number: int) -> str:
+    """Run the interleavings of a seed in this process; returns what failed, or an empty text."""
+    machine = type("Soaked", (kind,), {"laboratory": laboratory})
+    try:
+        run_state_machine_as_test(seed(number)(machine), settings=_SETTINGS)
+    except Exception as error:
+        # Hypothesis hangs the shortest series that fails on the error as notes.
+        return "".join(traceback.format_exception(error, limit=-3))
+    return ""
+
+
+def run_in_a_copy(number: int) -> tuple[Tally, str]:
+    """Run the interleavings of a seed over a copy of the package with marts and files.
+
+    Returns what was done, if the program could say so, and what failed, or an empty text.
+    """
+    with tempfile.TemporaryDirectory(prefix="totesys-soak-") as name:
+        package = package_copy.copy_of_the_package(Path(name) / "package", package_copy.MART, package_copy.FILES)
+        package_copy.add_more_marts(package)
+        files, told = Path(name) / "files", Path(name) / "told.json"
+        files.mkdir()
+        program = "import sys; from totesys_assets_tests.soak import tell; tell(int(sys.argv[1]), sys.argv[2])"
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(number), str(told)],
+            cwd=package,
+            env={**package_copy.environment(package), "TOTESYS_SHEETS": str(files)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode or not told.exists():
+            return Tally(), f"exit code {done.returncode}:\n{done.stdout[-10_000:]}"
+        said = json.loads(told.read_text(encoding="utf-8"))
+        return Tally(**said["tally"]), said["failure"]
+
+
+def tell(number: int, path: str) -> None:
+    """In a process that has a copy of the package: run a seed, and write to ``path`` what happened."""
+    _be_quiet()
+    with _laboratory() as laboratory:
+        failure = run_here(laboratory, InterleavingsWithFiles, number)
+        said = {"tally": asdict(laboratory.tally), "failure": failure}
+        Path(path).write_text(json.dumps(said), encoding="utf-8")
+
+
+def _be_quiet() -> None:
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+    warnings.simplefilter("ignore", dg.BetaWarning)  # backfill_policy: the one way to run a range in one run
 
 
 @contextmanager
@@ -103,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="the first seed; by default one that nobody had")
     parser.add_argument("--report", type=Path, default=Path("soak-report.md"))
     options = parser.parse_args(arguments)
-    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
-    warnings.simplefilter("ignore", dg.BetaWarning)  # backfill_policy: the one way to run a range in one run
+    _be_quiet()
     started, clock = datetime.now(UTC), time.monotonic()
     with _laboratory() as laboratory:
         soak = Soak(laboratory)

@@ -375,6 +375,15 @@ def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_dat
     }
 
 
+def test_the_loader_replaces_the_rows_of_marts(roles: Roles) -> None:
+    roles.make()
+    execute(roles["owner"], "CREATE TABLE mart_of_ours (created_date date PRIMARY KEY)")
+    roles.apply("warehouse_grants.sql", roles["owner"])
+    held = rights(roles.warehouse, roles.names["loader"])["mart_of_ours"]
+    assert held == {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    assert rights(roles.warehouse, roles.names["reader"])["mart_of_ours"] == {"SELECT"}
+
+
 def test_the_loader_cannot_change_or_remove_what_was_recorded(loaded: Roles) -> None:
     url = loaded["loader"]
     for fact in FACTS:

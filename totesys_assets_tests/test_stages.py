@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from totesys_assets import stages
-from totesys_assets.stages import EXTRACT, LAKE, LOAD, STAR, count, stage, take, timed
+from totesys_assets.stages import BUILD, EXTRACT, LAKE, LOAD, count, stage, take, timed
 from totesys_assets_tests.conftest import Platform
 
 
@@ -53,9 +53,9 @@ def test_a_stage_counts_while_its_items_come_and_not_while_they_are_used(clock: 
             yield number
 
     with stage(LAKE):
-        for _ in timed(STAR, slow()):
+        for _ in timed(BUILD, slow()):
             clock.sleep(2)
-    assert take() == {STAR: 2, LAKE: 4}
+    assert take() == {BUILD: 2, LAKE: 4}
 
 
 def test_threads_count_each_for_itself_and_waiting_is_taken_off(clock: Clock) -> None:

@@ -31,9 +31,9 @@ from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, WAREHOUSE
 from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
-# Dimensions before facts, and these before marts: a reader who sees a new row finds what it refers to.
+# Dimensions are loaded before facts, and facts before marts: a reader who sees a new row finds what it refers to.
 PRIORITY = 10
-# The nightly comparison loads every table, changed or not. Whether changes arrive in time, the sensor freshness tells.
+# The nightly comparison loads every table, changed or not. The sensor ``freshness`` tells whether changes are in time.
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26), warn_window=timedelta(hours=25))
 
 
@@ -56,7 +56,7 @@ def _warehouse_asset(
         owners=OWNERS,
         metadata=definition_metadata(table, f"{schema}.{table.name}", "postgres", defined_in=[ddl_reference(table)]),
         freshness_policy=FRESHNESS,
-        # What is one set is not loaded when it is as it was.
+        # A table without partitions is not loaded if it has not changed.
         output_required=table.day_column is not None,
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,

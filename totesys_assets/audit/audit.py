@@ -76,7 +76,7 @@ def audit(
 
 
 def compared_nothing(findings: Iterable[Finding]) -> bool:
-    """True if the audit compared contents, but not one row of ToteSys."""
+    """True if the audit compared contents, but not one row of a source."""
     contents = [each for each in findings if each.check == CONTENT]
     return bool(contents) and not any(each.numbers.get("rows") for each in contents)
 

@@ -24,18 +24,18 @@ CONTENT, LEDGER, OVERDUE, HISTORY, ROWS, RECORDS, MONEY, REFERENCES, VIEWS = (
     "views_agree",
 )
 CLAIMS = {
-    CONTENT: "In every day whose fingerprint says that it was captured, the lake's current rows are those of ToteSys, "
-    "column by column. The comparison uses digests that ToteSys itself computes, not the path of the capture. What "
-    "differs here, the fingerprints have missed; the nightly comparison that follows brings it in.",
+    CONTENT: "In every day whose fingerprint says that it was captured, the lake's current rows are those of the "
+    "source, column by column. The comparison uses digests that the source itself computes, where it can, not the path "
+    "of the capture. What differs here, the fingerprints have missed; the nightly comparison brings it in.",
     LEDGER: "The ledger notes no version that the lake does not hold.",
     OVERDUE: "What waits for a refresh was written since the last one that was complete, and the probe, which saves a "
     "refresh where nothing changed, does not say that nothing did.",
     HISTORY: "Every version follows from the one before it. No row was deleted and came back equal in every column: "
-    "where one did, look whether ToteSys had it all the while, for then the deletion in the history is a false one. "
+    "where one did, look whether the source had it all the while, for then the deletion in the history is a false one. "
     "The newest versions are dated when they were written.",
-    ROWS: "The warehouse's current rows are those of ToteSys, by number and key.",
+    ROWS: "The warehouse's current rows are those of the source, by number and key.",
     RECORDS: "The warehouse holds every record that follows from the lake's versions, in every column, and no other.",
-    MONEY: "The sums of money, by currency, are those of ToteSys.",
+    MONEY: "The sums of money, by currency, are those of the source.",
     REFERENCES: "Every record finds the dimension rows that it refers to. One that does not refers to a row in the "
     "dead letters.",
     VIEWS: "What the history shows as current and not deleted are the very records that the current view shows, and "
@@ -49,8 +49,8 @@ _EXAMPLES = 5
 class Finding:
     """One check of one asset. ``pending`` counts the partitions that wait for a refresh and were left out.
 
-    A check that compared nothing has not passed. A ``warning`` is about the data in ToteSys, not about the platform's
-    copy of them; or it says that nothing could be compared yet.
+    A check that compared nothing has not passed. A ``warning`` is about the data in the source, not about the
+    platform's copy of them; or it says that nothing could be compared yet.
     """
 
     asset: str

@@ -3,8 +3,8 @@
 Belongs here: opening the three, reading digests of their rows, telling what is pending. Does not belong here: which
 sets must be equal (source_lake.py, star.py). None of the capture's, build's and load's code for reading rows is used.
 
-ToteSys goes on while it is audited. So the warehouse is read first, then the ledger, then the lake, then the source:
-a partition whose states agree along the whole chain at the end was not touched in between, and must be equal
+The sources go on while they are audited. So the warehouse is read first, then the ledger, the lake, and the sources: a
+partition whose states agree along the whole chain at the end was not touched in between, and must be equal
 everywhere. The others are pending, counted, and left to the next refresh.
 """
 
@@ -38,7 +38,7 @@ from totesys_assets.names import MADE
 from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_id, row_key
-from totesys_assets.source.shared_snapshot import OpenSnapshots
+from totesys_assets.source.shared_snapshot import OpenSnapshots, own_faults
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_when_done
 from totesys_assets.warehouse.notes import Notes
@@ -114,7 +114,17 @@ class Observed:
         return self._snapshots[table.group]
 
     def _reopen(self, source: str) -> None:
-        self._snapshots[source] = assign_generation(self._ledger, self._opened.reopen(source))
+        """Go on with another snapshot of a source. One that is gone is not compared, unless it was the only."""
+        try:
+            self._snapshots[source] = assign_generation(self._ledger, self._opened.reopen(source))
+        except PlatformError as gone:
+            del self._snapshots[source]
+            if not self._snapshots:
+                raise
+            for table in self.catalogue.source.values():
+                if table.group == source:
+                    what = f"Not compared: {table.source_title} went away during the audit. {gone}"
+                    self.problems[table.name] = PlatformError(what)
 
     def _examine(self) -> None:
         """Find what is pending as the snapshots show it, and the tables that cannot be examined."""
@@ -123,7 +133,8 @@ class Observed:
             if table.name in self.problems:
                 continue
             try:
-                with engine.readable_errors(f'"{table.name}" could not be examined'):
+                what = f'"{table.name}" could not be examined'
+                with own_faults(table.group, what), engine.readable_errors(what):
                     found[table.name] = self.snapshot_of(table).fingerprints(table, self.all_days)
             except PlatformError as problem:
                 self.problems[table.name] = problem

@@ -19,12 +19,11 @@ from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
-from totesys_assets.names import TOTESYS
 from totesys_assets.source.rows import row_id
 
 
 def content(seen: Observed, table: Table) -> Finding:
-    """The lake's current rows are those of ToteSys, in every column."""
+    """The lake's current rows are those of the source, in every column."""
     asset = table.asset
     in_source = seen.source_digests(table, table.columns, asset)
     in_lake = _lake_digests(seen, table)
@@ -41,7 +40,7 @@ def content(seen: Observed, table: Table) -> Finding:
         "rows_missed": rows,
         "rows_missed_before": sum(each.missed for each in missed.values()),
     }
-    source = "ToteSys" if table.group == TOTESYS else f'the source "{table.group}"'
+    source = table.source_title
     detail = f"{counted(total(in_source), 'row')}, equal in every column"
     if doubled:
         detail = (
@@ -176,7 +175,7 @@ def history(seen: Observed, table: Table) -> Finding:
     """Check that each version follows from the one before, that no deleted row came back equal, and that dates fit.
 
     A row that moves to another day is deleted and inserted at the same instant, with another created_at. If a row was
-    deleted and came back equal in every column, the deletion may be false: ToteSys may have had it all the time.
+    deleted and came back equal in every column, the deletion may be false: the source may have had it all the time.
     """
     asset, held = table.asset, seen.versions.get(table.name)
     if held is None or not held.file_uris():
@@ -197,11 +196,11 @@ def history(seen: Observed, table: Table) -> Finding:
         when = f"at {first[:19]}" if first == last else f"from {first[:19]} to {last[:19]}"
         said.append(
             f"{counted(returned, 'row')} {'was' if returned == 1 else 'were'} deleted and came back equal in every "
-            f"column, {when} UTC: if ToteSys had {'it' if returned == 1 else 'them'} all the while, that deletion is "
-            "false"
+            f"column, {when} UTC: if {table.source_title} had {'it' if returned == 1 else 'them'} all the while, that "
+            "deletion is false"
         )
     if off := _misdated(held):
-        said.append(f"{off}: see the clock of ToteSys's server, and that of who writes the lake")
+        said.append(f"{off}: see the clock of {table.source_title}, and that of who writes the lake")
     detail = "; ".join(said) or "every version follows from the one before it"
     return Finding(asset, HISTORY, not said, detail, 0, numbers, warning=not odd)
 

@@ -1,4 +1,4 @@
-"""The checks of the warehouse: against the lake, against ToteSys, and its views against each other.
+"""The checks of the warehouse: against the lake, against the sources, and its views against each other.
 
 Belongs here: what must be equal, or true, of the star. Does not belong here: reading the three as of one instant
 (observed.py).
@@ -119,7 +119,7 @@ def _comparable(seen: Observed, table: Table) -> str:
 
 
 def current_rows(seen: Observed, table: Table) -> Finding:
-    """The current rows are those of ToteSys, by number and key."""
+    """The current rows are those of the source, by number and key."""
     asset = f"{WAREHOUSE}/{table.name}"
     source = mirrored(seen.catalogue, table)
     assert source is not None  # noqa: S101 - checks() asks for no other
@@ -135,7 +135,8 @@ def current_rows(seen: Observed, table: Table) -> Finding:
     if not compared.compared and (nothing := seen.nothing(asset, ROWS)):
         return nothing
     in_warehouse = sum(count(held, key) for key in held.keys() - seen.pending(asset))
-    detail = f"{counted(total(in_source), 'row')} in ToteSys, {in_warehouse:,} current in the warehouse"
+    rows = counted(total(in_source), "row")
+    detail = f"{rows} in {source.source_title}, {in_warehouse:,} current in the warehouse"
     if compared.differing:
         detail += f": they differ in {some(compared.differing)}"
     numbers: dict[str, int | str] = {"rows_in_totesys": total(in_source), "rows_in_warehouse": in_warehouse}
@@ -143,7 +144,7 @@ def current_rows(seen: Observed, table: Table) -> Finding:
 
 
 def money(seen: Observed, table: Table) -> Finding:
-    """The sums of money, by currency, are those of ToteSys."""
+    """The sums of money, by currency, are those of the source."""
     asset = f"{WAREHOUSE}/{table.name}"
     source = seen.catalogue.source[query_of(table.name).sources[0]]
     worth = f"{_CURRENCY}, sum({_MONEY[table.name]})::text"
@@ -166,7 +167,7 @@ def money(seen: Observed, table: Table) -> Finding:
         numbers[f"currency_{currency}_in_warehouse"] = str(here.get(currency, Decimal(0)))
     detail = _amounts(seen, here)
     if there != here:
-        detail = f"{detail} in the warehouse, but {_amounts(seen, there)} in ToteSys"
+        detail = f"{detail} in the warehouse, but {_amounts(seen, there)} in {source.source_title}"
     return Finding(asset, MONEY, there == here, detail, len(pending), numbers)
 
 
@@ -239,7 +240,7 @@ def _without_row(seen: Observed, table: Table, column: Column) -> set[str]:
 
 
 def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
-    """Those of ``keys`` whose rows come with the next refresh: ToteSys has them, and the dimension is pending.
+    """Those of ``keys`` whose rows come with the next refresh: the source has them, and the dimension is pending.
 
     A dimension that is made of a table which cannot be examined waits for that; its own checks say why.
     """

@@ -85,7 +85,7 @@ def audit_alert(audit: Any) -> dg.SensorDefinition:
         monitored_jobs=[audit],
         minimum_interval_seconds=AUDIT_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports the differences that the audit found. Its warnings are about the data as ToteSys holds "
+        description="Reports the differences that the audit found. Its warnings are about the data as the source holds "
         "them, and are not reported.",
     )
     def _alert(context: dg.RunStatusSensorContext, notices: dg.ResourceParam[Notices]) -> None:

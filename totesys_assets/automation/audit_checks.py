@@ -30,7 +30,7 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
         name="audit_checks",
         specs=list(_specs(catalogue)),
         can_subset=True,
-        description="Compares ToteSys, the lake and the warehouse by digests that each computes itself.",
+        description="Compares the sources, the lake and the warehouse by digests that each computes itself.",
     )
     def _audit(
         context: dg.AssetCheckExecutionContext,

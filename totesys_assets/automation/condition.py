@@ -1,6 +1,6 @@
 """The condition of a platform: what an operator asks first.
 
-Belongs here: gathering it from ToteSys, the lake, the warehouse and Dagster's records, even if one of them is down.
+Belongs here: gathering it from the sources, the lake, the warehouse and Dagster's records, even if one of them is down.
 Does not belong here: printing it (commands/status.py). Nothing is written.
 """
 
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """A table of ToteSys. ``stale``: how many partitions wait for a refresh; None if that could not be found out.
+    """A table of a source. ``stale``: how many partitions wait for a refresh; None if that could not be found out.
 
     ``behind_seconds``: upper bound of the age of its oldest change that is not loaded; 0 if there is none, None if
     unknown. ``blocked``: why it cannot be captured. ``captured_at``: when rows of it were last captured.
@@ -75,7 +75,10 @@ class StarTable:
 
 @dataclass
 class Condition:
-    """All of it. ``down``: part -> why it cannot be reached. ``up_to_date_at``: when everything was last loaded."""
+    """All of it. ``down``: part -> why it cannot be reached. ``up_to_date_at``: when everything was last loaded.
+
+    ``left_over``: tables of the warehouse that were loaded once, and that the catalogue does not have any more.
+    """
 
     source: list[SourceTable] = field(default_factory=list)
     tables: list[StarTable] = field(default_factory=list)
@@ -87,6 +90,7 @@ class Condition:
     last_failure: Failure | None = None
     lake_bytes: int | None = None
     disk_free_bytes: int | None = None
+    left_over: list[str] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
@@ -106,6 +110,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
     found.disk_free_bytes = _disk_free(lake)
     contents = _asked(found, "warehouse", lambda: warehouse.contents(most), no_contents)
     loaded = _asked(found, "warehouse", warehouse.loaded_at, no_moments)
+    found.left_over = _asked(found, "warehouse", warehouse.left_over, [])
     if "warehouse" not in found.down:
         _asked(found, "lake", lambda: require_known_lake(warehouse, lake), None)
     examined, seen = _look(found, platform)
@@ -139,12 +144,12 @@ def _asked(found: Condition, part: Part, question: Callable[[], T], otherwise: T
 
 
 def _look(found: Condition, platform: Platform) -> tuple[Examined, Look | None]:
-    """The condition of ToteSys's tables, and the look, if lake and warehouse can be reached."""
+    """The condition of the sources' tables, and the look, if lake and warehouse can be reached."""
     examined: list[Examined] = []
     if "lake" in found.down or "warehouse" in found.down:
         return _asked(found, "totesys", lambda: examine(platform), Examined()), None
     seen = _asked(found, "totesys", lambda: look(platform, on_examined=examined.append), None)
-    if seen is None and examined and examined[0].blocked:  # ToteSys answers, but no table can be captured
+    if seen is None and examined and examined[0].blocked:  # the sources answer, but no table can be captured
         del found.down["totesys"]
     return examined[0] if examined else Examined(), seen
 

@@ -22,14 +22,14 @@ def asset_jobs(catalogue: Catalogue) -> list[Any]:
     refresh = dg.define_asset_job(
         REFRESH,
         selection=_selection([*partitioned(catalogue), *unpartitioned(catalogue)]),
-        description="Brings up to date only what changed in ToteSys. The tags of a run say which tables and days, and "
-        "how many versions were added. The sensor changes starts it.",
+        description="Brings up to date only what changed in the sources. The tags of a run say which tables and days, "
+        "and how many versions were added. The sensor changes starts it.",
         tags=REFRESH_TAG,
     )
     everything = dg.define_asset_job(
         EVERYTHING,
         selection=_selection([*partitioned(catalogue), *unpartitioned(catalogue)]),
-        description="Compares the whole content of ToteSys with the lake and brings everything up to date.",
+        description="Compares the whole content of the sources with the lake and brings everything up to date.",
         tags=REFRESH_TAG,
     )
     backfill = dg.define_asset_job(
@@ -43,7 +43,7 @@ def asset_jobs(catalogue: Catalogue) -> list[Any]:
     audit = dg.define_asset_job(
         AUDIT,
         selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*own),
-        description="Checks that the lake and the warehouse hold what ToteSys holds. Changes nothing.",
+        description="Checks that the lake and the warehouse hold what the sources hold. Changes nothing.",
     )
     return [refresh, everything, backfill, audit]
 

@@ -38,7 +38,7 @@ def nightly_schedule(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule="30 2 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Compares every row of ToteSys with the lake, column by column, at 02:30 UTC.",
+        description="Compares every row of the sources with the lake, column by column, at 02:30 UTC.",
     )
     def _nightly(_context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         days = partition_range(settings.first_day)

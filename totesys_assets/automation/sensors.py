@@ -150,8 +150,8 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         job_name=REFRESH,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Waits for commits in ToteSys, compares its fingerprints with the ledger and materialises only "
-        "what is stale. Its cursor saves the comparison when nothing changed; without it nothing is missed.",
+        description="Waits for commits in ToteSys, compares the sources' fingerprints with the ledger and materialises "
+        "only what is stale. Its cursor saves the comparison when nothing changed; without it nothing is missed.",
     )
     def _changes(
         context: dg.SensorEvaluationContext,

@@ -18,6 +18,7 @@ import sqlglot
 from sqlglot import exp
 
 from totesys_assets.catalogue.consistency import require_defined, require_mart, require_names
+from totesys_assets.catalogue.queries import unreadable
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import MART, STAR, TOTESYS
 
@@ -96,6 +97,16 @@ class Table:
         return f"{self.group}/{self.name}"
 
     @cached_property
+    def file(self) -> str:
+        """The file that has its DDL, as sentences name it."""
+        return _file(self.group)
+
+    @cached_property
+    def source_title(self) -> str:
+        """What sentences call the source of a source table."""
+        return "ToteSys" if self.group == TOTESYS else f'the source "{self.group}"'
+
+    @cached_property
     def key(self) -> str:
         """Name of the primary key column. Raises ValueError where the key has several columns."""
         (name,) = self.primary_key
@@ -141,6 +152,10 @@ class Catalogue:
         return tuple(dict.fromkeys(table.group for table in self.source.values()))
 
 
+def _file(group: str) -> str:
+    return f"catalogue/{ {STAR: 'warehouse', MART: 'marts'}.get(group, group) }.sql"
+
+
 def ddl(name: str) -> str:
     """Text of a file beside this module, as ``totesys.sql``."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
@@ -155,7 +170,7 @@ def source_names() -> list[str]:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue, parsed once per process. Raises PlatformError for DDL that cannot be."""
+    """The catalogue, parsed once per process. Raises PlatformError for DDL that the platform cannot use."""
     source = [table for name in source_names() for table in _tables(name, ddl(f"{name}.sql"))]
     star = list(_tables(STAR, ddl("warehouse.sql")))
     marts = list(_tables(MART, ddl("marts.sql")))
@@ -169,7 +184,11 @@ def catalogue() -> Catalogue:
 
 def _tables(group: str, sql: str) -> Iterator[Table]:
     enums: dict[str, tuple[str, ...]] = {}
-    for statement in sqlglot.parse(sql, read="postgres"):
+    try:
+        statements = sqlglot.parse(sql, read="postgres")
+    except sqlglot.errors.SqlglotError as error:
+        raise unreadable(_file(group), error) from None
+    for statement in statements:
         if not isinstance(statement, exp.Create):
             continue
         if statement.kind == "TYPE":
@@ -190,34 +209,36 @@ def _table(group: str, statement: exp.Create, enums: dict[str, tuple[str, ...]])
         for name in item.find_all(exp.Identifier)
     ]
     comments = statement.comments or []
-    read = tuple(_column(column, enums, composite) for column in columns)
+    where = f'Table "{definition.this.name}" in {_file(group)}'
+    read = tuple(_column(column, enums, composite, where) for column in columns)
     return Table(
         name=definition.this.name,
         group=group,
         description=comments[-1].strip() if comments else "",
         columns=read,
         primary_key=tuple(composite) or tuple(column.name for column in read if column.is_key),
-        # What makes a star table a fact. Elsewhere it is a rule as any other, which nobody enforces.
+        # A UNIQUE constraint makes a star table a fact. Elsewhere it is a rule that the platform does not enforce.
         version_key=tuple(name.name for unique in uniques for name in unique.this.expressions if group == STAR),
         day_column=next((column.name for column in read if column.is_day), None),
     )
 
 
-def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]], composite: Collection[str]) -> Column:
+def _column(column: exp.ColumnDef, enums: dict[str, tuple[str, ...]], composite: Collection[str], where: str) -> Column:
     constraints = [constraint.kind for constraint in column.constraints]
 
     def has(kind: type[exp.Expression]) -> bool:
         return any(isinstance(constraint, kind) for constraint in constraints)
 
     kind = column.kind
-    assert kind is not None  # noqa: S101 - every column of ours has a type
+    if kind is None:
+        raise PlatformError(f'{where}: column "{column.name}" has no type. Give it one.')
     try:
         spelled, arrow, labels = _type(kind, enums)
     except (KeyError, ValueError):
         known = ", ".join(sorted({name for name, _ in _TYPES.values()}))
         raise PlatformError(
-            f'Column "{column.name}" has type {kind.sql("postgres")}, which the catalogue does not know. It knows: '
-            f"{known}, numeric(precision,scale), and the enumerations of its file."
+            f'{where}: column "{column.name}" has type {kind.sql("postgres")}, which the catalogue does not know. Use '
+            f"one that it knows: {known}, numeric(precision,scale), or an enumeration of the same file."
         ) from None
     is_key = has(exp.PrimaryKeyColumnConstraint)
     # sqlglot hangs the comment of a table's last column on that column's last constraint.

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
 
-# The lake's Arrow type -> Athena's. Delta's timestamps are in UTC, which Athena's have no word for.
+# The lake's Arrow type -> Athena's. Delta's timestamps are in UTC; Athena's type does not say in which zone.
 _TYPES: dict[pa.DataType, str] = {
     pa.int32(): "int",
     pa.int64(): "bigint",

@@ -23,8 +23,8 @@ REFERENCES = {
     "iso_4217": ("currency_code", "currency_name"),
     "country": ("country", "country_code", "map_code", "longitude", "latitude", "is_small"),
 }
-# The schemas that a mart's SELECT may read from.
-CURRENT, STAR = "current", "star"
+# The schemas that a mart's SELECT may read from: facts as they are now, and star tables with all of their rows.
+CURRENT, WHOLE_STAR = "current", "star"
 # How the name of every mart begins: the rights of the loader go by it.
 MART_PREFIX = "mart_"
 
@@ -33,8 +33,8 @@ MART_PREFIX = "mart_"
 class Query:
     """The SELECT of one star table or mart. ``sources`` are the source tables beneath it, in order of appearance.
 
-    ``is_row_by_row``: it makes one row of each version, whatever the others are, so that versions can be added to it.
-    Of a mart: ``facts`` it reads as they are now, of the wanted days only; ``tables`` of the star it reads whole.
+    ``is_row_by_row``: it gives one row per version, whatever the other versions are. So new versions can be added.
+    A mart reads ``facts`` as they are now, of the wanted days only, and ``tables`` of the star whole.
     """
 
     name: str
@@ -77,11 +77,11 @@ class Query:
         ``columns`` names the columns of each table that may be read (source tables, or star tables for a mart), so that
         unqualified names find theirs.
         """
-        schemas = (CURRENT, STAR) if self.reads else (HISTORY, LATEST)
+        schemas = (CURRENT, WHOLE_STAR) if self.reads else (HISTORY, LATEST)
         return _column_lineage(self.sql, schemas, tuple((name, tuple(listed)) for name, listed in columns.items()))
 
 
-@cache  # a run says it with every materialisation, and a SELECT takes 20 ms
+@cache  # every materialisation records it, and it takes 20 ms for each SELECT
 def _column_lineage(
     sql: str, schemas: tuple[str, ...], columns: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> dict[str, list[tuple[str, str]]]:
@@ -116,7 +116,9 @@ def query_of(name: str) -> Query:
     try:
         sql = resources.files("totesys_assets").joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise PlatformError(f'There is no {folder}/{name}.sql, the SELECT that makes "{name}". Write it.') from None
+        raise PlatformError(
+            f'There is no {folder}/{name}.sql, the SELECT that makes "{name}". Write it, or name another table.'
+        ) from None
     return parse(name, sql)
 
 
@@ -128,19 +130,15 @@ def mart_files() -> list[str]:
 
 
 def parse(name: str, sql: str) -> Query:
-    """The query that ``sql`` is. Raises PlatformError for one that cannot be, or reads what it cannot read."""
+    """The query that ``sql`` is. Raises PlatformError if it is no SQL, or reads a table that it may not read."""
     try:
         parsed = sqlglot.parse_one(sql, read="duckdb")
-    except sqlglot.errors.ParseError as error:
-        where = error.errors[0] if error.errors else {}
-        raise PlatformError(
-            f"The SELECT of {name} cannot be read, in line {where.get('line')}, near {where.get('highlight')!r}: "
-            f"{where.get('description')}"
-        ) from None
+    except sqlglot.errors.SqlglotError as error:
+        raise unreadable(f"{'marts' if name.startswith(MART_PREFIX) else 'star'}/{name}.sql", error) from None
     first_line = sql.partition("\n")[0].removeprefix("--").strip()
     if not name.startswith(MART_PREFIX):
         return Query(name, sql, first_line, _read_by(parsed, HISTORY, LATEST), is_row_by_row(parsed))
-    facts, tables = _read_by(parsed, CURRENT), _read_by(parsed, STAR)
+    facts, tables = _read_by(parsed, CURRENT), _read_by(parsed, WHOLE_STAR)
     _require_readable(name, parsed, facts, tables)
     try:
         sources = tuple(dict.fromkeys(source for each in (*facts, *tables) for source in query_of(each).sources))
@@ -149,28 +147,41 @@ def parse(name: str, sql: str) -> Query:
     return Query(name, sql, first_line, sources, facts=facts, tables=tables)
 
 
+def unreadable(file: str, error: sqlglot.errors.SqlglotError) -> PlatformError:
+    """The error for a file whose SQL cannot be parsed: where, and what was found there."""
+    found = error.errors[0] if isinstance(error, sqlglot.errors.ParseError) and error.errors else {}
+    where = f", in line {found['line']}, near {found.get('highlight')!r}" if found.get("line") else ""
+    what = str(found.get("description") or " ".join(str(error).split())[:300])
+    return PlatformError(f"{file} cannot be read{where}: {what.rstrip('.')}. Correct its SQL.")
+
+
 def _read_by(parsed: exp.Expr, *schemas: str) -> tuple[str, ...]:
     tables = parsed.find_all(exp.Table, bfs=False)
     return tuple(dict.fromkeys(table.name for table in tables if table.db in schemas))
 
 
 def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], tables: tuple[str, ...]) -> None:
-    odd = {table.sql("duckdb") for table in parsed.find_all(exp.Table) if table.db not in ("", CURRENT, STAR)}
+    odd = {table.sql("duckdb") for table in parsed.find_all(exp.Table) if table.db not in ("", CURRENT, WHOLE_STAR)}
     if odd or not facts + tables:
         raise PlatformError(
             f"marts/{name}.sql reads {', '.join(sorted(odd)) or 'no table of the star'}. A mart reads "
-            f"{CURRENT}.<fact>, the rows of a fact as they are now, and {STAR}.<table>, a table of the star."
+            f"{CURRENT}.<fact>, the rows of a fact as they are now, and {WHOLE_STAR}.<table>, a table of the star."
         )
     for table in (*facts, *tables):
         if table.startswith(MART_PREFIX):
-            raise PlatformError(f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts.")
+            raise PlatformError(
+                f"marts/{name}.sql reads {table}. A mart reads tables of the star, not other marts: read what that is "
+                "made of."
+            )
     for table in facts:
         if not table.startswith("fact_"):
-            raise PlatformError(f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {STAR}.{table}.")
+            raise PlatformError(
+                f"marts/{name}.sql reads {CURRENT}.{table}. That is no fact: read {WHOLE_STAR}.{table}."
+            )
 
 
 def is_row_by_row(query: exp.Expr) -> bool:
-    """True for SELECT expressions FROM history.<table>, and nothing more: what is not known to be so, is not."""
+    """True for ``SELECT <expressions> FROM history.<table>``. Any other form counts as not row by row."""
     clauses = {name for name, value in query.args.items() if value}
     source = query.args.get("from_")
     return (
@@ -206,7 +217,7 @@ def _facts(part: exp.Expr, named: Mapping[str, exp.Expr]) -> list[str]:
 
 
 def across_days(query: Query, column: str) -> str | None:
-    """What a mart does with rows of several days at once: a window not partitioned by day ``column``, or a LIMIT."""
+    """What in a mart's SELECT needs several days at once: a window not partitioned by day ``column``, or a LIMIT."""
     parsed = sqlglot.parse_one(query.sql, read="duckdb")
     for window in parsed.find_all(exp.Window):
         if column not in (each.name for each in window.args.get("partition_by") or []):

@@ -14,7 +14,7 @@ import click
 
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, program, reporter, say
 
 if TYPE_CHECKING:
     from totesys_assets.audit.findings import Finding
@@ -30,7 +30,9 @@ _MARKS = {
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of a table.")
 def audit(as_json: bool) -> None:
-    """Compare ToteSys, lake and warehouse by content, independently of how they were loaded. Changes nothing.
+    """Compare ToteSys, lake and warehouse by content.
+
+    It does not rely on how they were loaded, and changes nothing.
 
     Exit code 1 if anything differs, or if nothing could be compared. Partitions that wait for a refresh are left out
     and counted as pending. Rows that break a rule of the business are a warning.
@@ -55,9 +57,9 @@ def audit(as_json: bool) -> None:
         click.echo(json.dumps({"equal": equal, "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
         _print_findings(found)
-        out.print(_summary(found, outcomes), soft_wrap=True)
+        say(out, "", _summary(found, outcomes))
     if is_empty:
-        err.print("Not one row of ToteSys was compared with the lake, so this audit proves nothing.", soft_wrap=True)
+        say(err, "", "Not one row of a source was compared with the lake, so this audit proves nothing.")
     if not equal:
         sys.exit(1)
 
@@ -69,9 +71,8 @@ def _print_findings(found: "list[Finding]") -> None:
     for asset, findings in groupby(sorted(found, key=lambda finding: _order(finding.asset)), lambda each: each.asset):
         out.print(f"[bold]{asset}[/bold]")
         for finding in findings:
-            out.print(f"  {_MARKS[finding.outcome]} {finding.check:<{width}}  ", end="")
             waiting = f" ({counted(finding.pending, 'partition')} pending)" if finding.pending else ""
-            out.print(f"{finding.detail}{waiting}", markup=False, soft_wrap=True)
+            say(out, f"  {_MARKS[finding.outcome]} {finding.check:<{width}}  ", f"{finding.detail}{waiting}")
 
 
 def _summary(found: "list[Finding]", outcomes: "Counter[str]") -> str:
@@ -85,7 +86,7 @@ def _summary(found: "list[Finding]", outcomes: "Counter[str]") -> str:
     listed = ", ".join(text for text in said if text)
     summary = f"{counted(len(found), 'check')}: {listed}." if listed else f"All {len(found)} checks pass."
     if any(finding.pending for finding in found):
-        summary += " Pending partitions wait for a refresh: totesys refresh."
+        summary += f" Pending partitions wait for a refresh: {program()} refresh."
     return summary
 
 

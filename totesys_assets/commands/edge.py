@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.text import Text
 
 from totesys_assets.commands import interrupts
 from totesys_assets.errors import PlatformError
 from totesys_assets.settings import SettingsError
-from totesys_assets.terminal import err
+from totesys_assets.terminal import err, say
 
 DEBUG_VARIABLE = "TOTESYS_DEBUG"
 DEBUG_HELP = "Show the traceback of an error."
@@ -131,7 +130,7 @@ def _show(error: BaseException) -> None:
     with suppress(OSError, ValueError):
         message = sentence(error)
         if message:
-            err.print(Text.assemble(("✗ ", "red"), message), soft_wrap=True)
+            say(err, "[red]✗[/red] ", message)
 
 
 def sentence(error: BaseException) -> str:

@@ -14,17 +14,17 @@ from totesys_assets.commands import words
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import out
+from totesys_assets.terminal import out, say
 
 
 @click.command("dead-letters")
-@click.option("--table", metavar="TABLE", help="Only rows of this table of ToteSys.")
+@click.option("--table", metavar="TABLE", help="Only rows of this source table.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, with the rows' raw text.")
 def dead_letters(table: str | None, as_json: bool) -> None:
-    """List the rows that break a type or a rule: reason and raw text.
+    """List the rows that break a type or a rule, and why.
 
-    Correct the rows in ToteSys, or change the rule in the catalogue. The next refresh then brings them in and removes
-    them from this list.
+    Correct the rows in their source, or change the rule in the catalogue. The next refresh then brings them in and
+    removes them from this list.
     """
     from totesys_assets.capture.dead_letters import open_dead_letters
     from totesys_assets.lake.tables import Lake
@@ -42,18 +42,18 @@ def dead_letters(table: str | None, as_json: bool) -> None:
         return
     for letter in letters:
         where = "" if letter["partition"] == "*" else f" of {letter['partition']}"
-        out.print(f"[bold]{letter['table_name']}[/bold] ", end="")
-        out.print(f"{letter['row_key']}{where}: {letter['column_name']} {letter['reason']}", markup=False)
-        out.print(f"  since {letter['_recorded_at']:%Y-%m-%d %H:%M:%S} UTC: ", end="", style="dim")
-        out.print(_shortened(letter["raw"]), markup=False, style="dim", soft_wrap=True)
-    out.print(f"{words.number(len(letters), 'dead letter')}." if letters else "No dead letters.")
+        what = f"{letter['row_key']}{where}: {letter['column_name']} {letter['reason']}"
+        say(out, f"[bold]{letter['table_name']}[/bold] ", what)
+        since = f"since {letter['_recorded_at']:%Y-%m-%d %H:%M:%S} UTC"
+        say(out, "  ", Text(f"{since}: {_shortened(letter['raw'])}", style="dim"))
+    say(out, "", f"{words.number(len(letters), 'dead letter')}." if letters else "No dead letters.")
 
 
 def _require_table(table: str) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
 
     if table not in catalogue().source:
-        raise PlatformError(f'ToteSys has no table "{table}". It has: {", ".join(catalogue().source)}.')
+        raise PlatformError(f'No source has a table "{table}". There are: {", ".join(catalogue().source)}.')
 
 
 def _shortened(raw: str, limit: int = 400) -> str:
@@ -64,7 +64,9 @@ def _shortened(raw: str, limit: int = 400) -> str:
 @click.argument("table", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document with every version's columns.")
 def schema(table: str | None, as_json: bool) -> None:
-    """List the structures that the tables of ToteSys have had: version, since when, what changed.
+    """List the structures that source tables have had.
+
+    Each has a version, the time since when, and what changed.
 
     A structure that does not match the catalogue is refused: that table is not captured until it does, its data stay as
     they are, and the other tables go on.
@@ -84,7 +86,7 @@ def schema(table: str | None, as_json: bool) -> None:
         return
     grid = Grid(header_style="bold")
     for name in ("table", "version", "since (UTC)", "status", "changes"):
-        grid.add_column(name)
+        grid.add_column(name, no_wrap=name != "changes")
     before = None
     for each in found:
         changes = each.changes(before if before is not None and before.table == each.table else None)

@@ -18,7 +18,7 @@ from totesys_assets.databases import databases, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter, silence
+from totesys_assets.terminal import err, out, reporter, say, silence
 
 
 @click.command()
@@ -38,7 +38,10 @@ from totesys_assets.terminal import err, out, reporter, silence
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help="Size of what --create fills in.")
 @click.option("--into-totesys-url", is_flag=True, help="Write into the database of TOTESYS_URL. Never a real ToteSys!")
 def simulate(events: int, rate: float, seed: int | None, create: bool, scale: float, into_totesys_url: bool) -> None:
-    """Simulate business in ToteSys: orders, updates with and without a new timestamp, payments, deletions."""
+    """Simulate business in ToteSys.
+
+    It makes orders, updates with and without a new timestamp, payments and deletions.
+    """
     settings = Settings.from_env()
     if settings.totesys_url and not into_totesys_url:
         raise PlatformError(
@@ -61,7 +64,7 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
 
 
 def _tell(text: str) -> None:
-    out.print(text, markup=False, soft_wrap=True)
+    say(out, "", text)
 
 
 @click.command()
@@ -89,7 +92,11 @@ def _tell(text: str) -> None:
     help="Port of the dashboard; 0: no dashboard.  [default: 8501, or another that is free]",
 )
 def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None:
-    """Run everything live: simulated traffic, the sensor, the Dagster UI, the dashboard. Ctrl-C stops all of it."""
+    """Run everything live, with the Dagster UI and the dashboard.
+
+    It simulates traffic in the embedded ToteSys, and a sensor brings what changed into the warehouse. Ctrl-C stops all
+    of it.
+    """
     from totesys_assets.dashboard import server as dashboard
     from totesys_assets.live import session
 
@@ -141,5 +148,4 @@ def until_signalled() -> Iterator[None]:
 
 def _say(who: str, what: str) -> None:
     colour = {"totesys": "yellow", "warehouse": "green", "dashboard": "magenta", "error": "red"}.get(who, "cyan")
-    out.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", end="")
-    out.print(what, markup=False, soft_wrap=True)
+    say(out, f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", what)

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
+from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
 from totesys_assets.databases import Databases, databases, refreshed
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, out, reporter
+from totesys_assets.terminal import address, out, program, reporter, say
 
 if TYPE_CHECKING:
     from totesys_assets.refresh import Summary
@@ -62,9 +64,9 @@ def refresh(
     scale: float,
     as_json: bool,
 ) -> None:
-    """Detect what changed, materialise it through Dagster, and print what was done.
+    """Bring what changed into the warehouse, through Dagster.
 
-    Exit code 0 only if everything succeeded.
+    It detects what changed, materialises that and prints what was done. Exit code 0 only if everything succeeded.
     """
     if first is None and last is not None:
         raise click.UsageError("Give --from too: the first day of the backfill.")
@@ -183,12 +185,11 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     from totesys_assets.catalogue.catalogue import catalogue
 
     for problem in words.grouped(summary.problems, [*catalogue().source, *catalogue().warehouse]):
-        console.print("[red]✗[/red] ", end="")
-        console.print(problem, markup=False, soft_wrap=True)
+        say(console, "[red]✗[/red] ", problem)
     if not summary.changed and not summary.problems:
-        console.print(f"[green]✓[/green] Nothing changed ({summary.seconds:.1f} s).")
+        say(console, "[green]✓[/green] ", f"Nothing changed ({summary.seconds:.1f} s).")
     elif summary.success:
-        console.print(f"[green]✓[/green] Up to date in {summary.seconds:.1f} s: {_stages(summary)}.", soft_wrap=True)
+        say(console, "[green]✓[/green] ", f"Up to date in {summary.seconds:.1f} s: {_stages(summary)}.")
     grid = Grid(title="Warehouse", title_justify="left", header_style="bold")
     grid.add_column("table")
     grid.add_column("rows", justify="right")
@@ -196,25 +197,29 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     for row in summary.tables:
         grid.add_row(row["table"], _count(row["rows"]), f"{row['versions']:,}")
     console.print(grid)
-    console.print(f"lake       {settings.lake_uri}", soft_wrap=True)
-    console.print(f"warehouse  {address(urls.warehouse)}, schema {settings.warehouse_schema}", soft_wrap=True)
+    say(console, "lake       ", settings.lake_uri)
+    say(console, "warehouse  ", f"{address(urls.warehouse)}, schema {settings.warehouse_schema}")
     for table, names in summary.unknown_columns.items():
-        console.print("[yellow]![/yellow] ", end="")
-        console.print(words.left_out(table, names), markup=False, soft_wrap=True)
+        say(console, "[yellow]![/yellow] ", words.left_out(table, names))
     if opened := summary.dead_letters.get("open"):
         new = summary.dead_letters["new"]
         count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"
-        console.print(
-            f"[yellow]![/yellow] {count}: totesys dead-letters shows what to correct in ToteSys.", soft_wrap=True
-        )
+        say(console, "[yellow]![/yellow] ", f"{count}: {program()} dead-letters shows what to correct in the source.")
 
 
 def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
+    totesys = escape(program())
     if not summary.success:
-        console.print("\nNext: resolve the problems above, then run it again; [bold]totesys status[/bold] shows more.")
+        following = f"resolve the problems above, then run it again; [bold]{totesys} status[/bold] shows more."
     elif settings.warehouse_url is None:
-        console.print("\nNext: [bold]make up[/bold] (totesys up) runs everything live, with the Dagster UI;")
-        console.print("      [bold]totesys sql[/bold] opens the warehouse, [bold]totesys --help[/bold] lists the rest.")
+        following = (
+            f"[bold]{totesys} up[/bold] runs everything live, with the Dagster UI; [bold]{totesys} sql[/bold] opens "
+            f"the warehouse; [bold]{totesys} --help[/bold] lists the rest."
+        )
+    else:
+        return
+    console.print()
+    say(console, "Next: ", Text.from_markup(following))
 
 
 def _stages(summary: Summary) -> str:

@@ -14,7 +14,7 @@ from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, program, reporter, say
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -39,7 +39,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older
     help="A schema of the warehouse that is empty or does not exist yet.",
 )
 def replay(schema: str) -> None:
-    """Rebuild the warehouse from the lake alone, into an empty SCHEMA, and compare it with the one in use.
+    """Rebuild the warehouse from the lake, into an empty SCHEMA.
+
+    It reads the lake alone, and compares the result with the warehouse in use.
 
     Exit code 1 if they differ. To use the new one instead of the old: set WAREHOUSE_SCHEMA to it.
     """
@@ -52,9 +54,10 @@ def replay(schema: str) -> None:
     "--into", "schema", metavar="SCHEMA", help="An empty schema of the warehouse. [default: as_of_ and the timestamp]"
 )
 def as_of(timestamp: datetime, schema: str | None) -> None:
-    """Build the star as it was recorded at TIMESTAMP (UTC unless it has an offset), in a schema of its own.
+    """Build the star as it was recorded at TIMESTAMP.
 
-    Builds all tables and their views from the lake. A plain date means its first instant.
+    It builds all tables and their views from the lake, in a schema of their own. TIMESTAMP is in UTC unless it has an
+    offset. A plain date means its first instant.
     """
     _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
 
@@ -83,13 +86,10 @@ def _restore(schema: str, moment: datetime | None) -> None:
     for table, rows, versions in contents:
         grid.add_row(table, f"{rows:,}", f"{versions:,}")
     out.print(grid)
-    out.print(
-        f"{sum(written.values()):,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} totesys sql",
-        markup=False,
-        soft_wrap=True,
-    )
+    count = sum(written.values())
+    say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} {program()} sql")
     if unequal:
-        err.print(f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: totesys audit")
+        say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)
     if moment is None:
-        out.print(f"Equal to schema {settings.warehouse_schema} in every table and column.")
+        say(out, "", f"Equal to schema {settings.warehouse_schema} in every table and column.")

@@ -16,7 +16,7 @@ from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, emb
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, program, reporter, say
 
 _POLL_SECONDS = 1.0
 
@@ -26,7 +26,9 @@ _POLL_SECONDS = 1.0
 @click.option("--password", is_flag=True, help='Print the password too: psql "$(totesys url --password)".')
 @click.option("--jdbc", is_flag=True, help="Print a URL for DBeaver and other programs that use JDBC.")
 def url(database: str, password: bool, jdbc: bool) -> None:
-    """Print the URL of the warehouse (or of totesys, or of Dagster's records), for psql and other clients.
+    """Print a database's URL, for psql and other clients.
+
+    It is that of the warehouse, or of totesys, or of Dagster's records.
 
     An embedded server runs only while a command needs it; totesys up and totesys serve keep it running. Its port and
     its password stay the same.
@@ -45,7 +47,7 @@ def _embedded_url(settings: Settings, database: str) -> str:
     server = source if database == TOTESYS else ours
     homes.require(settings.home, server.exists())
     if not server.running():
-        err.print("The server is not running: totesys serve starts it and keeps it running.", soft_wrap=True)
+        say(err, "", f"The server is not running: {program()} serve starts it and keeps it running.")
     return server.url(database, running=False)
 
 
@@ -73,7 +75,10 @@ def _query(parameters: dict[str, str]) -> str:
 
 @click.command()
 def serve() -> None:
-    """Keep the embedded servers running for psql, DBeaver and other clients, until Ctrl-C. Loads nothing."""
+    """Keep the embedded servers running, until Ctrl-C.
+
+    psql, DBeaver and other clients can connect to them meanwhile. It loads nothing.
+    """
     settings = Settings.from_env()
     source, ours = embedded(settings)
     wanted = [*([] if settings.totesys_url else [source]), *([] if settings.warehouse_url else [ours])]
@@ -82,8 +87,8 @@ def serve() -> None:
     with until_signalled(), databases(settings, create=False, dagster=False, report=reporter(err)) as urls:
         for name, server, address in ((WAREHOUSE, ours, urls.warehouse), (TOTESYS, source, urls.totesys)):
             if server in wanted:
-                out.print(f"{name:<10} {_shown(address, password=False, jdbc=False)}", markup=False, soft_wrap=True)
-        out.print("totesys url --password prints one with its password; Ctrl-C stops the servers", soft_wrap=True)
+                say(out, f"{name:<10} ", _shown(address, password=False, jdbc=False))
+        say(out, "", f"{program()} url --password prints one with its password; Ctrl-C stops the servers")
         with suppress(KeyboardInterrupt), interrupts.orderly_end():
             while all(server.running() for server in wanted):
                 time.sleep(_POLL_SECONDS)

@@ -12,7 +12,7 @@ import threading
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table as Grid
@@ -21,7 +21,7 @@ from totesys_assets.commands import words
 from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, err, out, reporter
+from totesys_assets.terminal import address, err, out, program, reporter, say
 
 if TYPE_CHECKING:
     from totesys_assets.automation.condition import Condition
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, as docs/reference/status.md has it.")
 def status(as_json: bool) -> None:
-    """Show how far every table is behind, what failed last, and what is blocked. Changes nothing.
+    """Show how far each table is behind, and what is wrong.
 
-    Exit code 1 if ToteSys, the lake, the warehouse or Dagster's records cannot be reached, or a table cannot be
+    It tells what waits, what failed last, and which tables cannot be captured. It changes nothing.
+
+    Exit code 1 if a source, the lake, the warehouse or Dagster's records cannot be reached, or a table cannot be
     captured.
     """
     settings = Settings.from_env()
@@ -100,36 +102,33 @@ def _print(where: dict[str, str], found: Condition) -> None:
     }
     for part in ("totesys", "lake", "warehouse", "dagster"):
         if part in found.down:
-            err.print(f"[red]✗[/red] {part:<10} ", end="")
-            err.print(found.down[part], markup=False, soft_wrap=True)
+            say(err, f"[red]✗[/red] {part:<10} ", found.down[part])
         elif part in where:
-            out.print(f"  {part:<10} ", end="")
-            out.print(f"{where[part]} ({more[part]})" if more.get(part) else where[part], markup=False, soft_wrap=True)
-    out.print(f"  up to date {_ago(found.up_to_date_at) or 'never, as far as known'}", soft_wrap=True)
+            say(out, f"  {part:<10} ", f"{where[part]} ({more[part]})" if more.get(part) else where[part])
+    say(out, "  up to date ", _ago(found.up_to_date_at) or "never, as far as known")
     if found.last_failure is not None:
-        out.print(f"  failed     {_ago(found.last_failure.at)}: ", end="")
-        out.print(found.last_failure.problem, markup=False, soft_wrap=True)
+        say(out, "  failed     ", f"{_ago(found.last_failure.at)}: {found.last_failure.problem}")
     _print_source(found)
     _print_warehouse(found)
     tables = [each.table for each in found.source]
     for problem in words.grouped(found.problems, tables):
-        err.print("[red]✗[/red] ", end="")
-        err.print(problem, markup=False, soft_wrap=True)
+        say(err, "[red]✗[/red] ", problem)
     for each in found.source:
         if each.unknown_columns:
-            out.print("[yellow]![/yellow] ", end="")
-            out.print(words.left_out(each.table, each.unknown_columns), markup=False, soft_wrap=True)
+            say(out, "[yellow]![/yellow] ", words.left_out(each.table, each.unknown_columns))
+    for table in found.left_over:
+        say(out, "[yellow]![/yellow] ", words.left_over(where["schema"], table))
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
-        out.print(f"{count}, kept until corrected in ToteSys: totesys dead-letters")
+        say(out, "", f"{count}, kept until corrected in the source: {program()} dead-letters")
     if found.stale:
-        out.print("Next: totesys refresh")
+        say(out, "", f"Next: {program()} refresh")
     elif found.well:
-        out.print("Everything is up to date.")
+        say(out, "", "Everything is up to date.")
 
 
 def _print_source(found: Condition) -> None:
-    grid = _grid("ToteSys", "captured", "waiting", "behind", "dead letters")
+    grid = _grid("source", "captured", "waiting", "behind", "dead letters")
     for each in found.source:
         behind = each.behind_seconds
         shown = "" if behind == 0 else "?" if behind is None else f"≤ {words.span(behind)}"
@@ -160,7 +159,7 @@ def _number(count: int | None) -> str:
     return "?" if count is None else f"{count:,}" if count else ""
 
 
-def _ago(moment: datetime | None) -> Any:
+def _ago(moment: datetime | None) -> str:
     if moment is None:
         return ""
     seconds = (datetime.now(UTC) - moment).total_seconds()

@@ -17,15 +17,16 @@ import click
 
 from totesys_assets.databases import warehouse_only
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, err, out, reporter
+from totesys_assets.terminal import address, err, out, reporter, say
 
 
 @click.command()
 def migrate() -> None:
-    """Create the warehouse's tables and views, or bring them up to date, with the login of WAREHOUSE_URL.
+    """Create or upgrade the warehouse's tables and views.
 
-    A refresh does this itself if its login has the rights. If it has not, run this command with the owner's login
-    before the first refresh and after every upgrade, and then deploy/sql/warehouse_grants.sql.
+    It uses the login of WAREHOUSE_URL. A refresh does this itself if its login has the rights. If it has not, run this
+    command with the owner's login before the first refresh and after every upgrade, and then
+    deploy/sql/warehouse_grants.sql.
     """
     from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -33,7 +34,7 @@ def migrate() -> None:
     with warehouse_only(settings, reporter(err)) as url:
         done = Warehouse(url, settings.warehouse_schema).migrate()
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
-    out.print(f"[green]✓[/green] {what} ({address(url)}, schema {settings.warehouse_schema}).", soft_wrap=True)
+    say(out, "[green]✓[/green] ", f"{what} ({address(url)}, schema {settings.warehouse_schema}).")
 
 
 @click.command()
@@ -41,18 +42,19 @@ def migrate() -> None:
     "--sql", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the SQL files."
 )
 def provision(folder: Path | None) -> None:
-    """Create the databases, roles, passwords and tables that the URLs in the environment name.
+    """Create the databases and roles that the URLs name.
 
-    Run it before the first start of every version. WAREHOUSE_ADMIN_URL has the administrator's login (or PGUSER and
-    PGPASSWORD have it). The logins to create are in WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader),
-    WAREHOUSE_READER_URL (optional) and TOTESYS_DAGSTER_URL.
+    The URLs are in the environment. It sets the roles' passwords and creates the tables too. Run it before the first
+    start of every version. WAREHOUSE_ADMIN_URL has the administrator's login (or PGUSER and PGPASSWORD have it). The
+    logins to create are in WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader), WAREHOUSE_READER_URL (optional) and
+    TOTESYS_DAGSTER_URL.
     """
     from totesys_assets import provision as work
 
     work.provision(
         work.Wanted.from_env(Settings.from_env().warehouse_schema), folder or work.sql_folder(), reporter(out)
     )
-    out.print("[green]✓[/green] The platform can start.")
+    say(out, "[green]✓[/green] ", "The platform can start.")
 
 
 @contextmanager

@@ -49,6 +49,17 @@ def left_out(table: str, columns: list[str]) -> str:
     )
 
 
+def left_over(schema: str, table: str) -> str:
+    """That the catalogue does not have a table of the warehouse any more, and what may be done about it."""
+    from totesys_assets.catalogue.queries import MART_PREFIX
+    from totesys_assets.engine import quoted
+
+    what = f'The catalogue does not have table "{table}" of the warehouse any more, so nothing keeps it up to date.'
+    if not table.startswith(MART_PREFIX):
+        return f"{what} It is kept for its history. If its DDL was removed by mistake, put it back."
+    return f"{what} If nobody needs it: DROP TABLE {quoted(schema)}.{quoted(table)}; its DDL and SELECT make it anew."
+
+
 def grouped(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
     """The problems; of those that differ only in the name of a table, one, with the number of the others."""
     names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")

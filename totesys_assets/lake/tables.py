@@ -16,12 +16,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
@@ -40,10 +39,10 @@ _CHECKPOINTS = {"delta.checkpointInterval": "20"}
 # lock with a default retention) require checksums.
 _S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
 
-
-# Captures of two sources may be the first to write to the ledger at once. delta-rs would let both create it, one over
-# the other, and refuse what the first then appends.
-_CREATING = Lock()
+# Two processes, or the captures of two sources, may be the first to write to a table. delta-rs tries a commit that
+# failed again as the next version: the slower would then create the table over that of the other, which could append
+# nothing to it any more. Without such a try, it gets an error and opens what the other made.
+_ONE_CREATOR = CommitProperties(max_commit_retries=0)
 
 
 class Lake:
@@ -100,7 +99,7 @@ class Lake:
         found = self.find(name)
         if found is not None:
             return _with_new_columns(found, schema)
-        return self._create_once([name], schema, [], description, append_only=True)
+        return self._create([name], schema, [], description, append_only=True)
 
     def size(self) -> int:
         """Size of the lake in bytes: in a folder all files, in a bucket only the files that are read."""
@@ -145,17 +144,7 @@ class Lake:
         if found is not None:
             return _with_new_columns(found, schema)
         folders = [MONTH] if table.day_column else []
-        return self._create_once([zone, table.name], schema, folders, table.description, append_only=append_only)
-
-    def _create_once(
-        self, parts: Sequence[str], schema: pa.Schema, folders: list[str], description: str, *, append_only: bool
-    ) -> DeltaTable:
-        """The table that this thread creates, or that another of the process has created meanwhile."""
-        with _CREATING:
-            found = self.find(*parts)
-            if found is not None:
-                return found
-            return self._create(parts, schema, folders, description, append_only=append_only)
+        return self._create([zone, table.name], schema, folders, table.description, append_only=append_only)
 
     def _create(
         self,
@@ -176,6 +165,7 @@ class Lake:
                 description=description,
                 configuration=_CHECKPOINTS | ({"delta.appendOnly": "true"} if append_only else {}),
                 storage_options=self._options,
+                commit_properties=_ONE_CREATOR if mode == "ignore" else None,
             )
         except CommitFailedError:  # "ignore" checks before it writes, so the slower of two first writers gets here
             return DeltaTable(self.location(*parts), storage_options=self._options)

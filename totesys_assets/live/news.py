@@ -15,6 +15,7 @@ from totesys_assets.automation import records
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.lake.tables import Lake
+from totesys_assets.terminal import program
 
 ERROR, GOOD = "error", "dagster"
 Line = tuple[str, str]
@@ -67,7 +68,7 @@ class News:
         if not self._letters:
             return [(GOOD, "no row is in the dead letters any more")]
         tables = ", ".join(f"{count} of {table}" for table, count in sorted(self._letters.items()))
-        return [(ERROR, f"in the dead letters: {tables}. totesys dead-letters shows them, and why")]
+        return [(ERROR, f"in the dead letters: {tables}. {program()} dead-letters shows them, and why")]
 
     def _failures(self) -> list[dg.DagsterRun]:
         found = self._instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=10)

@@ -29,6 +29,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.local import guard
 from totesys_assets.names import STOPPING_FILE
 from totesys_assets.settings import Settings
+from totesys_assets.terminal import program
 
 Say = Callable[[str, str], None]
 HOST = "127.0.0.1"
@@ -79,7 +80,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     with session(_dagster(port), settings.home, log) as process, ExitStack() as stack:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
-        say("warehouse", "totesys sql opens it; totesys url --password prints its URL for other programs")
+        say("warehouse", f"{program()} sql opens it; {program()} url --password prints its URL for other programs")
         say("dagster", "Ctrl-C stops everything")
         threads = [threading.Thread(target=_report_loads, args=(urls, settings, stop, say), daemon=True)]
         threads.append(threading.Thread(target=_report_news, args=(settings, stop, say), daemon=True))

@@ -1,4 +1,4 @@
-"""Going on with another lake than the one that a table of the warehouse was loaded from.
+"""Adopting a lake: going on with another lake than the one that a table of the warehouse was loaded from.
 
 Belongs here: bringing the warehouse's current rows to agree with the lake's, without a doubled record and without
 losing one. Does not belong here: telling that it is another lake, which is origin.py.
@@ -64,8 +64,8 @@ def adopt(
 ) -> Origin:
     """Bring ``table`` to agree with the newest versions in ``sources``, in the transaction of ``connection``.
 
-    The lake notes it first, so that it records nothing more up to the moment of it; should the transaction fail then,
-    nothing has happened. Returns what to note. Raises LostRace when something was captured meanwhile.
+    The lake notes the moment first, and records nothing up to it from then on. If the transaction fails after that,
+    nothing has happened. Returns what the warehouse must note. Raises LostRace if something was captured meanwhile.
     """
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     moment = 1 + max(newest(connection, table, name), *(recorded_until(source) for source in sources.values()))
@@ -102,8 +102,8 @@ def _stage_current(
     # A DuckDB of its own: within one transaction it writes to one database only.
     lake_side = engine.connect()
     try:
-        for piece in _pieces(table, warehouse.catalogue, sources):
-            create_schemas(lake_side, warehouse.catalogue, query_of(table.name), sources, piece)
+        for chunk in _chunks(table, warehouse.catalogue, sources):
+            create_schemas(lake_side, warehouse.catalogue, query_of(table.name), sources, chunk)
             current = warehouse_rows(table)
             if table.is_fact:
                 current = (
@@ -117,7 +117,7 @@ def _stage_current(
         engine.close(lake_side)
 
 
-def _pieces(table: Table, catalogue: Catalogue, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
+def _chunks(table: Table, catalogue: Catalogue, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:
     """A fact month by month, so that not all of it is in memory at once; a dimension whole."""
     columns = {name: catalogue.source[name].day_column for name in sources}
     found = [day_bounds(sources[name], column) for name, column in columns.items() if column is not None]

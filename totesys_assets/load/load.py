@@ -160,7 +160,7 @@ class _Load:
             self._warehouse,
             self._table,
             rows,
-            _pieces(self._star, self._table),
+            _chunks(self._star, self._table),
             one_per_key=one_per_key,
             within=_within(self._table, days),
         )
@@ -225,7 +225,7 @@ def _within(table: Table, days: Days | None) -> str:
     return f"({' OR '.join(conditions)})" if conditions else "true"
 
 
-def _pieces(star: DeltaTable, table: Table) -> Sequence[str]:
+def _chunks(star: DeltaTable, table: Table) -> Sequence[str]:
     """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
     recorded = bounds(star, RECORDED_AT)
     if not table.is_fact or recorded is None or recorded[0] != recorded[1]:

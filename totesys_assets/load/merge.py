@@ -60,14 +60,14 @@ def merge(
     warehouse: Warehouse,
     table: Table,
     rows: str,
-    pieces: Sequence[str] = ("true",),
+    chunks: Sequence[str] = ("true",),
     *,
     one_per_key: bool = False,
     within: str = "true",
 ) -> int:
     """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
 
-    ``pieces``: conditions that cut the rows of a fact into pieces that may be loaded one after the other;
+    ``chunks``: conditions, each true for a part of the rows of a fact; the parts are loaded one after the other;
     ``one_per_key``: no dimension row is among them twice. Without either, they are read once. ``within``: condition of
     the days of a mart that they replace.
     Returns the number of rows written: inserted, changed in a dimension or mart, or deleted from a mart.
@@ -77,7 +77,7 @@ def merge(
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if _number(connection, _IS_EMPTY.format(table=name)):
         if table.is_fact:
-            _fill_fact(connection, table, name, columns, pieces)
+            _fill_fact(connection, table, name, columns, chunks)
         else:
             _fill(connection, table, name, columns, one_per_key=one_per_key)
     else:
@@ -91,15 +91,15 @@ def merge(
 
 
 def _fill_fact(
-    connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, pieces: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, chunks: Sequence[str]
 ) -> None:
     """First load of an empty fact, which needs neither staging nor merge.
 
     Its keys stay in place: creating them after the rows would save a sixth of the time, but block readers.
     """
     order = record_order(table)
-    for piece in pieces:
-        rows = f"SELECT {columns} FROM star_rows WHERE {piece} ORDER BY {order}"
+    for chunk in chunks:
+        rows = f"SELECT {columns} FROM star_rows WHERE {chunk} ORDER BY {order}"
         connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 

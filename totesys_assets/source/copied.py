@@ -257,8 +257,8 @@ class CopiedSnapshot(SourceSnapshot):
     def _refuse(self, table: Table, what: str) -> None:
         keys = ", ".join(quoted(name) for name in table.primary_key)
         raise PlatformError(
-            f'A row of "{table.name}" is known by {keys}. It has {what}. Nothing of it was captured: '
-            "give every row a key of its own, then refresh."
+            f'A row of "{table.name}" of the source "{self._source}" is known by {keys}. It has {what}. Nothing of it '
+            "was captured: give every row a key of its own, then refresh."
         )
 
 

@@ -33,7 +33,9 @@ def own_faults(source: str, what: str) -> Iterator[None]:
     except Exception as error:
         if source == TOTESYS:
             raise
-        raise PlatformError(f"{what}: {type(error).__name__}: {engine.one_line(error)}.") from error
+        raise PlatformError(
+            f"{what}: {type(error).__name__}: {engine.one_line(error)}. Correct totesys_assets/source/{source}.py."
+        ) from error
 
 
 class OpenSnapshots:

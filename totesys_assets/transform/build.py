@@ -27,7 +27,7 @@ from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
-from totesys_assets.stages import STAR, timed
+from totesys_assets.stages import BUILD, timed
 from totesys_assets.transform.checks import checked
 from totesys_assets.transform.schemas import create_schemas, select_of
 
@@ -233,7 +233,7 @@ class _Star:
         found = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
         number = int(found[:15], 16)
         if not keep or self._target.transaction_version(_ROWS) != number:
-            rows = timed(STAR, engine.batches(self._connection.execute("FROM remade")))
+            rows = timed(BUILD, engine.batches(self._connection.execute("FROM remade")))
             remade = conform(checked(self._table, rows), self._schema)
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
         return found
@@ -245,7 +245,7 @@ class _Star:
     def _rows(self, days: Days | None = None) -> Iterator[pa.RecordBatch]:
         month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
         rows = engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))
-        yield from conform(checked(self._table, timed(STAR, rows), days), self._schema)
+        yield from conform(checked(self._table, timed(BUILD, rows), days), self._schema)
 
     def _replaced(self, days: Days | None) -> dict[str, int]:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""

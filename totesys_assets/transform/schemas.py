@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
-from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, STAR, Query, query_of
+from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, WHOLE_STAR, Query, query_of
 from totesys_assets.days import Days
 from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
@@ -69,7 +69,7 @@ def create_schemas(
     create_references(connection, "" if query is None else query.definition)
     if query is None or not query.reads:
         return
-    for schema in (CURRENT, STAR):
+    for schema in (CURRENT, WHOLE_STAR):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     for name in query.facts:
         fact = catalogue.star[name]
@@ -79,7 +79,7 @@ def create_schemas(
         whole = {name: sources[name] for name in query.whole_sources}
         _create_versions(connection, catalogue, whole, None, (_ALL_HISTORY, _ALL_LATEST), as_of, since)
     for name in query.tables:
-        _create_view(connection, STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
+        _create_view(connection, WHOLE_STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, schema: str, name: str, select: str) -> None:

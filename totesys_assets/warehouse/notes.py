@@ -17,8 +17,8 @@ from psycopg import sql
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.engine import literal, quoted
 
-# Notes among the partitions of a table: up to which moment its rows were loaded, from which table of the lake; and the
-# tables of versions that it was made of (load/origin.py).
+# Two notes that stand beside the partitions of a table. NEWEST: up to which moment its rows were loaded, and from which
+# table of the lake. LAKE: the tables of versions that it was made of (load/origin.py).
 NEWEST, LAKE = "newest", "lake"
 
 Connection = psycopg.Connection[Any]

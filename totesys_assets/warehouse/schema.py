@@ -37,13 +37,14 @@ COMMENT ON TABLE {schema}._migration IS 'Versions of the schema that were applie
 
 
 def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """Create what is missing, add columns that are new, refuse what differs. False when nothing was to be done.
+    """Create what is missing, add columns that are new, refuse what differs. Returns False if nothing was to be done.
 
     In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
     catalogue says, PlatformError when something is to be done and the login may not do it.
     """
-    wanted = [*stated(schema, catalogue, {}), *for_people(schema)]
-    digest = hashlib.sha256("\n".join(str(part) for part in wanted).encode()).hexdigest()
+    wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema))]
+    wanted += [_shape(mart) for mart in catalogue.marts.values()]
+    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
     try:
@@ -55,6 +56,12 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
             "deploy/sql/warehouse_roles.sql), grant this one CREATE on the schema, or set WAREHOUSE_SCHEMA."
         ) from None
     return True
+
+
+def _shape(mart: Table) -> str:
+    """The columns and the key of a mart, as text. A table of another shape is made anew."""
+    columns = (f"{column.name} {column.type} {column.nullable}" for column in mart.columns)
+    return f"{mart.name} {', '.join(columns)} {', '.join(mart.primary_key)}"
 
 
 def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
@@ -141,7 +148,7 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
         connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
         for statement in _keys(schema, table):
             connection.execute(statement)
-        # One that was dropped is to be loaded again.
+        # A table that was dropped, and is created again, must be loaded again.
         forget = sql.SQL("DELETE FROM {} WHERE table_name = %s").format(sql.Identifier(schema, "_ledger"))
         connection.execute(forget, [table.name])
         return
@@ -218,9 +225,9 @@ def _definition(column: Column) -> sql.Composed:
 
 
 def _declare_references(connection: Connection, schema: str, catalogue: Catalogue) -> None:
-    """Tell BI tools how the star hangs together, where PostgreSQL can do so without enforcing it (18 and later).
+    """Declare which tables refer to which, for BI tools, where PostgreSQL need not enforce it (18 and later).
 
-    Enforced, one dead-lettered dimension row would stop every fact that refers to it.
+    If it were enforced, one dead-lettered dimension row would stop every fact that refers to it.
     """
     for table in catalogue.warehouse.values():
         for column in table.columns:

@@ -27,10 +27,10 @@ SELECT * FROM (
     ORDER BY {key}, _recorded_at DESC, {day} DESC
 ) AS present
 """
-# left_at: when the row was next recorded on the same day. days_present: on how many days it is, from that instant on.
-# A departure from one day is no version of a row that is on another. What current_ shows comes first of a key's
-# records, and of a key that it does not show, the last departure. The table's own columns come last and in the order of
-# the table, for PostgreSQL replaces a view only by one that has more columns at its end.
+# left_at: when the row was next recorded on the same day. days_present: on how many days the row is from then on. A
+# delete on one day is no version of the row while the row is on another day. place = 1: the record that current_ shows,
+# or the last delete of a key that current_ does not show. The table's own columns come last, in the table's order:
+# PostgreSQL replaces a view only by one that has more columns at its end.
 _HISTORY = """
 CREATE OR REPLACE VIEW {view} AS
 SELECT _recorded_at AS valid_from,
@@ -54,7 +54,7 @@ FROM (
     WHERE _operation <> 'delete' OR days_present = 0
 ) AS versions
 """
-_CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of those that are in ToteSys."
+_CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of those that the source has."
 _HISTORY_COMMENT = (
     "{what} as they came to be, one row per version, with the time in which it was valid. As they were at a moment: "
     "valid_from <= moment AND (valid_to > moment OR valid_to IS NULL) AND NOT is_deleted. As they are now: is_current "
@@ -65,16 +65,19 @@ _VALIDITY = {
     "valid_to": "when the next version, or its end, was first seen; empty for the last version. Ask for "
     "valid_to > moment OR valid_to IS NULL",
     "is_current": "true for the last version of each row: how it is now, or, where is_deleted is true too, that it is "
-    "gone. Ask for is_current AND NOT is_deleted to get what is in ToteSys now",
-    "is_deleted": "true for a version that says that the row is gone from ToteSys; its other columns are as they were "
-    "last. Ask for NOT is_deleted to leave such versions out",
+    "gone. Ask for is_current AND NOT is_deleted to get what the source has now",
+    "is_deleted": "true for a version that says that the row is gone from its source; its other columns are as they "
+    "were last. Ask for NOT is_deleted to leave such versions out",
 }
-# The specification's list of tables has this name; every diagram of it has the singular.
+# The specification lists the table under this name. Its diagrams have the singular.
 PLURAL = "fact_purchase_orders"
 
 
 def stated(schema: str, catalogue: Catalogue, held: dict[str, list[str]]) -> Iterator[sql.Composed]:
-    """Comments and views: what may be stated again and again. ``held`` has the columns of tables in their order."""
+    """The statements of all comments and views. They may be run again and again.
+
+    ``held`` has the columns of the tables in the warehouse, in their order.
+    """
     for table in catalogue.warehouse.values():
         yield from _comments(schema, "TABLE", table.name, table.description, _described(table))
         if table.is_fact:

@@ -1,8 +1,7 @@
 """The warehouse: a PostgreSQL schema that the platform creates and migrates itself.
 
-Belongs here: sessions and transactions, with their settings and locks, and what is asked of the warehouse in one of
-its own. Does not belong here: the tables (schema.py), what the notes are (notes.py), and loading,
-which is load/.
+Belongs here: sessions and transactions with their settings and locks, and small queries, each in a session of its own.
+Does not belong here: the tables (schema.py), the notes on loads (notes.py), and loading, which is load/.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "5min",
     "client_min_messages": "warning",
 }
-# A run shows that it is alive by a transaction that does nothing.
+# A run holds a transaction open for as long as it is alive. The transaction does nothing.
 _ALIVE = {**_SETTINGS, "idle_in_transaction_session_timeout": "0"}
-# A machine that is gone says nothing, and the server would wait two hours before it asks. It asks after 30 s of
-# silence, and gives up after 30 more; asking also keeps those in between from forgetting the session of a long run.
-# Where there is no TCP these settings are 0 whatever is set, so nobody checks them.
+# If a machine disappears, the server notices nothing for two hours by default. With these settings it probes after 30 s
+# of silence, and gives up 30 s later. The probes also keep firewalls from dropping the session of a long run. Over a
+# Unix socket the settings are 0 whatever is set, so they are not checked.
 _WATCHED = (
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3"
 )
@@ -50,7 +49,7 @@ class Warehouse:
         self.schema = schema
         self.catalogue = tables or catalogue()
         self._migrated = False
-        self._idle: list[duckdb.DuckDBPyConnection] = []  # one for each transaction that there was at once
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # sessions between two transactions
 
     def __repr__(self) -> str:
         return f"Warehouse(schema={self.schema!r})"  # never the URL: it holds a password
@@ -103,15 +102,15 @@ class Warehouse:
 
     @contextmanager
     def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB session whose ``warehouse`` is one transaction of PostgreSQL, begun by taking the lock of ``lock``.
+        """A DuckDB session with ``warehouse`` attached in one transaction of PostgreSQL, which takes ``lock`` first.
 
-        READ COMMITTED, so that what is read after the lock was granted is what its
-        last holder left. Rolled back when the context ends with an error. Raises ConnectionFailed, and PlatformError
-        that names the session that held the lock, or a lock on a table, for too long.
+        The transaction is READ COMMITTED, so that it reads what the last holder of the lock left. It is rolled back
+        when the context ends with an error. Raises ConnectionFailed, and PlatformError that names the session that held
+        the lock, or a lock on a table, for too long.
         """
         connection = self._attached()
         try:
-            # What DuckDB remembers of the catalogue was true in its last transaction; temporary tables come and go.
+            # DuckDB caches PostgreSQL's catalogue, and temporary tables came and went since its last transaction.
             connection.execute("CALL pg_clear_cache()")
             connection.execute("BEGIN")
             run(connection, f"SET TRANSACTION READ WRITE; {session_settings.set_local(_SETTINGS)}; {_WATCHED}")
@@ -137,7 +136,7 @@ class Warehouse:
         self._idle.append(connection)
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
-        """A DuckDB that nobody uses: loading its extension takes as long as a small load."""
+        """An idle session, or a new one, which must load DuckDB's extension: that takes as long as a small load."""
         if self._idle:
             return self._idle.pop()
         connection = engine.connect()
@@ -150,7 +149,7 @@ class Warehouse:
         return connection
 
     def close(self) -> None:
-        """Give up what transactions have left open; the next one opens it again."""
+        """Close the idle sessions. The next transaction opens a new one."""
         while self._idle:
             engine.close(self._idle.pop())
 
@@ -176,6 +175,10 @@ class Warehouse:
         with self.connect() as connection:
             return sorted(str(row[0]) for row in connection.execute(query, [engine.quoted(self.schema)]))
 
+    def left_over(self) -> list[str]:
+        """Tables that were loaded once and are still there, and that the catalogue does not have any more."""
+        return sorted(self.loaded().keys() - self.catalogue.warehouse.keys())
+
     def mark(self) -> str:
         """Differs whenever something was loaded, or the database is another or an older one."""
         with self.connect() as connection:
@@ -190,7 +193,7 @@ class Warehouse:
             try:
                 yield
             finally:
-                with suppress(psycopg.Error):  # no run fails for it
+                with suppress(psycopg.Error):  # a lost session fails no run
                     connection.rollback()  # at once: a pooler may keep the session, and with it the lock, for a while
                 connection.close()
 
@@ -203,8 +206,8 @@ class Warehouse:
     def contents(self, most: int | None = None) -> list[tuple[str, int | None, int]]:
         """(table, rows, versions) of every table: of a fact, the rows that are current and all its records.
 
-        Nothing is counted in a table of more than ``most`` records: they are as many as was noted when they were
-        loaded, and how many rows of a fact are current is not said.
+        A table of more than ``most`` records is not counted. It has as many as were noted at its last load, and of a
+        fact the number of current rows is None.
         """
         with self.connect() as connection:
             return list(warehouse_notes.contents(connection, self.schema, self.catalogue, most))

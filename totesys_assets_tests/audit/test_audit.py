@@ -32,7 +32,7 @@ from totesys_assets.audit.findings import (
     Finding,
 )
 from totesys_assets.capture.ledger import Ledger
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
@@ -40,7 +40,9 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.staleness.test_look import Small
 
 ALL = [*checks(catalogue()), *rules.checks()]
 
@@ -181,7 +183,7 @@ def test_whatever_the_warehouse_does_not_hold_as_it_should_is_named(
     platform: Platform, damage: str, asset: str, check: str, finding: str
 ) -> None:
     in_warehouse(platform, damage)
-    assert finding in differing(look_back(platform))[asset, check].detail
+    assert finding in differing(audit(platform.core, [(asset, check)]))[asset, check].detail
 
 
 @pytest.mark.refreshed
@@ -218,6 +220,30 @@ def test_a_table_that_drifted_fails_its_own_checks_and_no_others(platform: Platf
 
 
 @pytest.mark.refreshed
+def test_a_source_that_goes_away_during_the_audit_fails_its_own_checks_and_no_others(platform: Platform) -> None:
+    def seen(fault: Exception, asset: str) -> dict[str, tuple[bool, str]]:
+        small, held = Small("small", fault), platform.core.warehouse.catalogue
+        tables = Catalogue({**held.source, **small.tables}, held.star, held.marts)
+        warehouse = Warehouse(platform.warehouse_url, platform.settings.warehouse_schema, tables)
+        core = replace(platform.core, sources=(*platform.core.sources, small), warehouse=warehouse)
+        wanted = [("totesys/design", CONTENT), (asset, CONTENT), ("warehouse/dim_design", ROWS)]
+        return {each.asset: (each.passed, each.detail) for each in audit(core, wanted)}
+
+    found = seen(duckdb.Error("broken pipe"), "small/first_small")
+    assert found.pop("small/first_small") == (
+        False,
+        'Not compared: the source "small" went away during the audit. It has gone away.',
+    )
+    assert [passed for passed, _ in found.values()] == [True, True]
+    found = seen(KeyError("place"), "small/second_small")
+    assert found.pop("small/second_small") == (
+        False,
+        "\"second_small\" could not be examined: KeyError: 'place'. Correct totesys_assets/source/small.py.",
+    )
+    assert [passed for passed, _ in found.values()] == [True, True]
+
+
+@pytest.mark.refreshed
 def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_green(platform: Platform) -> None:
     empty = Lake(f"{platform.settings.lake_uri}_of_another_name")
     found = audit(replace(platform.core, lake=empty), checks(catalogue()))
@@ -232,7 +258,7 @@ def test_an_audit_of_another_lake_than_the_warehouse_was_loaded_from_is_never_gr
 def test_the_command_fails_where_there_is_no_lake(platform: Platform, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["audit"], env={"LAKE_URI": str(tmp_path / "empty")})
     assert result.exit_code == 1
-    assert "Not one row of ToteSys was compared with the lake" in result.stderr
+    assert "Not one row of a source was compared with the lake" in result.stderr
     assert "equal in every column" not in result.stdout
 
 

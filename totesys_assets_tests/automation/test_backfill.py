@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from totesys_assets.automation.schedules import range_tags
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.staleness.decide import Request, partitioned
-from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 21))
 PARTITIONED = " or ".join(f"key:{key}" for key in partitioned(catalogue()))
@@ -38,12 +40,23 @@ def counts(platform: Platform) -> list[tuple[object, ...]]:
     return platform.query("SELECT (SELECT count(*) FROM fact_sales_order), (SELECT count(*) FROM fact_purchase_order)")
 
 
-def test_a_range_of_days_is_one_run_that_records_every_day_with_its_rows(platform: Platform) -> None:
-    outcome = platform.run(Request(tuple(partitioned(catalogue())), AUGUST))
-    assert outcome.success, outcome.failures
-    assert counts(platform) == [(1, 1)]
+@pytest.fixture(scope="module")
+def ranged(
+    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform after one run over a range of days; no test may change what the run has recorded."""
+    source = postgres_server.template("totesys_ranged", trade_template)
+    with make_platform(source, postgres_server.database(), tmp_path_factory.mktemp("ranged")) as platform:
+        outcome = platform.run(Request(tuple(partitioned(catalogue())), AUGUST))
+        assert outcome.success, outcome.failures
+        yield platform
+
+
+def test_a_range_of_days_is_one_run_that_records_every_day_with_its_rows(ranged: Platform) -> None:
+    assert len(ranged.instance.get_runs()) == 1
+    assert counts(ranged) == [(1, 1)]
     for key, column in ((["totesys", "sales_order"], [1, 0]), (["warehouse", "fact_purchase_order"], [0, 1])):
-        records = platform.instance.fetch_materializations(dg.AssetKey(key), limit=10).records
+        records = ranged.instance.fetch_materializations(dg.AssetKey(key), limit=10).records
         rows = {
             record.partition_key: record.asset_materialization.metadata["dagster/partition_row_count"].value
             for record in records
@@ -59,15 +72,14 @@ def test_the_days_outside_the_range_are_left_alone(platform: Platform) -> None:
     assert platform.look().stale["totesys/purchase_order"] == {"2024-08-21"}
 
 
-def test_doing_it_again_adds_no_record(platform: Platform) -> None:
-    for _ in range(2):
-        assert platform.run(Request(tuple(partitioned(catalogue())), AUGUST)).success
-    assert counts(platform) == [(1, 1)]
+def test_doing_it_again_adds_no_record(ranged: Platform) -> None:
+    with dg.DagsterInstance.ephemeral() as another:
+        assert replace(ranged, instance=another).run(Request(tuple(partitioned(catalogue())), AUGUST)).success
+    assert counts(ranged) == [(1, 1)]
 
 
-def test_the_newest_materialisation_carries_the_lineage_of_every_column(platform: Platform) -> None:
-    assert platform.run(Request(tuple(partitioned(catalogue())), AUGUST)).success
-    event = platform.instance.get_latest_materialization_event(dg.AssetKey(["star", "fact_sales_order"]))
+def test_the_newest_materialisation_carries_the_lineage_of_every_column(ranged: Platform) -> None:
+    event = ranged.instance.get_latest_materialization_event(dg.AssetKey(["star", "fact_sales_order"]))
     assert event is not None
     assert event.asset_materialization is not None
     lineage = event.asset_materialization.metadata["dagster/column_lineage"].value

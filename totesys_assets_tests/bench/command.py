@@ -23,7 +23,7 @@ from totesys_assets.commands.edge import Edge
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, reporter, say
 from totesys_assets_tests.bench import chart, latency
 from totesys_assets_tests.bench.competitors import peers as tools
 from totesys_assets_tests.bench.report import GUARD_TOLERANCE, document, machine, worse
@@ -185,20 +185,20 @@ def _print(measured: dict[str, Any]) -> None:
             ours = [each for each in found if each["tool"] == "totesys"]
             out.print("", _stages(ours, titles), "", _work(ours, titles))
     for each in measured["latency"]:
-        out.print(
+        say(
+            out,
+            "",
             f"Commit to warehouse under totesys up, scale {each['scale']}: median {each['p50']:.2f} s, "
             f"95 % within {each['p95']:.2f} s ({each['samples']} orders, {each['least']:.2f} to {each['most']:.2f} s).",
-            soft_wrap=True,
         )
     for tool, reason in measured["absent"].items():
-        out.print(f"[yellow]![/yellow] {tool} was not measured: ", end="")
-        out.print(reason, markup=False, soft_wrap=True)
+        say(out, "[yellow]![/yellow] ", f"{tool} was not measured: {reason}")
     for failure in measured["failed"]:
-        out.print("[red]✗[/red] ", end="")
-        out.print(failure, markup=False, soft_wrap=True)
+        say(out, "[red]✗[/red] ", failure)
     load = measured["machine"]["load_average"][0]
     if load > measured["machine"]["cores"]:
-        out.print(f"[yellow]![/yellow] The machine was busy at the start (load {load}): measure again when it is not.")
+        busy = f"The machine was busy at the start (load {load}): measure again when it is not."
+        say(out, "[yellow]![/yellow] ", busy)
 
 
 def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> Grid:
@@ -255,8 +255,7 @@ def _grid(first: str, *heads: str) -> Grid:
 def _guard(measured: dict[str, Any], stored: dict[str, Any]) -> None:
     complaints = worse(measured, stored)
     for complaint in complaints:
-        out.print("[red]✗[/red] ", end="")
-        out.print(complaint, markup=False, soft_wrap=True)
+        say(out, "[red]✗[/red] ", complaint)
     if complaints:
         sys.exit(1)
-    out.print(f"[green]✓[/green] No ratio is worse than the stored one by more than {GUARD_TOLERANCE:.0%}.")
+    say(out, "[green]✓[/green] ", f"No ratio is worse than the stored one by more than {GUARD_TOLERANCE:.0%}.")

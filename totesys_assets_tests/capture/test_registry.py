@@ -88,9 +88,12 @@ def test_a_lost_registry_is_begun_anew_by_the_next_capture(platform: Platform) -
     assert [each.table for each in structures(platform.lake)] == ["design"]
 
 
-def test_the_command_lists_versions_and_their_changes(platform: Platform) -> None:
+def test_before_the_first_refresh_the_command_has_nothing_to_list(platform: Platform) -> None:
     assert "There is no platform in" in CliRunner().invoke(main, ["schema"]).output
-    platform.refresh()
+
+
+@pytest.mark.refreshed
+def test_the_command_lists_versions_and_their_changes(platform: Platform) -> None:
     platform.sql("ALTER TABLE design ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     platform.look()
     listed = CliRunner().invoke(main, ["schema", "design"], terminal_width=200)
@@ -98,4 +101,4 @@ def test_the_command_lists_versions_and_their_changes(platform: Platform) -> Non
     document = json.loads(CliRunner().invoke(main, ["schema", "--json"]).stdout)
     assert [each["version"] for each in document if each["table"] == "design"] == [1, 2]
     unknown = CliRunner().invoke(main, ["schema", "designs"])
-    assert (unknown.exit_code, 'ToteSys has no table "designs"' in unknown.output) == (1, True)
+    assert (unknown.exit_code, 'No source has a table "designs"' in unknown.output) == (1, True)

@@ -1,23 +1,32 @@
-"""What the catalogue says of the 22 tables, against the schemas as they were agreed, written out here by hand."""
+"""What the catalogue says of the tables: what was agreed with others holds, and the rest follows from the DDL.
+
+SOURCE and STAR are the agreement, written by hand as a second opinion: ToteSys as it is published, and the star as it
+was ordered. A column or a table may be added to the DDL without a line here; one that was agreed may not change or go.
+All else is derived from the catalogue.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import sqlglot
 from sqlglot import exp
 
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, catalogue, ddl, lake_schema
+from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, Table, catalogue, ddl, lake_schema
 from totesys_assets.catalogue.queries import query_of
 
 pytestmark = pytest.mark.pure
 
 TABLES = catalogue()
 
-# A column: name, type, then "null", "key", "identity", "unique" and "-> table" where they hold.
+# A column: name, type, then "null", "key", "identity", "unique", "day" (the table is partitioned by it), "date" (a text
+# that holds one) and "-> table" where they hold.
 STAMPS = ["created_at timestamp(3)", "last_updated timestamp(3)"]
+DAY_STAMPS = ["created_at timestamp(3) day", "last_updated timestamp(3)"]
 SOURCE = {
     "address": [
         "address_id int key",
@@ -65,28 +74,28 @@ SOURCE = {
     "payment_type": ["payment_type_id int key", 'payment_type_name "PaymentTypeName"', *STAMPS],
     "sales_order": [
         "sales_order_id int key",
-        *STAMPS,
+        *DAY_STAMPS,
         "design_id int -> design",
         "staff_id int -> staff",
         "counterparty_id int -> counterparty",
         "units_sold int",
         "unit_price numeric(10,2)",
         "currency_id int -> currency",
-        "agreed_delivery_date text",
-        "agreed_payment_date text",
+        "agreed_delivery_date text date",
+        "agreed_payment_date text date",
         "agreed_delivery_location_id int -> address",
     ],
     "purchase_order": [
         "purchase_order_id int key",
-        *STAMPS,
+        *DAY_STAMPS,
         "staff_id int -> staff",
         "counterparty_id int -> counterparty",
         "item_code text",
         "item_quantity int",
         "item_unit_price numeric(10,2)",
         "currency_id int -> currency",
-        "agreed_delivery_date text",
-        "agreed_payment_date text",
+        "agreed_delivery_date text date",
+        "agreed_payment_date text date",
         "agreed_delivery_location_id int -> address",
     ],
     "transaction": [
@@ -94,18 +103,18 @@ SOURCE = {
         'transaction_type "TransactionType"',
         "sales_order_id int null unique -> sales_order",
         "purchase_order_id int null unique -> purchase_order",
-        *STAMPS,
+        *DAY_STAMPS,
     ],
     "payment": [
         "payment_id int key",
-        *STAMPS,
+        *DAY_STAMPS,
         "transaction_id int unique -> transaction",
         "counterparty_id int -> counterparty",
         "payment_amount numeric(10,2)",
         "currency_id int -> currency",
         "payment_type_id int -> payment_type",
         "paid boolean",
-        "payment_date text",
+        "payment_date text date",
         "company_ac_number int",
         "counterparty_ac_number int",
     ],
@@ -114,18 +123,11 @@ LABELS = {
     ("payment_type", "payment_type_name"): ("SALES_RECEIPT", "SALES_REFUND", "PURCHASE_PAYMENT", "PURCHASE_REFUND"),
     ("transaction", "transaction_type"): ("SALE", "PURCHASE"),
 }
-DATES_AS_TEXT = {
-    ("sales_order", "agreed_delivery_date"),
-    ("sales_order", "agreed_payment_date"),
-    ("purchase_order", "agreed_delivery_date"),
-    ("purchase_order", "agreed_payment_date"),
-    ("payment", "payment_date"),
-}
 
 OF_DIMENSIONS = ["_is_deleted boolean", "_recorded_at timestamptz"]
 OF_FACTS = ["_operation varchar", "_recorded_at timestamptz"]
 SPLIT_STAMPS = [
-    "created_date date -> dim_date",
+    "created_date date day -> dim_date",
     "created_time time",
     "last_updated_date date -> dim_date",
     "last_updated_time time",
@@ -187,7 +189,7 @@ STAR = {
         "transaction_type varchar",
         "sales_order_id int null",
         "purchase_order_id int null",
-        "_created_date date",
+        "_created_date date day",
         *OF_DIMENSIONS,
     ],
     "fact_sales_order": [
@@ -250,30 +252,6 @@ TYPES = {
     '"PaymentTypeName"': ('"PaymentTypeName"', pa.string()),
     '"TransactionType"': ('"TransactionType"', pa.string()),
 }
-BY_DAY = {
-    "sales_order": "created_at",
-    "purchase_order": "created_at",
-    "transaction": "created_at",
-    "payment": "created_at",
-    "dim_transaction": "_created_date",
-    "fact_sales_order": "created_date",
-    "fact_purchase_order": "created_date",
-    "fact_payment": "created_date",
-}
-
-EVERY_DATE_OF_A_FACT = [
-    ("payment", "created_at"),
-    ("payment", "last_updated"),
-    ("payment", "payment_date"),
-    ("purchase_order", "agreed_delivery_date"),
-    ("purchase_order", "agreed_payment_date"),
-    ("purchase_order", "created_at"),
-    ("purchase_order", "last_updated"),
-    ("sales_order", "agreed_delivery_date"),
-    ("sales_order", "agreed_payment_date"),
-    ("sales_order", "created_at"),
-    ("sales_order", "last_updated"),
-]
 # Star table -> (source table, {star column: source columns where the name is not simply the same}).
 SPLIT = {
     "created_date": "created_at",
@@ -324,87 +302,90 @@ def spelled(column: Column) -> str:
     words += ["key"] if column.is_key else []
     words += ["identity"] if column.is_identity else []
     words += ["unique"] if column.is_unique and not column.is_key else []
+    words += ["day"] if column.is_day else []
+    words += ["date"] if column.is_date_text else []
     words += ["->", column.references] if column.references else []
     return " ".join(words)
 
 
-def test_the_source_has_its_eleven_tables_and_no_other() -> None:
-    assert sorted(TABLES.source) == sorted(SOURCE)
-    assert len(TABLES.source) == 11
+def require_agreed(tables: Mapping[str, Table], name: str, agreed: list[str]) -> None:
+    """Fail unless the table has the agreed columns as they were agreed, in that order, whatever it has besides."""
+    assert name in tables, f'The agreed table "{name}" is not in the catalogue.'
+    there = {column.name: spelled(column) for column in tables[name].columns}
+    names = [line.split()[0] for line in agreed]
+    problems = [
+        f"agreed: {line}; the DDL has: {there.get(column, 'no such column')}"
+        for column, line in zip(names, agreed, strict=True)
+        if there.get(column) != line
+    ]
+    if not problems and [column for column in there if column in names] != names:
+        problems = [f"agreed order: {', '.join(names)}; the DDL has: {', '.join(there)}"]
+    said = "\n".join(problems)
+    assert not problems, f'Table "{name}" is not as agreed. If the agreement changed, change it here too.\n{said}'
 
 
-def test_the_star_has_its_eleven_tables_and_no_other() -> None:
-    assert sorted(TABLES.star) == sorted(STAR)
-    assert len(TABLES.star) == 11
+EVERYTHING = {**TABLES.source, **TABLES.star}
+COLUMNS = [(table.name, column) for table in EVERYTHING.values() for column in table.columns]
+BY_DAY = {table: column.name for table, column in COLUMNS if column.is_day}
 
 
 @pytest.mark.parametrize("name", SOURCE)
-def test_a_source_table_has_exactly_its_columns_in_their_physical_order(name: str) -> None:
-    assert [spelled(column) for column in TABLES.source[name].columns] == SOURCE[name]
+def test_a_table_of_totesys_has_the_agreed_columns_in_their_physical_order(name: str) -> None:
+    require_agreed(TABLES.source, name, SOURCE[name])
 
 
 @pytest.mark.parametrize("name", STAR)
-def test_a_star_table_has_exactly_the_official_columns_and_the_technical_ones_after_them(name: str) -> None:
-    columns = TABLES.star[name].columns
-    assert [spelled(column) for column in columns] == STAR[name]
-    technical = [column.is_technical for column in columns]
+def test_a_star_table_has_the_agreed_columns_in_their_order(name: str) -> None:
+    require_agreed(TABLES.star, name, STAR[name])
+
+
+@pytest.mark.parametrize("name", TABLES.star)
+def test_a_star_table_has_its_technical_columns_after_the_others(name: str) -> None:
+    technical = [column.is_technical for column in TABLES.star[name].columns]
     assert technical == sorted(technical)
 
 
-def test_the_keys_are_those_of_the_tables() -> None:
-    assert {name: table.key for name, table in TABLES.source.items()} == {name: f"{name}_id" for name in SOURCE}
-    assert {table.key for table in TABLES.star.values() if table.is_fact} == {
-        "sales_record_id",
-        "purchase_record_id",
-        "payment_record_id",
-    }
+def test_a_column_that_is_not_as_agreed_is_named_with_both_and_one_more_is_no_matter() -> None:
+    agreed = SOURCE["currency"]
+    require_agreed(TABLES.source, "currency", agreed[:1] + agreed[2:])
+    with pytest.raises(AssertionError, match=r"agreed: currency_code text; the DDL has: currency_code varchar\(3\)"):
+        require_agreed(TABLES.source, "currency", ["currency_id int key", "currency_code text", *STAMPS])
+    with pytest.raises(AssertionError, match="agreed: symbol text; the DDL has: no such column"):
+        require_agreed(TABLES.source, "currency", [*agreed, "symbol text"])
+    with pytest.raises(AssertionError, match="agreed order: created_at, currency_id; the DDL has: currency_id"):
+        require_agreed(TABLES.source, "currency", [STAMPS[0], agreed[0]])
 
 
-def test_the_enums_have_their_labels_in_order_and_nothing_else_has_any() -> None:
-    found = {
-        (table.name, column.name): column.labels
-        for table in (*TABLES.source.values(), *TABLES.star.values())
-        for column in table.columns
-        if column.labels
-    }
-    assert found == LABELS
+def test_the_agreed_enumerations_have_their_labels_in_order() -> None:
+    found = {(table, column.name): column.labels for table, column in COLUMNS if column.labels}
+    assert {enumeration: found.get(enumeration) for enumeration in LABELS} == LABELS
 
 
-def test_the_texts_that_hold_dates_are_declared() -> None:
-    found = {
-        (table.name, column.name) for table in TABLES.source.values() for column in table.columns if column.is_date_text
-    }
-    assert found == DATES_AS_TEXT
-
-
-def test_only_the_currency_code_is_limited_in_length() -> None:
-    limits = {
-        (table.name, column.name): column.max_length
-        for table in (*TABLES.source.values(), *TABLES.star.values())
-        for column in table.columns
-        if column.max_length is not None
-    }
-    assert limits == {("currency", "currency_code"): 3}
+def test_a_length_is_that_of_the_type() -> None:
+    limits = [(column.type, column.max_length) for _, column in COLUMNS if column.max_length is not None]
+    assert ("character varying(3)", 3) in limits
+    assert [kind for kind, length in limits if kind != f"character varying({length})"] == []
 
 
 def test_facts_are_told_apart_by_key_day_and_the_time_they_were_recorded_and_dimensions_have_no_versions() -> None:
-    assert {name: table.version_key for name, table in TABLES.star.items() if table.is_fact} == {
-        "fact_sales_order": ("sales_order_id", "created_date", "_recorded_at"),
-        "fact_purchase_order": ("purchase_order_id", "created_date", "_recorded_at"),
-        "fact_payment": ("payment_id", "created_date", "_recorded_at"),
+    found = {name: table.version_key for name, table in TABLES.star.items() if name in STAR}
+    assert found == {
+        name: (f"{name.removeprefix('fact_')}_id", "created_date", "_recorded_at") if name.startswith("fact_") else ()
+        for name in STAR
     }
 
 
 def test_created_at_is_set_by_the_source_and_last_updated_by_nobody() -> None:
     created = re.findall(r"^    created_at (.+?),? --", ddl("totesys.sql"), re.MULTILINE)
     updated = re.findall(r"^    last_updated (.+?),? --", ddl("totesys.sql"), re.MULTILINE)
-    assert created == ["timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP"] * 11
-    assert updated == ["timestamp(3) NOT NULL"] * 11
+    assert len(created) >= len(SOURCE)
+    assert set(created) == {"timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP"}
+    assert set(updated) == {"timestamp(3) NOT NULL"}
 
 
 def test_the_source_restricts_every_deletion_that_is_referred_to_save_that_of_an_order() -> None:
     actions = re.findall(r"REFERENCES (\w+) (ON UPDATE \w+ ON DELETE \w+(?: NULL)?)", ddl("totesys.sql"))
-    assert len(actions) == ddl("totesys.sql").count("REFERENCES") == 17
+    assert len(actions) == ddl("totesys.sql").count("REFERENCES") > 0
     loose = [(table, action) for table, action in actions if action != "ON UPDATE CASCADE ON DELETE RESTRICT"]
     assert loose == [
         ("sales_order", "ON UPDATE CASCADE ON DELETE SET NULL"),
@@ -413,14 +394,8 @@ def test_the_source_restricts_every_deletion_that_is_referred_to_save_that_of_an
 
 
 def test_every_table_and_every_column_is_described() -> None:
-    everything = {**TABLES.source, **TABLES.star}
-    assert [name for name, table in everything.items() if not table.description.startswith("One row per ")] == []
-    assert [
-        f"{table.name}.{column.name}"
-        for table in everything.values()
-        for column in table.columns
-        if len(column.description) < 5
-    ] == []
+    assert [name for name, table in EVERYTHING.items() if not table.description.startswith("One row per ")] == []
+    assert [f"{table}.{column.name}" for table, column in COLUMNS if len(column.description) < 5] == []
 
 
 def test_a_description_belongs_to_its_own_column() -> None:
@@ -431,42 +406,34 @@ def test_a_description_belongs_to_its_own_column() -> None:
     assert "trade" in TABLES.star["dim_date"].description
 
 
-def test_orders_transactions_and_payments_and_what_is_made_of_them_alone_are_partitioned_by_day() -> None:
-    found = {
-        name: table.day_column
-        for name, table in {**TABLES.source, **TABLES.star}.items()
-        if table.day_column is not None
-    }
-    assert found == BY_DAY
+def test_a_table_is_partitioned_by_the_one_column_that_its_ddl_names() -> None:
+    assert {name: table.day_column for name, table in EVERYTHING.items() if table.day_column} == BY_DAY
+    assert len(BY_DAY) == len([column for _, column in COLUMNS if column.is_day])
 
 
-@pytest.mark.parametrize("name", SOURCE)
+@pytest.mark.parametrize("name", TABLES.source)
 def test_the_lake_keeps_a_source_table_in_exact_types_with_the_version_after_it(name: str) -> None:
-    table = TABLES.source[name]
-    expected = [pa.field(column.name, TYPES[word][1], column.nullable) for column, word in typed(table.columns, SOURCE)]
-    expected += [pa.field(OPERATION, pa.string(), False), pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False)]
-    expected += [pa.field("_month", pa.string(), False)] if name in BY_DAY else []
-    assert lake_schema(table, versioned=True) == pa.schema(expected)
+    expected = [*fields(TABLES.source[name]), pa.field(OPERATION, pa.string(), False)]
+    expected += [pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False), *month(name)]
+    assert lake_schema(TABLES.source[name], versioned=True) == pa.schema(expected)
 
 
-@pytest.mark.parametrize("name", STAR)
+@pytest.mark.parametrize("name", TABLES.star)
 def test_the_lake_keeps_a_star_table_in_exact_types_without_its_identity(name: str) -> None:
-    table = TABLES.star[name]
-    expected = [
-        pa.field(column.name, TYPES[word][1], column.nullable)
-        for column, word in typed(table.columns, STAR)
-        if not column.is_identity
-    ]
-    expected += [pa.field("_month", pa.string(), False)] if name in BY_DAY else []
-    assert lake_schema(table, versioned=False) == pa.schema(expected)
+    assert lake_schema(TABLES.star[name], versioned=False) == pa.schema([*fields(TABLES.star[name]), *month(name)])
 
 
-def typed(columns: tuple[Column, ...], tables: dict[str, list[str]]) -> list[tuple[Column, str]]:
-    """Columns with their short types as they are written out above."""
-    listed = next(
-        listed for listed in tables.values() if [line.split()[0] for line in listed] == [c.name for c in columns]
-    )
-    return [(column, line.split()[1]) for column, line in zip(columns, listed, strict=True)]
+def fields(table: Table) -> list[pa.Field[Any]]:
+    """What the lake must keep of the table's own columns, by the types of their DDL."""
+    types = dict(TYPES.values())
+    unknown = sorted({column.type for column in table.columns} - types.keys())
+    assert not unknown, f'"{table.name}" has types that TYPES does not know: {", ".join(unknown)}. Add them there.'
+    return [pa.field(each.name, types[each.type], each.nullable) for each in table.columns if not each.is_identity]
+
+
+def month(name: str) -> list[pa.Field[Any]]:
+    """The folder of a table that is partitioned."""
+    return [pa.field("_month", pa.string(), False)] if name in BY_DAY else []
 
 
 def test_money_is_decimal_and_a_time_of_day_is_text_in_the_lake() -> None:
@@ -476,7 +443,7 @@ def test_money_is_decimal_and_a_time_of_day_is_text_in_the_lake() -> None:
     assert schema.field("sales_order_id").type == pa.int32()
 
 
-@pytest.mark.parametrize("name", STAR)
+@pytest.mark.parametrize("name", TABLES.star)
 def test_a_star_select_gives_the_columns_of_its_table_by_name_and_in_order(name: str) -> None:
     query = sqlglot.parse_one(query_of(name).sql, read="duckdb")
     assert isinstance(query, exp.Query)
@@ -504,14 +471,14 @@ def test_a_star_table_knows_the_source_tables_that_it_is_made_of(name: str, sour
 
 
 def test_every_star_select_says_in_its_first_line_what_it_gives() -> None:
-    assert [name for name in STAR if not query_of(name).description.endswith(".")] == []
+    assert [name for name in TABLES.star if not query_of(name).description.endswith(".")] == []
 
 
 def test_facts_read_history_and_dimensions_what_is_latest() -> None:
-    for name in STAR:
+    for name, table in TABLES.star.items():
         parsed = sqlglot.parse_one(query_of(name).sql, read="duckdb")
         zones = {table.db for table in parsed.find_all(exp.Table) if table.db} - {"reference"}
-        assert zones == ({"history"} if name.startswith("fact_") or name == "dim_date" else {"latest"}), name
+        assert zones == ({"history"} if table.is_fact or name == "dim_date" else {"latest"}), name
 
 
 def lineage(name: str) -> dict[str, list[tuple[str, str]]]:
@@ -520,24 +487,34 @@ def lineage(name: str) -> dict[str, list[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("name", LINEAGE)
-def test_every_column_of_a_star_table_can_be_traced_to_the_columns_that_it_is_made_of(name: str) -> None:
-    source, exceptions = LINEAGE[name]
-    expected = {}
-    for column in TABLES.star[name].lake_columns:
-        origin = exceptions.get(column.name, column.name)
-        expected[column.name] = [(source, origin)] if isinstance(origin, str) else origin
-    assert lineage(name) == expected
+def test_every_agreed_column_of_a_star_table_can_be_traced_to_the_columns_that_it_is_made_of(name: str) -> None:
+    (source, exceptions), found, expected = LINEAGE[name], lineage(name), {}
+    for column in (line.split()[0] for line in STAR[name] if "identity" not in line.split()):
+        origin = exceptions.get(column, column)
+        expected[column] = [(source, origin)] if isinstance(origin, str) else origin
+    assert {column: found.get(column) for column in expected} == expected
+
+
+@pytest.mark.parametrize("name", TABLES.star)
+def test_every_column_of_a_star_table_is_made_of_columns_of_the_source(name: str) -> None:
+    found = lineage(name)
+    assert [*found] == [column.name for column in TABLES.star[name].lake_columns]
+    assert [column for column, origins in found.items() if not origins] == []
 
 
 def test_every_column_of_the_calendar_comes_from_every_date_that_a_fact_has() -> None:
-    found = lineage("dim_date")
-    assert set(found) == set(TABLES.star["dim_date"].by_name)
-    assert found["date_id"] == EVERY_DATE_OF_A_FACT
-    assert all(origins == EVERY_DATE_OF_A_FACT for origins in found.values())
+    dates = [
+        (name, column.name)
+        for name in sorted(query_of("dim_date").sources)
+        for column in sorted(TABLES.source[name].columns, key=lambda each: each.name)
+        if column.is_date_text or column.type.startswith(("timestamp", "date"))
+    ]
+    assert len(dates) > 10
+    assert {column: origins for column, origins in lineage("dim_date").items() if origins != dates} == {}
 
 
 @pytest.mark.parametrize("dialect", ["spark", "athena"])
-@pytest.mark.parametrize("name", STAR)
+@pytest.mark.parametrize("name", TABLES.star)
 def test_a_star_select_is_translated_for_other_engines_without_anything_left_over(name: str, dialect: str) -> None:
     (translated,) = sqlglot.transpile(
         query_of(name).sql, read="duckdb", write=dialect, unsupported_level=sqlglot.ErrorLevel.RAISE

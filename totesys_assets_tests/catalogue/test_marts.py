@@ -13,6 +13,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, catalogue, ddl
 from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import parse, query_of
 from totesys_assets.errors import PlatformError
+from totesys_assets.staleness import decide
 from totesys_assets.transform import build, schemas
 
 pytestmark = pytest.mark.pure
@@ -104,9 +105,15 @@ def test_a_mart_knows_what_it_reads_and_the_source_tables_beneath() -> None:
             "has a window that is not partitioned by created_date",
         ),
         ("SELECT created_date FROM current.fact_payment ORDER BY 1 LIMIT 3", "has a LIMIT"),
-        ("SELECT created_date, 1 AS revenue FROM current.fact_payment", "gives no currency_id, which"),
-        (SELECT.replace("AS revenue", "AS revenue, 1 AS one"), "gives one: let catalogue/marts.sql name it too"),
-        ("SELECT FROM WHERE", "The SELECT of mart_sales cannot be read, in line 1"),
+        (
+            "SELECT created_date, 1 AS revenue FROM current.fact_payment",
+            "gives no currency_id, which catalogue/marts.sql names .it gives: created_date, revenue.",
+        ),
+        (
+            SELECT.replace("AS revenue", "AS revenue, 1 AS one"),
+            "gives one, which catalogue/marts.sql does not name. Add it to the DDL, or remove it",
+        ),
+        ("SELECT FROM WHERE", "marts/mart_sales.sql cannot be read, in line 1, near"),
     ],
 )
 def test_a_select_that_no_mart_can_have_is_refused(monkeypatch: pytest.MonkeyPatch, select: str, said: str) -> None:
@@ -130,21 +137,33 @@ def test_facts_of_one_day_may_be_put_one_below_the_other(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("mart_sales (", "sales_mart ("), "begin with mart_"),
+        (("mart_sales (", "sales_mart ("), "must begin with mart_. Rename it"),
         (("PRIMARY KEY (created_date, currency_id)", "UNIQUE (revenue)"), "no primary key"),
-        (("PRIMARY KEY (created_date, currency_id)", "PRIMARY KEY (currency_id)"), "must be part of its key"),
-        (("-- currency", "-- by day: currency"), "several columns"),
+        (
+            ("PRIMARY KEY (created_date, currency_id)", "PRIMARY KEY (currency_id)"),
+            "must be part of its key and is not .currency_id",
+        ),
+        (
+            ("-- currency", "-- by day: currency"),
+            r"several columns .* .created_date, currency_id.\. It is partitioned by one",
+        ),
+        ((" numeric(18,2)", " UNIQUE"), '"mart_sales" in catalogue/marts.sql: column "revenue" has no type'),
+        (("(", "(("), "catalogue/marts.sql cannot be read, in line"),
+        (
+            (");", ");\nCREATE TABLE mart_sales (a int PRIMARY KEY);"),
+            'a table "mart_sales" twice in catalogue/marts.sql. Give one of them',
+        ),
         (
             ("numeric(18,2)", "double precision"),
-            'Column "revenue" has type DOUBLE PRECISION, which the catalogue does not',
+            '"mart_sales" in catalogue/marts.sql: column "revenue" has type DOUBLE PRECISION, which the catalogue does',
         ),
         (
             ("numeric(18,2)", "numeric"),
-            '"revenue" has type DECIMAL, which the catalogue does not know. It knows: bigint',
+            '"revenue" has type DECIMAL, which the catalogue does not know. Use one that it knows: bigint',
         ),
         (
             (");", ");\n-- Again.\nCREATE TABLE staff (staff_id int PRIMARY KEY);"),
-            'a table "staff" of totesys and one of mart',
+            'a table "staff" in catalogue/totesys.sql and one in catalogue/marts.sql. Give one',
         ),
     ],
 )
@@ -155,10 +174,23 @@ def test_a_definition_that_cannot_be_is_refused(
         with_mart(monkeypatch, definition=DDL.replace(*change))
 
 
+def test_a_day_that_may_be_null_is_refused_where_nothing_is_a_mart(monkeypatch: pytest.MonkeyPatch) -> None:
+    created = "created_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP, -- by day:"
+    nullable = ddl("totesys.sql").replace(created, created.replace("NOT NULL ", ""), 1)
+    monkeypatch.setattr(module, "ddl", lambda name: nullable if name == "totesys.sql" else ddl(name))
+    with pytest.raises(
+        PlatformError, match=r'"sales_order" in catalogue/totesys.sql is partitioned by "created_at", which may be NULL'
+    ):
+        catalogue.__wrapped__()
+
+
 @pytest.mark.parametrize(
     ("select", "said"),
     [
-        ("SELECT payment_date AS created_date FROM current.fact_payment", "is made of fact_payment.payment_date"),
+        (
+            "SELECT payment_date AS created_date FROM current.fact_payment",
+            "is made of fact_payment.payment_date. Select that, or leave",
+        ),
         (
             "SELECT created_date FROM current.fact_payment UNION ALL SELECT payment_date FROM current.fact_payment",
             "is made of fact_payment.created_date, fact_payment.payment_date",
@@ -204,6 +236,17 @@ def test_a_mart_that_reads_its_own_fact_whole_too_has_a_state_for_each_day(monke
     assert one[DAYS[0]] != two[DAYS[0]]  # all days are made anew
 
 
+def test_every_day_of_a_mart_waits_for_a_stale_day_of_a_fact_that_it_reads_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = "SELECT created_date FROM current.fact_sales_order WHERE (SELECT count(*) FROM star.fact_sales_order) > 0"
+    for select, waiting in ((whole, {*DAYS}), ("SELECT created_date FROM current.fact_sales_order", {DAYS[0]})):
+        tables = with_mart(monkeypatch, DAY_ONLY, select)
+        monkeypatch.setattr(decide, "query_of", lambda name, select=select: parse(name, select))
+        stale = {"totesys/sales_order": {DAYS[0]}}
+        assert decide._inherited(tables, tables.marts["mart_sales"], stale, {*DAYS}) == waiting
+
+
 def test_a_mart_whose_definition_changes_has_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
     def state(definition: str) -> dict[str, str]:
         mart = with_mart(monkeypatch, definition=definition).marts["mart_sales"]
@@ -221,7 +264,7 @@ def test_a_mart_without_its_select_or_its_ddl_is_named(monkeypatch: pytest.Monke
     with pytest.raises(PlatformError, match=r'There is no marts/mart_sales.sql, the SELECT that makes "mart_sales"'):
         catalogue.__wrapped__()
     monkeypatch.setattr(consistency, "mart_files", lambda: ["mart_sale"])
-    with pytest.raises(PlatformError, match="does not define mart_sale, of which marts/ has a SELECT"):
+    with pytest.raises(PlatformError, match=r"does not define mart_sale, of which .* or remove marts/mart_sale\.sql"):
         catalogue.__wrapped__()
 
 

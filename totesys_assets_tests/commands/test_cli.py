@@ -28,6 +28,7 @@ from totesys_assets.commands import main
 from totesys_assets.databases import databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
+from totesys_assets.terminal import program
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 TOTESYS = str(Path(sys.executable).with_name("totesys"))
@@ -42,9 +43,12 @@ class Home:
         self.folder = folder
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "TOTESYS_"))}
         self.env = {**clean, "TOTESYS_HOME": str(folder)}
+        self.printed = list[str]()  # by every command, of this and of other tests
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([TOTESYS, *arguments], env=self.env, capture_output=True, text=True, check=False)
+        ended = subprocess.run([TOTESYS, *arguments], env=self.env, capture_output=True, text=True, check=False)
+        self.printed += [ended.stdout, ended.stderr]
+        return ended
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -82,7 +86,7 @@ def home(scratch: Path) -> Iterator[Home]:
     assert "Warning" not in first.stdout + first.stderr
     assert re.search(r"fact_sales_order\s+│\s+224 │\s+224 │", first.stdout)
     assert str(folder / "lake") in first.stdout
-    assert "Next: make up" in first.stdout
+    assert f"Next: {TOTESYS} up" in first.stdout
     made.first = first.stdout
     yield made
     for server in made.servers():
@@ -160,8 +164,8 @@ def test_sql_looks_into_the_warehouse(home: Home) -> None:
 def test_passwords_appear_in_no_output_no_log_and_no_run(home: Home) -> None:
     passwords = [server.url("x").split(":")[2].split("@")[0] for server in _started(home)]
     assert all(len(password) > 20 for password in passwords)
-    outputs = [home.run("refresh"), home.run("status"), home.run("status", "--json")]
-    texts = [result.stdout + result.stderr for result in outputs]
+    home.run("status")
+    texts = [*home.printed]
     texts += [path.read_text(errors="replace") for path in (home.folder / "dagster").rglob("*") if path.is_file()]
     with _dagster_database(home) as connection:
         for table in ("runs", "run_tags", "event_logs", "asset_keys", "kvs"):
@@ -256,6 +260,13 @@ def test_every_command_explains_itself(command: str) -> None:
     assert command in CliRunner().invoke(main, ["--help"]).output
 
 
+@pytest.mark.pure
+def test_the_list_of_commands_cuts_no_summary_short_on_80_columns() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == sorted(main.commands)  # none goes over two lines either
+    assert [line for line in listed if line.endswith("...")] == []
+
+
 def sentence(result: object) -> str:
     """All that was said, on one line."""
     return " ".join(str(getattr(result, "output", "")).split())
@@ -346,7 +357,7 @@ def test_a_column_that_is_left_out_is_told_by_the_refresh_too(platform: Platform
 def test_dead_letters_of_a_table_that_there_is_not_are_refused(platform: Platform) -> None:
     code, text = invoke("dead-letters", "--table", "sales_orders")
     assert code == 1
-    assert 'ToteSys has no table "sales_orders". It has: address' in text
+    assert 'No source has a table "sales_orders". There are: address' in text
 
 
 @pytest.mark.refreshed
@@ -394,11 +405,11 @@ def test_dead_letters_are_shown_in_the_status(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
     code, text = invoke("refresh")
     assert code == 0
-    assert "! 1 dead letter, 1 new: totesys dead-letters shows what to correct" in text
+    assert f"! 1 dead letter, 1 new: {program()} dead-letters shows what to correct" in text
     document = json.loads(CliRunner().invoke(main, ["refresh", "--json"]).stdout)
     assert (document["changed"], document["dead_letters"]) == (False, {"new": 0, "open": 1})
     code, text = invoke("status")
-    assert "1 dead letter, kept until corrected in ToteSys" in text
+    assert "1 dead letter, kept until corrected in the source" in text
     assert "totesys dead-letters" in text
     code, text = invoke("dead-letters")
     assert "sales_order 1 of 2024-08-20: agreed_delivery_date is not a date of the form YYYY-MM-DD" in text

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from click.testing import CliRunner
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
+from totesys_assets.engine import quoted
 from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
 from totesys_assets.staleness import mark
 from totesys_assets_tests.conftest import Platform
@@ -88,6 +90,29 @@ def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
     code, document = status()
     assert (code, set(document["down"])) == (1, {"lake"})
     assert "`totesys refresh --adopt-lake`" in document["down"]["lake"]
+
+
+@pytest.mark.refreshed
+def test_it_names_what_the_catalogue_has_no_more_with_the_statement_that_drops_a_mart(platform: Platform) -> None:
+    def gone(table: str) -> None:
+        connection.execute(f"CREATE TABLE {table} (a int)".encode())
+        connection.execute("INSERT INTO _ledger VALUES (%s, '*', 'state', 1, 'run')", [table])
+
+    assert status()[1]["left_over"] == []
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute(f"SET search_path = {quoted(platform.settings.warehouse_schema)}".encode())
+        gone("mart_gone")
+        gone("fact_gone")
+        gone("mart_dropped")
+        connection.execute("DROP TABLE mart_dropped")
+        connection.execute("CREATE TABLE somebody_elses (a int)")
+    code, document = status()
+    assert (code, document["left_over"]) == (0, ["fact_gone", "mart_gone"])
+    text = shown()
+    schema = quoted(platform.settings.warehouse_schema)
+    assert f'any more, so nothing keeps it up to date. If nobody needs it: DROP TABLE {schema}."mart_gone"; its' in text
+    assert 'table "fact_gone" of the warehouse any more, so nothing keeps it up to date. It is kept for its' in text
+    assert text.count("DROP TABLE") == 1
 
 
 def test_problems_that_differ_by_the_table_only_are_told_once() -> None:

@@ -84,12 +84,29 @@ def test_a_step_that_is_tried_again_starts_again() -> None:
     assert order.next() == "capture"
 
 
-@pytest.fixture
-def recorded(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
+@contextmanager
+def shipped(postgres_server: PostgresServer, trade_template: str, folder: Path) -> Iterator[Platform]:
     """A platform whose Dagster is configured as it is shipped."""
     source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
     warehouse, state = postgres_server.database(), postgres_server.database()
-    with make_platform(source, warehouse, tmp_path, dagster=state) as platform:
+    with make_platform(source, warehouse, folder, dagster=state) as platform:
+        yield platform
+
+
+@pytest.fixture
+def recorded(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
+    """A platform on the shipped configuration; nothing refreshed yet."""
+    with shipped(postgres_server, trade_template, tmp_path) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def once(
+    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform on the shipped configuration, refreshed once; no test may run anything in it."""
+    with shipped(postgres_server, trade_template, tmp_path_factory.mktemp("once")) as platform:
+        platform.refresh()
         yield platform
 
 
@@ -102,9 +119,8 @@ def spans(platform: Platform) -> dict[str, tuple[float, float]]:
     return {key: (times[0], times[1]) for key, times in found.items()}
 
 
-def test_a_run_takes_its_steps_side_by_side_and_what_must_follow_does(recorded: Platform) -> None:
-    recorded.refresh()
-    steps = spans(recorded)
+def test_a_run_takes_its_steps_side_by_side_and_what_must_follow_does(once: Platform) -> None:
+    steps = spans(once)
     assert len(steps) == 33
 
     def at_once(keys: list[str]) -> int:
@@ -121,17 +137,18 @@ def test_a_run_takes_its_steps_side_by_side_and_what_must_follow_does(recorded: 
         assert steps[f"star__fact_{table}"][1] <= steps[f"warehouse__fact_{table}"][0]
 
 
-def test_what_a_step_logs_is_noted_once_and_with_that_step(recorded: Platform) -> None:
-    recorded.refresh()
-    (run,) = recorded.instance.get_runs(limit=1)
-    said = [(entry.step_key, entry.message) for entry in recorded.instance.all_logs(run.run_id)]
+def test_what_a_step_logs_is_noted_once_and_with_that_step(once: Platform) -> None:
+    (run,) = once.instance.get_runs(limit=1)
+    said = [(entry.step_key, entry.message) for entry in once.instance.all_logs(run.run_id)]
     ends = [(key, text) for key, text in said if text.endswith(("versions added", "rows written", "rows built"))]
     assert len(ends) == 33, ends
     for key, text in ends:
         assert str(key) == text.partition(":")[0].replace("/", "__")
 
 
+@pytest.mark.refreshed
 def test_the_seconds_of_a_run_are_shared_out_among_its_steps(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET units_sold = 7")
     began = time.monotonic()
     (outcome,) = platform.refresh()
     taken = time.monotonic() - began

@@ -18,7 +18,7 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
-from totesys_assets.staleness.decide import everything
+from totesys_assets.staleness.decide import Request, everything
 from totesys_assets.transform import build as build_module
 from totesys_assets.transform import schemas
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -74,12 +74,16 @@ def outcomes(platform: Platform) -> set[str]:
     return {finding.outcome for finding in audit(platform.core, wanted)}
 
 
+@pytest.mark.refreshed
 def test_they_follow_every_change_of_facts_and_dimensions(platform: Platform) -> None:
     platform.sql(_ORDERS)
     platform.refresh()
     first = rows(platform)
     assert len(first) == 5
     assert outcomes(platform) == {"equal"}
+    day = date.fromisoformat(str(first[0][0]))
+    assert platform.run(Request((f"mart/{MART}", f"warehouse/{MART}"), DayRange(day, day))).success
+    assert rows(platform) == first  # those of the other days too
     for change in (
         "UPDATE sales_order SET units_sold = units_sold + 7 WHERE sales_order_id = 1",
         "UPDATE sales_order SET created_at = created_at + interval '1 day' WHERE sales_order_id = 1",

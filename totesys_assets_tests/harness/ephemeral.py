@@ -1,15 +1,18 @@
-"""Dagster's ephemeral instance, with one connection to its events in place of a new one for each event.
+"""Dagster's instances of the tests, made quicker: importing this module is enough.
 
-Importing this module is enough. It takes a tenth off the processor time of every refresh in the tests.
+The ephemeral one has one connection to its events in place of a new one for each event, which takes a tenth off the
+processor time of every refresh. Those with files do not wait for the disk at every event: none outlives its test.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dagster._core.storage.event_log import in_memory
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 _module: Any = in_memory
@@ -26,6 +29,12 @@ def _held(storage: in_memory.InMemoryEventLogStorage) -> Iterator[Connection]:
     # The lock is the storage's own, so that one thread at a time has the connection.
     with storage._db_lock, storage._held_conn.begin():
         yield storage._held_conn
+
+
+@event.listens_for(Engine, "connect")
+def _without_waiting(connection: object, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 _module.create_engine = _shared_by_threads

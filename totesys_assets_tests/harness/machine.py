@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
+from totesys_assets_tests.harness import files
 from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
 from totesys_assets_tests.harness.world import Laboratory
@@ -243,6 +244,28 @@ class Interleavings(RuleBasedStateMachine):
         self.world.refresh(accept_deletions=True)
         self.world.check_everything()
         self.world.check_audit()
+
+
+class InterleavingsWithFiles(Interleavings):
+    """The same where the package has a source of files too: they are written between the refreshes.
+
+    Of its own, so that a seed of the others goes on to do the same.
+    """
+
+    @rule(
+        table=st.sampled_from((files.TARGET, files.RATE)),
+        changes=st.lists(st.tuples(_offset, st.integers(0, 1), st.sampled_from(files.VALUES)), min_size=1, max_size=4),
+        then=st.sampled_from(("nothing", "refresh", "backfill")),
+    )
+    def write_files(self, table: str, changes: list[tuple[int, int, str | None]], then: str) -> None:
+        first = self.world.days.first
+        for offset, currency, value in changes:
+            assert self.world.files is not None
+            self.world.files.write(table, offset, currency, value)
+        if then == "refresh":
+            self.world.refresh()
+        elif then == "backfill":
+            self.world.backfill(DayRange(first, first + timedelta(days=changes[0][0])))
 
 
 def _once(after: int, action: Callable[[], None]) -> Callable[[int], None]:

@@ -124,11 +124,12 @@ class Standby(_OtherServer):
 
     def catch_up(self) -> None:
         """Wait until the standby shows what is committed on its primary now."""
-        with closing(psycopg.connect(self._primary.url("postgres"), autocommit=True)) as connection:
+        plain = "-c statement_timeout=0"  # in the place of what the environment says, which a standby may refuse
+        with closing(psycopg.connect(self._primary.url("postgres"), autocommit=True, options=plain)) as connection:
             ((position,),) = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchall()
             # A standby that is asked for a position in the middle of nothing would wait for the next record.
             connection.execute("SELECT pg_switch_wal()")
-        with closing(psycopg.connect(self.url("postgres"), autocommit=True)) as connection:
+        with closing(psycopg.connect(self.url("postgres"), autocommit=True, options=plain)) as connection:
             deadline = time.monotonic() + _SECONDS
             while time.monotonic() < deadline:
                 rows = connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position]).fetchall()

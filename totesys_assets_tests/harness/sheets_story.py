@@ -6,6 +6,7 @@ Belongs here: what happens to the files, and what is seen after each step. Does 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -28,6 +29,8 @@ from totesys_assets.refresh import Summary
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform, make_platform
 
+# How long a file is taken for one that may be written again without a sign of it: longer in the example.
+TICK_SECONDS = 0.2
 BUDGET, RATE = "budget", "bank_rate"
 ORDER = "UPDATE sales_order SET units_sold = {} WHERE sales_order_id = 1"
 
@@ -82,10 +85,10 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     yield "gone in the warehouse", platform.query(gone)
     yield "second audit", audited(platform)
 
-    time.sleep(2.1)  # until the files are no longer fresh
+    time.sleep(2 * TICK_SECONDS)  # until the files are no longer fresh
     to_come = time.time() + 86400
     os.utime(budget, (to_come, to_come))
-    time.sleep(2.1)
+    time.sleep(2 * TICK_SECONDS)
     mark = platform.look().mark
     yield "quiet", look(platform.core, unless=mark).probed_only
     before = budget.stat()
@@ -124,6 +127,7 @@ def main(source: str, warehouse: str, folder: Path) -> None:
     """Tell the story over two databases, as one JSON document."""
     files = folder / "files"
     files.mkdir()
+    vars(importlib.import_module("totesys_assets.source.sheets"))["_TICK_SECONDS"] = TICK_SECONDS
     with make_platform(source, warehouse, folder, TOTESYS_SHEETS=str(files)) as platform:
         print(json.dumps(dict(story(platform, files)), default=str))
 

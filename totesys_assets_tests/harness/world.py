@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -24,7 +25,7 @@ from totesys_assets import engine
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.capture.difference import capture
+from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange, partition_range
@@ -35,9 +36,10 @@ from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
-from totesys_assets.platform import Platform
+from totesys_assets.names import TOTESYS
+from totesys_assets.platform import Platform, sources_of
 from totesys_assets.settings import Settings
-from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.source.interface import Source, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot, SharedSnapshots
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.snapshot import Snapshot
@@ -45,6 +47,8 @@ from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
 from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.harness import files, marts
+from totesys_assets_tests.harness.files import Files
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.relations import Administrator
 from totesys_assets_tests.harness.servers import QUICK
@@ -95,6 +99,11 @@ class Tally:
     lost: int = 0
     doubled: int = 0
 
+    def add(self, other: Tally) -> None:
+        """Count what was done elsewhere too."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
     def counts(self) -> dict[str, int]:
         """Every count by its name in words."""
         named = {
@@ -142,9 +151,12 @@ class Laboratory:
         for number, what in enumerate(("fill a shadow", "fill a shadow", "make a child")):
             assert administrator.alter(what, number)
         world = self._world()
+        if world.files is not None:
+            world.files.write(files.TARGET, 0, 0, files.VALUES[0])
+            world.files.write(files.RATE, 0, 0, files.VALUES[0])
         world.refresh()
         world.close()
-        self._first_model = world.model
+        self._first_model, self._first_files = world.model, world.files
         shutil.copytree(self.folder / "lake", self.folder / "lake_template")
         for name in ("source", "warehouse"):
             self.admin(f"CREATE DATABASE {name}_template TEMPLATE {name}")
@@ -161,7 +173,7 @@ class Laboratory:
         self.admin("CREATE DATABASE warehouse TEMPLATE warehouse_template")
         shutil.copytree(self.folder / "lake_template", self.folder / "lake")
         world = self._world()
-        world.start_from(self._first_model)
+        world.start_from(self._first_model, self._first_files)
         try:
             yield world
         finally:
@@ -245,8 +257,10 @@ class World:
         self.model = Model(days)  # the lake
         self.loaded = Model(days)  # the facts of the warehouse, which remember more than a lake that was lost
         self._left: dict[str, dict[str, tuple[Mapped, bool]]] = {}  # rows of dimensions that no lake has any more
+        self.files = Files(days) if files.tables() else None  # only a copy of the package has such a source
         self._copy: Model | None = None
         self.drifted: set[str] = set()
+        self._behind: set[str] = set()  # tables whose last capture failed: what is made of them may be behind
         # After a crash the model cannot tell whether the data was committed; what is there in the end, it can.
         self.counts_versions = True
         self._numbers = itertools.count(1)
@@ -261,9 +275,12 @@ class World:
         """Those under which the next look takes nothing to have changed."""
         return [self._mark] if self._mark is not None else []
 
-    def start_from(self, model: Model) -> None:
+    def start_from(self, model: Model, first_files: Files | None) -> None:
         """Take over what is known of the template."""
         self.model, self.loaded = deepcopy(model), deepcopy(model)
+        if first_files is not None:
+            self.files = deepcopy(first_files)
+            self.files.write_all()
         self._seen = {name: {str(row[0]): row for row in self._records(name)} for name in FACTS}
 
     def close(self) -> None:
@@ -297,13 +314,31 @@ class World:
         """ToteSys as the platform reaches it; ``taken`` is called at every snapshot."""
         return WatchedTotesys(self.source_url, self.site.schema, taken)
 
+    def sources(self, taken: Callable[[], None]) -> tuple[Source, ...]:
+        """ToteSys as ``totesys`` opens it, and the sources beside it."""
+        others = sources_of(self._settings(), self.source_url)[1:]
+        return self.totesys(taken), *others
+
+    def _settings(self) -> Settings:
+        return Settings.from_env(
+            {
+                "TOTESYS_URL": self.source_url,
+                "WAREHOUSE_URL": self.warehouse_url,
+                "LAKE_URI": self.lake.uri,
+                "TOTESYS_HOME": str(self.folder.parent / "home"),
+                "TOTESYS_FIRST_DAY": str(self.days.first),
+                "TOTESYS_ALLOW_SUPERUSER": "1",
+                "TOTESYS_RATES_ARCHIVE": os.environ["TOTESYS_RATES_ARCHIVE"],
+            }
+        )
+
     # Refreshing
 
     def look(self) -> tuple[Look, State]:
         """What there is to do, and what was committed at that moment."""
         seen: list[State] = []
-        totesys = self.totesys(lambda: seen.append(self.read()))
-        found = look(Platform((totesys,), self.lake, self.warehouse, self.days), unless=self._mark)
+        sources = self.sources(lambda: seen.append(self.read()))
+        found = look(Platform(sources, self.lake, self.warehouse, self.days), unless=self._mark)
         self._mark = found.mark
         return found, seen[0]
 
@@ -324,17 +359,20 @@ class World:
         for request in found.requests:
             self.run(request, between, accept_deletions=accept_deletions, through_dagster=through_dagster)
         self.check()
+        self._check_marts()
 
     def backfill(self, days: DayRange) -> None:
         """A run of everything that is partitioned, for some days."""
         self.run(Request(tuple(partitioned(catalogue())), days))
         self.check()
+        self._check_marts(days)
 
     def full(self, *, accept_deletions: bool = False) -> int:
         """A comparison of all content; the number of versions that it added."""
         before = self.tally.versions
         self.run(everything(catalogue(), self.days), accept_deletions=accept_deletions)
         self.check()
+        self._check_marts()
         return self.tally.versions - before
 
     def _require_complete(self, requests: list[Request], state: State) -> None:
@@ -343,9 +381,9 @@ class World:
         for request in requests:
             for asset in request.assets:
                 group, _, table = asset.partition("/")
-                if group == "totesys":
+                if group in (TOTESYS, files.GROUP):
                     asked.setdefault(table, set()).update(
-                        request.days.keys if request.days and table in BY_DAY else {"*"}
+                        request.days.keys if request.days and catalogue().source[table].day_column else {"*"}
                     )
         for table in COLUMNS.keys() - self.drifted:
             missed = [
@@ -353,6 +391,10 @@ class World:
             ]
             self.tally.lost += len(missed)
             assert not missed, f"changes of {table} that no refresh asks for: {missed}"
+        if self.files is not None:
+            for each in files.tables():
+                wanted = {key[0] if each.day_column else "*" for key, _ in self.files.pending(each.name, None)}
+                assert wanted <= asked.get(each.name, set()), f"changes of {each.name} that no refresh asks for"
 
     def run(
         self,
@@ -365,20 +407,23 @@ class World:
         """One run: capture in one snapshot, build, load; what follows a table that failed is left out."""
         self.tally.runs += 1
         run = Run(between)
-        all_shared = SharedSnapshots([self.totesys(lambda: self._taken(run))])
-        shared = all_shared.of("totesys")
+        all_shared = SharedSnapshots(self.sources(lambda: self._taken(run)))
+        shared = all_shared.of(TOTESYS)
         tables = [table for table in _ORDER if f"totesys/{table}" in request.assets]
         if through_dagster:
             self._run_in_dagster(request, all_shared, accept_deletions)
             for table in tables:
                 assert run.state is not None
                 self.tally.versions += self._expect(table, request, run.state).total()
+            self._expect_files(request)
             return
         try:
             for table in tables:
                 self._capture(run, shared, table, len(tables), request, accept_deletions)
+            self._capture_files(all_shared, request)
         finally:
-            shared.close()
+            all_shared.close()
+        self._behind = (self._behind - set(tables)) | run.failed
         self._build_and_load(run, request)
 
     def _expect(self, table: str, request: Request, state: State) -> Counter[str]:
@@ -386,6 +431,34 @@ class World:
         if not request.adopt_lake:
             self.loaded.capture(table, request.days, state)
         return self.model.capture(table, request.days, state)
+
+    def _expect_files(self, request: Request) -> dict[str, Counter[str]]:
+        """What the captures of the files must add, by table."""
+        asked = [table.name for table in files.tables() if table.asset in request.assets]
+        return {name: self.files.capture(name, request.days) for name in asked} if self.files is not None else {}
+
+    def _capture_files(self, shared: SharedSnapshots, request: Request) -> None:
+        expected_by_table = self._expect_files(request)
+        for name, expected in expected_by_table.items():
+            captured = shared.of(files.GROUP).read(
+                name, partial(self._capture_file, request, name), table_count=len(expected_by_table)
+            )
+            names = {"insert": "inserted", "update": "updated", "delete": "deleted"}
+            added = Counter({operation: captured.total(counted) for operation, counted in names.items()})
+            self.tally.versions += expected.total()
+            assert +added == expected, f"versions of {name} added: {dict(added)}, expected: {dict(expected)}"
+
+    def _capture_file(self, request: Request, name: str, snapshot: SourceSnapshot) -> Captured:
+        return capture(
+            snapshot,
+            self.lake,
+            catalogue().source[name],
+            all_days=self.days,
+            days=request.days,
+            run_id="harness",
+            changes_only=request.changes_only,
+            seen=request.seen,
+        )
 
     def _taken(self, run: Run) -> None:
         """All tables of a run share one snapshot; only an error may lead to another."""
@@ -449,25 +522,26 @@ class World:
         run.between(run.captured)
 
     def _build_and_load(self, run: Run, request: Request) -> None:
-        stars = [name for name in (*DIMENSIONS, "dim_date", *FACTS) if not run.failed & set(query_of(name).sources)]
         tables = catalogue()
+        ordered = dict.fromkeys([*DIMENSIONS, *(name for name in tables.star if name not in FACTS), *tables.warehouse])
+        made = [tables.warehouse[name] for name in ordered if not run.failed & set(query_of(name).sources)]
         try:
-            for name in stars:
-                if f"star/{name}" in request.assets:
+            for table in made:
+                if table.asset in request.assets:
                     build(
                         self.lake,
                         tables,
-                        tables.star[name],
+                        table,
                         days=request.days,
                         run_id="harness",
                         changes_only=request.changes_only,
                     )
-            for name in stars:
-                if f"warehouse/{name}" in request.assets:
+            for table in made:
+                if f"warehouse/{table.name}" in request.assets:
                     load(
                         self.warehouse,
                         self.lake,
-                        tables.star[name],
+                        table,
                         days=request.days,
                         run_id="harness",
                         changes_only=request.changes_only,
@@ -478,18 +552,9 @@ class World:
 
     def _run_in_dagster(self, request: Request, shared: SharedSnapshots, accept_deletions: bool) -> None:
         self.tally.dagster_runs += 1
-        env = {
-            "TOTESYS_URL": self.source_url,
-            "WAREHOUSE_URL": self.warehouse_url,
-            "LAKE_URI": self.lake.uri,
-            "TOTESYS_HOME": str(self.folder.parent / "home"),
-            "TOTESYS_FIRST_DAY": str(self.days.first),
-            "TOTESYS_ALLOW_SUPERUSER": "1",
-            "TOTESYS_RATES_ARCHIVE": os.environ["TOTESYS_RATES_ARCHIVE"],
-        }
         if self._instance is None:
             self._instance = dg.DagsterInstance.ephemeral()
-        definitions = build_definitions(Settings.from_env(env), {"shared_snapshots": shared})
+        definitions = build_definitions(self._settings(), {"shared_snapshots": shared})
         try:
             outcome = execute(definitions, self._instance, request, accept_deletions=accept_deletions)
         finally:
@@ -520,6 +585,8 @@ class World:
         shutil.rmtree(self._backup, ignore_errors=True)
         shutil.copytree(self.folder, self._backup)
         self._copy = deepcopy(self.model)
+        if self.files is not None:
+            self.files.keep_copy()
 
     def change_lake(self, *, restored: bool) -> None:
         """The lake is the backup from now on, or one in which there is nothing; the warehouse goes on with it."""
@@ -531,6 +598,8 @@ class World:
             shutil.copytree(self._backup, self.folder)
         self.lake = Lake(str(self.folder))
         self.model = deepcopy(self._copy) if restored and self._copy is not None else Model(self.days)
+        if self.files is not None:
+            self.files.change_lake(restored=restored)
         before = self._marks()
         refused = False
         try:
@@ -543,6 +612,7 @@ class World:
         self.loaded.adopt(self.model)
         self._left = left
         self.check()
+        self._check_marts()
 
     @property
     def _backup(self) -> Path:
@@ -601,6 +671,17 @@ class World:
                 self.tally.doubled += (Counter(have) - Counter(want)).total()
                 raise AssertionError(f"versions of {place} in {what}:\n{have}\nexpected:\n{want}")
 
+    def _check_marts(self, days: DayRange | None = None) -> None:
+        """Marts hold what their SELECTs give over the star; after a backfill on its ``days``."""
+        for mart in marts.marts(self._behind | self.drifted, days):
+            found, expected = Counter(self.reader(marts.rows(mart))), marts.expected(self.lake, mart)
+            differing = {
+                row: (found[row], expected[row])
+                for row in found.keys() | expected.keys()
+                if found[row] != expected[row] and (days is None or str(row[0]) in days.keys)
+            }
+            assert not differing, f"rows of {mart.name}, and how often they are there and should be: {differing}"
+
     def check_everything(self, *, again: bool = True) -> None:
         """After the writers' end: nothing is left to do, and everything is as the source has it, in every column.
 
@@ -610,6 +691,8 @@ class World:
         assert found.requests == [], f"still to do after a refresh: {found.stale}"
         assert found.problems == []
         self._check_lake()
+        if self.files is not None:
+            self.files.require_arrived(self.lake)
         self._check_star()
         self._check_facts(state)
         self.check_dimensions(state)
@@ -622,9 +705,7 @@ class World:
 
     def _marks(self) -> list[Record]:
         return self.reader(
-            " UNION ALL ".join(
-                f"SELECT '{name}', ctid::text, xmin::text FROM {name}" for name in ("dim_date", *DIMENSIONS, *FACTS)
-            )
+            " UNION ALL ".join(f"SELECT '{name}', ctid::text, xmin::text FROM {name}" for name in catalogue().warehouse)
         )
 
     def _check_lake(self) -> None:
@@ -743,8 +824,8 @@ class World:
 
     def check_audit(self) -> None:
         """The audit finds nothing wrong. Rows that come back as they were it can only warn of."""
-        totesys = self.totesys(lambda: None)
-        found = audit(Platform((totesys,), self.lake, self.warehouse, self.days), checks(totesys.catalogue))
+        sources = self.sources(lambda: None)
+        found = audit(Platform(sources, self.lake, self.warehouse, self.days), checks(catalogue()))
         wrong = [finding for finding in found if not finding.passed and not finding.warning]
         assert not wrong, f"the audit: {wrong}"
 
@@ -753,6 +834,8 @@ class World:
         expected = {
             (table, key) for table, rows in state.items() for key, row in rows.items() if is_dead(table, row, self.days)
         }
+        if self.files is not None:
+            expected |= self.files.letters()
         assert found == expected, "the dead letters"
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -545,27 +548,30 @@ def test_the_ledger_can_only_be_added_to(lake: Lake) -> None:
     assert Ledger(lake).newest()["a"]["1"].state == "state"
 
 
-def test_of_two_captures_that_are_the_first_at_once_one_creates_a_table(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create, created = DeltaTable.create, list[str]()
-    both_see_none = threading.Barrier(2)
+ROUNDS = 8
 
-    def noted(location: str, **options: Any) -> DeltaTable:
-        created.append(location)
-        return create(location, **options)
 
-    def find(*parts: str) -> DeltaTable | None:
-        found = Lake.find(lake, *parts)
-        if threading.current_thread() not in looked:
-            looked.add(threading.current_thread())
-            both_see_none.wait(10)
-        return found
+def be_the_first(folder: Path, name: str, together: Barrier, said: Queue[str]) -> None:
+    """As one of several processes: open tables of a new lake, and write to its ledger, all at the same time."""
+    for number in range(ROUNDS):
+        lake = Lake(str(folder / str(number)))
+        together.wait(60)
+        try:
+            Ledger(lake).append([entry(name, "1", "state")])
+            said.put(f"{number} {lake.open_versions(CURRENCY).metadata().id}")
+        except Exception as error:
+            said.put(f"{number} {error!r}")
 
-    looked = set[threading.Thread]()
-    monkeypatch.setattr(DeltaTable, "create", noted)
-    monkeypatch.setattr(lake, "find", find)
-    with ThreadPoolExecutor(2) as pool:
-        opened = list(pool.map(lambda _: lake.open_versions(CURRENCY), range(2)))
-    assert len(created) == 1
-    assert {table.version() for table in opened} == {0}
+
+def test_of_processes_that_are_the_first_at_once_one_creates_a_table_and_the_others_open_it(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    together, said, names = spawn.Barrier(3), spawn.Queue(), ["one", "other", "third"]
+    processes = [spawn.Process(target=be_the_first, args=(tmp_path, name, together, said)) for name in names]
+    for process in processes:
+        process.start()
+    answers = sorted({said.get(timeout=60) for _ in range(ROUNDS * len(names))})
+    for process in processes:
+        process.join()
+    assert [answer.partition(" ")[0] for answer in answers] == [str(number) for number in range(ROUNDS)]
+    for number in range(ROUNDS):
+        assert sorted(Ledger(Lake(str(tmp_path / str(number)))).newest()) == names

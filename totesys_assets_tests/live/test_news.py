@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,12 +14,15 @@ from totesys_assets_tests.automation.test_sensor import tick
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 
 
-@pytest.fixture
-def platform(postgres_server: PostgresServer, trade_template: str, tmp_path: Path) -> Iterator[Platform]:
-    """A platform whose Dagster has its records in PostgreSQL, as it has live."""
+@pytest.fixture(scope="module")
+def platform(
+    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform whose Dagster has its records in PostgreSQL, as it has live. Every test leaves nothing wrong in it."""
     source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
     dagster = postgres_server.database()
-    with make_platform(source, postgres_server.database(), tmp_path, dagster=dagster) as made:
+    folder = tmp_path_factory.mktemp("news")
+    with make_platform(source, postgres_server.database(), folder, dagster=dagster) as made:
         yield made
 
 

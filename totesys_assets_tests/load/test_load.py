@@ -719,13 +719,13 @@ DAY = {number: DayRange(date(2024, 8, number), date(2024, 8, number)) for number
     "steps",
     [
         pytest.param([(19, (19, 20))], id="earlier, both days at once"),
-        pytest.param([(19, (19,)), (19, (20,))], id="earlier, that day first"),
+        pytest.param([(19, (19,)), (19, (20,))], id="earlier, that day first", marks=pytest.mark.thorough),
         pytest.param([(19, (20,)), (19, (19,))], id="earlier, the old day first"),
         pytest.param([(21, (20,)), (21, (21,))], id="later, the old day first"),
-        pytest.param([(21, (21,)), (21, (20,))], id="later, that day first"),
+        pytest.param([(21, (21,)), (21, (20,))], id="later, that day first", marks=pytest.mark.thorough),
         pytest.param([(21, (21,)), (20, (21,))], id="there and back, only seen there"),
         pytest.param([(19, (19,)), (20, (19,)), (20, (20,))], id="there and back, seen first where it was not"),
-        pytest.param([(21, (21,)), (20, (20, 21))], id="there and back, both days at once"),
+        pytest.param([(21, (21,)), (20, (20, 21))], id="there and back, both days at once", marks=pytest.mark.thorough),
     ],
 )
 def test_a_transaction_that_moved_is_there_whichever_day_is_loaded_first(

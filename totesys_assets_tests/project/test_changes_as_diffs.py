@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-PROJECT = Path(__file__).parents[2]
-PAGE = (PROJECT / "docs" / "how-to" / "change.md").read_text(encoding="utf-8")
-DIFFS = {
-    section.partition("\n")[0]: re.findall(r"^```diff\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
-    for section in PAGE.split("\n## ")
-    if "```diff" in section
-}
+from totesys_assets_tests.harness.package_copy import DIFFS, FILES, MART, copy_of_the_package
 
 _SEEN = """
 import json
@@ -40,20 +30,9 @@ print(json.dumps({
 """
 
 
-def copy_of_the_package(heading: str, folder: Path) -> Path:
-    """A folder with a copy of the package to which the diff under ``heading`` was applied."""
-    if shutil.which("git") is None:
-        pytest.skip("git, which applies the diffs, is not installed")
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "totesys_assets", folder / "totesys_assets", ignore=ignore)
-    shutil.copytree(PROJECT / "deploy" / "sql", folder / "deploy" / "sql")
-    subprocess.run(["git", "apply", "-"], cwd=folder, input=DIFFS[heading], text=True, check=True)
-    return folder
-
-
 def changed(heading: str, folder: Path) -> dict[str, Any]:
     """What a copy of the package says of itself once the diff under ``heading`` is applied to it."""
-    copy_of_the_package(heading, folder)
+    copy_of_the_package(folder, heading)
     environment = {**os.environ, "PYTHONPATH": str(folder), "TOTESYS_HOME": str(folder / "home")}
     seen = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SEEN],
@@ -84,7 +63,7 @@ def test_a_table_of_the_source_and_its_dimension_are_their_ddl_a_select_and_a_gr
 
 
 def test_another_source_is_a_module_and_its_ddl(tmp_path: Path) -> None:
-    found = changed("Another source", tmp_path)
+    found = changed(FILES, tmp_path)
     assert {"sheets/budget", "sheets/bank_rate", "star/dim_budget"} <= set(found["assets"])
     assert found["lineage"]["dim_budget"]["amount"] == ["sheets/budget/amount"]
 
@@ -94,6 +73,5 @@ def test_the_frequency_of_the_sensor_is_two_numbers_in_one_place(tmp_path: Path)
 
 
 def test_every_diff_of_the_page_is_tried() -> None:
-    mart = "A mart"  # by transform/test_example_mart.py
-    tried = ["A column", "A table of ToteSys, and its dimension", mart, "Another source"]
+    tried = ["A column", "A table of ToteSys, and its dimension", MART, FILES]  # MART by transform/test_example_mart.py
     assert list(DIFFS) == [*tried, "How often ToteSys is looked at"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import pairwise
@@ -90,6 +91,16 @@ def test_every_command_is_shown_where_users_are_told_what_to_do() -> None:
 def test_every_task_in_the_documents_is_in_the_makefile(command: str) -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE)
+
+
+def test_the_list_of_tasks_is_in_two_columns_that_fit_80() -> None:
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    lines = listed.splitlines()
+    tasks = re.findall(r"^\.PHONY: (.*)$", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[0].split()
+    assert sorted(line.split()[0] for line in lines if len(line) <= 80) == sorted(tasks)
+    assert len({len(line) - len(line[15:].lstrip()) for line in lines}) == 1  # "audit-packages" and a space
 
 
 @pytest.mark.parametrize("page", reference.PAGES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from totesys_assets_tests.conftest import PostgresServer
-from totesys_assets_tests.project.test_changes_as_diffs import PROJECT, copy_of_the_package
+from totesys_assets_tests.harness.package_copy import FILES, copy_of_the_package, environment
 
 Seen = dict[str, Any]
 
@@ -22,7 +21,7 @@ def seen(postgres_server: PostgresServer, trade_template: str, scratch: Path) ->
     """What is seen after each step of the story, which is told once."""
     folder = scratch / "another_source"
     folder.mkdir()
-    package = copy_of_the_package("Another source", folder / "package")
+    package = copy_of_the_package(folder / "package", FILES)
     source = postgres_server.template("another_source", trade_template)
     told = subprocess.run(
         [
@@ -30,7 +29,7 @@ def seen(postgres_server: PostgresServer, trade_template: str, scratch: Path) ->
             *(source, postgres_server.database(), str(folder)),
         ],
         cwd=package,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(PROJECT)])},
+        env=environment(package),
         capture_output=True,
         text=True,
         check=False,

@@ -324,7 +324,10 @@ def test_a_fault_in_the_code_of_another_source_is_a_problem_of_that_source() -> 
             raise KeyError("place")
 
     snapshots = OpenSnapshots([Faulty(), Reachable()])
-    assert str(snapshots.problems["unreachable"]) == "The source \"unreachable\" cannot be read: KeyError: 'place'."
+    assert (
+        str(snapshots.problems["unreachable"])
+        == "The source \"unreachable\" cannot be read: KeyError: 'place'. Correct totesys_assets/source/unreachable.py."
+    )
     snapshots.close()
     with pytest.raises(KeyError), own_faults(TOTESYS, "ToteSys cannot be read"):
         raise KeyError("place")
@@ -344,7 +347,9 @@ def test_only_a_missing_function_is_called_missing(monkeypatch: pytest.MonkeyPat
 
 def test_a_table_that_is_partitioned_by_what_may_be_missing_is_refused() -> None:
     tables = list(catalogue_module._tables("readings", DDL.replace("read_at timestamp NOT NULL", "read_at timestamp")))
-    with pytest.raises(PlatformError, match='"reading" is partitioned by "read_at", which may be NULL'):
+    with pytest.raises(
+        PlatformError, match=r'"reading" in catalogue/readings\.sql is partitioned by "read_at", which may'
+    ):
         require_names(tables)
 
 

@@ -19,8 +19,9 @@ from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_
 from totesys_assets_tests.harness.complete import require_complete
 from totesys_assets_tests.harness.kills import power_cut
 
-# Nothing but the test may use up transaction ids, or write down what is not to be written down yet.
-QUIET = {"autovacuum": "off", "bgwriter_lru_maxpages": "0", "checkpoint_timeout": "1d"}
+# Nothing but the test may use up transaction ids, or write down what is not to be written down yet. What is written
+# down survives a killed server without fsync too.
+QUIET = {"fsync": "off", "autovacuum": "off", "bgwriter_lru_maxpages": "0", "checkpoint_timeout": "1d"}
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,15 +28,26 @@ def primary_url(standby: tuple[EmbeddedServer, Standby]) -> str:
     return primary.url("totesys")
 
 
-@pytest.fixture
-def following(
-    standby: tuple[EmbeddedServer, Standby], primary_url: str, postgres_server: PostgresServer, tmp_path: Path
+@pytest.fixture(scope="module")
+def shared(
+    standby: tuple[EmbeddedServer, Standby],
+    primary_url: str,
+    postgres_server: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Platform]:
-    """A platform with the standby for its source, up to date."""
+    """A platform with the standby for its source."""
     standby[1].catch_up()
-    with make_platform(standby[1].url("totesys"), postgres_server.database(), tmp_path) as platform:
-        platform.refresh()
+    folder = tmp_path_factory.mktemp("following")
+    with make_platform(standby[1].url("totesys"), postgres_server.database(), folder) as platform:
         yield platform
+
+
+@pytest.fixture
+def following(standby: tuple[EmbeddedServer, Standby], shared: Platform) -> Platform:
+    """The platform, up to date."""
+    standby[1].catch_up()
+    shared.refresh()
+    return shared
 
 
 def price(platform: Platform) -> list[tuple[object, ...]]:

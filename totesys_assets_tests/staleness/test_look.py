@@ -90,4 +90,5 @@ def test_a_look_fails_when_its_only_source_goes_away(tmp_path: Path) -> None:
 def test_a_fault_in_the_code_of_one_source_does_not_stop_the_look_at_the_others(tmp_path: Path) -> None:
     found, blocked = examined(tmp_path, Small("faulty", KeyError("place")), Small("staying"))
     assert found == {"first_faulty", "first_staying", "second_staying"}
-    assert blocked == {"second_faulty": "\"second_faulty\" could not be examined: KeyError: 'place'."}
+    said = "could not be examined: KeyError: 'place'. Correct totesys_assets/source/faulty.py."
+    assert blocked == {"second_faulty": f'"second_faulty" {said}'}

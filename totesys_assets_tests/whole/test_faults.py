@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def failures_of(platform: Platform) -> list[str]:
         pytest.param("totesys_assets.capture.ledger:write_deltalake", marks=pytest.mark.thorough),
         pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
         pytest.param(f"{LOAD}:Ledger.newest", marks=pytest.mark.thorough),
-        f"{LOAD}:note",
+        pytest.param(f"{LOAD}:note", marks=pytest.mark.thorough),
     ],
 )
 def test_of_two_refreshes_that_meet_anywhere_nothing_is_lost_or_doubled(shop: Shop, place: str) -> None:
@@ -136,12 +137,17 @@ def test_refreshes_of_a_slow_store_while_totesys_goes_on_lose_nothing(platform: 
 # Servers
 
 
+# A process that is killed leaves to the kernel what it wrote: only the machine's loss of power is what fsync is for.
+UNSYNCED = {"fsync": "off"}
+
+
 class Site:
     """A platform on two servers of its own, which may go away and come back elsewhere."""
 
     def __init__(self, folder: Path) -> None:
-        self.source, self.warehouse = (EmbeddedServer(folder / name) for name in ("source", "warehouse"))
+        self.source, self.warehouse = (EmbeddedServer(folder / name, UNSYNCED) for name in ("source", "warehouse"))
         self._number = 0
+        self.rounds = count(1)
         for server in (self.source, self.warehouse):
             server.start()
 
@@ -173,15 +179,19 @@ def site(scratch: Path) -> Iterator[Site]:
     site.warehouse.stop()
 
 
-@pytest.fixture
-def placed(site: Site, tmp_path: Path) -> Iterator[Platform]:
-    """A platform on the site, refreshed, with one round of trade that is not."""
-    site.source.start()
-    site.warehouse.start()
-    with make_platform(*site.databases(), tmp_path) as platform:
+@pytest.fixture(scope="module")
+def settled(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform on the site, refreshed."""
+    with make_platform(*site.databases(), tmp_path_factory.mktemp("placed")) as platform:
         prepare(platform)
         platform.refresh()
         yield platform
+
+
+@pytest.fixture
+def placed(site: Site, settled: Platform) -> Platform:
+    """The platform where its servers are now; what was done in it before is complete."""
+    return site.moved(settled)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +207,7 @@ def test_a_warehouse_that_loses_its_power_mid_load_is_completed_when_it_is_back(
     site: Site, placed: Platform, place: str
 ) -> None:
     before = require_complete(placed)
-    trade(placed, 1)
+    trade(placed, next(site.rounds))
     failures = start(placed, Before(place, partial(power_cut, site.warehouse.folder))).failures()
     assert failures
     back = site.moved(placed)
@@ -208,7 +218,7 @@ def test_a_warehouse_that_loses_its_power_mid_load_is_completed_when_it_is_back(
 
 def test_a_source_that_loses_its_power_mid_read_is_completed_when_it_is_back(site: Site, placed: Platform) -> None:
     before = require_complete(placed)
-    trade(placed, 1)
+    trade(placed, next(site.rounds))
     refresh = start(placed, slow_reads)
     wait_until_read(placed)
     power_cut(site.source.folder)
@@ -289,7 +299,7 @@ UNCLEAR = DeltaError("Generic S3 error: timeout")
         ("totesys_assets.lake.commit", "ingestion/sales_order", TIMED_OUT),
         pytest.param("totesys_assets.lake.commit", "ingestion/sales_order", TAKEN, marks=pytest.mark.thorough),
         pytest.param("totesys_assets.lake.commit", "dead_letter", UNCLEAR, marks=pytest.mark.thorough),
-        ("totesys_assets.lake.commit", "processed/fact_sales_order", TAKEN),
+        pytest.param("totesys_assets.lake.commit", "processed/fact_sales_order", TAKEN, marks=pytest.mark.thorough),
         pytest.param("totesys_assets.lake.commit", "processed/dim_location", UNCLEAR, marks=pytest.mark.thorough),
         pytest.param("totesys_assets.capture.ledger", "ledger", TIMED_OUT, marks=pytest.mark.thorough),
     ],
@@ -412,7 +422,7 @@ def test_a_warehouse_restored_to_an_older_state_catches_up_with_every_version(
         connection.execute(f'ALTER DATABASE "{database(url)}_backup" RENAME TO "{database(url)}"')
     shop.platform.refresh()
     assert versions(look_at(shop.platform)) == versions(rounds[-1])
-    shop.state = require_complete(shop.platform)
+    shop.state = look_at(shop.platform)  # whose records have numbers of their own; complete, as the shop requires next
 
 
 def versions(state: State) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests import soak
 from totesys_assets_tests.harness.machine import Interleavings
-from totesys_assets_tests.harness.world import Laboratory
+from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
 SEED = 25
@@ -48,6 +48,40 @@ def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(
     assert min(tally.statements, tally.versions) > statements
 
 
+@pytest.mark.thorough
+def test_whatever_happens_marts_and_a_source_of_files_follow_too() -> None:
+    tally, failure = soak.run_in_a_copy(SEED)
+    assert not failure
+    assert tally.lost == tally.doubled == 0
+    # That it was worth the while.
+    assert tally.runs > 10
+    assert tally.faults > 2
+
+
+def test_every_second_seed_of_a_soak_has_marts_and_files(
+    monkeypatch: pytest.MonkeyPatch, laboratory: Laboratory
+) -> None:
+    ran: list[str] = []
+
+    def in_a_copy(number: int) -> tuple[Tally, str]:
+        ran.append(f"{number} in a copy")
+        return Tally(runs=2), "a row of the mart too many"
+
+    def here(_laboratory: Laboratory, _kind: object, number: int) -> str:
+        ran.append(f"{number} here")
+        return ""
+
+    monkeypatch.setattr(soak, "run_in_a_copy", in_a_copy)
+    monkeypatch.setattr(soak, "run_here", here)
+    runs_before = laboratory.tally.runs
+    every = soak.Soak(laboratory)
+    for number in (6, 7):
+        every.run(number)
+    assert ran == ["6 here", "7 in a copy"]
+    assert every.failures == {7: "a row of the mart too many"}
+    assert laboratory.tally.runs == runs_before + 2
+
+
 def test_a_soak_that_finds_something_says_so_with_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,7 +90,7 @@ def test_a_soak_that_finds_something_says_so_with_the_seed(
 
     monkeypatch.setattr(soak, "run_state_machine_as_test", find_something)
     report = tmp_path / "report.md"
-    assert soak.main(["--minutes", "0", "--seed", "7", "--report", str(report)]) == 1
-    assert "seed 7 failed" in capsys.readouterr().out
-    assert "seeds 7 to 7: FAILED" in report.read_text()
+    assert soak.main(["--minutes", "0", "--seed", "6", "--report", str(report)]) == 1
+    assert "seed 6 failed" in capsys.readouterr().out
+    assert "seeds 6 to 6: FAILED" in report.read_text()
     assert "AssertionError: a row too many" in report.read_text()

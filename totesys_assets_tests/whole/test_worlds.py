@@ -82,8 +82,7 @@ class Kind:
 LATIN = "Málaga ÿ ß \\'\\"
 # Together they have nearly everything that can be other than usual.
 KINDS = [
-    Kind("in a hostile environment", environment=ENVIRONMENT),
-    Kind("with a standby as ToteSys", standby=True),
+    Kind("with a standby as ToteSys, in a hostile environment", standby=True, environment=ENVIRONMENT),
     Kind(
         "with all of it on another version of PostgreSQL",
         other_version=True,
@@ -98,6 +97,8 @@ KINDS = [
 # Each has one thing by itself, so that `make soak` says which one it was.
 MORE_KINDS = [
     Kind("plain"),
+    Kind("in a hostile environment", environment=ENVIRONMENT),
+    Kind("with a standby as ToteSys", standby=True),
     Kind("with hostile roles", role=HOSTILE),
     Kind("with hostile databases", database=HOSTILE),
     Kind("in LATIN1", encoding="LATIN1", text=LATIN),

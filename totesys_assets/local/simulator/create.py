@@ -29,7 +29,6 @@ from totesys_assets.local.simulator.reference import (
     reference_rows,
 )
 from totesys_assets.local.simulator.statements import statement
-from totesys_assets.local.simulator.wording import spaced
 
 # Rows at scale 1: ToteSys as it stood after two years.
 SALES = 11_180
@@ -105,7 +104,7 @@ def create(
         for table in tables:
             _finish(connection, table)
     tell(
-        f"placed {spaced(sizes.sales)} sales orders and {spaced(sizes.purchases)} purchase orders "
+        f"placed {sizes.sales:,} sales orders and {sizes.purchases:,} purchase orders "
         f"from {hours[0][0]:%Y-%m-%d} to {hours[-1][1]:%Y-%m-%d}"
     )
 

@@ -27,7 +27,7 @@ from totesys_assets.local.simulator.reference import (
     mailboxes,
 )
 from totesys_assets.local.simulator.statements import statement
-from totesys_assets.local.simulator.wording import counted, spaced, words
+from totesys_assets.local.simulator.wording import counted, words
 
 # What the back office changes of a row: (table, column).
 CHANGES = (
@@ -62,7 +62,7 @@ class Events:
         transaction = _row(connection.execute(statement("open_transaction"), ["SALE", number, None]))[0]
         self._expect_payment(connection, order, transaction, payment_date, SALES_RECEIPT)
         country = _row(connection.execute("SELECT country FROM address WHERE address_id = %(address)s", order))[0]
-        return f"new sales order {number}, {spaced(order['quantity'])} units to {country}"
+        return f"new sales order {number}, {order['quantity']:,} units to {country}"
 
     def buy(self, connection: psycopg.Connection) -> str:
         """Place a purchase order with its transaction and its payment."""

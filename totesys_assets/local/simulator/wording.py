@@ -1,11 +1,6 @@
 """How the simulator words numbers and tables in what it tells."""
 
 
-def spaced(number: int) -> str:
-    """Digits in groups of three, set apart by spaces."""
-    return f"{number:,}".replace(",", " ")
-
-
 def words(table: str) -> str:
     """A table's name as a reader would say it."""
     return table.replace("_", " ")
