@@ -14,8 +14,10 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Self
 
+import duckdb
 import pyarrow as pa
 
 from totesys_assets import engine
@@ -67,8 +69,6 @@ class CopiedSnapshot(SourceSnapshot):
     dialect = DUCKDB
 
     def __init__(self, source: str, instant: str, *, ignores_new: bool = True) -> None:
-        self.connection = engine.connect()
-        self.connection.execute("CREATE SCHEMA source")
         self.taken_at = _now()
         self.lifetime = source
         self._source, self._instant, self._ignores_new = source, instant, ignores_new
@@ -79,6 +79,13 @@ class CopiedSnapshot(SourceSnapshot):
         self._copied_at: dict[str, tuple[datetime, datetime]] = {}
         # Table -> what is a dead letter without being a row: its name, ``column: reason``, and raw text.
         self._refused: dict[str, list[tuple[str, str, str]]] = {}
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:  # type: ignore[override] # only a look that reads needs one
+        """Opened when it is first asked for."""
+        opened = engine.connect()
+        opened.execute("CREATE SCHEMA source")
+        return opened
 
     @abstractmethod
     def texts(self, table: Table) -> pa.Table:
@@ -91,7 +98,8 @@ class CopiedSnapshot(SourceSnapshot):
         return self
 
     def __exit__(self, *_: object) -> None:
-        engine.close(self.connection)
+        if "connection" in self.__dict__:
+            engine.close(self.connection)
 
     @property
     def instant(self) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,23 @@ class FileStore:
                 raise
             return content
 
-    @contextmanager
-    def _answers(self) -> Iterator[Any]:
-        """A client for the bucket, with sentences for what it raises."""
+    @cached_property
+    def _client(self) -> Any:
         import boto3  # here: slow to import, and not needed for a folder
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
 
         limits = Config(
             connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": _ATTEMPTS}
         )
+        return boto3.session.Session().client("s3", config=limits)
+
+    @contextmanager
+    def _answers(self) -> Iterator[Any]:
+        """A client for the bucket, with sentences for what it raises."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         try:
-            yield boto3.session.Session().client("s3", config=limits)
+            yield self._client
         except (BotoCoreError, ClientError, ValueError) as error:
             raise ConnectionFailed(f"{self._said_by} leads to {self.uri}, which does not answer ({error}).") from None
 
