@@ -89,7 +89,7 @@ def _option(parameter: str) -> str:
 @click.option("--json", "form", flag_value="json", help="Print a JSON document; decimals are texts.")
 @click.option("--sql", "form", flag_value="sql", help="Print the SQL, with the parameters in it, and do not run it.")
 def ask(name: str | None, form: str | None, **given: Any) -> None:
-    """Answer a question about sales, purchases, payments or their history; without QUESTION, list all of them.
+    """Answer a question about the business, or list them all.
 
     Money is converted into pounds at the rates of each day, over the last twelve months and this one, unless the
     options say otherwise. Example: totesys ask revenue_by_country --currency EUR --first 2026-01-01

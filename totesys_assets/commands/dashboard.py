@@ -26,7 +26,9 @@ from totesys_assets.terminal import err, out, reporter
     help="Address to listen on. 0.0.0.0, in a container, lets in everybody who can reach it: there is no login.",
 )
 def dashboard(port: int, host: str) -> None:
-    """Show sales, money and history in a browser, live from the warehouse, until Ctrl-C. It only reads.
+    """Show sales, money and history in a browser, live.
+
+    It reads the warehouse, writes nothing, and runs until Ctrl-C.
 
     It uses the login of WAREHOUSE_READER_URL; where that is not set, the warehouse's own in transactions that cannot
     write.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--templates", is_flag=True, help="Put a file with the line of column names in each folder that has none."
 )
 def files(templates: bool) -> None:
-    """Show where files are dropped: the folder of each table, its columns, and how many files are there.
+    """Show where files are dropped, and what they must hold.
 
     A file is CSV with a line of column names, or JSON: an array of objects, or one object on each line. All files of a
     folder together are the table.
@@ -70,7 +70,7 @@ def _print_table(store: FileStore, table: Table) -> None:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def rates(context: click.Context) -> None:
-    """Show the archives of euro reference rates: how many rates each has, and its newest day."""
+    """Show which euro reference rates are held."""
     if context.invoked_subcommand is not None:
         return
     from totesys_assets.source.ecb import held_archives
