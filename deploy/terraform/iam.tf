@@ -45,6 +45,33 @@ locals {
     },
   ]
 
+  # Dropped files -----------------------------------------------------------------------------------------------------
+  read_files = [
+    {
+      Sid       = "ListFiles"
+      Effect    = "Allow"
+      Action    = "s3:ListBucket"
+      Resource  = module.lake.arn
+      Condition = { StringLike = { "s3:prefix" = ["${local.files_root}/*"] } }
+    },
+    {
+      Sid      = "ReadFiles"
+      Effect   = "Allow"
+      Action   = "s3:GetObject"
+      Resource = "${module.lake.arn}/${local.files_root}/*"
+    },
+  ]
+
+  # Archives that the platform fetches, where it has a way to the Internet; earlier ones go.
+  write_rates = [
+    {
+      Sid      = "WriteRates"
+      Effect   = "Allow"
+      Action   = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject"]
+      Resource = "${module.lake.arn}/${local.files_root}/rates/*"
+    },
+  ]
+
   # Logs of runs ------------------------------------------------------------------------------------------------------
   read_compute_logs = [
     {
@@ -142,11 +169,28 @@ locals {
 
   # Who may do what ---------------------------------------------------------------------------------------------------
   # The code server evaluates sensors: it looks whether the lake is stale, tells of failures, and keeps the logs of ticks.
-  code_statements      = concat(local.read_lake, local.read_compute_logs, local.write_compute_logs, local.alert)
-  daemon_statements    = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs, local.describe_run, local.start_runs, local.stop_runs)
-  run_statements       = concat(local.read_lake, local.write_lake, local.read_compute_logs, local.write_compute_logs)
+  code_statements      = concat(local.read_lake, local.read_files, local.read_compute_logs, local.write_compute_logs, local.alert)
+  daemon_statements    = concat(local.read_lake, local.write_lake, local.read_files, local.write_rates, local.read_compute_logs, local.write_compute_logs, local.describe_run, local.start_runs, local.stop_runs)
+  run_statements       = concat(local.read_lake, local.write_lake, local.read_files, local.write_rates, local.read_compute_logs, local.write_compute_logs)
   webserver_statements = concat(local.read_compute_logs, local.data_key, local.describe_run, local.stop_runs)
   viewer_statements    = concat(local.read_compute_logs, local.data_key)
+}
+
+# For people and programs: whoever is given this policy may drop files for the platform, and touch nothing else.
+resource "aws_iam_policy" "file_dropper" {
+  name        = "${var.name}-file-dropper"
+  description = "Drop files for ${var.name}, and take them back"
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(local.read_files, local.data_key, [
+      {
+        Sid      = "DropFiles"
+        Effect   = "Allow"
+        Action   = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject"]
+        Resource = "${module.lake.arn}/${local.files_root}/*"
+      },
+    ])
+  })
 }
 
 # The most that a role of this stack can do, whatever its own policy says. What deploys the stack from GitHub may make

@@ -11,7 +11,8 @@ locals {
 
   viewer_host = "view.${var.ui_host}"
 
-  lake_root = "totesys" # LAKE_URI is s3://<lake bucket>/<this>
+  lake_root  = "totesys" # LAKE_URI is s3://<lake bucket>/<this>
+  files_root = "files"   # FILES_URI is s3://<lake bucket>/<this>
 
   log_group     = "/totesys/${var.name}"
   log_group_arn = "${local.arn}:logs:${var.region}:${local.account}:log-group:${local.log_group}"

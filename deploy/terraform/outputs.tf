@@ -74,6 +74,14 @@ output "lake_uri" {
   value       = local.environment.LAKE_URI
 }
 
+output "files" {
+  description = "FILES_URI of the platform, and the policy for who may drop files there."
+  value = {
+    uri            = local.environment.FILES_URI
+    dropper_policy = aws_iam_policy.file_dropper.arn
+  }
+}
+
 output "work_bucket" {
   description = "Bucket of compute logs and of Athena's results."
   value       = module.work.name

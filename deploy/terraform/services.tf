@@ -73,6 +73,7 @@ locals {
     DAGSTER_HOME                = "/opt/totesys/dagster"
     TOTESYS_HOME                = "/var/lib/totesys"
     LAKE_URI                    = "s3://${module.lake.name}/${local.lake_root}"
+    FILES_URI                   = "s3://${module.lake.name}/${local.files_root}"
     TOTESYS_WORK_BUCKET         = module.work.name
     TOTESYS_ALERT_TOPIC         = aws_sns_topic.alerts.arn
     TOTESYS_UI_URL              = "https://${var.ui_host}"

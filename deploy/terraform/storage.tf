@@ -1,4 +1,4 @@
-# Buckets: lake (all zones under one URI, so one key and one policy; IAM tells prefixes apart), work, logs.
+# Buckets: lake (all zones under one URI, so one key and one policy; IAM tells prefixes apart; dropped files beside them), work, logs.
 
 locals {
   bucket_suffix = "${local.account}-${var.region}" # names of buckets are the whole world's

@@ -445,6 +445,7 @@ def tasks(expected: Expectations, cloud: Cloud) -> None:
 def environment(expected: Expectations, cloud: Cloud, kind: str, found: dict[str, str]) -> None:
     """That what the environment of a container names exists."""
     expected.same(f"{kind}: LAKE_URI", found["LAKE_URI"], f"s3://{BUCKETS['lake']}/totesys")
+    expected.same(f"{kind}: FILES_URI", found["FILES_URI"], f"s3://{BUCKETS['lake']}/files")
     expected.same(f"{kind}: TOTESYS_WORK_BUCKET", found["TOTESYS_WORK_BUCKET"], BUCKETS["work"])
     expected.same(f"{kind}: TOTESYS_ALERT_TOPIC", found["TOTESYS_ALERT_TOPIC"], cloud.topic)
     expected.same(f"{kind}: TOTESYS_RUN_CLUSTER", found["TOTESYS_RUN_CLUSTER"], NAME)

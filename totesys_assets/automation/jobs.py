@@ -62,6 +62,8 @@ def fetch_rates_job(settings: Settings) -> dg.JobDefinition:
         with failures():
             found = fetch_rates(settings)
         context.log.info(f"{found.path}: rates up to {found.newest}{'' if found.is_new else ', as it was before'}")
+        for jump in found.jumps:
+            context.log.warning(f"More than a tenth in a day: {jump}")
 
     @dg.job(
         name=FETCH_RATES,

@@ -94,3 +94,5 @@ def fetch() -> None:
     found = fetch_rates(Settings.from_env())
     said = "" if found.is_new else " It is as it was before."
     out.print(f"✓ {found.path}: rates up to {found.newest}.{said}", markup=False)
+    for jump in found.jumps:
+        out.print(f"More than a tenth in a day: {jump}", style="yellow")

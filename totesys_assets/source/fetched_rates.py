@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -33,6 +34,9 @@ PAUSES = (1.0, 4.0)
 _MOST_REDIRECTS = 3
 # The bank's archive of all years has 0.7 MB.
 MOST_BYTES = 20_000_000
+# In 27 years there were at most five days without a rate: at Easter, and at Christmas.
+MOST_DAYS = 6
+_JUMP = Decimal("0.1")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _FETCHED = re.compile(r"eurofxref-\d{4}-\d{2}-\d{2}\.zip")
 _SERVER_ERROR = 500
@@ -41,18 +45,22 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched: ``path`` below FILES_URI, its newest day, and whether it was not there before."""
+    """What was fetched: ``path`` below FILES_URI, its newest day, and whether it was not there before.
+
+    ``jumps``: currencies whose newest rate is far from the one before, with both.
+    """
 
     path: str
     newest: str
     is_new: bool
+    jumps: tuple[str, ...]
 
 
 def fetch_rates(settings: Settings) -> Fetched:
     """Fetch the archive at TOTESYS_RATES_URL and put it where archives are dropped, under its newest day.
 
-    Nothing is written unless it is an archive of rates. Raises a PlatformError where there is none; what was there
-    stays as it is.
+    Nothing is written unless it is an archive of rates. Raises a PlatformError where there is none, and what was there
+    stays as it is; also where its rates end too long ago.
     """
     if settings.rates_url is None:
         raise PlatformError(
@@ -72,7 +80,26 @@ def fetch_rates(settings: Settings) -> Fetched:
     if is_new:
         store.write(path, content)
     _tidy(store)
-    return Fetched(path, newest, is_new)
+    age = (datetime.now(UTC).date() - date.fromisoformat(newest)).days
+    if age > MOST_DAYS:
+        raise PlatformError(
+            f"The newest rate at TOTESYS_RATES_URL is {age} days old, of {newest}, and there were never more than "
+            f"{MOST_DAYS} days without one. What there is was kept; see whether the address is still the right one."
+        )
+    return Fetched(path, newest, is_new, tuple(_jumps(found)))
+
+
+def _jumps(found: pa.Table) -> Iterator[str]:
+    """Currencies whose newest rate differs from the one before by more than ``_JUMP``."""
+    last_days = sorted(map(str, pc.unique(found["rate_date"]).to_pylist()))[-2:]
+    by_currency: dict[str, list[Decimal]] = {}
+    for row in found.filter(pc.is_in(found["rate_date"], pa.array(last_days))).sort_by("rate_date").to_pylist():
+        with suppress(InvalidOperation):  # the capture tells of it
+            by_currency.setdefault(row["currency_code"], []).append(Decimal(row["units_per_euro"]))
+    for currency, values in sorted(by_currency.items()):
+        before, after = values[0], values[-1]
+        if abs(after - before) > _JUMP * before:
+            yield f"{currency} {before} to {after}"
 
 
 def _may_be_newest(day: str) -> bool:

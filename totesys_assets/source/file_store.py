@@ -88,10 +88,12 @@ class FileStore:
             except OSError as error:
                 raise self._away(error) from None
         with self._answers() as client:
-            try:
-                content: bytes = client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
-            except client.exceptions.NoSuchKey:
+            key = self._prefix + path
+            # Asked for first: who may list only a prefix is told of a missing object that it is forbidden.
+            found = client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+            if not any(each["Key"] == key for each in found):
                 return None
+            content: bytes = client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             return content
 
     def write(self, path: str, content: bytes) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -85,6 +88,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses, and no rates that are too old: those of these tests are of one year."""
+    monkeypatch.setattr(fetched_rates, "MOST_DAYS", 100_000)
     monkeypatch.setattr(fetched_rates, "PAUSES", (0.01, 0.01))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -260,6 +265,46 @@ def test_a_server_that_is_not_there_is_said(server: Server, tmp_path: Path) -> N
     with pytest.raises(ConnectionFailed, match=r"were not fetched from TOTESYS_RATES_URL: .*refused"):
         fetch_rates(settings(tmp_path, server.url))
     assert dropped(tmp_path) == []
+
+
+def test_rates_that_end_too_long_ago_are_kept_and_raise(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetched_rates, "MOST_DAYS", 6)
+    today = datetime.now(UTC).date()
+    ends = [today - timedelta(days=7), today - timedelta(days=6)]
+    server.answers = [content(archive(f"{end},1.11,0.84")) for end in ends]
+    given = settings(tmp_path, server.url)
+    with pytest.raises(PlatformError, match=r"is 7 days old, of .* What there is was kept"):
+        fetch_rates(given)
+    assert dropped(tmp_path) == [f"eurofxref-{ends[0]}.zip"]
+    assert fetch_rates(given).newest == str(ends[1])
+
+
+def test_a_rate_that_jumps_is_named(server: Server, tmp_path: Path) -> None:
+    server.answers = [content(archive("2024-09-03,1.26,0.90", "2024-09-02,1.14,0.99", "2024-09-01,9,9"))]
+    assert fetch_rates(settings(tmp_path, server.url)).jumps == ("USD 1.14 to 1.26",)
+
+
+def test_a_fetch_that_is_killed_before_its_archive_has_its_name_leaves_what_was_there(
+    server: Server, tmp_path: Path
+) -> None:
+    server.answers = [content(NEWER), content(archive("2024-09-04,1.12,0.84"))]
+    given = settings(tmp_path, server.url)
+    fetch_rates(given)
+    code = (
+        "import os, pathlib; pathlib.Path.replace = lambda *_: os._exit(9); "
+        "from totesys_assets.settings import Settings; from totesys_assets.source.fetched_rates import fetch_rates; "
+        "fetch_rates(Settings.from_env())"
+    )
+    variables = {"TOTESYS_HOME": str(given.home), "TOTESYS_RATES_URL": server.url}
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, **variables}, check=False).returncode == 9
+    assert [name for name in dropped(tmp_path) if not name.startswith(".")] == ["eurofxref-2024-09-03.zip"]
+    assert len(dropped(tmp_path)) == 2
+    assert captured(given).versions
+    assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
+    assert fetch_rates(given).newest == "2024-09-04"
+    assert captured(given).total("inserted") == 2
 
 
 def test_without_an_address_nothing_is_fetched(tmp_path: Path) -> None:

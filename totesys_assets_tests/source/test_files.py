@@ -215,6 +215,19 @@ def test_what_was_captured_of_a_file_stays_while_it_cannot_be_read_and_goes_with
     assert place.held() == ["08 Retail 8.00", "08 Sales 101.00"]
 
 
+def test_a_capture_that_is_killed_before_the_copies_is_done_again_and_copies(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place.rows("a.csv", "2024-08-01 Sales GBP 100")
+    with monkeypatch.context() as patch:
+        patch.setattr("totesys_assets.source.files.keep_copies", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            place.captured()
+    assert place.captured().versions == 0
+    path.write_bytes(b"\xff")
+    assert place.held() == ["08 Sales 100.00"]
+
+
 def test_a_file_that_is_too_large_is_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_store, "MOST_BYTES", 60)
     place.rows("a.csv", "2024-08-01 Sales GBP 100")
