@@ -44,6 +44,10 @@ class Asked:
         """The SQL, with its values."""
         return questions()[self.question].with_values(self.parameters)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows, each by the names of its columns."""
+        return [dict(zip(self.answer.columns, row, strict=True)) for row in self.answer.rows]
+
     def csv(self) -> bytes:
         """The answer as CSV, with exact decimals."""
         return self.answer.frame().to_csv(index=False).encode()
@@ -85,12 +89,6 @@ def ask(question: str, **parameters: object) -> Asked:
     tables = tables_of(question)
     st.session_state[_TABLES] |= tables
     return Asked(question, given, _answer(*_here(), question, _known().of(tables), tuple(given.items())))
-
-
-def rows(question: str, **parameters: object) -> list[dict[str, Any]]:
-    """The rows of an answer, each by the names of its columns. Raises PlatformError."""
-    found = ask(question, **parameters).answer
-    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
 def begin() -> str:
@@ -146,6 +144,11 @@ def freeze_imports() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def dagster_ui() -> str | None:
+    """The address of the Dagster UI, if one is known."""
+    return Settings.from_env().ui_url
 
 
 def loads_are_old() -> None:

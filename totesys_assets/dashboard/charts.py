@@ -51,11 +51,15 @@ def over_time(
     period: str,
     name: str,
     unit: str,
+    stacked: bool = True,
     height: int = 320,
 ) -> None:
-    """Stacked bars, one for each period. Those of a period that is not whole, by the column "whole", are paler."""
+    """Bars of all kinds for each period, stacked or side by side; paler where the column "whole" says no."""
     colours = palette.palette()
     start = next(each for each in ("period", "week", "month") if each in data)
+    more: dict[str, Any] = (
+        {"order": alt.Order("place:Q")} if stacked else {"xOffset": alt.XOffset(f"{kind}:N", sort=list(kinds))}
+    )
     data = data.assign(label=[_label(each, period) for each in data[start]])
     order = list(dict.fromkeys(data.sort_values(start)["label"]))
     chart = (
@@ -70,7 +74,7 @@ def over_time(
                 scale=alt.Scale(domain=list(kinds), range=list(colours.series[: len(kinds)])),
                 legend=alt.Legend(orient="top", labelColor=colours.text, symbolType="square", offset=8),
             ),
-            order=alt.Order("place:Q"),
+            **more,
             opacity=alt.condition("datum.whole", alt.value(1), alt.value(_UNSURE)),
             tooltip=[
                 alt.Tooltip("label:N", title=period),

@@ -1,6 +1,6 @@
 """What all pages have in common: navigation, filters, as of when they are, and looking for news.
 
-Belongs here: the frame of a page, drawn anew at every change. Does not belong here: what a page shows (pages/).
+Belongs here: the frame of a page, drawn anew at every change. Does not belong here: what a page shows (topics/).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from importlib import resources
 import streamlit as st
 
 from totesys_assets.dashboard import asking, filters, words
-from totesys_assets.dashboard.pages import overview, sales
 from totesys_assets.dashboard.palette import palette
+from totesys_assets.dashboard.topics import data, history, money, overview, sales
 from totesys_assets.errors import PlatformError
 
 # Panels on a ground of their own; three dots without an arrow; less room at the top.
@@ -44,6 +44,9 @@ _NOTHING_YET = (
 PAGES: tuple[tuple[str, Callable[[filters.Filters], None]], ...] = (
     ("Overview", overview.draw),
     ("Sales", sales.draw),
+    ("Money", money.draw),
+    ("History", history.draw),
+    ("Data", data.draw),
 )
 
 
@@ -94,7 +97,7 @@ def _loaded() -> str:
 def _rates(chosen: filters.Filters) -> str:
     """Which rates money is converted with: it says so when they are older than the days that they are used for."""
     try:
-        rates = [each for each in asking.rows("rates_used", **chosen.parameters) if each["published_date"]]
+        rates = [each for each in asking.ask("rates_used", **chosen.parameters).rows() if each["published_date"]]
     except PlatformError:
         return "The rates cannot be read now"
     if not rates:

@@ -12,9 +12,21 @@ from totesys_assets.errors import PlatformError
 Ask = Callable[[], Asked]
 
 
-def panel(title: str, ask: Ask, draw: Callable[[Asked], None], *, note: str = "", empty: str = "") -> None:
-    """Ask and draw in a frame of its own. An error or an empty answer is said in its place, and the rest goes on."""
-    with st.container(border=True, height="stretch", key=f"panel-{key_of(title)}"):
+def panel(
+    title: str,
+    ask: Ask,
+    draw: Callable[[Asked], None],
+    *,
+    note: str = "",
+    empty: str = "",
+    key: str = "",
+    stretch: bool = True,
+) -> None:
+    """Ask and draw in a frame of its own. An error or an empty answer is said in its place, and the rest goes on.
+
+    ``stretch``: as high as what is beside it.
+    """
+    with st.container(border=True, height="stretch" if stretch else "content", key=f"panel-{key or key_of(title)}"):
         head = st.container(
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", gap="small", wrap=False
         )
@@ -25,7 +37,7 @@ def panel(title: str, ask: Ask, draw: Callable[[Asked], None], *, note: str = ""
             st.warning(f"This cannot be shown now. {error}", icon="⚠️")
             return
         with head:
-            source(asked, title)
+            source(asked, key or title)
         if asked.answer.rows:
             draw(asked)
         else:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # A question of the largest warehouse that was measured takes a fifth of a second; nobody waits longer than this.
 STATEMENT_TIMEOUT = "15s"
 _IDLE_SESSIONS = 4
+# Questions may read it as well: it changes with every load.
+_LEDGER = "_ledger"
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,13 @@ class Reader:
     def loads(self) -> Loads:
         """What the ledger of loads says. Empty before the first load."""
         with self.session() as connection:
-            if connection.execute("SELECT to_regclass('_ledger')").fetchone() == (None,):
+            if connection.execute("SELECT to_regclass(%s)", [_LEDGER]).fetchone() == (None,):
                 return Loads({}, {})
             found = connection.execute(
                 "SELECT table_name, max(loaded_at), concat_ws(' ', max(loaded_at), count(*)) FROM _ledger GROUP BY 1"
             ).fetchall()
-        return Loads({table: at for table, at, _ in found}, {table: mark for table, _, mark in found})
+        at, marks = {table: at for table, at, _ in found}, {table: mark for table, _, mark in found}
+        return Loads(at, {**marks, _LEDGER: " ".join(marks.values())})
 
 
 @cache

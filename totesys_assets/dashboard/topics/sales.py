@@ -82,7 +82,6 @@ def _bars(asked: Asked, filters: Filters, label: str) -> None:
 def _table(asked: Asked, filters: Filters, name: str, shown: list[str]) -> None:
     columns = st.column_config
     data = charts.frame(asked.answer)
-    data = data.assign(share=data["revenue"] / data["revenue"].sum())
     st.dataframe(
         data,
         hide_index=True,

@@ -61,7 +61,8 @@ def _headline(filters: Filters) -> None:
     except PlatformError as error:
         st.warning(f"The figures cannot be shown now. {error}", icon="⚠️")
         return
-    now, before = _row(asked), _row(past) if past and _row(past)["orders"] else {}
+    (now,) = asked.rows()
+    before = next((row for row in past.rows() if row["orders"]), {}) if past else {}
     data = charts.frame(trend.answer)
     # Without those that are not complete, so that no line ends with a fall that is none.
     data = data[[filters.is_whole(each.date()) for each in data["period"]]]
@@ -99,10 +100,6 @@ def _headline(filters: Filters) -> None:
         )
         st.caption(f"{since} to {until}{compared}")
         source(asked, "headline")
-
-
-def _row(asked: Asked) -> dict[str, Any]:
-    return dict(zip(asked.answer.columns, asked.answer.rows[0], strict=True))
 
 
 def _figure(value: Decimal | int | None, unit: str) -> str:

@@ -1,0 +1,188 @@
+"""The page History: how an order came to be, what changed lately, and what was known at a moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import streamlit as st
+
+from totesys_assets.dashboard import charts, words
+from totesys_assets.dashboard.asking import Asked, ask
+from totesys_assets.dashboard.filters import Filters
+from totesys_assets.dashboard.panel import panel
+from totesys_assets.errors import PlatformError
+
+_SUBJECTS = {"sales_order": "Sales order", "purchase_order": "Purchase order"}
+_FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
+_CHANGES = 100
+_HEIGHT = 330
+_COLOURS = {
+    "first seen": "green",
+    "updated": "blue",
+    "updated silently": "orange",
+    "deleted": "gray",
+    "came back": "green",
+}
+
+
+def draw(filters: Filters) -> None:
+    """Draw the page."""
+    wide, narrow = st.columns([3, 2])
+    with wide, st.container(key="life-frame"):
+        _life()
+    with narrow:
+        panel(
+            "Latest changes",
+            lambda: ask("recent_changes", rows=_CHANGES),
+            _latest,
+            note="choose a row to see how the order came to be",
+            empty="No order has changed since it was first seen.",
+        )
+    week = {"first": filters.today - timedelta(6), "last": filters.today}
+    panel(
+        "This week",
+        lambda: ask("what_changed", **week),
+        _week,
+        note=f"versions first seen from {words.day(week['first'])} to {words.day(week['last'])}; the first time a row "
+        "is captured is an insert",
+    )
+    with st.container(key="known-frame"):
+        _known(filters)
+
+
+def _life() -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        subject = st.segmented_control(
+            "Order",
+            list(_SUBJECTS),
+            format_func=_SUBJECTS.__getitem__,
+            default="sales_order",
+            required=True,
+            key="subject",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        number = st.number_input(
+            "Number",
+            min_value=1,
+            value=_last_changed(),
+            step=1,
+            key="number",
+            bind="query-params",
+            label_visibility="collapsed",
+            width=160,
+        )
+    panel(
+        f"{_SUBJECTS[str(subject)]} {number}",
+        lambda: ask("order_life", subject=subject, number=number),
+        _versions,
+        note="every version that was seen, in UTC; silent: ToteSys left its own last_updated as it was",
+        empty="There is no order of this number.",
+        key="life",
+    )
+
+
+def _last_changed() -> int:
+    """The sales order that changed last, to begin with."""
+    try:
+        found = ask("recent_changes", rows=_CHANGES).answer.rows
+    except PlatformError:
+        return 1
+    return next((number for subject, number, *_ in found if subject == "sales_order"), 1)
+
+
+def _versions(asked: Asked) -> None:
+    for row in asked.rows():
+        what = row["what_happened"]
+        st.markdown(
+            f":{_COLOURS.get(what, 'blue')}-badge[{what}] {words.moment(row['valid_from'])}  \n"
+            f":small[{_plain(row['what_changed'])}]"
+        )
+
+
+def _plain(text: str) -> str:
+    """A text of ToteSys, in which nothing is formatted."""
+    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:" else each for each in text)
+
+
+def _latest(asked: Asked) -> None:
+    data = charts.frame(asked.answer)
+
+    def choose() -> None:
+        chosen: Any = st.session_state["latest"]
+        for place in chosen["selection"]["rows"][:1]:
+            st.session_state["subject"] = data["subject"][place]
+            st.session_state["number"] = int(data["number"][place])
+
+    columns = st.column_config
+    st.dataframe(
+        data.assign(subject=data["subject"].replace(_SUBJECTS)),
+        hide_index=True,
+        width="stretch",
+        height=_HEIGHT,
+        key="latest",
+        on_select=choose,
+        selection_mode="single-row",
+        column_order=["subject", "number", "what_happened", "recorded_at"],
+        column_config={
+            "subject": columns.TextColumn("order"),
+            "number": columns.NumberColumn("number", format="%d", width="small"),
+            "what_happened": columns.TextColumn("what", width="small"),
+            "recorded_at": columns.DatetimeColumn("seen", format="D MMM, HH:mm:ss", timezone="UTC"),
+        },
+    )
+
+
+def _week(asked: Asked) -> None:
+    data = charts.frame(asked.answer)
+    columns = st.column_config
+    st.dataframe(
+        data.assign(fact=data["fact"].replace(_FACTS)),
+        hide_index=True,
+        width="stretch",
+        height="content",
+        key="week",
+        column_config={
+            "fact": columns.TextColumn("versions of"),
+            "silent_updates": columns.NumberColumn("silent updates", format="localized"),
+            **{name: columns.NumberColumn(name, format="localized") for name in ("inserts", "updates", "deletes")},
+        },
+    )
+
+
+def _known(filters: Filters) -> None:
+    moment = st.datetime_input(
+        "What was known at (UTC)",
+        value=datetime.combine(filters.today, time()),
+        key="known",
+        bind="query-params",
+        width=260,
+    )
+    panel(
+        f"Known then, known now, by {filters.period}",
+        lambda: ask("known_on", **filters.parameters, moment=moment.replace(tzinfo=UTC)),
+        lambda asked: _compared(asked, filters),
+        note=f"revenue in {filters.currency} of the same days, as it had been captured then and as it is now",
+        key="known-then",
+    )
+
+
+def _compared(asked: Asked, filters: Filters) -> None:
+    data = charts.frame(asked.answer)
+    if not data["orders_then"].any():
+        st.caption("Nothing had been captured by then: choose a later moment.")
+    kinds = {"revenue_then": "known then", "revenue_now": "known now"}
+    shown = data.melt(["period"], list(kinds), "known", "revenue")
+    shown = shown.assign(known=shown["known"].replace(kinds), whole=True)
+    charts.over_time(
+        shown,
+        "revenue",
+        "known",
+        list(kinds.values()),
+        period=filters.period,
+        name="compared",
+        unit=filters.currency,
+        stacked=False,
+        height=260,
+    )
