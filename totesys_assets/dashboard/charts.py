@@ -17,6 +17,8 @@ from totesys_assets.insights.questions import Answer
 # In the small numbers of an axis: 1.5m, not 1.5M.
 _AXIS = "replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')"
 _UNSURE = 0.5
+# Names of a legend, on a telephone.
+_MOST_IN_A_ROW = 3
 # For the figure behind the longest bar.
 _ROOM = 1.18
 
@@ -57,6 +59,7 @@ def over_time(
     """Bars of all kinds for each period, stacked or side by side; paler where the column "whole" says no."""
     colours = palette.palette()
     start = next(each for each in ("period", "week", "month") if each in data)
+    columns = 2 if len(kinds) > _MOST_IN_A_ROW else 0
     more: dict[str, Any] = (
         {"order": alt.Order("place:Q")} if stacked else {"xOffset": alt.XOffset(f"{kind}:N", sort=list(kinds))}
     )
@@ -72,7 +75,9 @@ def over_time(
                 f"{kind}:N",
                 title=None,
                 scale=alt.Scale(domain=list(kinds), range=list(colours.series[: len(kinds)])),
-                legend=alt.Legend(orient="top", labelColor=colours.text, symbolType="square", offset=8),
+                legend=alt.Legend(
+                    orient="top", labelColor=colours.text, symbolType="square", offset=8, columns=columns
+                ),
             ),
             **more,
             opacity=alt.condition("datum.whole", alt.value(1), alt.value(_UNSURE)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -84,6 +85,35 @@ def test_a_new_order_is_there_after_the_next_load(platform: Platform) -> None:
     assert app.metric[1].value == "1"
     choice(app, "period").set_value("All").run()
     assert app.metric[1].value == "2"
+
+
+@pytest.mark.refreshed
+def test_the_life_of_an_order_tells_what_changed_in_each_version(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET units_sold = 1300")
+    platform.refresh()
+    text = said(opened("History"))
+    assert "Sales order 1" in text
+    assert "updated silently" in text
+    assert "units 1001 → 1300" in text
+    assert "There is no order of this number" in said(opened("History", number="99"))
+
+
+@pytest.mark.refreshed
+def test_before_the_first_capture_nothing_was_known(platform: Platform) -> None:
+    app = opened("History", period="All")
+    assert "Nothing had been captured by then" in said(app)
+    choice(app, "known").set_value(datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=1)).run()
+    assert not app.exception
+    assert "Nothing had been captured by then" not in said(app)
+
+
+@pytest.mark.refreshed
+def test_the_data_page_leads_to_dagster_where_its_address_is_known(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not list(opened("Data").link_button)
+    monkeypatch.setenv("TOTESYS_UI_URL", "https://dagster.example.com")
+    assert [each.url for each in opened("Data").link_button] == ["https://dagster.example.com"]
 
 
 @pytest.mark.refreshed
