@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,7 +21,6 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 
 from totesys_assets.commands.restore import Moment
-from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
@@ -132,13 +130,10 @@ def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
-    from totesys_assets.insights.reading import Reader  # here: --help should not wait for it
+    from totesys_assets.insights.reading import opened  # here: --help should not wait for it
 
     settings = Settings.from_env()
-    url = settings.warehouse_reader_url
-    variable = "WAREHOUSE_READER_URL" if url else "WAREHOUSE_URL"
-    with nullcontext(url) if url else warehouse_only(settings, reporter(err)) as url:
-        reader = Reader(url, settings.warehouse_schema, variable=variable, name="totesys ask")
+    with opened(settings, "totesys ask", reporter(err)) as reader:
         try:
             return reader.answer(question.name, **parameters)
         except PlatformError as error:
@@ -148,8 +143,6 @@ def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
                     "totesys refresh makes them."
                 ) from error
             raise
-        finally:
-            reader.close()
 
 
 def _print_list() -> None:

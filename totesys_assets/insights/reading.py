@@ -9,7 +9,7 @@ themselves when the database was away.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -21,12 +21,15 @@ from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
+from totesys_assets.databases import warehouse_only
 from totesys_assets.engine import one_line, quoted
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.insights.questions import Answer, answer, questions
 from totesys_assets.postgres import session_settings
 
 if TYPE_CHECKING:
+    from totesys_assets.local.locks import Report
+    from totesys_assets.settings import Settings
     from totesys_assets.warehouse.notes import Connection
 
 # A question of the largest warehouse that was measured takes a fifth of a second; nobody waits longer than this.
@@ -134,6 +137,22 @@ class Reader:
             ).fetchall()
         at, marks = {table: at for table, at, _ in found}, {table: mark for table, _, mark in found}
         return Loads(at, {**marks, _LEDGER: " ".join(marks.values())})
+
+
+@contextmanager
+def opened(settings: Settings, name: str, report: Report | None = None) -> Iterator[Reader]:
+    """A reader of the warehouse, for the block: that of WAREHOUSE_READER_URL, of WAREHOUSE_URL, or the embedded one.
+
+    The server calls its sessions ``name``. Raises NoHome.
+    """
+    url = settings.warehouse_reader_url
+    variable = "WAREHOUSE_READER_URL" if url else "WAREHOUSE_URL"
+    with nullcontext(url) if url else warehouse_only(settings, report) as url:
+        reader = Reader(url, settings.warehouse_schema, variable=variable, name=name)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
 
 @cache
