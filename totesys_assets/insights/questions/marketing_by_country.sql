@@ -35,7 +35,7 @@ sales AS (
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
     FROM mart_sales_day AS sale
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
-    JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN dim_currency AS currency USING (currency_id)
     JOIN dim_location AS location ON location.location_id = sale.member_id
     LEFT JOIN dim_country AS country ON country.country = location.country
     LEFT JOIN conversion_rate AS conversion

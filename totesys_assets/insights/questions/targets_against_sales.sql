@@ -33,7 +33,7 @@ sales AS (
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
     FROM mart_sales_day AS sale
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
-    JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN dim_currency AS currency USING (currency_id)
     LEFT JOIN dim_staff AS staff ON staff.staff_id = sale.member_id
     LEFT JOIN conversion_rate AS conversion
         ON conversion.day = coalesce(%(rate_day)s::date, sale.created_date)
