@@ -3,7 +3,7 @@
 -- One row per month, department and currency: what the orders of the month are to be worth.
 CREATE TABLE sales_target (
     target_month date, -- first day of the month
-    department_name text, -- department of who sells, as ToteSys spells it
+    department_name varchar(100), -- department of who sells, as ToteSys spells it
     currency_code varchar(3), -- three-letter ISO 4217 code of the amount
     amount numeric(18,2) NOT NULL, -- what the department's orders of the month are to be worth
     PRIMARY KEY (target_month, department_name, currency_code)
@@ -12,7 +12,7 @@ CREATE TABLE sales_target (
 -- One row per month, country and currency: what was spent on marketing.
 CREATE TABLE marketing_spend (
     spend_month date, -- first day of the month
-    country text, -- country of delivery, as ToteSys spells it
+    country varchar(100), -- country of delivery, as ToteSys spells it
     currency_code varchar(3), -- three-letter ISO 4217 code of the amount
     amount numeric(18,2) NOT NULL, -- what was spent
     PRIMARY KEY (spend_month, country, currency_code)

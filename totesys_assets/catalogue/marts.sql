@@ -28,7 +28,7 @@ CREATE TABLE mart_sales_day (
 CREATE TABLE mart_sales_design_day (
     created_date date REFERENCES dim_date, -- by day: day the orders were created (UTC)
     currency_id int REFERENCES dim_currency, -- currency of the revenue
-    design_name varchar, -- name of the design; empty where it is missing
+    design_name varchar, -- name of the design, at most 100 characters of it; empty where it is missing
     orders bigint NOT NULL, -- number of orders
     units bigint NOT NULL, -- number of bags
     revenue numeric(38,2) NOT NULL, -- units times price, in the currency

@@ -1,6 +1,6 @@
--- Every country that is known by name, and every other name that an address has.
+-- Every country that is known by name, and every other name that an address has; a longer text is no name.
 WITH named AS (
-    SELECT DISTINCT country FROM latest.address
+    SELECT DISTINCT country FROM latest.address WHERE LENGTH(country) <= 100
 )
 SELECT
     COALESCE(named.country, known.country) AS country,

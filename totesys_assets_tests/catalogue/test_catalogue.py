@@ -244,6 +244,7 @@ TYPES = {
     "varchar": ("character varying", pa.string()),
     "varchar(3)": ("character varying(3)", pa.string()),
     "varchar(14)": ("character varying(14)", pa.string()),
+    "varchar(100)": ("character varying(100)", pa.string()),
     "boolean": ("boolean", pa.bool_()),
     "numeric(5,2)": ("numeric(5,2)", pa.decimal128(5, 2)),
     "numeric(6,2)": ("numeric(6,2)", pa.decimal128(6, 2)),

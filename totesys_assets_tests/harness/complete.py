@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 import psycopg
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import capture
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets_tests.conftest import Platform
 
 Rows = list[tuple[object, ...]]
@@ -235,8 +236,9 @@ def _require_lake(platform: Platform) -> None:
         history: dict[object, list[Mapping[str, object]]] = defaultdict(list)
         data = held.to_pyarrow_table()
         for row in data.take(pc.sort_indices(data, [("_recorded_at", "ascending")])).to_pylist():
-            created = row["created_at"].date() if table.day_column else None
-            history[row[table.key], created].append(row)
+            day = row[table.day_column] if table.day_column else None
+            key = tuple(row[name] for name in table.primary_key)
+            history[key, day.date() if isinstance(day, datetime) else day].append(row)
         for versions in history.values():
             assert versions[0]["_operation"] == "insert", name
             for earlier, later in pairwise(versions):
@@ -263,15 +265,22 @@ _COMPARED: dict[tuple[str, str], tuple[object, ...]] = {}
 
 def _require_full_comparison_adds_nothing(platform: Platform) -> None:
     """A table whose rows and files are those of the last comparison is not compared again: it would find the same."""
-    with platform.totesys.snapshot() as snapshot, psycopg.connect(platform.totesys_url) as source:
-        for name, table in catalogue().source.items():
+    totesys, *others = platform.core.sources
+    with totesys.snapshot() as snapshot, psycopg.connect(platform.totesys_url) as source:
+        for name, table in totesys.tables.items():
             rows = source.execute(f"SELECT md5(string_agg({name}::text, ' ' ORDER BY {name}::text)) FROM {name}")
             seen = (platform.totesys_url, *rows.fetchall(), *sorted(platform.lake.open_existing(table).file_uris()))
             if _COMPARED.get((platform.lake.uri, name)) == seen:
                 continue
-            days = platform.all_days if table.day_column else None
-            captured = capture(
-                snapshot, platform.lake, table, all_days=platform.all_days, days=days, run_id="comparison"
-            )
-            assert captured.versions == 0, name
+            _require_equal(platform, snapshot, table)
             _COMPARED[platform.lake.uri, name] = seen
+    for other in others:
+        with other.snapshot() as snapshot:
+            for table in other.tables.values():
+                _require_equal(platform, snapshot, table)
+
+
+def _require_equal(platform: Platform, snapshot: SourceSnapshot, table: Table) -> None:
+    days = platform.all_days if table.day_column else None
+    captured = capture(snapshot, platform.lake, table, all_days=platform.all_days, days=days, run_id="comparison")
+    assert captured.versions == 0, table.name

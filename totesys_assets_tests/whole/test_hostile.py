@@ -54,7 +54,7 @@ def test_hostile_text_arrives_in_the_warehouse_as_it_is(platform: Platform) -> N
     assert platform.query(designs) == [(text,) * 3 for text in TEXTS.values()]
     assert platform.query("SELECT item_code FROM current_purchase_order") == [(TEXTS["a statement"],)]
     found = audit(platform.core, checks(platform.totesys.catalogue))
-    assert [each for each in found if not each.passed] == []
+    assert [each for each in found if not each.passed and not each.warning] == []
     assert platform.look().requests == []
 
 
