@@ -120,10 +120,14 @@ def test_a_later_refresh_killed_at_any_instant_is_completed_by_the_next(street: 
 ORDER = "UPDATE purchase_order SET item_quantity = 7 WHERE purchase_order_id = 1"
 ADDRESS = "UPDATE address SET phone = 'moved' WHERE address_id = 2"
 STALE = {
-    ORDER: {"totesys/purchase_order", "star/fact_purchase_order", "warehouse/fact_purchase_order"},
+    ORDER: {
+        *("totesys/purchase_order", "star/fact_purchase_order", "warehouse/fact_purchase_order"),
+        *("mart/mart_purchases_day", "warehouse/mart_purchases_day"),
+    },
     ADDRESS: {
         *("totesys/address", "star/dim_location", "warehouse/dim_location"),
         *("star/dim_counterparty", "warehouse/dim_counterparty"),
+        *("star/dim_country", "warehouse/dim_country"),
     },
 }
 CALENDAR = {"star/dim_date", "warehouse/dim_date"}  # which the days of facts belong to
