@@ -24,15 +24,15 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, reporter, say
-from totesys_assets_tests.bench import chart, latency
+from totesys_assets_tests.bench import answers, chart, latency
 from totesys_assets_tests.bench.competitors import peers as tools
 from totesys_assets_tests.bench.report import GUARD_TOLERANCE, document, machine, worse
 from totesys_assets_tests.bench.rounds import Rounds, Run
 from totesys_assets_tests.bench.sandbox import SCALES, Scale, sandbox
-from totesys_assets_tests.bench.scenarios import LATENCY, NAMES, SCENARIOS
+from totesys_assets_tests.bench.scenarios import LATENCY, NAMES, QUESTIONS, SCENARIOS
 
 MB = 1_000_000
-GROUPS = {"totesys": "capture", "star": "build", "warehouse": "load", "dagster": "dagster"}
+GROUPS = {"totesys": "capture", "star": "build", "mart": "marts", "warehouse": "load", "dagster": "dagster"}
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -65,11 +65,13 @@ def bench(
     """Measure how fast it is, on databases of its own, each scenario as the whole process that a user starts.
 
     Scale S is the real size, M has a million sales orders, L ten million. Scenarios: full, nothing, one-order,
-    one-percent, backfill-day, backfill-month, backfill-all, and, up to scale S, latency. Beside them runs the
-    yardstick: the same tables through COPY and a pipe, without any history.
+    one-percent, backfill-day, backfill-month, backfill-all; up to scale S, latency; and questions, what each of
+    them costs in a warm session. Beside them runs the yardstick: the same tables through COPY and a pipe, without any
+    history.
 
     --guard FILE compares the ratios to the yardstick, and to --peers, with those in FILE, which --json has written;
-    exit code 1 if one is worse by more than a quarter. The latency, which has no ratio, is then left out.
+    exit code 1 if one is worse by more than a quarter. Latency and questions, which have no ratio, are then left
+    out.
     """
     for file in (json_file, svg_file):
         if file is not None and not file.absolute().parent.is_dir():
@@ -80,7 +82,7 @@ def bench(
     wanted = _scales(scales)
     _check_names(names)
     if stored is not None and not names:
-        names = tuple(_titles())  # all that has a ratio: not the latency
+        names = tuple(_titles())  # all that has a ratio
     with _home(home) as folder, only_one(folder / "bench.lock", "the bench"):
         measured = _measured(folder, wanted, names, rounds, samples, peers)
     _print(measured)
@@ -142,6 +144,7 @@ def _measured(
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     runs: list[Run] = []
     latencies: list[latency.Latency] = []
+    asked: list[answers.Answers] = []
     absent: dict[str, str] = {}
     failed: list[str] = []
     orders: dict[str, int] = {}
@@ -155,11 +158,15 @@ def _measured(
                     turns.measure(chosen, rounds)
                 else:
                     turns.measure([each for each in chosen if not each.is_long], 1)
+                if not names or QUESTIONS in names:
+                    if not chosen:
+                        turns.load()
+                    asked.append(answers.measure(prepared, say))
                 if scale.factor <= 1 and (not names or LATENCY in names):
                     latencies.append(latency.measure(prepared, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping
                 failed.append(f"Scale {scale.name}: {error}")
-    return document(runs, latencies, absent, failed, where, orders, postgres)
+    return document(runs, latencies, absent, failed, where, orders, postgres, asked)
 
 
 def _drawn(measured: dict[str, Any], peers: Path) -> str:
@@ -184,6 +191,8 @@ def _print(measured: dict[str, Any]) -> None:
             out.print(_costs(found, titles, measured["memory_is"]))
             ours = [each for each in found if each["tool"] == "totesys"]
             out.print("", _stages(ours, titles), "", _work(ours, titles))
+    if measured["questions"]:
+        out.print("", _answers(measured["questions"]))
     for each in measured["latency"]:
         say(
             out,
@@ -241,6 +250,13 @@ def _work(ours: list[dict[str, Any]], titles: dict[str, str]) -> Grid:
     grid = _grid("seconds of threads", *stages.NAMES)
     for each in ours:
         grid.add_row(titles[each["scenario"]], *(f"{each['work'].get(name, 0.0):.2f}" for name in stages.NAMES))
+    return grid
+
+
+def _answers(asked: list[dict[str, Any]]) -> Grid:
+    grid = _grid("milliseconds until the answer", *(f"scale {each['scale']}" for each in asked))
+    for name in asked[0]["milliseconds"]:
+        grid.add_row(name, *(f"{each['milliseconds'][name]:,.1f}" for each in asked))
     return grid
 
 

@@ -18,11 +18,11 @@ import psycopg
 import psycopg.conninfo
 from psycopg import sql
 
-from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres_programs import binaries
 from totesys_assets_tests.bench.meter import Meter, Program
-from totesys_assets_tests.bench.sandbox import Sandbox
+from totesys_assets_tests.bench.sandbox import Sandbox, tables_of_totesys
 
 SCRIPTS = Path(__file__).with_name("peers")
 COPY_FORMAT = "(FORMAT binary)"
@@ -61,10 +61,10 @@ class CopyPipe:
         """Make tables without keys, fill them one after the other, add the keys."""
         source = sandbox.urls.totesys
         meter.run(_psql(target, _tables_without_keys(source)))
-        for table in catalogue().source:
+        for table in tables_of_totesys():
             copy_out = _psql(source, f"COPY {table} TO STDOUT {COPY_FORMAT}")
             meter.run(copy_out, _psql(target, f"COPY {table} FROM STDIN {COPY_FORMAT}"))
-        tables = catalogue().source.values()
+        tables = tables_of_totesys().values()
         meter.run(_psql(target, *(f"ALTER TABLE {table.name} ADD PRIMARY KEY ({table.key})" for table in tables)))
 
 
@@ -88,7 +88,7 @@ class Dlt:
             **_plain_environment(),
             "SOURCE_URL": _url(sandbox.urls.totesys),
             "TARGET_URL": _url(target),
-            "TABLES": ",".join(catalogue().source),
+            "TABLES": ",".join(tables_of_totesys()),
             "DATASET": self.schema,
             "DLT_DATA_DIR": str(folder),
             "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -118,7 +118,7 @@ class Sling:
         """Run its replication."""
         folder = _fresh(sandbox.home / self.name)
         replication = (SCRIPTS / "sling.yaml").read_text(encoding="utf-8")
-        streams = "".join(f"  public.{table}:\n" for table in catalogue().source)
+        streams = "".join(f"  public.{table}:\n" for table in tables_of_totesys())
         (folder / "replication.yaml").write_text(replication + streams, encoding="utf-8")
         env = {
             **_plain_environment(),
@@ -164,7 +164,7 @@ def _tables_without_keys(url: str) -> str:
         "GROUP BY relname"
     )
     with psycopg.connect(url) as connection:
-        tables = [str(row[0]) for row in connection.execute(query, [list(catalogue().source)])]
+        tables = [str(row[0]) for row in connection.execute(query, [list(tables_of_totesys())])]
     return "\n".join([*types, *tables])
 
 

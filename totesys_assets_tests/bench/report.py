@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from totesys_assets_tests.bench.answers import Answers
 from totesys_assets_tests.bench.competitors import CopyPipe
 from totesys_assets_tests.bench.latency import Latency
 from totesys_assets_tests.bench.meter import memory_kind
@@ -119,6 +120,7 @@ def document(
     where: Document,
     sales_orders: dict[str, int],
     postgres: str,
+    answers: Sequence[Answers] = (),
 ) -> Document:
     """Everything that was measured, and on what: what ``--json`` writes and ``--guard`` reads."""
     return {
@@ -129,6 +131,7 @@ def document(
         "sales_orders": sales_orders,
         "figures": [asdict(each) for each in figures(runs)],
         "latency": [_latency(each) for each in latencies],
+        "questions": [asdict(each) for each in answers],
         "absent": absent,
         "failed": list(failed),
         "runs": [asdict(run) for run in runs],

@@ -62,7 +62,7 @@ class Rounds:
         """Measure the scenarios, in their order, ``rounds`` times. Raises PlatformError when one of ours fails."""
         self.absent |= {peer.name: reason for peer in self.peers if (reason := peer.unfit())}
         if scenarios and FULL not in scenarios:
-            self._refresh(FULL.prepare(self.sandbox, 0), Meter())
+            self.load()
         for number in range(rounds):
             yardstick = 0.0
             for scenario in scenarios:
@@ -71,6 +71,10 @@ class Rounds:
                 self._ours(scenario, number, yardstick)
             if FULL in scenarios:  # last, for what they do in ToteSys' server is no part of "nothing changed"
                 self._peers(number, yardstick)
+
+    def load(self) -> None:
+        """A full load that is not measured."""
+        self._refresh(FULL.prepare(self.sandbox, 0), Meter())
 
     def _peers(self, number: int, yardstick: float) -> None:
         for peer in self.peers:

@@ -21,7 +21,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, Databases, databases
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.local.simulator import SALES
@@ -32,6 +32,11 @@ REAL_SIZE = 11_187  # sales orders of the real ToteSys
 SCALES = {"S": 1.0, "M": 1_000_000 / REAL_SIZE, "L": 10_000_000 / REAL_SIZE}
 PRISTINE = "totesys_pristine"  # ToteSys as it was filled; every round begins with a copy of it
 Report = Callable[[str], None]
+
+
+def tables_of_totesys() -> dict[str, Table]:
+    """The tables of ToteSys, by name. Other sources are as small at every scale."""
+    return {name: table for name, table in catalogue().source.items() if table.group == TOTESYS}
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,11 @@ class Sandbox:
 
     def rows(self) -> dict[str, int]:
         """How many rows each table of ToteSys has."""
-        return {table: int(self._one(f"SELECT count(*) FROM {table}")) for table in catalogue().source}
+        return {table: int(self._one(f"SELECT count(*) FROM {table}")) for table in tables_of_totesys()}
 
     def rows_of(self, days: DayRange) -> int:
         """How many rows of ToteSys belong to ``days``, of the tables that have days."""
-        tables = [name for name, table in catalogue().source.items() if table.day_column]
+        tables = [name for name, table in tables_of_totesys().items() if table.day_column]
         where = f"created_at >= '{days.first}' AND created_at < '{days.end}'"
         return sum(int(self._one(f"SELECT count(*) FROM {table} WHERE {where}")) for table in tables)
 

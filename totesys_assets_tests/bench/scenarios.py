@@ -108,4 +108,5 @@ SCENARIOS = (
     Scenario("backfill-all", "comparing everything", _everything, is_long=True),
 )
 LATENCY = "latency"  # measured by itself: see latency.py
-NAMES = (*(scenario.name for scenario in SCENARIOS), LATENCY)
+QUESTIONS = "questions"  # and these: see answers.py
+NAMES = (*(scenario.name for scenario in SCENARIOS), LATENCY, QUESTIONS)
