@@ -202,6 +202,8 @@ def test_a_value_of_json_that_is_no_value_is_a_dead_letter(place: Place) -> None
 
 def test_what_was_captured_of_a_file_stays_while_it_cannot_be_read_and_goes_with_it(place: Place) -> None:
     place.rows("a.csv", "2024-08-01 Sales GBP 100", "2024-08-01 Retail GBP 7")
+    place.rows("b.csv", "2024-08-01 Sales GBP 110")
+    place.captured()
     later = place.rows("b.csv", "2024-08-01 Sales GBP 120", "2024-09-01 Sales GBP 130")
     assert place.held() == ["08 Retail 7.00", "08 Sales 120.00", "09 Sales 130.00"]
     later.write_bytes(b"\xff\xfe\n")
