@@ -105,6 +105,15 @@ class PostgresServer:
         """URL of a new copy of database ``source``, with the id ``oid`` if one is given."""
         return self._create(name, f'"{source}"' if oid is None else f'"{source}" OID {oid}')
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """For the block, the server is down, whoever is connected."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.start()
+
     def drop(self, *names: str) -> None:
         """Drop databases, whoever is connected: files that are deleted soon are never written to the disk."""
         with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:

@@ -56,37 +56,47 @@ def main(first: str = "Overview") -> None:
     st.html(_STYLE.format(card=palette().card, ground=palette().ground))
     st.logo(str(resources.files("totesys_assets.dashboard").joinpath("static", "tote.svg")), size="large")
     away = asking.begin()
+    chosen: filters.Filters | None = None
+
+    def drawn(draw: Callable[[filters.Filters], None]) -> None:
+        if chosen is not None:
+            draw(chosen)
+
     pages = [
-        st.Page(partial(_page, draw, away), title=title, url_path=title.lower(), default=title == first)
+        st.Page(partial(drawn, draw), title=title, url_path=title.lower(), default=title == first)
         for title, draw in PAGES
     ]
     page = st.navigation(pages, position="top")
+    with st.container(key="notice"):  # always there, so that nothing below moves when it says something
+        if away:
+            st.warning(f"The database is away. {away} This page goes on by itself when it is back.", icon="⚠️")
+    # Here and not on the page: filters of a page are forgotten when another is chosen.
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="filters"):
+        chosen = _filters(away)
+        as_of = st.container(key="as-of")
     page.run()
+    if chosen is not None:
+        as_of.caption(f"{_loaded()}  \n{_rates(chosen)}")
     asking.watch(bool(away))
     asking.freeze_imports()
 
 
-def _page(draw: Callable[[filters.Filters], None], away: str) -> None:
-    if away:
-        st.warning(f"The database is away. {away} This page goes on by itself when it is back.", icon="⚠️")
+def _filters(away: str) -> filters.Filters | None:
+    """What is chosen. None where there is nothing to choose from, which is then said."""
     if asking.is_empty():
         if not away:
             st.info(_NOTHING_YET, icon="👜")
-        return
+        return None
     try:
         ((first_day, last_day),) = asking.ask("span").answer.rows
         currencies = [str(code) for code, _ in asking.ask("currencies").answer.rows]
     except PlatformError as error:
         st.warning(str(error), icon="⚠️")
-        return
+        return None
     if last_day is None or not currencies:
         st.info(_NOTHING_YET, icon="👜")
-        return
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="filters"):
-        chosen = filters.choose(first_day, last_day, currencies)
-        as_of = st.container(key="as-of")
-    draw(chosen)
-    as_of.caption(f"{_loaded()}  \n{_rates(chosen)}")
+        return None
+    return filters.choose(first_day, last_day, currencies)
 
 
 def _loaded() -> str:
