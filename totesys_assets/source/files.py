@@ -78,7 +78,7 @@ class _Snapshot(CopiedSnapshot):
         parse = partial(parsed, table)
         found = self._dropped[table.name] = read_dropped(self._store, self._copies, self._files[table.name], parse)
         for name, why in found.unreadable.items():
-            self.refuse(table, name, f"{FILE}{SEPARATOR}{why}", json.dumps({ORIGIN: name}))
+            self.refuse(table, name, f"{FILE}{SEPARATOR}cannot be read: {why}", json.dumps({ORIGIN: name}))
         names = [*table.by_name, *_ADDED]
         none = pa.table({name: pa.array([], _TEXT) for name in names} | {_LINE: pa.array([], pa.int64())})
         return self._chosen(table, pa.concat_tables([none, *found.read.values()], promote_options="default"))

@@ -236,7 +236,7 @@ def test_a_file_that_is_too_large_is_not_read(place: Place, monkeypatch: pytest.
     place.captured()
     [(key, column, reason)] = place.letters()
     assert (key, column) == ("a.csv", "file")
-    assert reason.startswith("it has 75 bytes")
+    assert reason.startswith("cannot be read: it has 75 bytes")
 
 
 def test_hidden_files_and_folders_and_what_is_no_file_are_left_alone(place: Place) -> None:
