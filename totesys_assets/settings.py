@@ -45,6 +45,7 @@ class Settings:
     warehouse_reader_url: str | None = field(default=None, repr=False)
     files_uri: str = "files"
     rates_url: str | None = None
+    api_keys: tuple[str, ...] = ()
 
     @property
     def superuser_allowed(self) -> bool:
@@ -70,6 +71,7 @@ class Settings:
             rates_archive=_file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
             files_uri=_place(env.get("FILES_URI") or str(home / "files"), "FILES_URI"),
             rates_url=_rates_url(env.get("TOTESYS_RATES_URL") or None),
+            api_keys=_hashes(env.get("TOTESYS_API_KEYS") or ""),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             warehouse_reader_url=_database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
@@ -259,6 +261,17 @@ def is_fetched_from(url: str) -> bool:
         parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
     )
     return is_safe and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def _hashes(value: str) -> tuple[str, ...]:
+    found = tuple(each.strip().lower() for each in value.split(",") if each.strip())
+    if all(re.fullmatch(r"[0-9a-f]{64}", each) for each in found):
+        return found
+    # Not quoted: it may be a key itself.
+    raise SettingsError(
+        "TOTESYS_API_KEYS is not a list of hashes: set it to what totesys api --new-key prints as the hash, with "
+        "commas between several."
+    )
 
 
 def _minutes(value: str) -> int:

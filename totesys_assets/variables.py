@@ -41,7 +41,7 @@ VARIABLES = (
     ),
     Variable(
         "WAREHOUSE_READER_URL",
-        "The warehouse as the dashboard reads it: a libpq URL whose login may only `SELECT`.",
+        "The warehouse as the dashboard and the API read it: a libpq URL whose login may only `SELECT`.",
         "`WAREHOUSE_URL`, in transactions that cannot write",
     ),
     Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
@@ -97,6 +97,12 @@ VARIABLES = (
         "TOTESYS_UI_URL",
         "The address of the Dagster UI, for the links in these messages and in the dashboard.",
         "no links",
+    ),
+    Variable(
+        "TOTESYS_API_KEYS",
+        "The SHA-256 hashes of the keys that `totesys api` accepts, with commas between them. `totesys api --new-key` "
+        "makes a key and its hash.",
+        "no keys, and `totesys api` serves this machine only",
     ),
     Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
 )

@@ -9,6 +9,7 @@ import warnings
 
 import click
 
+from totesys_assets.commands.api import api
 from totesys_assets.commands.ask import ask
 from totesys_assets.commands.audit import audit
 from totesys_assets.commands.dashboard import dashboard
@@ -48,6 +49,7 @@ for command in (
     audit,
     up,
     dashboard,
+    api,
     sql,
     url,
     serve,

@@ -60,7 +60,7 @@ _HISTORY_COMMENT = (
     "valid_from <= moment AND (valid_to > moment OR valid_to IS NULL) AND NOT is_deleted. As they are now: is_current "
     "AND NOT is_deleted, or the view current_{subject}."
 )
-_VALIDITY = {
+VALIDITY = {
     "valid_from": "when this version was first seen; the version is valid from then on",
     "valid_to": "when the next version, or its end, was first seen; empty for the last version. Ask for "
     "valid_to > moment OR valid_to IS NULL",
@@ -118,7 +118,7 @@ def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Co
     )
     views = (
         ("current", _CURRENT, _CURRENT_COMMENT, _described(table)),
-        ("history", _HISTORY, _HISTORY_COMMENT, {**_VALIDITY, **_described(table)}),
+        ("history", _HISTORY, _HISTORY_COMMENT, {**VALIDITY, **_described(table)}),
     )
     for prefix, template, comment, described in views:
         yield sql.SQL(template).format(

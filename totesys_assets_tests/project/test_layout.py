@@ -53,6 +53,7 @@ ROOMS = (
     "definitions",
     "refresh",
     "dashboard",
+    "api",
     "live",
     "commands",
     "cli",
