@@ -17,8 +17,7 @@ def _print_new_key() -> None:
     from totesys_assets.api.keys import hash_of, new_key
 
     key = new_key()
-    click.echo(f"key   {key}
-hash  {hash_of(key)}")
+    click.echo(f"key   {key}\nhash  {hash_of(key)}")
     out.print("Give the key to who calls. Add the hash to TOTESYS_API_KEYS.", soft_wrap=True)
 
 
