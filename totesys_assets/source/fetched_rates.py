@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.settings import Settings, is_fetched_from
 from totesys_assets.source.ecb import RATES, last_day, rates
-from totesys_assets.source.file_store import FileStore
+from totesys_assets.source.file_store import MOST_BYTES, FileStore
 
 if TYPE_CHECKING:
     import httpx
@@ -32,8 +32,6 @@ MOST_SECONDS = 120.0
 # Seconds before each further attempt.
 PAUSES = (1.0, 4.0)
 _MOST_REDIRECTS = 3
-# The bank's archive of all years has 0.7 MB.
-MOST_BYTES = 20_000_000
 # In 27 years there were at most five days without a rate: at Easter, and at Christmas.
 MOST_DAYS = 6
 _JUMP = Decimal("0.1")

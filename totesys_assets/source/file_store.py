@@ -19,8 +19,8 @@ from typing import Any
 
 from totesys_assets.errors import ConnectionFailed, PlatformError, TableBusy
 
-# A larger file is not read. A million rows of three columns have about 30 MB.
-MOST_BYTES = 50_000_000
+# A larger file is not read. To read one of this size, a quarter of a million rows of CSV, takes 400 MB of memory.
+MOST_BYTES = 10_000_000
 # Clocks of file systems tick at most this slowly: a file written twice within a tick has the same times both times.
 _TICK_SECONDS = 2.0
 # A bucket that does not answer must not hold up the other sources.
