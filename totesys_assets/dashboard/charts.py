@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -35,13 +35,15 @@ def frame(answer: Answer) -> pd.DataFrame:
     return found
 
 
-def show(chart: Any, name: str, alt_text: str, height: Literal["content", "stretch"] = "content") -> None:
+def show(chart: Any, name: str, alt_text: str) -> None:
     """Draw a chart over the whole width of where it stands."""
     colours = palette.palette()
-    styled = chart.configure_view(stroke=None).configure_axis(
-        labelColor=colours.text, labelFontSize=12, domain=False, ticks=False, gridOpacity=0.6
+    styled = (
+        chart.configure(background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=colours.text, labelFontSize=12, domain=False, ticks=False, gridOpacity=0.6)
     )
-    st.altair_chart(styled, width="stretch", height=height, key=name, alt=alt_text)
+    st.altair_chart(styled, width="stretch", key=name, alt=alt_text)
 
 
 def over_time(

@@ -26,12 +26,11 @@ _STYLE = """
 [class*="st-key-source-"] button {{min-height: 0; padding: 0 .5rem; letter-spacing: .1em}}
 [class*="st-key-source-"] button [data-testid="stIconMaterial"] {{display: none}}
 [class*="st-key-source-"] {{width: auto !important}}
-.st-key-map-frame {{height: 425px}}
 .st-key-as-of {{text-align: right}}
 @media (max-width: 640px) {{
   .block-container {{padding-left: .9rem; padding-right: .9rem}}
   .st-key-as-of {{text-align: left}}
-  .st-key-map-frame {{height: 215px}}
+  .st-key-map-frame {{margin: -45px 0 -35px}}
   .st-key-headline [data-testid="stColumn"] {{min-width: calc(50% - 1rem); flex: 1 1 calc(50% - 1rem)}}
 }}
 </style>

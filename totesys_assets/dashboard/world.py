@@ -21,6 +21,8 @@ from totesys_assets.dashboard import charts, palette
 _FILE = "countries-110m.json"
 _URL = f"app/static/{_FILE}"
 _ANTARCTICA = "010"
+# As high as the world is in the width of a panel; a telephone cuts what is empty above and below (frame.py).
+_HEIGHT = 400
 
 
 @cache
@@ -71,6 +73,6 @@ def draw(data: pd.DataFrame, value: str, unit: str) -> None:
         .mark_circle(size=130, opacity=1, stroke=colours.text, strokeWidth=1)
         .encode(longitude="longitude:Q", latitude="latitude:Q", color=colour, tooltip=tooltip)
     )
-    chart = (land + countries + circles).project("naturalEarth1")
+    chart = (land + countries + circles).project("naturalEarth1").properties(height=_HEIGHT)
     with st.container(key="map-frame"):
-        charts.show(chart, "map", f"{value} by country of delivery", height="stretch")
+        charts.show(chart, "map", f"{value} by country of delivery")

@@ -16,6 +16,8 @@ from totesys_assets.errors import PlatformError
 _SUBJECTS = {"sales_order": "Sales order", "purchase_order": "Purchase order"}
 _FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
 _CHANGES = 100
+# In the state of a session: the order to begin with.
+_FIRST = "_first_number"
 _HEIGHT = 330
 _COLOURS = {
     "first seen": "green",
@@ -52,6 +54,8 @@ def draw(filters: Filters) -> None:
 
 
 def _life() -> None:
+    if _FIRST not in st.session_state:  # and not the last at every load: somebody is reading
+        st.session_state[_FIRST] = _last_changed()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         subject = st.segmented_control(
             "Order",
@@ -66,7 +70,7 @@ def _life() -> None:
         number = st.number_input(
             "Number",
             min_value=1,
-            value=_last_changed(),
+            value=st.session_state[_FIRST],
             step=1,
             key="number",
             bind="query-params",
