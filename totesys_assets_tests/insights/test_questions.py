@@ -148,7 +148,7 @@ def test_a_question_is_answered_with_the_default_parameters(shop: Shop, name: st
     assert question.description.endswith(".")
     assert set(question.parameters) <= PARAMETERS.keys() == defaults(TODAY).keys()
     assert len(set(found.columns)) == len(found.columns)
-    assert bool(found.rows) == (name not in ("unconverted_orders", "unknown_countries"))
+    assert bool(found.rows) == (name not in ("unconverted_orders", "unknown_countries", "recent_changes"))
     money = [value for row in found.rows for value in row if isinstance(value, float)]
     assert not money, "a float is never money, nor a rate"
 
@@ -509,6 +509,16 @@ def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platf
     assert (changed["payment"]["inserts"], changed["exchange_rate"]["inserts"]) == (2, 20)
     tomorrow = today + timedelta(days=1)
     assert {row["inserts"] for row in asked(platform, "what_changed", first=tomorrow, last=tomorrow)} == {0}
+
+    # A day is one of UTC, whatever the session's time zone.
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        for number, moment in ((1, f"{tomorrow} 00:00+00"), (2, f"{tomorrow} 23:59:59.999+00")):
+            connection.execute(
+                "UPDATE public.fact_payment SET _recorded_at = %s WHERE payment_id = %s", [moment, number]
+            )
+    for day, payments in ((today, 0), (tomorrow, 2), (tomorrow + timedelta(days=1), 0)):
+        inserts = {row["fact"]: row["inserts"] for row in asked(platform, "what_changed", first=day, last=day)}
+        assert inserts["payment"] == payments
 
     # What was known before each of these moments.
     then = [

@@ -3,18 +3,29 @@
 -- the rates that are known now: a difference is one of orders, not of rates. Before the first capture nothing was
 -- known.
 WITH orders AS (
-    SELECT created_date, currency_id, units_sold * unit_price AS revenue,
-        valid_from <= %(moment)s::timestamptz AND (valid_to > %(moment)s::timestamptz OR valid_to IS NULL) AS is_then,
-        is_current
-    FROM history_sales_order
-    WHERE NOT is_deleted
+    SELECT created_date, currency_id, units_sold * unit_price AS revenue, false AS is_now
+    FROM (
+        -- As in the view current_sales_order, of what had been recorded by then.
+        SELECT DISTINCT ON (sales_order_id) *
+        FROM (
+            SELECT DISTINCT ON (sales_order_id, created_date)
+                sales_order_id, created_date, _recorded_at, _operation, currency_id, units_sold, unit_price
+            FROM fact_sales_order
+            WHERE _recorded_at <= %(moment)s::timestamptz
+            ORDER BY sales_order_id DESC, created_date DESC, _recorded_at DESC
+        ) AS newest
+        WHERE _operation <> 'delete'
+        ORDER BY sales_order_id, _recorded_at DESC, created_date DESC
+    ) AS present
+    UNION ALL
+    SELECT created_date, currency_id, units_sold * unit_price, true FROM current_sales_order
 ),
 summed AS (
     SELECT created_date, currency_id,
-        count(*) FILTER (WHERE is_then) AS orders_then, sum(revenue) FILTER (WHERE is_then) AS revenue_then,
-        count(*) FILTER (WHERE is_current) AS orders_now, sum(revenue) FILTER (WHERE is_current) AS revenue_now
+        count(*) FILTER (WHERE NOT is_now) AS orders_then, sum(revenue) FILTER (WHERE NOT is_now) AS revenue_then,
+        count(*) FILTER (WHERE is_now) AS orders_now, sum(revenue) FILTER (WHERE is_now) AS revenue_now
     FROM orders
-    WHERE created_date BETWEEN %(first)s AND %(last)s AND (is_then OR is_current)
+    WHERE created_date BETWEEN %(first)s AND %(last)s
     GROUP BY 1, 2
 )
 SELECT

@@ -11,17 +11,26 @@ SELECT
     coalesce(bool_or(country.is_small), true) AS is_small,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
-    round(sum(sales.revenue * conversion.rate), 2) AS revenue,
-    coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
-FROM mart_sales_day AS sales
+    round(sum(sales.revenue), 2) AS revenue,
+    coalesce(sum(sales.unconverted), 0)::bigint AS unconverted
+FROM (
+    SELECT
+        sales.member_id,
+        sum(sales.orders) AS orders,
+        sum(sales.units) AS units,
+        sum(sales.revenue * conversion.rate) AS revenue,
+        sum(sales.orders) FILTER (WHERE conversion.rate IS NULL) AS unconverted
+    FROM mart_sales_day AS sales
+    LEFT JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN conversion_rate AS conversion
+        ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
+        AND conversion.basis = %(basis)s
+        AND conversion.from_currency = currency.currency_code
+        AND conversion.to_currency = %(currency)s
+    WHERE sales.breakdown = 'location' AND sales.created_date BETWEEN %(first)s AND %(last)s
+    GROUP BY 1
+) AS sales
 LEFT JOIN dim_location AS location ON location.location_id = sales.member_id
 LEFT JOIN dim_country AS country ON country.country = location.country
-LEFT JOIN dim_currency AS currency USING (currency_id)
-LEFT JOIN conversion_rate AS conversion
-    ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
-    AND conversion.basis = %(basis)s
-    AND conversion.from_currency = currency.currency_code
-    AND conversion.to_currency = %(currency)s
-WHERE sales.breakdown = 'location' AND sales.created_date BETWEEN %(first)s AND %(last)s
 GROUP BY country.country_code, CASE WHEN country.country_code IS NULL THEN location.country END
 ORDER BY revenue DESC NULLS LAST, 1

@@ -7,11 +7,16 @@ WITH span AS (
         %(first)s::date::timestamp AT TIME ZONE 'UTC' AS first,
         (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC' AS last
 ),
-versions AS (
+counted AS (
     SELECT
+        1 AS place,
         'sales_order' AS fact,
-        fact._operation,
-        fact._operation = 'update' AND EXISTS (
+        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
+        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
+        count(*) FILTER (WHERE is_silent) AS silent_updates,
+        count(*) FILTER (WHERE _operation = 'delete') AS deletes
+    FROM (
+        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
             SELECT FROM (
                 SELECT last_updated_date, last_updated_time
                 FROM fact_sales_order
@@ -21,17 +26,22 @@ versions AS (
                 ORDER BY _recorded_at DESC
                 LIMIT 1
             ) AS earlier
-            WHERE (earlier.last_updated_date, earlier.last_updated_time)
-                = (fact.last_updated_date, fact.last_updated_time)
+            WHERE earlier.last_updated_date = fact.last_updated_date
+                AND earlier.last_updated_time = fact.last_updated_time
         ) AS is_silent
-    FROM fact_sales_order AS fact
-    CROSS JOIN span
-    WHERE fact._recorded_at >= span.first AND fact._recorded_at < span.last
+        FROM fact_sales_order AS fact
+        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
+    ) AS versions
     UNION ALL
     SELECT
-        'purchase_order',
-        fact._operation,
-        fact._operation = 'update' AND EXISTS (
+        2 AS place,
+        'purchase_order' AS fact,
+        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
+        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
+        count(*) FILTER (WHERE is_silent) AS silent_updates,
+        count(*) FILTER (WHERE _operation = 'delete') AS deletes
+    FROM (
+        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
             SELECT FROM (
                 SELECT last_updated_date, last_updated_time
                 FROM fact_purchase_order
@@ -41,17 +51,22 @@ versions AS (
                 ORDER BY _recorded_at DESC
                 LIMIT 1
             ) AS earlier
-            WHERE (earlier.last_updated_date, earlier.last_updated_time)
-                = (fact.last_updated_date, fact.last_updated_time)
-        )
-    FROM fact_purchase_order AS fact
-    CROSS JOIN span
-    WHERE fact._recorded_at >= span.first AND fact._recorded_at < span.last
+            WHERE earlier.last_updated_date = fact.last_updated_date
+                AND earlier.last_updated_time = fact.last_updated_time
+        ) AS is_silent
+        FROM fact_purchase_order AS fact
+        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
+    ) AS versions
     UNION ALL
     SELECT
-        'payment',
-        fact._operation,
-        fact._operation = 'update' AND EXISTS (
+        3 AS place,
+        'payment' AS fact,
+        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
+        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
+        count(*) FILTER (WHERE is_silent) AS silent_updates,
+        count(*) FILTER (WHERE _operation = 'delete') AS deletes
+    FROM (
+        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
             SELECT FROM (
                 SELECT last_updated_date, last_updated_time
                 FROM fact_payment
@@ -61,26 +76,24 @@ versions AS (
                 ORDER BY _recorded_at DESC
                 LIMIT 1
             ) AS earlier
-            WHERE (earlier.last_updated_date, earlier.last_updated_time)
-                = (fact.last_updated_date, fact.last_updated_time)
-        )
-    FROM fact_payment AS fact
-    CROSS JOIN span
-    WHERE fact._recorded_at >= span.first AND fact._recorded_at < span.last
+            WHERE earlier.last_updated_date = fact.last_updated_date
+                AND earlier.last_updated_time = fact.last_updated_time
+        ) AS is_silent
+        FROM fact_payment AS fact
+        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
+    ) AS versions
     UNION ALL
     -- A rate has no last_updated.
-    SELECT 'exchange_rate', fact._operation, false
+    SELECT
+        4,
+        'exchange_rate',
+        count(*) FILTER (WHERE _operation = 'insert'),
+        count(*) FILTER (WHERE _operation = 'update'),
+        0,
+        count(*) FILTER (WHERE _operation = 'delete')
     FROM fact_exchange_rate AS fact
-    CROSS JOIN span
-    WHERE fact._recorded_at >= span.first AND fact._recorded_at < span.last
+    JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
 )
-SELECT
-    facts.fact,
-    count(*) FILTER (WHERE versions._operation = 'insert') AS inserts,
-    count(*) FILTER (WHERE versions._operation = 'update' AND NOT versions.is_silent) AS updates,
-    count(*) FILTER (WHERE versions.is_silent) AS silent_updates,
-    count(*) FILTER (WHERE versions._operation = 'delete') AS deletes
-FROM (VALUES (1, 'sales_order'), (2, 'purchase_order'), (3, 'payment'), (4, 'exchange_rate')) AS facts (place, fact)
-LEFT JOIN versions ON versions.fact = facts.fact
-GROUP BY facts.place, facts.fact
-ORDER BY facts.place
+SELECT fact, inserts, updates, silent_updates, deletes
+FROM counted
+ORDER BY place
