@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from threading import Semaphore
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
@@ -24,6 +25,8 @@ from totesys_assets.insights.questions import PARAMETERS, Question, defaults, qu
 from totesys_assets.insights.reading import Reader
 
 PAGE, LARGEST_PAGE = 100, 1000
+# Each has a session with the warehouse for as long as its client reads. The warehouse has a hundred, for everybody.
+DOWNLOADS = 8
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _RESERVED = ("after", "limit", "format", "first", "last")
 _DESCRIPTION = (
@@ -89,7 +92,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
 
     Without hashes it is for this machine alone: it answers only requests that were sent to it under a local name.
     """
-    door = Door(hashes, budget or Budget())
+    door, downloads = Door(hashes, budget or Budget()), Semaphore(DOWNLOADS)
     # FastAPI's pages of documentation load their scripts from elsewhere.
     api = FastAPI(title="ToteSys assets", version="1", description=_DESCRIPTION, docs_url=None, redoc_url=None)
     errors.explain(api)
@@ -126,8 +129,10 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
             with reader.session() as connection:
                 found = rows.page(connection, wanted, limit or PAGE)
             return _json({"rows": found.rows, "next": found.next})
+        if not downloads.acquire(blocking=False):
+            raise HTTPException(429, f"{DOWNLOADS} downloads are under way. Try again in 10 s.", {"Retry-After": "10"})
         chosen = streams.FORMATS[format]
-        pieces = chosen.pieces(reader, wanted, limit)
+        pieces = _counted(chosen.pieces(reader, wanted, limit), downloads)
         begun = next(pieces, b"")  # here: an error is answered as one, before anything is sent
         headers = {"Content-Disposition": f"attachment; filename={name}.{format}"}
         return StreamingResponse(itertools.chain([begun], pieces), media_type=chosen.media_type, headers=headers)
@@ -162,6 +167,14 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
         )
 
     return api
+
+
+def _counted(pieces: Iterator[bytes], downloads: Semaphore) -> Iterator[bytes]:
+    """The pieces; the download ends with the last, with an error, or when nobody wants the next one."""
+    try:
+        yield from pieces
+    finally:
+        downloads.release()
 
 
 def _told(table: Offered) -> TableInfo:

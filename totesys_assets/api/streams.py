@@ -6,9 +6,14 @@ Belongs here: what a piece is. Does not belong here: which rows (rows.py).
 from __future__ import annotations
 
 import io
+import os
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
 import pyarrow as pa
 from psycopg import sql
 
@@ -16,17 +21,14 @@ from totesys_assets.api.rows import Wanted
 from totesys_assets.insights.reading import Reader
 
 if TYPE_CHECKING:
-    import psycopg
-
     from totesys_assets.warehouse.notes import Connection
 
 # One row at a time through Starlette's threads takes ten times as long.
 PIECE_BYTES = 64 * 1024
 BATCH_ROWS = 5000
-# A download may take this long, and a client that takes nothing for a minute is left.
-_LIMITS = "SELECT set_config('statement_timeout', '10min', true), set_config('{}', '1min', true)".format(
-    "idle_in_transaction_session_timeout"
-)
+# A client that takes nothing must not hold a snapshot for ever: vacuum waits for it.
+DOWNLOAD_SECONDS = 600.0
+_LIMITS = "SELECT set_config('statement_timeout', %s, true)"
 _TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "int2": pa.int16(),
@@ -49,8 +51,7 @@ class Format(NamedTuple):
 def csv(reader: Reader, wanted: Wanted, limit: int | None) -> Iterator[bytes]:
     """The rows as PostgreSQL's COPY writes them, with a line of names, in pieces of at least 64 KB but the last."""
     statement, values = wanted.select(limit=limit)
-    with reader.session() as connection:
-        _begin(connection)
+    with _download(reader) as connection:
         copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(statement)
         with connection.cursor() as cursor, cursor.copy(copy, values) as blocks:
             piece = bytearray()
@@ -64,8 +65,7 @@ def csv(reader: Reader, wanted: Wanted, limit: int | None) -> Iterator[bytes]:
 
 def arrow(reader: Reader, wanted: Wanted, limit: int | None) -> Iterator[bytes]:
     """The rows as a stream of Arrow's IPC format, in batches. A number without a scale is a text, as it is in JSON."""
-    with reader.session() as connection:
-        _begin(connection)
+    with _download(reader) as connection:
         with connection.cursor("rows") as cursor:
             cursor.execute(*wanted.select(limit=limit))
             schema = pa.schema([(column.name, _type(cursor, column)) for column in cursor.description or ()])
@@ -85,8 +85,24 @@ FORMATS = {
 }
 
 
-def _begin(connection: Connection) -> None:
-    connection.execute(_LIMITS)
+@contextmanager
+def _download(reader: Reader) -> Iterator[Connection]:
+    """A session that is cut after DOWNLOAD_SECONDS, whatever its client does."""
+    with reader.session() as connection:
+        connection.execute(_LIMITS, [f"{DOWNLOAD_SECONDS:.0f}s"])
+        end = Timer(DOWNLOAD_SECONDS, _cut, [connection])
+        end.daemon = True
+        end.start()
+        try:
+            yield connection
+        finally:
+            end.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    # PostgreSQL gives up no statement while it waits for a client that does not read. It sees that the client is gone.
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _type(cursor: psycopg.ServerCursor[Any], column: psycopg.Column) -> pa.DataType:

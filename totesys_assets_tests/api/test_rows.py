@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
+from time import sleep
 from typing import Any
 
 import psycopg
@@ -15,13 +16,14 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
+from totesys_assets.api import app, streams
 from totesys_assets.api import rows as api_rows
-from totesys_assets.api import streams
 from totesys_assets.api.offered import offered
 from totesys_assets.api.rows import Wanted
 from totesys_assets.catalogue.views import views
+from totesys_assets.errors import ConnectionFailed
 from totesys_assets.insights.reading import Reader
-from totesys_assets_tests.api.conftest import add_orders, pages, rows
+from totesys_assets_tests.api.conftest import HERE, add_orders, pages, rows
 from totesys_assets_tests.conftest import Platform
 
 
@@ -249,3 +251,26 @@ def test_a_stream_that_is_left_ends_its_session(reader: Reader, shop: Platform) 
     assert len(sessions()) == 1
     pieces.close()  # type: ignore[attr-defined]
     assert sessions() == []
+
+
+def test_a_download_that_takes_too_long_is_cut(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "BATCH_ROWS", 500)
+    monkeypatch.setattr(streams, "DOWNLOAD_SECONDS", 1.0)
+    pieces = streams.arrow(reader, Wanted(offered()["conversion_rate"]), None)
+    next(pieces)
+    sleep(1.5)
+    with pytest.raises(ConnectionFailed):
+        next(pieces)
+
+
+def test_so_many_downloads_at_once_and_no_more(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "DOWNLOADS", 1)
+    client = TestClient(app.build(reader), base_url=HERE)
+    for query, status in (("format=csv", 200), ("format=arrow&staff_id=x", 422), ("format=arrow", 200)):
+        assert client.get(f"/v1/tables/sale?{query}").status_code == status  # each ends, so that the next may begin
+    monkeypatch.setattr(app, "DOWNLOADS", 0)
+    client = TestClient(app.build(reader), base_url=HERE)
+    refused = client.get("/v1/tables/sale?format=csv")
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "10"
+    assert client.get("/v1/tables/sale").status_code == 200
