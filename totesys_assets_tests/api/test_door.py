@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from click.testing import CliRunner
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from psycopg.conninfo import conninfo_to_dict
 
@@ -20,6 +21,7 @@ from totesys_assets.commands import main
 from totesys_assets.insights import reading
 from totesys_assets.insights.questions import PARAMETERS, defaults, questions
 from totesys_assets.insights.reading import Reader
+from totesys_assets.live.session import free_port
 from totesys_assets.settings import Settings, SettingsError
 from totesys_assets_tests.api.conftest import HERE
 from totesys_assets_tests.conftest import Platform
@@ -209,6 +211,29 @@ def test_the_command_lets_nobody_else_in_without_keys(host: str, monkeypatch: py
     refused = CliRunner().invoke(main, ["api", "--host", host])
     assert refused.exit_code == 2
     assert "TOTESYS_API_KEYS" in refused.output
+
+
+def test_the_command_serves_the_warehouse_of_the_settings_to_those_with_a_key(
+    shop: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, served = new_key(), list[tuple[object, ...]]()
+
+    def run(app: FastAPI, *, host: str, port: int, **_: object) -> None:
+        client = TestClient(app, base_url="http://api.example.com")
+        answers = [
+            client.get("/v1/tables/sale", headers=headers) for headers in ({}, {"Authorization": f"Bearer {key}"})
+        ]
+        served.append((host, port, *(answer.status_code for answer in answers), len(answers[1].json()["rows"])))
+
+    monkeypatch.setattr("uvicorn.run", run)
+    monkeypatch.setenv("WAREHOUSE_READER_URL", shop.warehouse_url)
+    monkeypatch.setenv("TOTESYS_API_KEYS", hash_of(key))
+    done = CliRunner().invoke(
+        main, ["api", "--host", "0.0.0.0", "--port", str(free_port(8502))], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    ((host, _, *statuses, rows),) = served
+    assert (host, *statuses, rows) == ("0.0.0.0", 401, 200, 41)
 
 
 @pytest.mark.pure
