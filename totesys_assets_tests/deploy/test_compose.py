@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from totesys_assets import commands
+from totesys_assets.dashboard import server
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
 
 DOCKER = PROJECT / "deploy" / "docker"
@@ -24,7 +26,8 @@ REQUIRED = (
 FILLED = {name: f"<{name}>" for name in REQUIRED} | {"TOTESYS_URL": "postgresql://reader@totesys.example/totesys"}
 ONE_OFF = {"provision", "demo-fill"}
 SERVERS = {"postgres", "demo-totesys"}
-PLATFORM = {"code-server", "daemon", "webserver", "viewer"}
+DAGSTER = {"code-server", "daemon", "webserver", "viewer"}
+PLATFORM = DAGSTER | {"dashboard"}
 
 
 def compose(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -98,9 +101,9 @@ def test_what_runs_for_ever_is_restarted_and_watched_and_what_does_not_is_waited
 
 def test_nothing_can_be_reached_from_another_machine(services: dict[str, dict[str, Any]]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert set(published) == {"webserver", "viewer"}
+    assert set(published) == {"webserver", "viewer", "dashboard"}
     assert all(port["host_ip"] == "127.0.0.1" for ports in published.values() for port in ports)
-    assert len({port["published"] for ports in published.values() for port in ports}) == 2
+    assert len({port["published"] for ports in published.values() for port in ports}) == 3
     assert not any("network_mode" in service for service in services.values())
     assert set(services["postgres"]["networks"]) == {"data"}
 
@@ -118,6 +121,7 @@ def test_a_container_knows_the_passwords_that_it_needs_and_no_other(services: di
         "daemon": pipeline,
         "webserver": {"DAGSTER_PASSWORD"},
         "viewer": {"DAGSTER_PASSWORD"},
+        "dashboard": {"WAREHOUSE_READER_PASSWORD"},
         "demo-totesys": set(),
         "demo-fill": set(),
     }
@@ -131,7 +135,15 @@ def test_the_viewer_is_the_webserver_in_which_nothing_can_be_started(services: d
 def test_the_daemon_may_fork_its_runs_for_it_has_the_code_servers_image(services: dict[str, dict[str, Any]]) -> None:
     images = {services[name]["image"] for name in PLATFORM | {"provision"}}
     assert len(images) == 1
-    assert {services[name]["environment"]["DAGSTER_CURRENT_IMAGE"] for name in PLATFORM} == images
+    assert {services[name]["environment"]["DAGSTER_CURRENT_IMAGE"] for name in DAGSTER} == images
+
+
+def test_the_dashboard_is_asked_at_the_address_where_it_answers(services: dict[str, dict[str, Any]]) -> None:
+    service = services["dashboard"]
+    _, command, *options = service["command"]
+    given = commands.main.commands[command].make_context(command, options).params
+    assert given == {"host": "0.0.0.0", "port": service["ports"][0]["target"]}
+    assert f"http://127.0.0.1:{given['port']}{server.HEALTH}" in service["healthcheck"]["test"][-1]
 
 
 def test_images_of_others_are_pinned_by_digest(services: dict[str, dict[str, Any]]) -> None:
