@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
+from totesys_assets.dashboard import server as dashboard
 from totesys_assets.databases import databases
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
@@ -207,9 +208,12 @@ def read_until(process: subprocess.Popen[str], pattern: str, seconds: float) -> 
     pytest.fail(f"{pattern!r} was not printed in {seconds} s:\n{text}")
 
 
+SHOWN = r"sales, money and history are at (http://127\.0\.0\.1:\d+)"
+
+
 def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> None:
     port = free_port()
-    process = home.start("up", "--port", str(port), "--rate", "1")
+    process = home.start("up", "--port", str(port), "--dashboard-port", str(free_port()), "--rate", "1")
     try:
         text = read_until(process, "Ctrl-C stops everything", 120)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=10) as answer:
@@ -218,6 +222,11 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
         assert second.returncode == 1
         assert "totesys up is already running on" in second.stderr.replace("\n", " ")
         text += read_until(process, "warehouse loaded .*fact_", 180)
+        if not re.search(SHOWN, text):
+            text += read_until(process, SHOWN, 60)
+        (address,) = re.findall(SHOWN, text)
+        with urllib.request.urlopen(address + dashboard.HEALTH, timeout=10) as answer:
+            assert answer.read() == b"ok"
         assert "totesys " in text  # what the simulator did is told too
         secrets = [server.url("x").split(":")[2].split("@")[0] for server in home.servers()]
         assert not [command for command in home.processes() for secret in secrets if secret in command]
@@ -244,14 +253,16 @@ def test_up_that_is_killed_leaves_nothing_behind(home: Home) -> None:
     assert not any(server.running() for server in home.servers())
 
 
-def test_a_port_in_use_is_said_before_anything_is_started(home: Home) -> None:
+@pytest.mark.parametrize("option", ["up --port", "up --dashboard-port", "dashboard --port"])
+def test_a_port_in_use_is_said_before_anything_is_started(home: Home, option: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = home.run("up", "--port", str(port))
+        result = home.run(*option.split(), str(port))
     assert result.returncode == 1
-    assert f"Port {port} is in use by another program" in result.stderr
+    said = result.stderr.replace("\n", " ")
+    assert f"Port {port} is in use by another program. Choose another: totesys {option} {port + 1}." in said
 
 
 @pytest.mark.parametrize("command", ["refresh", "status", "migrate", "simulate", "sql", "up"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from totesys_assets.dashboard import asking, frame, world
+from totesys_assets.dashboard import asking, frame, server, world
 from totesys_assets.insights import questions, reading
 from totesys_assets_tests.conftest import Platform
 
@@ -175,6 +178,31 @@ def test_answers_are_asked_for_again_only_after_a_load(platform: Platform, monke
     assert asked == []
 
 
+@pytest.mark.refreshed
+def test_the_readers_login_is_used_where_there_is_one(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = f"reader_{os.urandom(4).hex()}"
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'".encode())
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
+    reader = make_conninfo(platform.warehouse_url, user=role, password="x")
+    monkeypatch.setenv("WAREHOUSE_READER_URL", reader)
+    for title, _ in frame.PAGES:
+        app = opened(title)
+        assert [each.value for each in (*app.exception, *app.warning, *app.error)] == []
+    name = "SELECT usename FROM pg_stat_activity WHERE application_name = 'totesys_dashboard'"
+    assert set(platform.query(name)) == {(role,)}
+
+
+@pytest.mark.pure
+def test_streamlit_is_told_to_listen_on_this_machine_only_and_to_send_no_statistics() -> None:
+    told = server.options(server.HOST, server.PORT)
+    assert told["server.address"] == "127.0.0.1"
+    assert told["browser.gatherUsageStats"] is False
+    assert told["server.showEmailPrompt"] is False
+    assert set(told) <= set(config.get_config_options())
+
+
+@pytest.mark.pure
 def test_small_countries_and_those_without_a_shape_are_circles() -> None:
     data = pd.DataFrame(
         {

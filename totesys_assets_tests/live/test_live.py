@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -133,6 +135,24 @@ def test_what_an_earlier_one_left_is_ended_and_nothing_of_another_home(tmp_path:
         assert of_home(here) == []
         assert len(of_home(there)) == 3
         assert session.end_leftovers(here) == 0
+
+
+def test_a_dashboard_that_ends_by_itself_is_said_with_its_log(tmp_path: Path) -> None:
+    said: list[tuple[str, str]] = []
+    settings = Settings.from_env({"TOTESYS_HOME": str(tmp_path)})
+    with subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.PIPE) as process:
+        process.wait(20)
+        session._report_dashboard(process, 1, settings, threading.Event(), lambda *line: said.append(line))
+    assert said == [("error", f"the dashboard ended by itself. Its log is {tmp_path / 'dashboard.log'}.")]
+
+
+def test_a_port_that_is_taken_is_replaced_by_one_that_is_free() -> None:
+    with socket.socket() as taken:
+        taken.bind((session.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert session.free_port(port) != port
+    assert session.free_port(port) == port
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)], ids=["Ctrl-C", "SIGTERM"])
