@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -98,13 +98,33 @@ _ROWS: dict[str, Row] = {
         "company_ac_number": 12345678,
         "counterparty_ac_number": 87654321,
     },
+    "exchange_rate": {
+        "exchange_rate_id": "2024-08-20 GBP",
+        "rate_date": date(2024, 8, 20),
+        "currency_code": "GBP",
+        "units_per_euro": Decimal("0.85"),
+    },
+    "sales_target": {
+        "target_month": date(2024, 8, 1),
+        "department_name": "Sales",
+        "currency_code": "GBP",
+        "amount": Decimal("1000.00"),
+    },
+    "marketing_spend": {
+        "spend_month": date(2024, 8, 1),
+        "country": "Turkey",
+        "currency_code": "GBP",
+        "amount": Decimal("100.00"),
+    },
 }
 
 
 def version(table: str, operation: str = "insert", seen: datetime = SEEN, /, **values: Any) -> Row:
     """One version of row 1 of ``table``, with some ``values`` of its own."""
-    row = {**_ROWS[table], CREATED_AT: CREATED, "last_updated": CREATED, **values}
-    unknown = row.keys() - catalogue().source[table].by_name.keys()
+    columns = catalogue().source[table].by_name
+    times = {name: CREATED for name in (CREATED_AT, "last_updated") if name in columns}
+    row = {**_ROWS[table], **times, **values}
+    unknown = row.keys() - columns.keys()
     assert not unknown, f"{table} has no {unknown}"
     return {**row, OPERATION: operation, RECORDED_AT: seen}
 
@@ -116,9 +136,10 @@ def hold(lake: Lake, table: str, *versions: Row) -> None:
     if not versions:
         return
     schema = lake_schema(source, versioned=True)
-    rows = [{**row, MONTH: f"{row[CREATED_AT]:%Y-%m}"} for row in versions]
+    day = source.day_column
+    rows = [{**row, MONTH: f"{row[day]:%Y-%m}"} for row in versions] if day else list(versions)
     append(handle, pa.Table.from_pylist(rows, schema=schema).to_batches(), schema, f"capture:{table}")
-    counts = Counter(f"{row[CREATED_AT]:%Y-%m-%d}" if source.day_column else WHOLE for row in versions)
+    counts = Counter(f"{row[day]:%Y-%m-%d}" if day else WHOLE for row in versions)
     state = f"{table} {handle.version()}"
     Ledger(lake).append(
         Entry(f"{INGESTION}/{table}", partition, state, count, versions[-1][RECORDED_AT], "capture")
