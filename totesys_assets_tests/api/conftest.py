@@ -15,23 +15,26 @@ from totesys_assets.api.app import build
 from totesys_assets.api.keys import Budget
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.insights.reading import Reader
-from totesys_assets_tests.conftest import Platform, PostgresServer, begin
+from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin
 from totesys_assets_tests.insights.test_questions import sell
 
 HERE = "http://127.0.0.1"
 
 
 @pytest.fixture(scope="session")
-def shop(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Iterator[Platform]:
-    """The platform behind the API. Its source is not asked again."""
-    beginning = begin(postgres_server, trade_template, scratch / "api", sell)
-    folder = scratch / "api_copy"
-    folder.mkdir()
-    with beginning.copy(folder) as made:
+def sold(postgres_server: PostgresServer, trade_template: str, scratch: Path) -> Refreshed:
+    """A platform that has refreshed the sales."""
+    return begin(postgres_server, trade_template, scratch / "api", sell)
+
+
+@pytest.fixture(scope="module")
+def shop(sold: Refreshed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The platform behind the API, whose source is not asked again. Only one copy may exist at a time."""
+    with sold.copy(tmp_path_factory.mktemp("shop")) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reader(shop: Platform) -> Iterator[Reader]:
     made = Reader(shop.warehouse_url, shop.settings.warehouse_schema, variable="WAREHOUSE_READER_URL", name="api test")
     yield made

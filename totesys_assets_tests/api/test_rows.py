@@ -83,6 +83,20 @@ def test_rows_that_come_and_change_between_pages_move_no_other(client: TestClien
     assert 20_000 in numbers
 
 
+def test_versions_of_one_order_are_met_once_over_several_pages(client: TestClient, shop: Platform) -> None:
+    with written(shop) as connection:
+        for units in range(1, 6):
+            add_orders(connection, 10_000, 10_001, units=units)
+        found = [*pages(client, "/v1/tables/history_sales_order?sales_order_id=10000&sales_order_id=10001", limit=2)]
+    assert [[(row["sales_order_id"], row["units_sold"]) for row in page] for page in found] == [
+        [(10_000, 1), (10_000, 2)],
+        [(10_000, 3), (10_000, 4)],
+        [(10_000, 5), (10_001, 1)],
+        [(10_001, 2), (10_001, 3)],
+        [(10_001, 4), (10_001, 5)],
+    ]
+
+
 def test_a_page_reads_little_more_than_its_rows(reader: Reader, shop: Platform) -> None:
     def read() -> int:
         found = session.execute(
@@ -220,6 +234,7 @@ def _plain(value: Any) -> str:
 def test_money_is_a_decimal_in_arrow_and_a_text_in_json(client: TestClient) -> None:
     table = pa.ipc.open_stream(client.get("/v1/tables/sale?format=arrow&limit=1").content).read_all()
     assert table.schema.field("revenue").type == pa.decimal128(38, 2)
+    assert table.schema.field("created_time").type == pa.time64("us")
     assert table["revenue"].to_pylist() == [Decimal("2432.43")]
     (row,) = client.get("/v1/tables/sale?limit=1").json()["rows"]
     assert row["revenue"] == "2432.43"
