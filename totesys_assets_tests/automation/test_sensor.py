@@ -64,11 +64,11 @@ def new_order(platform: Platform) -> None:
 
 def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:
     (request,), _, _ = tick(platform)
-    assert len(request.asset_selection or []) == 33
+    assert len(request.asset_selection or []) == 54
     assert request.run_key is None
     assert request.job_name == "refresh"
     assert request.tags["totesys/refresh"] == "true"
-    assert request.tags["dagster/asset_partition_range_start"] == "2024-08-20"
+    assert request.tags["dagster/asset_partition_range_start"] == "2024-08-19"  # the first rates
     assert request.tags["dagster/asset_partition_range_end"] == "2024-08-21"
 
 
@@ -302,7 +302,7 @@ def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(
 
     monkeypatch.setattr(sensors, "waiting_for", at_the_third_time_it_has_ended)
     asked, _ = waiting_tick(platform, 50, lambda: None)
-    assert len(asked) == 33
+    assert len(asked) == 54
 
 
 @pytest.mark.refreshed
