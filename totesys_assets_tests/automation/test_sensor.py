@@ -69,7 +69,7 @@ def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform:
     assert request.job_name == "refresh"
     assert request.tags["totesys/refresh"] == "true"
     assert request.tags["dagster/asset_partition_range_start"] == "2024-08-19"  # the first rates
-    assert request.tags["dagster/asset_partition_range_end"] == "2024-08-21"
+    assert request.tags["dagster/asset_partition_range_end"] == "2024-08-30"  # the last
 
 
 @pytest.mark.refreshed
