@@ -78,10 +78,12 @@ def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platfor
     (request,), _, _ = tick(platform)
     touched = {"sales_order", "transaction", "payment"}
     star = {"fact_sales_order", "dim_transaction", "fact_payment", "dim_date"}
+    marts = {"mart_sales_day", "mart_sales_design_day", "mart_payments_day"}
     assert {"/".join(key.path) for key in request.asset_selection or []} == {
         *(f"totesys/{name}" for name in touched),
         *(f"star/{name}" for name in star),
-        *(f"warehouse/{name}" for name in star),
+        *(f"mart/{name}" for name in marts),
+        *(f"warehouse/{name}" for name in star | marts),
     }
     today = datetime.now(UTC).date().isoformat()
     assert request.tags["dagster/asset_partition_range_start"] == today
