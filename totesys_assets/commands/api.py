@@ -10,7 +10,7 @@ import click
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.live import until_signalled
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, reporter, say
 
 
 def _print_new_key() -> None:
@@ -18,7 +18,7 @@ def _print_new_key() -> None:
 
     key = new_key()
     click.echo(f"key   {key}\nhash  {hash_of(key)}")
-    out.print("Give the key to who calls. Add the hash to TOTESYS_API_KEYS.", soft_wrap=True)
+    say(out, "", "Give the key to who calls. Add the hash to TOTESYS_API_KEYS.")
 
 
 def _is_local(host: str) -> bool:
@@ -41,7 +41,9 @@ def _is_local(host: str) -> bool:
 )
 @click.option("--new-key", is_flag=True, help="Print a new key and its hash, and end.")
 def api(port: int, host: str, new_key: bool) -> None:
-    """Answer programs over HTTP: views, marts and questions, as JSON, CSV or Arrow.
+    """Answer programs over HTTP, as JSON, CSV or Arrow.
+
+    They ask for views, marts and questions.
 
     It reads the warehouse, writes nothing, and runs until Ctrl-C. It uses the login of WAREHOUSE_READER_URL; where that
     is not set, the warehouse's own in transactions that cannot write.
@@ -68,8 +70,8 @@ def api(port: int, host: str, new_key: bool) -> None:
     with until_signalled(), opened(settings, "totesys api", reporter(err)) as reader:
         who = "with a key" if settings.api_keys else "without keys, for this machine only: TOTESYS_API_KEYS is not set"
         shown = f"[{host}]" if ":" in host else host
-        out.print(f"The API is at http://{shown}:{port}, {who}.", markup=False, soft_wrap=True)
-        out.print("Its tables are at /v1/tables, its description at /openapi.json. Ctrl-C stops it.", soft_wrap=True)
+        say(out, "", f"The API is at http://{shown}:{port}, {who}.")
+        say(out, "", "Its tables are at /v1/tables, its description at /openapi.json. Ctrl-C stops it.")
         with interrupts.orderly_end():
             uvicorn.run(
                 build(reader, settings.api_keys),

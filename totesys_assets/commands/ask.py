@@ -19,12 +19,13 @@ import psycopg
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
+from rich.text import Text
 
 from totesys_assets.commands.restore import Moment
 from totesys_assets.errors import PlatformError
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, program, reporter, say
 
 
 class _Day(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -152,11 +153,11 @@ def _print_list() -> None:
     for question in questions().values():
         grid.add_row(question.name, question.text)
     out.print(grid)
-    out.print("totesys ask QUESTION answers one; --sql shows how, --help lists the options.", soft_wrap=True)
+    say(out, "", f"{program()} ask QUESTION answers one; --sql shows how, --help lists the options.")
 
 
 def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
-    out.print(question.text, style="bold", markup=False)
+    say(out, "", Text(question.text, style="bold"))
     grid = Grid(header_style="bold")
     columns = [*zip(*found.rows, strict=True)] or [()] * len(found.columns)
     for name, cells in zip(found.columns, columns, strict=True):
@@ -173,13 +174,13 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
         grid.add_row(*(_shown(name, each) for name, each in named if name not in _FOR_CHARTS))
     # A terminal that is too narrow wraps the lines.
     needed = Measurement.get(out, out.options.update(max_width=_WIDEST), grid).minimum
-    Console(highlight=False, width=max(out.width, needed)).print(grid, crop=False)
+    Console(highlight=False, width=max(out.width, needed)).print(grid)
     if not found.rows:
-        out.print("There is nothing.")
+        say(out, "", "There is nothing.")
     asked = ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value)
-    out.print(question.description, style="dim", markup=False)
+    say(out, "", Text(question.description, style="dim"))
     if asked:
-        out.print(f"Asked with {asked}.", style="dim", markup=False)
+        say(out, "", Text(f"Asked with {asked}.", style="dim"))
 
 
 def _shown(column: str, value: object) -> str:

@@ -11,7 +11,7 @@ from totesys_assets.commands import interrupts
 from totesys_assets.commands.live import until_signalled
 from totesys_assets.databases import warehouse_only
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter
+from totesys_assets.terminal import err, out, reporter, say
 
 
 @click.command()
@@ -40,6 +40,6 @@ def dashboard(port: int, host: str) -> None:
     require_free_port(port, "totesys dashboard --port", host)
     reader = settings.warehouse_reader_url
     with until_signalled(), nullcontext(reader) if reader else warehouse_only(settings, reporter(err)) as url:
-        out.print(f"The dashboard is at http://{host}:{port}. Ctrl-C stops it.", markup=False, soft_wrap=True)
+        say(out, "", f"The dashboard is at http://{host}:{port}. Ctrl-C stops it.")
         with interrupts.orderly_end():
             server.run(settings, url, host=host, port=port)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from totesys_assets.commands import words
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import out, reporter
+from totesys_assets.terminal import out, reporter, say
 
 if TYPE_CHECKING:
     from totesys_assets.catalogue.catalogue import Table
@@ -56,8 +56,8 @@ def _write_template(store: FileStore, table: Table) -> None:
 
 
 def _print_table(store: FileStore, table: Table) -> None:
-    out.print(Text(f"{store.uri}/{table.name}/", style="bold"), soft_wrap=True)
-    out.print(f"{table.description} There: {words.number(len(store.files(table.name)), 'file')}.", markup=False)
+    say(out, "", Text(f"{store.uri}/{table.name}/", style="bold"))
+    say(out, "", f"{table.description} There: {words.number(len(store.files(table.name)), 'file')}.")
     grid = Grid(header_style="bold")
     for name in ("column", "type", "meaning"):
         grid.add_column(name)
@@ -93,6 +93,6 @@ def fetch() -> None:
 
     found = fetch_rates(Settings.from_env())
     said = "" if found.is_new else " It is as it was before."
-    out.print(f"✓ {found.path}: rates up to {found.newest}.{said}", markup=False)
+    say(out, "[green]✓[/green] ", f"{found.path}: rates up to {found.newest}.{said}")
     for jump in found.jumps:
-        out.print(f"More than a tenth in a day: {jump}", style="yellow")
+        say(out, "[yellow]![/yellow] ", f"More than a tenth in a day: {jump}")

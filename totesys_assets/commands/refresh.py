@@ -227,7 +227,7 @@ def _print_sales(console: Console, settings: Settings, urls: Databases) -> None:
         connection.execute(f"SET LOCAL lock_timeout = '{_MOST}'; SET LOCAL statement_timeout = '{_MOST}'".encode())
         connection.execute(sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(settings.warehouse_schema)))
         if sold := last_month(connection, datetime.now(UTC).date()):
-            console.print(f"sales      {sold}: totesys ask tells more, totesys dashboard shows it", soft_wrap=True)
+            say(console, "sales      ", sold)
 
 
 def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
@@ -236,8 +236,9 @@ def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
         following = f"resolve the problems above, then run it again; [bold]{totesys} status[/bold] shows more."
     elif settings.warehouse_url is None:
         following = (
-            f"[bold]{totesys} up[/bold] runs everything live, with the Dagster UI; [bold]{totesys} sql[/bold] opens "
-            f"the warehouse; [bold]{totesys} --help[/bold] lists the rest."
+            f"[bold]{totesys} up[/bold] runs everything live, with the Dagster UI and the dashboard; [bold]{totesys} "
+            f"ask[/bold] answers questions; [bold]{totesys} sql[/bold] opens the warehouse; [bold]{totesys} "
+            "--help[/bold] lists the rest."
         )
     else:
         return
