@@ -250,4 +250,4 @@ def _stages(summary: Summary) -> str:
     from totesys_assets.catalogue.catalogue import catalogue
 
     names = {**{source: f"capture {source}" for source in catalogue().groups}, **GROUP_NAMES}
-    return ", ".join(f"{names[group]} {seconds:.1f} s" for group, seconds in summary.stages.items() if group in names)
+    return ", ".join(f"{name} {summary.stages[each]:.1f} s" for each, name in names.items() if each in summary.stages)

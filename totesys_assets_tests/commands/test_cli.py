@@ -154,7 +154,7 @@ def test_a_backfill_of_a_range_can_be_asked_for(home: Home) -> None:
     document = json.loads(home.run("refresh", "--from", day, "--to", day, "--json").stdout)
     (run,) = document["runs"]
     assert (run["from"], run["to"], run["success"]) == (day, day, True)
-    assert len(run["assets"]) == 12
+    assert len(run["assets"]) == 23
 
 
 def test_sql_looks_into_the_warehouse(home: Home) -> None:
