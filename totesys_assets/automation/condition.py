@@ -23,10 +23,10 @@ from totesys_assets.capture.difference import ingestion_name
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.engine import reason
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.origin import require_known_lake
-from totesys_assets.names import WAREHOUSE
+from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.platform import Platform
 from totesys_assets.staleness import mark
 from totesys_assets.staleness.look import Examined, Look, examine, look
@@ -114,7 +114,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
     if "warehouse" not in found.down:
         _asked(found, "lake", lambda: require_known_lake(warehouse, lake), None)
     examined, seen = _look(found, platform)
-    found.problems = [str(problem) for problem in examined.blocked.values()]
+    found.problems = [text for text in map(str, examined.blocked.values()) if text not in found.down.values()]
     if seen is not None:
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
     found.up_to_date_at = mark.marked_at(home, lake.uri)
@@ -151,7 +151,15 @@ def _look(found: Condition, platform: Platform) -> tuple[Examined, Look | None]:
     seen = _asked(found, "totesys", lambda: look(platform, on_examined=examined.append), None)
     if seen is None and examined and examined[0].blocked:  # the sources answer, but no table can be captured
         del found.down["totesys"]
+    if examined and (unreachable := _unreachable(platform.catalogue, examined[0])):  # though others can be reached
+        found.down["totesys"] = unreachable
     return examined[0] if examined else Examined(), seen
+
+
+def _unreachable(catalogue: Catalogue, examined: Examined) -> str | None:
+    """Why none of ToteSys's tables could be examined, if that is because it cannot be reached."""
+    problems = [examined.blocked.get(table.name) for table in catalogue.source.values() if table.group == TOTESYS]
+    return str(problems[0]) if all(isinstance(problem, ConnectionFailed) for problem in problems) else None
 
 
 def _stale(seen: Look | None, asset: str) -> int | None:
