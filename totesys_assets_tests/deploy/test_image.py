@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from packaging.markers import Marker
 
 from totesys_assets.dagster_internals.storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
 from totesys_assets_tests.conftest import PostgresServer
@@ -28,19 +29,28 @@ DIFFERS = {
 }
 
 
-def locked(path: Path) -> dict[str, tuple[str, frozenset[str]]]:
-    """Version, with its marker, and hashes of every package in a lock file."""
+def locked(path: Path, machine: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """Version and hashes of every package in a lock file that an image for such a machine gets."""
+    image = {
+        "implementation_name": "cpython",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "sys_platform": "linux",
+    }
     packages = {}
     for block in re.split(r"\n(?=\S)", path.read_text(encoding="utf-8")):
         name, separator, rest = block.partition("==")
         if separator:
-            version = rest.split("\\")[0].strip()
-            packages[name.partition("[")[0]] = (version, frozenset(re.findall(r"sha256:\w{64}", rest)))
+            version, _, marker = (part.strip() for part in rest.split("\\")[0].partition(";"))
+            if not marker or Marker(marker).evaluate(image):
+                packages[name.partition("[")[0]] = (version, frozenset(re.findall(r"sha256:\w{64}", rest)))
     return packages
 
 
-def test_the_image_installs_what_was_tested_to_the_hash() -> None:
-    tested, shipped = locked(PROJECT / "requirements.lock"), locked(PROJECT / "requirements-runtime.lock")
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_image_installs_what_was_tested_to_the_hash(machine: str) -> None:
+    tested = locked(PROJECT / "requirements.lock", machine)
+    shipped = locked(PROJECT / "requirements-runtime.lock", machine)
     assert len(shipped) > 100
     assert {name: tested.get(name) for name in shipped} == shipped
     assert all(hashes for _, hashes in shipped.values())
@@ -48,7 +58,7 @@ def test_the_image_installs_what_was_tested_to_the_hash() -> None:
 
 def test_the_image_installs_what_the_package_needs_and_no_tool_or_server_of_the_tests() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    shipped = set(locked(PROJECT / "requirements-runtime.lock"))
+    shipped = set(locked(PROJECT / "requirements-runtime.lock", "x86_64"))
 
     def names(requirements: list[str]) -> set[str]:
         return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
