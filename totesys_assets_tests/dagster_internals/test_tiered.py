@@ -26,12 +26,13 @@ from dagster._grpc.client import DagsterGrpcClient
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.queries import query_of
 from totesys_assets.dagster_internals.run_launcher import MODULE, WORKER_TAG
 from totesys_assets.dagster_internals.tiered_launcher import HERE, MOST_DAYS, TASK, TieredRunLauncher, place_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import _free_port
-from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG
+from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG, TOTESYS
 from totesys_assets.staleness.decide import Request, everything, partitioned, requests, unpartitioned
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
@@ -75,7 +76,7 @@ def test_a_refresh_of_what_changed_on_a_day_is_forked() -> None:
 
 def test_a_refresh_after_trade_on_days_scattered_over_years_is_forked() -> None:
     design = ["totesys/design", "star/dim_design", "warehouse/dim_design"]
-    calendar = ["star/dim_date", "warehouse/dim_date"]
+    calendar = ["star/dim_date", "warehouse/dim_date", "mart/mart_exchange_rate", "warehouse/mart_exchange_rate"]
     scattered = [YEARS.first + timedelta(days=10 * number) for number in range(70)]
     (request,) = requests(stale([*partitioned(TABLES), *design, *calendar], *scattered))
     assert request.days is not None
@@ -90,6 +91,18 @@ def test_a_first_load_of_years_gets_a_task_and_one_of_days_does_not() -> None:
     assert place_of(a_run(request)) == TASK
     (request,) = requests(stale(everywhere, LAST - timedelta(days=1), LAST))
     assert place_of(a_run(request)) == HERE
+
+
+def test_comparing_years_after_a_failover_of_totesys_gets_a_task_though_other_sources_did_not_change() -> None:
+    own = [table for table in TABLES.source.values() if table.group == TOTESYS]
+    names = {table.name for table in own}
+    made = [name for name in TABLES.warehouse if names & set(query_of(name).sources)]
+    whole = [*(table.asset for table in own), *(TABLES.warehouse[name].asset for name in made)]
+    (request,) = requests(
+        stale([*whole, *(f"warehouse/{name}" for name in made)], *map(date.fromisoformat, YEARS.keys))
+    )
+    assert len(request.assets) < len([*partitioned(TABLES), *unpartitioned(TABLES)])
+    assert place_of(a_run(request)) == TASK
 
 
 def test_comparing_the_content_of_more_than_a_month_gets_a_task() -> None:
