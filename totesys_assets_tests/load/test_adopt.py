@@ -27,6 +27,7 @@ from totesys_assets.load import load as load_module
 from totesys_assets.load.adopt import _chunks
 from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
+from totesys_assets.source.shared_snapshot import OpenSnapshots
 from totesys_assets.transform.build import build
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin, make_platform
@@ -48,14 +49,14 @@ def with_lake(platform: Platform, folder: str) -> Platform:
 def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = False) -> None:
     """Compare, build and load everything, as ``refresh --full`` does, without Dagster."""
     tables, days, lake = catalogue(), platform.all_days, platform.lake
-    with platform.totesys.snapshot() as snapshot:
+    with closing(OpenSnapshots(platform.core.sources)) as snapshots:
         for source in tables.source.values():
-            capture(snapshot, lake, source, all_days=days, days=days, run_id="test")
+            capture(snapshots.now[source.group], lake, source, all_days=days, days=days, run_id="test")
     with closing(platform.warehouse) as warehouse:
-        for star in tables.star.values():
-            build(lake, tables, star, days=days, run_id="test")
+        for table in tables.warehouse.values():
+            build(lake, tables, table, days=days, run_id="test")
             if not lake_only:
-                load(warehouse, lake, star, days=days, run_id="test", adopt_lake=adopt_lake)
+                load(warehouse, lake, table, days=days, run_id="test", adopt_lake=adopt_lake)
 
 
 def adopt(platform: Platform) -> None:
