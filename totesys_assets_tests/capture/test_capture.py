@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
+from totesys_assets.catalogue.catalogue import TOTESYS, Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import (
     ConcurrentWriters,
@@ -42,7 +42,7 @@ from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys import Totesys
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
-SOURCE = catalogue().source
+SOURCE = {name: table for name, table in catalogue().source.items() if table.group == TOTESYS}
 # The order of TRADE was placed on this day.
 ORDER_DAY = date(2024, 8, 20)
 
