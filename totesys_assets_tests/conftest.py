@@ -287,10 +287,12 @@ def begin(
     source, warehouse = f"{folder.name}_source", f"{folder.name}_warehouse"
     folder.mkdir()
     url = server.template(_REFRESHED, trade, oid=_REFRESHED_OID)
-    with make_platform(url, server.database(warehouse), folder) as made:
-        first(made)
-    server.template(source, _REFRESHED)
-    server.drop(_REFRESHED)
+    try:
+        with make_platform(url, server.database(warehouse), folder) as made:
+            first(made)
+        server.template(source, _REFRESHED)
+    finally:
+        server.drop(_REFRESHED)  # for another module's beginning, also when this one failed
     return Refreshed(server, source, warehouse, folder / "home")
 
 
