@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import TOTESYS, Table, catalogue, lake_schema
+from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import (
     ConcurrentWriters,
@@ -37,6 +37,7 @@ from totesys_assets.errors import (
 )
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
+from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys import Totesys
