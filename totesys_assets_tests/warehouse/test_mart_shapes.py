@@ -44,7 +44,7 @@ def connection(url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 
 def migrate(url: str, definition: str) -> None:
     """Migrate the warehouse to a catalogue with the mart that ``definition`` says."""
-    marts = {table.name: table for table in module._tables("mart", definition)}
+    marts = {**catalogue().marts, **{table.name: table for table in module._tables("mart", definition)}}
     Warehouse(url, "public", replace(catalogue(), marts=marts)).migrate()
 
 

@@ -148,7 +148,7 @@ def test_a_view_of_before_is_replaced_in_place_whatever_order_its_table_has(post
     url = postgres_server.database()
     Warehouse(url).migrate()
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP VIEW history_payment, current_payment")
+        connection.execute("DROP VIEW history_payment, current_payment, receivable")
         connection.execute("ALTER TABLE fact_payment DROP COLUMN paid, ADD COLUMN paid boolean NOT NULL")
         connection.execute(
             "CREATE VIEW history_payment AS SELECT _recorded_at AS valid_from, lead(_recorded_at) OVER versions "
@@ -156,4 +156,5 @@ def test_a_view_of_before_is_replaced_in_place_whatever_order_its_table_has(post
             "* FROM fact_payment WINDOW versions AS (PARTITION BY payment_id ORDER BY _recorded_at)"
         )
         connection.execute("TRUNCATE _migration")
-    assert Warehouse(url).migrate()
+        assert Warehouse(url).migrate()
+        assert connection.execute("SELECT (SELECT count(*) FROM history_payment), count(*) FROM receivable").fetchall()
