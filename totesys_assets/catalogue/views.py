@@ -7,7 +7,7 @@ current_… and history_…, which follow from the facts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 
 import sqlglot
@@ -22,6 +22,11 @@ class View:
     sql: str
     description: str
     columns: dict[str, str]
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Names of the tables and views that it reads."""
+        return frozenset(table.name for table in sqlglot.parse_one(self.sql, read="postgres").find_all(exp.Table))
 
     def within(self, schema: str) -> str:
         """The SELECT, with every table named in full."""

@@ -14,11 +14,10 @@ from psycopg import sql
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
-from totesys_assets.catalogue.views import views
 from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.warehouse.notes import Connection, exists
-from totesys_assets.warehouse.views import PLURAL, for_people, stated
+from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS {schema}._ledger (
@@ -42,7 +41,7 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
     catalogue says, PlatformError when something is to be done and the login may not do it.
     """
-    wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema))]
+    wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
@@ -78,7 +77,7 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
         *catalogue.warehouse,
         *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects),
         PLURAL,
-        *(view.name for view in views()),
+        *(view.name for view in known(catalogue)),
     ]
     query = (
         "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
@@ -92,12 +91,13 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         _create_schema(connection, schema)
     connection.execute(sql.SQL(_LEDGER).format(schema=name))
+    _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
-    for view, create, comments in for_people(schema):
+    for view, create, comments in for_people(schema, catalogue):
         _create_view(connection, schema, view, create)
         for comment in comments:
             connection.execute(comment)
@@ -139,10 +139,29 @@ def _create_view(connection: Connection, schema: str, view: str, create: sql.Com
         connection.execute(create)
 
 
+def _drop_other_shapes(connection: Connection, schema: str, catalogue: Catalogue) -> None:
+    """Drop the marts that were of another shape, and first the views for people, which may read them.
+
+    All of these are made anew.
+    """
+    marts = [mart for mart in catalogue.marts.values() if exists(connection, schema, mart.name)]
+    dropped = [mart.name for mart in marts if not _can_grow(connection, schema, mart)]
+    if not dropped:
+        return
+    try:
+        for view in known(catalogue):
+            connection.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(sql.Identifier(schema, view.name)))
+        for name in dropped:
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, name)))
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise PlatformError(
+            f'{", ".join(dropped)} in schema "{schema}" are of another shape, and cannot be made anew while others '
+            f"read them: {engine.one_line(error)}. Drop those, then do this again."
+        ) from None
+
+
 def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
     name = sql.Identifier(schema, table.name)
-    if table.is_mart and exists(connection, schema, table.name) and not _can_grow(connection, schema, table):
-        connection.execute(sql.SQL("DROP TABLE {}").format(name))  # it is made anew
     if not exists(connection, schema, table.name):
         columns = sql.SQL(",\n    ").join(_definition(column) for column in table.columns)
         connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
-from totesys_assets.catalogue.views import views
+from totesys_assets.catalogue.views import View, views
 from totesys_assets.engine import literal
 
 # A row is one fact for as long as it stays within its day; if its day ever changes, it leaves one day (delete)
@@ -90,9 +90,15 @@ def stated(schema: str, catalogue: Catalogue, held: dict[str, list[str]]) -> Ite
     yield from _comments(schema, "VIEW", PLURAL, description, _described(plural))
 
 
-def for_people(schema: str) -> Iterator[tuple[str, sql.Composed, list[sql.Composed]]]:
+def known(catalogue: Catalogue) -> list[View]:
+    """The views for people whose tables the catalogue has."""
+    there = {*catalogue.warehouse, *(f"current_{name.removeprefix('fact_')}" for name in catalogue.star)}
+    return [view for view in views() if view.reads <= there]
+
+
+def for_people(schema: str, catalogue: Catalogue) -> Iterator[tuple[str, sql.Composed, list[sql.Composed]]]:
     """Of each view for people: its name, the statement that makes it, and those that comment on it."""
-    for view in views():
+    for view in known(catalogue):
         body = sql.SQL(view.within(schema))  # a file of the package
         create = sql.SQL("CREATE OR REPLACE VIEW {} AS {}").format(sql.Identifier(schema, view.name), body)
         yield view.name, create, list(_comments(schema, "VIEW", view.name, view.description, view.columns))

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.errors import PlatformError
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer
 
@@ -158,3 +159,19 @@ def test_a_view_of_before_is_replaced_in_place_whatever_order_its_table_has(post
         connection.execute("TRUNCATE _migration")
         assert Warehouse(url).migrate()
         assert connection.execute("SELECT (SELECT count(*) FROM history_payment), count(*) FROM receivable").fetchall()
+
+
+def test_a_mart_that_a_view_for_people_reads_is_made_anew_and_the_view_with_it(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    Warehouse(url).migrate()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE mart_exchange_rate ADD COLUMN odd int NOT NULL; TRUNCATE _migration")
+        assert Warehouse(url).migrate()
+        assert connection.execute("SELECT count(*) FROM conversion_rate, sale").fetchone() == (0,)
+        found = connection.execute("SELECT * FROM mart_exchange_rate").description or ()
+        assert "odd" not in [column.name for column in found]
+        connection.execute("ALTER TABLE mart_exchange_rate ADD COLUMN odd int NOT NULL; TRUNCATE _migration")
+        connection.execute("CREATE VIEW of_others AS SELECT * FROM mart_exchange_rate")
+        with pytest.raises(PlatformError, match=r"mart_exchange_rate in schema .* view public\.of_others depends"):
+            Warehouse(url).migrate()
+        assert connection.execute("SELECT count(*) FROM conversion_rate").fetchone() == (0,)
