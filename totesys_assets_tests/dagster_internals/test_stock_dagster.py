@@ -131,7 +131,7 @@ def end_of(run_id: str, platform: Platform, workspace: WorkspaceProcessContext) 
     assert run().status == dg.DagsterRunStatus.QUEUED
     queue = QueuedRunCoordinatorDaemon(interval_seconds=1)
     wait_for(lambda: bool(list(queue.run_iteration(workspace))) or run().status != dg.DagsterRunStatus.QUEUED, 60)
-    wait_for(lambda: run().is_finished, 60)
+    wait_for(lambda: run().is_finished, 180)  # its process starts anew, and on a busy machine that alone takes long
     return run().status
 
 
