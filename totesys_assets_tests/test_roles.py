@@ -557,7 +557,8 @@ def test_what_one_login_has_made_so_far_becomes_the_owners_and_stays_as_it_is(
     execute(roles.warehouse, "CREATE TABLE somebody_elses (id int)")
     roles.make()
     query = "SELECT relowner = (SELECT oid FROM pg_roles WHERE rolname = {}) FROM pg_class WHERE relname = {}"
-    for name, taken in (("fact_payment", True), ("current_payment", True), ("somebody_elses", False)):
+    ours = (*FACTS, *DIMENSIONS, *MARTS, *VIEWS, "_ledger", "_migration")
+    for name, taken in (*((name, True) for name in ours), ("somebody_elses", False)):
         statement = sql.SQL(query).format(sql.Literal(roles.names["owner"]), sql.Literal(name))
         assert execute(roles.warehouse, statement) == [(taken,)]
     platform.sql("UPDATE payment SET paid = true WHERE payment_id = 1")

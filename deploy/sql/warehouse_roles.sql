@@ -61,7 +61,10 @@ WHERE nspname = :'schema' AND nspowner <> quote_ident(:'owner')::regrole \gexec
 
 SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_class
 WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
-    AND relowner <> quote_ident(:'owner')::regrole AND relname ~ '^(dim_|fact_|current_|history_|_ledger$|_migration$)' \gexec
+    AND relowner <> quote_ident(:'owner')::regrole AND (
+        relname ~ '^(dim_|fact_|mart_|current_|history_|_ledger$|_migration$)'
+        OR relkind = 'v' AND relname IN ('conversion_rate', 'purchase', 'receivable', 'sale')
+    ) \gexec
 
 -- PostgreSQL before 15 lets everybody create in schema public.
 REVOKE CREATE ON SCHEMA :"schema" FROM PUBLIC;
