@@ -237,7 +237,8 @@ def test_nothing_can_delete_what_was_captured(state: dict[str, Any], kind: str) 
         [
             f"arn:aws:s3:::a-bucket/totesys/{part}/*"
             for part in ("processed", "ledger", "dead_letter", "schema_registry", "ingestion/*/_delta_log")
-        ]
+        ],
+        "arn:aws:s3:::a-bucket/files/rates/*",  # archives that the platform fetched itself
     ]
 
 
