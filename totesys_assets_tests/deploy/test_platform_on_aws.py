@@ -23,7 +23,7 @@ import pytest
 
 import totesys_assets
 from totesys_assets_tests.automation.test_sensor import ORDER
-from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
+from totesys_assets_tests.conftest import FIRST_DAY, RATES, PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT
 from totesys_assets_tests.deploy.servers import (
     REGION,
@@ -180,6 +180,7 @@ def deployed(
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": role.url,
         # of these tests, not of the deployment
         "TOTESYS_FIRST_DAY": FIRST_DAY.isoformat(),
+        "TOTESYS_RATES_ARCHIVE": str(RATES),  # those of two years would make the first refresh a large one
         "TOTESYS_ALLOW_SUPERUSER": "1",
         "AWS_ENDPOINT_URL_S3": seaweed.url,
         "AWS_ENDPOINT_URL_SNS": moto.url,
