@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,9 +21,11 @@ from totesys_assets_tests.conftest import Platform
 
 
 @pytest.fixture(autouse=True)
-def nothing_cached() -> Iterator[None]:
-    """Answers are cached for the whole process, and so are sessions."""
+def nothing_left() -> Iterator[None]:
+    """Answers and sessions are cached for the whole process, and AppTest leaves its page as the process's main module."""
+    main = sys.modules["__main__"]
     yield
+    sys.modules["__main__"] = main
     asking.close()
 
 
