@@ -5,6 +5,7 @@ Belongs here: opening all of it from the settings. Does not belong here: what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,10 +50,14 @@ class Platform:
         )
 
 
-def sources_of(settings: Settings, totesys_url: str) -> tuple[Source, ...]:
-    """ToteSys, and every other source that the catalogue has tables of."""
-    others = [name for name in catalogue().groups if name != TOTESYS]
-    return (Totesys.of(settings, totesys_url), *(_open_source(name, settings) for name in others))
+def sources_of(settings: Settings, totesys_url: str, others: Sequence[Source] | None = None) -> tuple[Source, ...]:
+    """ToteSys, and every other source that the catalogue has tables of; ``others``: those, where they are open."""
+    return (Totesys.of(settings, totesys_url), *(other_sources(settings) if others is None else others))
+
+
+def other_sources(settings: Settings) -> tuple[Source, ...]:
+    """The sources beside ToteSys. They may know from one snapshot to the next what they showed."""
+    return tuple(_open_source(name, settings) for name in catalogue().groups if name != TOTESYS)
 
 
 def _open_source(name: str, settings: Settings) -> Source:

@@ -70,7 +70,7 @@ def read_arrow(
             f"read the history of {' and '.join(query_of(table).sources) or 'the facts'}."
         )
     sources = query_of(table).sources if star is not None else (table,)
-    found = {name: versions.open_existing(tables.source[name]) for name in sources}
+    found = {name: versions.existing(tables.source[name]) for name in sources}
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
     connection = engine.connect()
     try:

@@ -26,7 +26,7 @@ from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.platform import Platform as Core
-from totesys_assets.platform import sources_of
+from totesys_assets.platform import other_sources
 from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
@@ -36,7 +36,7 @@ from totesys_assets_tests.harness import ephemeral  # noqa: F401 - ephemeral ins
 from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
-OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_", "AWS_")
+OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "FILES_", "DAGSTER_", "AWS_")
 for variable in [name for name in os.environ if name.startswith(OURS)]:
     if variable != "TOTESYS_DEPLOY_TOOLS":  # where `make check-deploy` has its tools: deploy/conftest.py
         del os.environ[variable]
@@ -184,6 +184,7 @@ def _definitions(settings: Settings) -> dg.Definitions:
 
 
 _lake = lru_cache(maxsize=1)(Lake)
+_other_sources = lru_cache(maxsize=1)(other_sources)
 
 
 @dataclass
@@ -211,7 +212,7 @@ class Platform:
     @property
     def core(self) -> Core:
         """The platform as the code knows it."""
-        return Core(sources_of(self.settings, self.totesys_url), self.lake, self.warehouse, self.all_days)
+        return Core((self.totesys, *_other_sources(self.settings)), self.lake, self.warehouse, self.all_days)
 
     @property
     def all_days(self) -> DayRange:

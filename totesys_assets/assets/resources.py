@@ -5,6 +5,7 @@ Belongs here: which of them there are, and how long each is open. Does not belon
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,7 @@ import dagster as dg
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
 from totesys_assets.notices import Notices
-from totesys_assets.platform import sources_of
+from totesys_assets.platform import other_sources, sources_of
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -20,6 +21,7 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 def make_resources(settings: Settings) -> dict[str, Any]:
     """The resources, by the names under which assets and sensors ask for them."""
+    others = cache(partial(other_sources, settings))  # opened when first needed, and then for as long as the process
 
     @dg.resource
     def open_databases(_context: dg.InitResourceContext) -> Iterator[Databases]:
@@ -28,7 +30,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     @dg.resource(required_resource_keys={"databases"})
     def open_shared_snapshots(context: dg.InitResourceContext) -> Iterator[SharedSnapshots]:
-        shared = SharedSnapshots(sources_of(settings, context.resources.databases.totesys))
+        shared = SharedSnapshots(sources_of(settings, context.resources.databases.totesys, others()))
         try:
             yield shared
         finally:

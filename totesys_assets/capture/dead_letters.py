@@ -81,7 +81,7 @@ def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partit
     Expects the rejected rows in the connection's temporary tables. Raises LostRace: then compare and call again.
     """
     nothing_rejected = connection.execute("SELECT count(*) FROM rejected").fetchone() == (0,)
-    held = lake.find(DEAD_LETTER)
+    held = lake.open(DEAD_LETTER)
     if held is None:
         if nothing_rejected:
             return

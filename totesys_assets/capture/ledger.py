@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
@@ -111,8 +111,9 @@ class _Known:
     A refresh asks for them a dozen times, and each time has but a few new ones, in files of their own.
     """
 
-    files: set[str]
-    entries: dict[str, dict[str, tuple[tuple[int, datetime], Entry]]]
+    files: set[str] = field(default_factory=set)
+    entries: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    moments: dict[str, dict[str, tuple[int, datetime]]] = field(default_factory=dict)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take the entries that are newer; a column that a file of long ago has not, or has empty, is 0."""
@@ -120,9 +121,10 @@ class _Known:
             entry = Entry(**{name: row[column] for name, column in _COLUMN_OF.items() if row.get(column) is not None})
             # Entries appended at the same moment bear the same number.
             moment = (row["sequence"], entry.recorded_at)
-            entries = self.entries.setdefault(entry.asset, {})
-            if entry.partition not in entries or entries[entry.partition][0] <= moment:
-                entries[entry.partition] = (moment, entry)
+            moments = self.moments.setdefault(entry.asset, {})
+            if entry.partition not in moments or moments[entry.partition] <= moment:
+                moments[entry.partition] = moment
+                self.entries.setdefault(entry.asset, {})[entry.partition] = entry
 
 
 # The column of each field of an entry. Ledgers that exist call one of them by an older name.
@@ -151,25 +153,22 @@ class Ledger:
             known = _KNOWN.get(self._lake)
             files = {uri.rpartition("/")[2] for uri in table.file_uris()}
             if known is None or not known.files <= files:
-                known = _KNOWN[self._lake] = _Known(set(), {})
+                known = _KNOWN[self._lake] = _Known()
                 known.add(_newest_rows(table))
             elif new := files - known.files:
                 for fragment in table.to_pyarrow_dataset().get_fragments():
                     if fragment.path.rpartition("/")[2] in new:
                         known.add(fragment.to_table().to_pylist())
             known.files |= files
-            return {
-                asset: {partition: entry for partition, (_, entry) in entries.items()}
-                for asset, entries in known.entries.items()
-                if assets is None or asset in assets
-            }
+            asked = known.entries if assets is None else known.entries.keys() & assets
+            return {asset: dict(known.entries[asset]) for asset in asked}
 
     def remembered(self, asset: str) -> dict[str, Entry]:
         """The entries of ``asset`` as this process last read or wrote them: to look again is a question to a bucket."""
         with _LOCK:
             known = _KNOWN.get(self._lake)
             if known is not None:
-                return {partition: entry for partition, (_, entry) in known.entries.get(asset, {}).items()}
+                return dict(known.entries.get(asset, {}))
         return self.newest([asset]).get(asset, {})
 
     def totals(self) -> dict[str, dict[str, Total]]:
@@ -221,6 +220,7 @@ class Ledger:
             if (known := _KNOWN.get(self._lake)) is not None:
                 known.add(rows)
         tidy(table)
+        self._lake.share(table, LEDGER)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -30,13 +30,17 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable
     Returns the quoted name. Nothing is read yet: DuckDB reads the columns and rows that a query needs.
     """
     months = [(MONTH, "in", days.months)] if days is not None else None
+    # Each file of a bucket has a latency, so several are read at once.
+    connection.register(name, _frugal(_files(table, months), files_ahead=4 if _folder_of(table) is None else 1))
+    return quoted(name)
+
+
+def _files(table: DeltaTable, months: list[tuple[str, str, Any]] | None = None) -> pyarrow.dataset.FileSystemDataset:
     folder = _folder_of(table)
     # By default, delta-rs would pass every byte through Python.
     filesystem = SubTreeFileSystem(folder, LocalFileSystem()) if folder is not None else None
     files: Any = table.to_pyarrow_dataset(file_pruning_predicate=months, filesystem=filesystem)
-    # Each file of a bucket has a latency, so several are read at once.
-    connection.register(name, _frugal(files, files_ahead=4 if folder is None else 1))
-    return quoted(name)
+    return files  # type: ignore[no-any-return]
 
 
 def _folder_of(table: DeltaTable) -> str | None:
@@ -73,6 +77,14 @@ def recorded_until(table: DeltaTable) -> int:
         return int(row.fetchall()[0][0] or 0)
     finally:
         connection.close()
+
+
+def holds_moment(table: DeltaTable, moment: int) -> bool:
+    """True if a row was recorded at exactly ``moment``, in microseconds since 1970."""
+    import pyarrow.dataset as ds  # here: slow to import
+
+    at = ds.field(RECORDED_AT) == pa.scalar(moment, pa.timestamp("us", tz="UTC"))
+    return bool(_files(table).head(1, columns=[RECORDED_AT], filter=at).num_rows)
 
 
 def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:

@@ -1,7 +1,10 @@
 """The tables of the lake: where they are, and creating and opening them.
 
-Belongs here: the folders, and the properties of a new table. Does not belong here: reading (read.py), writing
-(commit.py) and merging files (compact.py).
+Belongs here: the folders, and the properties of a new table. Does not belong here: which handles may be used again
+(handles.py), reading (read.py), writing (commit.py) and merging files (compact.py).
+
+A table that is found is there to be read: its handle is shared, and stays as it is. A table that is opened may be
+written to: its handle belongs to the caller, and moves on with each commit.
 
     <lake>/ingestion/<source table>    every version of every row, append-only
     <lake>/processed/<table>           the star tables and the marts
@@ -13,7 +16,7 @@ Belongs here: the folders, and the properties of a new table. Does not belong he
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -21,18 +24,19 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
 from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.compact import merge_files
+from totesys_assets.lake.handles import Handles
 
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
 
-# Commits between two checkpoints of a table's log. A refresh opens tables fifty times, and each time reads the commits
-# since the last checkpoint. With Delta's default of 100 that took twice as long.
+# Commits between two checkpoints of a table's log: who opens a table reads the commits since the last checkpoint. With
+# Delta's default of 100 that took twice as long.
 _CHECKPOINTS = {"delta.checkpointInterval": "20"}
 
 # Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
@@ -51,6 +55,7 @@ class Lake:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._options = _S3 if uri.startswith("s3://") else None
+        self._handles = Handles(self._options)
 
     def location(self, *parts: str) -> str:
         """URI of a table."""
@@ -62,20 +67,36 @@ class Lake:
             raise PlatformError(f"There is no lake at {self.uri} yet. Run: totesys refresh.")
 
     def find(self, *parts: str) -> DeltaTable | None:
-        """The table as it is now; None if nothing was written to it yet."""
+        """The table as it is now, to be read; None if nothing was written to it yet."""
+        return self._asked(self._handles.find, parts)
+
+    def open(self, *parts: str) -> DeltaTable | None:
+        """The table as it is now, to be written to; None if nothing was written to it yet."""
+        return self._asked(self._handles.open, parts)
+
+    def share(self, table: DeltaTable, *parts: str) -> None:
+        """Give the handle of a table that was opened to those who read, when nothing more is written with it."""
+        self._handles.share(self.location(*parts), table)
+
+    def _asked(self, ask: Callable[[str], DeltaTable | None], parts: Sequence[str]) -> DeltaTable | None:
         try:
-            return DeltaTable(self.location(*parts), storage_options=self._options)
-        except TableNotFoundError:
-            return None
+            return ask(self.location(*parts))
         except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
 
+    def find_versions(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``, to be read, with all columns; created if missing."""
+        found = self.find(INGESTION, table.name)
+        if found is None or _new_columns(found, lake_schema(table, versioned=True)):
+            found = self.open_versions(table)
+        return found
+
     def open_versions(self, table: Table) -> DeltaTable:
-        """The ingestion table of ``table``, created if missing."""
+        """The ingestion table of ``table``, to be written to, created if missing."""
         return self._open(table, lake_schema(table, versioned=True), INGESTION, append_only=True)
 
-    def open_existing(self, table: Table) -> DeltaTable:
-        """The ingestion table of ``table``. Raises PlatformError if nothing was captured yet. Writes nothing."""
+    def existing(self, table: Table) -> DeltaTable:
+        """The ingestion table of ``table``, to be read. Raises PlatformError if nothing was captured yet."""
         found = self.find(INGESTION, table.name)
         if found is None:
             raise PlatformError(f'The lake at {self.uri} holds no "{table.name}" yet. Run: totesys refresh.')
@@ -87,7 +108,10 @@ class Lake:
         return found is not None and not (table.is_mart and _is_of_another_shape(found, table))
 
     def open_processed(self, table: Table) -> DeltaTable:
-        """The processed table of a star table or mart, created if missing; a mart of another shape is begun anew."""
+        """The processed table of a star table or mart, to be written to, created if missing.
+
+        A mart of another shape is begun anew.
+        """
         if table.is_mart and (found := self.find(PROCESSED, table.name)) and _is_of_another_shape(found, table):
             schema, folders = lake_schema(table, versioned=False), [MONTH] if table.day_column else []
             parts = [PROCESSED, table.name]
@@ -95,8 +119,8 @@ class Lake:
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
     def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
-        """The ledger, the dead letters or the schema registry, created if missing."""
-        found = self.find(name)
+        """The ledger, the dead letters or the schema registry, to be written to, created if missing."""
+        found = self.open(name)
         if found is not None:
             return _with_new_columns(found, schema)
         return self._create([name], schema, [], description, append_only=True)
@@ -121,7 +145,7 @@ class Lake:
         """
         merged = {}
         for parts in self._all():
-            table = self.find(*parts)
+            table = self.open(*parts)
             if table is None:
                 continue
             try:
@@ -140,7 +164,7 @@ class Lake:
         yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,))
 
     def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
-        found = self.find(zone, table.name)
+        found = self.open(zone, table.name)
         if found is not None:
             return _with_new_columns(found, schema)
         folders = [MONTH] if table.day_column else []
@@ -184,8 +208,11 @@ def _is_of_another_shape(held: DeltaTable, table: Table) -> bool:
 
 def _with_new_columns(table: DeltaTable, schema: pa.Schema) -> DeltaTable:
     """Add columns that are new in the catalogue. Existing rows have NULL in them."""
-    held = {field.name for field in table.schema().fields}
-    new = [field.with_nullable(True) for field in schema if field.name not in held]
-    if new:
+    if new := _new_columns(table, schema):
         table.alter.add_columns(Schema.from_arrow(pa.schema(new)).fields)
     return table
+
+
+def _new_columns(table: DeltaTable, schema: pa.Schema) -> list[pa.Field[pa.DataType]]:
+    held = {field.name for field in table.schema().fields}
+    return [field.with_nullable(True) for field in schema if field.name not in held]

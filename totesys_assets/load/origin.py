@@ -18,12 +18,11 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 from deltalake import DeltaTable
 
-from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged
-from totesys_assets.lake.read import moment_sql, recorded_until, register
+from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -128,13 +127,7 @@ def _holds(table: DeltaTable, moment: int) -> bool:
     """True when a version was recorded at ``moment``, or the table was adopted then. The files' bounds show where."""
     if not moment or recorded_until(table) == moment or table.transaction_version(adopted_mark(moment)) is not None:
         return True
-    connection = engine.connect()
-    try:
-        versions = register(connection, "versions", table)
-        query = f"SELECT 1 FROM {versions} WHERE {RECORDED_AT} = {moment_sql(moment)} LIMIT 1"
-        return connection.execute(query).fetchone() is not None
-    finally:
-        connection.close()
+    return holds_moment(table, moment)
 
 
 def newest_at(connection: duckdb.DuckDBPyConnection, found: Found, moment: int) -> Origin:

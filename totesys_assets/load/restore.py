@@ -42,7 +42,7 @@ def restore(
             f'Schema "{target.schema}" of the warehouse is not empty. Name another one, or drop it: '
             f"DROP SCHEMA {quoted(target.schema)} CASCADE."
         )
-    sources = {name: lake.open_existing(table) for name, table in target.catalogue.source.items()}
+    sources = {name: lake.existing(table) for name, table in target.catalogue.source.items()}
     written = {}
     # A DuckDB of its own: within one transaction it writes to one database only.
     lake_side = engine.connect()

@@ -29,6 +29,7 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
 from totesys_assets.source.rules import first_broken, without_partition
+from totesys_assets.source.seen import Seen
 from totesys_assets.source.typed_text import rules, typed
 from totesys_assets.stages import FINGERPRINT, stage
 
@@ -63,15 +64,17 @@ SELECT count(*) FILTER (WHERE {missing}), count(*) - count(DISTINCT {key}) FROM 
 class CopiedSnapshot(SourceSnapshot):
     """A snapshot of ``source`` (its name), whose tables are copied into DuckDB when they are asked for.
 
-    ``instant``: see ``SourceSnapshot``. ``ignores_new``: a column that the catalogue has not is left out.
+    ``instant``: see ``SourceSnapshot``. ``ignores_new``: a column that the catalogue has not is left out. ``seen``:
+    what the snapshots before this one showed, to which it adds.
     """
 
     dialect = DUCKDB
 
-    def __init__(self, source: str, instant: str, *, ignores_new: bool = True) -> None:
+    def __init__(self, source: str, instant: str, *, ignores_new: bool = True, seen: Seen | None = None) -> None:
         self.taken_at = _now()
         self.lifetime = source
         self._source, self._instant, self._ignores_new = source, instant, ignores_new
+        self._seen = seen or Seen()
         # Table -> why it could not be copied; None if it was.
         self._copied: dict[str, PlatformError | None] = {}
         # Table -> its columns, as far as they were seen; and when its copy began and ended.
@@ -151,7 +154,16 @@ class CopiedSnapshot(SourceSnapshot):
         days: Days | None = None,  # noqa: ARG002 - all rows were copied
     ) -> dict[str, Fingerprint]:
         """Fingerprint of every partition that has rows."""
+        if (seen := self._seen.find(self.instant, table, all_days)) is not None:
+            self._found.setdefault(table.name, seen[0])
+            return seen[1]
         self.require(table)
+        found = self._fingerprints(table, all_days)
+        if not self._refused.get(table.name):  # what could not be read may be readable now
+            self._seen.note(self.instant, table, all_days, self._found[table.name], found)
+        return found
+
+    def _fingerprints(self, table: Table, all_days: DayRange) -> dict[str, Fingerprint]:
         prefix = self.state_prefix(table)
         query = _FINGERPRINT.format(partition=self.partition(table, all_days), relation=self.relation(table))
         with stage(FINGERPRINT):
@@ -173,8 +185,9 @@ class CopiedSnapshot(SourceSnapshot):
         self._refused.setdefault(table.name, []).append((name, broken, raw))
 
     def relation(self, table: Table) -> str:
-        """The copy of the table."""
-        return f"source.{quoted(table.name)}"
+        """The copy of the table. Raises as ``require`` does."""
+        self.require(table)
+        return _relation(table)
 
     def select(self, table: Table, all_days: DayRange) -> str:
         """SELECT of a table's columns and ``_broken``."""
@@ -216,7 +229,7 @@ class CopiedSnapshot(SourceSnapshot):
         columns = sorted(table.columns, key=lambda column: column.name not in table.primary_key)  # keys are told first
         rules_broken = first_broken(rule for column in columns for rule in rules(column, text[column.name]))
         copy = _COPY.format(
-            relation=self.relation(table),
+            relation=_relation(table),
             columns=", ".join(f"{typed(each, text[each.name])} AS {quoted(each.name)}" for each in table.columns),
             broken=f"coalesce({text.get(BROKEN, 'NULL')}, {rules_broken})",
             raw=", ".join(f"{literal(name)}, {each}" for name, each in text.items() if name != BROKEN),
@@ -254,7 +267,7 @@ class CopiedSnapshot(SourceSnapshot):
         query = _KEYS.format(
             missing=" OR ".join(f"{key} IS NULL" for key in keys),
             key=f"({', '.join(keys)})",
-            relation=self.relation(table),
+            relation=_relation(table),
         )
         [(missing, doubled)] = self.rows(query)
         if missing or doubled:
@@ -268,6 +281,10 @@ class CopiedSnapshot(SourceSnapshot):
             f'A row of "{table.name}" of the source "{self._source}" is known by {keys}. It has {what}. Nothing of it '
             "was captured: give every row a key of its own, then refresh."
         )
+
+
+def _relation(table: Table) -> str:
+    return f"source.{quoted(table.name)}"
 
 
 def _now() -> datetime:

@@ -36,6 +36,7 @@ from totesys_assets.source.copied import FILE, ORIGIN, CopiedSnapshot
 from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
 from totesys_assets.source.file_store import File, FileStore, Unreadable
 from totesys_assets.source.rules import SEPARATOR
+from totesys_assets.source.seen import Seen
 
 # Where archives are dropped.
 RATES = "rates"
@@ -63,6 +64,7 @@ class Ecb:
     ) -> None:
         self.tables = tables
         self._first_day, self._store, self._copies, self._archive = first_day, store, copies, archive
+        self.seen = Seen()
 
     @contextmanager
     def snapshot(self) -> Iterator[CopiedSnapshot]:
@@ -88,7 +90,7 @@ class Ecb:
 
 class _Snapshot(CopiedSnapshot):
     def __init__(self, instant: str, first: tuple[str, bytes], files: Sequence[File], source: Ecb) -> None:
-        super().__init__(source.name, instant)
+        super().__init__(source.name, instant, seen=source.seen)
         self._first, self._files, self._of = first, files, source
         self._dropped: Dropped[pa.Table] | None = None
 

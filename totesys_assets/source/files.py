@@ -27,6 +27,7 @@ from totesys_assets.source.copied import BROKEN, FILE, NOTES, ORIGIN, CopiedSnap
 from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
 from totesys_assets.source.file_store import File, FileStore, Unreadable
 from totesys_assets.source.rules import SEPARATOR, first_broken
+from totesys_assets.source.seen import Seen
 from totesys_assets.source.typed_text import rules, typed
 from totesys_assets.variables import IGNORE
 
@@ -55,21 +56,28 @@ class Files:
     ) -> None:
         self.tables = tables
         self._store, self._copies, self._ignores_new = store, copies, ignores_new
+        self._seen = Seen()
 
     @contextmanager
     def snapshot(self) -> Iterator[CopiedSnapshot]:
         """The files as they are. Raises ConnectionFailed where they cannot be listed."""
         files = {name: self._store.files(name) for name in sorted(self.tables)}
         instant = instant_of([each for of_table in files.values() for each in of_table], time.time_ns())
-        with _Snapshot(instant, self._store, self._copies, files, ignores_new=self._ignores_new) as snapshot:
+        with _Snapshot(instant, self._store, self._copies, files, self._seen, self._ignores_new) as snapshot:
             yield snapshot
 
 
 class _Snapshot(CopiedSnapshot):
     def __init__(
-        self, instant: str, store: FileStore, copies: FileStore, files: Mapping[str, list[File]], *, ignores_new: bool
+        self,
+        instant: str,
+        store: FileStore,
+        copies: FileStore,
+        files: Mapping[str, list[File]],
+        seen: Seen,
+        ignores_new: bool,
     ) -> None:
-        super().__init__(Files.name, instant, ignores_new=ignores_new)
+        super().__init__(Files.name, instant, ignores_new=ignores_new, seen=seen)
         self._store, self._copies, self._files = store, copies, files
         self._dropped: dict[str, Dropped[pa.Table]] = {}
 

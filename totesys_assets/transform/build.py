@@ -147,7 +147,7 @@ def _build_once(
     known = ledger.newest()
     expected = expected_states(table, known)
     before = known.get(processed_name(table), {})
-    sources = {name: lake.open_versions(catalogue.source[name]) for name in query_of(table.name).sources}
+    sources = {name: lake.find_versions(catalogue.source[name]) for name in query_of(table.name).sources}
     connection = engine.connect()
     try:
         star = _Star(connection, catalogue, table, target, sources)

@@ -193,7 +193,7 @@ def test_whatever_the_warehouse_does_not_hold_as_it_should_is_named(
 
 @pytest.mark.refreshed
 def test_versions_that_the_lake_has_lost_are_named(platform: Platform) -> None:
-    before = platform.lake.open_existing(catalogue().source["sales_order"]).version()
+    before = platform.lake.existing(catalogue().source["sales_order"]).version()
     platform.sql("UPDATE sales_order SET units_sold = 2000")
     platform.refresh()
     DeltaTable(platform.lake.location("ingestion", "sales_order")).restore(before)

@@ -22,7 +22,7 @@ from totesys_assets_tests.conftest import Platform
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Answers and sessions are cached for the whole process, and AppTest leaves its page as the process's main module."""
+    """Answers and sessions are cached for the whole process, whose main module AppTest leaves to be its page."""
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main

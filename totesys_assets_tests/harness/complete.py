@@ -231,7 +231,7 @@ def _require_calendar(after: State) -> None:
 def _require_lake(platform: Platform) -> None:
     """No version is doubled: each differs from the one before it, and an insert comes first."""
     for name, table in catalogue().source.items():
-        held = platform.lake.open_existing(table)
+        held = platform.lake.existing(table)
         columns = list(table.by_name)
         history: dict[object, list[Mapping[str, object]]] = defaultdict(list)
         data = held.to_pyarrow_table()
@@ -251,7 +251,7 @@ def _require_lake(platform: Platform) -> None:
         source, star = catalogue().source[fact.source], catalogue().star[name]
         identity = f"SELECT {fact.key}, _operation, _recorded_at FROM {name}"
         warehouse = sorted(platform.query(identity), key=repr)
-        for held in (platform.lake.open_existing(source), platform.lake.open_processed(star)):
+        for held in (platform.lake.existing(source), platform.lake.open_processed(star)):
             rows = held.to_pyarrow_table(columns=[fact.key, "_operation", "_recorded_at"]).to_pylist()
             # Moments of one zone each: compared as what they are, not as they are written.
             found = [(row[fact.key], row["_operation"], row["_recorded_at"]) for row in rows]
@@ -269,7 +269,7 @@ def _require_full_comparison_adds_nothing(platform: Platform) -> None:
     with totesys.snapshot() as snapshot, psycopg.connect(platform.totesys_url) as source:
         for name, table in totesys.tables.items():
             rows = source.execute(f"SELECT md5(string_agg({name}::text, ' ' ORDER BY {name}::text)) FROM {name}")
-            seen = (platform.totesys_url, *rows.fetchall(), *sorted(platform.lake.open_existing(table).file_uris()))
+            seen = (platform.totesys_url, *rows.fetchall(), *sorted(platform.lake.existing(table).file_uris()))
             if _COMPARED.get((platform.lake.uri, name)) == seen:
                 continue
             _require_equal(platform, snapshot, table)

@@ -110,7 +110,7 @@ class Files:
         for table in tables():
             connection = engine.connect()
             try:
-                held = register(connection, "held", lake.open_existing(table))
+                held = register(connection, "held", lake.existing(table))
                 names = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in table.by_name)
                 rows = connection.execute(f"SELECT {names}, _operation FROM {held} ORDER BY _recorded_at").fetchall()
             finally:

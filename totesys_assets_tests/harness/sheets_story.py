@@ -37,7 +37,7 @@ ORDER = "UPDATE sales_order SET units_sold = {} WHERE sales_order_id = 1"
 
 def versions(platform: Platform, table: str) -> list[list[str]]:
     """Operation and columns of all versions of a table in the lake, oldest first."""
-    held = platform.lake.open_existing(catalogue().source[table]).to_pyarrow_table().to_pylist()
+    held = platform.lake.existing(catalogue().source[table]).to_pyarrow_table().to_pylist()
     names = ["_operation", *catalogue().source[table].by_name]
     return sorted([str(row[name]) for name in names] for row in sorted(held, key=lambda row: row["_recorded_at"]))
 

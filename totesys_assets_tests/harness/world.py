@@ -717,7 +717,7 @@ class World:
         for table, columns in COLUMNS.items():
             connection = engine.connect()
             try:
-                held = register(connection, "held", self.lake.open_existing(catalogue().source[table]))
+                held = register(connection, "held", self.lake.existing(catalogue().source[table]))
                 texts = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
                 rows = connection.execute(
                     f"SELECT _operation, _recorded_at::VARCHAR, {texts} FROM {held} ORDER BY _recorded_at"

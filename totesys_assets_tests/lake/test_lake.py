@@ -84,7 +84,7 @@ def between(first: str, last: str) -> str:
 def test_a_table_that_was_never_written_is_not_found_and_looking_makes_nothing(lake: Lake, tmp_path: Path) -> None:
     assert lake.find("ingestion", "currency") is None
     with pytest.raises(PlatformError, match=r'holds no "currency" yet\. Run: totesys refresh\.'):
-        lake.open_existing(CURRENCY)
+        lake.existing(CURRENCY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -408,9 +408,9 @@ def test_compaction_leaves_a_table_that_is_replaced_meanwhile_to_the_next_time_a
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(lake)
-    stale, find = lake.open_processed(TRANSACTION), lake.find
+    stale, open_ = lake.open_processed(TRANSACTION), lake.open
     replace(lake.open_processed(TRANSACTION), transactions((9, "2024-08-01")), TRANSACTIONS, "build", None)
-    monkeypatch.setattr(lake, "find", lambda *parts: stale if parts[-1] == "dim_transaction" else find(*parts))
+    monkeypatch.setattr(lake, "open", lambda *parts: stale if parts[-1] == "dim_transaction" else open_(*parts))
     assert lake.compact() == {"ingestion/currency": 5, "ledger": 5}
     monkeypatch.undo()
     assert held_transactions(lake) == [(9, "2024-08-01")]
@@ -508,7 +508,7 @@ def test_of_two_entries_appended_at_once_the_one_recorded_later_is_the_newest(
 ) -> None:
     Ledger(lake).append([entry("a", "1", "before")])
     for late, early in ((0, 1), (1, 0)):
-        handles = [lake.find("ledger"), lake.find("ledger")]
+        handles = [lake.open("ledger"), lake.open("ledger")]
         monkeypatch.setattr(Ledger, "_open", lambda _, handles=handles: handles.pop())
         for hours in (late, early):
             Ledger(lake).append([entry("a", "1", f"{hours}", recorded_at=SEEN + timedelta(hours=hours))])

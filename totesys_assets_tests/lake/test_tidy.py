@@ -62,7 +62,7 @@ def test_of_two_merges_of_the_same_files_one_is_made(tmp_path: Path) -> None:
     ledger = Ledger(lake)
     for number in range(5):
         ledger.append([entry("asset", number)])
-    first, second = lake.find(LEDGER), lake.find(LEDGER)
+    first, second = lake.open(LEDGER), lake.open(LEDGER)
     assert first is not None
     assert second is not None
     assert compact.merge_files(first) == 5

@@ -91,7 +91,7 @@ def lake(tmp_path: object) -> Lake:
 
 
 def held(lake: Lake) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = lake.open_existing(TABLE).to_pyarrow_table().to_pylist()
+    rows: list[dict[str, object]] = lake.existing(TABLE).to_pyarrow_table().to_pylist()
     return sorted(rows, key=lambda row: str(row["_recorded_at"]))
 
 
