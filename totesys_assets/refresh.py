@@ -140,7 +140,7 @@ def refresh(
     summary.unknown_columns = seen.examined.unknown
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
     now = open_letters(lake)
-    summary.dead_letters = {"new": 0 if letters is None else len(now - letters), "open": len(now)}
+    summary.dead_letters = {"new": 0 if letters is None else len(now.keys() - letters.keys()), "open": len(now)}
     summary.tables = contents_of(warehouse, most=MOST_COUNTED)
     return summary
 

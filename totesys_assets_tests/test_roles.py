@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql
 
+from totesys_assets.audit.findings import Finding
+from totesys_assets.audit.noted import note_findings
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
 from totesys_assets.commands import main
@@ -35,6 +38,7 @@ MARTS = sorted(TABLES.marts)
 OF_FACTS = [f"{kind}_{fact.removeprefix('fact_')}" for kind in ("current", "history") for fact in FACTS]
 VIEWS = [*OF_FACTS, "fact_purchase_orders", *(view.name for view in views())]
 IN_TOTESYS = [name for name, table in TABLES.source.items() if table.group == TOTESYS]
+NOTES = ("_ledger", "_migration", "_dead_letter", "_finding")
 SECRET = "out of a vault"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -377,8 +381,8 @@ def test_a_login_that_may_become_a_superuser_is_one(roles: Roles) -> None:
 def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_date(loaded: Roles) -> None:
     assert rights(loaded.warehouse, loaded.names["loader"]) == {
         **{name: {"SELECT", "INSERT"} for name in FACTS},
-        **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger")},
-        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in MARTS},
+        **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger", "_dead_letter")},
+        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding")},
         **{name: {"SELECT"} for name in (*VIEWS, "_migration")},
     }
 
@@ -403,7 +407,7 @@ def test_the_loader_cannot_change_or_remove_what_was_recorded(loaded: Roles) -> 
             f"DROP TABLE {fact} CASCADE",
         ):
             denied(url, statement)
-    for table in (*DIMENSIONS, "_ledger", "_migration"):
+    for table in (*DIMENSIONS, "_ledger", "_migration", "_dead_letter"):
         for statement in (f"DELETE FROM {table}", f"TRUNCATE {table}", f"DROP TABLE {table}"):
             denied(url, statement)
     denied(url, "INSERT INTO _migration VALUES ('x')")
@@ -415,9 +419,10 @@ def test_the_loader_cannot_change_or_remove_what_was_recorded(loaded: Roles) -> 
 
 def test_the_reader_reads_tables_and_views_and_writes_nothing(loaded: Roles) -> None:
     url = loaded["reader"]
-    everything = (*FACTS, *DIMENSIONS, *MARTS, *VIEWS, "_ledger", "_migration")
+    everything = (*FACTS, *DIMENSIONS, *MARTS, *VIEWS, *NOTES)
     assert rights(loaded.warehouse, loaded.names["reader"]) == {name: {"SELECT"} for name in everything}
     assert execute(url, "SELECT units_sold FROM current_sales_order") == [(1001,)]
+    assert execute(url, "SELECT DISTINCT open_rows FROM _dead_letter") == [(0,)]
     with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         connection.execute("CREATE TABLE more (id int)")
     writable = "SET default_transaction_read_only = off; COMMIT; BEGIN READ WRITE"
@@ -429,6 +434,20 @@ def test_the_reader_reads_tables_and_views_and_writes_nothing(loaded: Roles) -> 
         "CREATE TEMP TABLE more (id int)",
     ):
         denied(url, statement, before=writable)
+
+
+def test_what_the_audit_found_is_noted_by_the_loader_and_read_by_the_reader(roles: Roles) -> None:
+    roles.make()
+    for detail in ("1 row differs", "2 rows differ"):
+        found = [Finding("warehouse/dim_date", "records_equal_lake", False, detail)]
+        assert note_findings(Warehouse(roles["loader"]), found, whole=True) is None
+        assert execute(roles["reader"], "SELECT detail FROM _finding") == [(detail,)]
+
+
+@pytest.mark.pure
+def test_the_roles_file_names_every_view_for_people() -> None:
+    (listed,) = re.findall(r"relkind = 'v' AND relname IN \((.+?)\)", (FILES / "warehouse_roles.sql").read_text())
+    assert re.findall(r"'(\w+)'", listed) == sorted(view.name for view in views())
 
 
 def test_nothing_belongs_to_anybody_but_the_owner_and_nothing_is_granted_to_public(loaded: Roles) -> None:
@@ -557,7 +576,7 @@ def test_what_one_login_has_made_so_far_becomes_the_owners_and_stays_as_it_is(
     execute(roles.warehouse, "CREATE TABLE somebody_elses (id int)")
     roles.make()
     query = "SELECT relowner = (SELECT oid FROM pg_roles WHERE rolname = {}) FROM pg_class WHERE relname = {}"
-    ours = (*FACTS, *DIMENSIONS, *MARTS, *VIEWS, "_ledger", "_migration")
+    ours = (*FACTS, *DIMENSIONS, *MARTS, *VIEWS, *NOTES)
     for name, taken in (*((name, True) for name in ours), ("somebody_elses", False)):
         statement = sql.SQL(query).format(sql.Literal(roles.names["owner"]), sql.Literal(name))
         assert execute(roles.warehouse, statement) == [(taken,)]

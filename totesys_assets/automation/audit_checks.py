@@ -11,6 +11,7 @@ from totesys_assets.assets.describe import failures
 from totesys_assets.audit import rules
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.audit.findings import CLAIMS, Finding
+from totesys_assets.audit.noted import note_findings
 from totesys_assets.automation.records import mark_of_sensor
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.days import partition_range
@@ -39,12 +40,15 @@ def audit_checks(catalogue: Catalogue, settings: Settings) -> dg.AssetChecksDefi
         warehouse: dg.ResourceParam[Warehouse],
     ) -> Iterable[dg.AssetCheckResult]:
         chosen = [("/".join(key.asset_key.path), key.name) for key in context.selected_asset_check_keys]
+        whole = len(chosen) == len(list(_specs(catalogue)))
         with failures():
             found = audit(
                 Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day)),
                 sorted(chosen),
                 marks=[mark for mark in (read_mark(settings.home), mark_of_sensor(context.instance)) if mark],
             )
+        if unnoted := note_findings(warehouse, found, whole=whole, run_id=context.run.run_id):
+            context.log.warning(unnoted)
         for finding in found:
             yield _result(finding)
 

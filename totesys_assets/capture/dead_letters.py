@@ -9,6 +9,7 @@ source can tell of a row (source/).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
@@ -112,13 +113,15 @@ def open_dead_letters(lake: Lake) -> pa.Table:
         ).to_arrow_table()
 
 
-def open_letters(lake: Lake) -> set[tuple[str, str, str]]:
-    """Table, key and partition of the dead letters that are not mended yet; of a few, quicker than all about them."""
+def open_letters(lake: Lake) -> dict[tuple[str, str, str], datetime]:
+    """Table, key and partition of the dead letters that are not mended yet, and since when they are as they are.
+
+    Of a few, this is quicker than all about them.
+    """
     held = lake.find(DEAD_LETTER)
     if held is None:
-        return set()
+        return {}
     rows = held.to_pyarrow_table(columns=[*KEY, OPERATION, RECORDED_AT]).to_pylist()
-    newest = {
-        tuple(row[name] for name in KEY): row[OPERATION] for row in sorted(rows, key=lambda row: row[RECORDED_AT])
-    }
-    return {(table, key, partition) for (table, key, partition), operation in newest.items() if operation != "delete"}
+    rows.sort(key=lambda row: row[RECORDED_AT])
+    newest = {(row["table_name"], row["row_key"], row["partition"]): row for row in rows}
+    return {letter: row[RECORDED_AT] for letter, row in newest.items() if row[OPERATION] != "delete"}

@@ -15,14 +15,12 @@ from decimal import Decimal
 from typing import Any
 
 import click
-import psycopg
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands.restore import Moment
-from totesys_assets.errors import PlatformError
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, program, reporter, say
@@ -135,15 +133,7 @@ def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
 
     settings = Settings.from_env()
     with opened(settings, "totesys ask", reporter(err)) as reader:
-        try:
-            return reader.answer(question.name, **parameters)
-        except PlatformError as error:
-            if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
-                raise PlatformError(
-                    f'The warehouse has not all tables in schema "{settings.warehouse_schema}" yet: '
-                    "totesys refresh makes them."
-                ) from error
-            raise
+        return reader.answer(question.name, **parameters)
 
 
 def _print_list() -> None:

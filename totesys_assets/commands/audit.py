@@ -32,7 +32,7 @@ _MARKS = {
 def audit(as_json: bool) -> None:
     """Compare ToteSys, lake and warehouse by content.
 
-    It does not rely on how they were loaded, and changes nothing.
+    It does not rely on how they were loaded. It changes nothing, and notes what it found in the warehouse.
 
     Exit code 1 if anything differs, or if nothing could be compared. Partitions that wait for a refresh are left out
     and counted as pending. Rows that break a rule of the business are a warning.
@@ -43,13 +43,15 @@ def audit(as_json: bool) -> None:
         with err.status("Comparing"):
             from totesys_assets.audit.audit import audit as look_everywhere
             from totesys_assets.audit.audit import compared_nothing
+            from totesys_assets.audit.noted import note_findings
             from totesys_assets.platform import Platform
             from totesys_assets.staleness.mark import read_mark
 
-            found = look_everywhere(
-                Platform.of(settings, urls.totesys, urls.warehouse),
-                marks=[mark for mark in [read_mark(settings.home)] if mark],
-            )
+            platform = Platform.of(settings, urls.totesys, urls.warehouse)
+            found = look_everywhere(platform, marks=[mark for mark in [read_mark(settings.home)] if mark])
+            unnoted = note_findings(platform.warehouse, found, whole=True)
+    if unnoted:
+        say(err, "", unnoted)
     outcomes: Counter[str] = Counter(finding.outcome for finding in found)
     is_empty = compared_nothing(found)
     equal = not outcomes["different"] and not is_empty

@@ -53,3 +53,8 @@ def moment(value: datetime) -> str:
 def counted(number: int, what: str) -> str:
     """A number and what it counts: 1 day, 2 days."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def plain(text: str) -> str:
+    """A text in which nothing is formatted as Markdown."""
+    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:" else each for each in text)

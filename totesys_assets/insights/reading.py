@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 # A question of the largest warehouse that was measured takes a fifth of a second; nobody waits longer than this.
 STATEMENT_TIMEOUT = "15s"
 _IDLE_SESSIONS = 4
-# Questions may read it as well: it changes with every load.
+# Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
+_CHANGED = {"_dead_letter": "noted_at", "_finding": "audited_at"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class Reader:
         except psycopg.OperationalError as error:
             connection.close()
             raise ConnectionFailed(f"The warehouse went away: {one_line(error)}.") from error
+        except psycopg.errors.UndefinedTable as error:
+            connection.close()
+            raise PlatformError(
+                f'The warehouse has not all tables in schema "{self._schema}" yet: totesys refresh makes them, or, '
+                "after an upgrade of the platform, totesys migrate."
+            ) from error
         except psycopg.Error as error:
             connection.close()
             raise PlatformError(f"The warehouse refused a statement: {one_line(error)}.") from error
@@ -130,13 +137,26 @@ class Reader:
     def loads(self) -> Loads:
         """What the ledger of loads says. Empty before the first load."""
         with self.session() as connection:
-            if connection.execute("SELECT to_regclass(%s)", [_LEDGER]).fetchone() == (None,):
+            there = connection.execute(
+                "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
+                [[_LEDGER, *_CHANGED]],
+            ).fetchall()
+            if (_LEDGER,) not in there:
                 return Loads({}, {})
             found = connection.execute(
                 "SELECT table_name, max(loaded_at), concat_ws(' ', max(loaded_at), count(*)) FROM _ledger GROUP BY 1"
             ).fetchall()
+            noted = {name: _mark(connection, name, at) for name, at in _CHANGED.items() if (name,) in there}
         at, marks = {table: at for table, at, _ in found}, {table: mark for table, _, mark in found}
-        return Loads(at, {**marks, _LEDGER: " ".join(marks.values())})
+        return Loads(at, {**marks, **noted, _LEDGER: " ".join(marks.values())})
+
+
+def _mark(connection: Connection, table: str, changed: str) -> str:
+    from psycopg import sql
+
+    query = sql.SQL("SELECT concat_ws(' ', max({}), count(*)) FROM {}")
+    row = connection.execute(query.format(sql.Identifier(changed), sql.Identifier(table))).fetchone()
+    return str(row)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
-"""What the warehouse knows of its loads: the table ``_ledger``, written in the transactions that load.
+"""What the warehouse knows of its loads, of dead letters and of the last audit: its tables of notes.
 
-Belongs here: reading it. Does not belong here: writing it, which is load/load.py, and deciding on it.
+Belongs here: these tables, and reading the ledger. Does not belong here: writing them, which is load/ and audit/, and
+deciding on them.
 
-A row is a partition of a table with the state that it was loaded from; two more partitions are notes on a whole table.
+A row of ``_ledger`` is a partition of a table with the state that it was loaded from; two more partitions are notes on
+a whole table. The other notes are for readers, who see neither the lake nor Dagster.
 """
 
 from __future__ import annotations
@@ -21,6 +23,48 @@ from totesys_assets.engine import literal, quoted
 # table of the lake. LAKE: the tables of versions that it was made of (load/origin.py).
 NEWEST, LAKE = "newest", "lake"
 
+LEDGER, MIGRATION, DEAD_LETTER, FINDING = "_ledger", "_migration", "_dead_letter", "_finding"
+# Each with its columns and keys, and what it holds.
+NOTES = {
+    LEDGER: """
+CREATE TABLE IF NOT EXISTS {} (
+    table_name text NOT NULL,
+    partition text NOT NULL,
+    state text NOT NULL,
+    rows bigint NOT NULL,
+    run_id text NOT NULL,
+    loaded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (table_name, partition)
+);
+COMMENT ON TABLE {} IS 'What was loaded, committed together with the rows'
+""",
+    MIGRATION: """
+CREATE TABLE IF NOT EXISTS {} (digest text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+COMMENT ON TABLE {} IS 'Versions of the schema that were applied here'
+""",
+    DEAD_LETTER: """
+CREATE TABLE IF NOT EXISTS {} (
+    table_name text PRIMARY KEY,
+    open_rows bigint NOT NULL,
+    since timestamptz,
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE {} IS 'How many rows of each source table are dead letters, breaking a type or a rule, and since when'
+""",
+    FINDING: """
+CREATE TABLE IF NOT EXISTS {} (
+    asset text NOT NULL,
+    check_name text NOT NULL,
+    outcome text NOT NULL,
+    detail text NOT NULL,
+    run_id text,
+    audited_at timestamptz NOT NULL,
+    PRIMARY KEY (asset, check_name)
+);
+COMMENT ON TABLE {} IS 'What the last audit found, check by check. Run_id: the run in Dagster, if it was one'
+""",
+}
+
 Connection = psycopg.Connection[Any]
 
 
@@ -29,7 +73,7 @@ class Notes:
 
     def __init__(self, connection: Connection, schema: str) -> None:
         self._connection, self._schema = connection, schema
-        self._is_there = exists(connection, schema, "_ledger")
+        self._is_there = exists(connection, schema, LEDGER)
 
     def states(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded, of the tables that are there: table -> partition -> state."""
@@ -74,8 +118,15 @@ class Notes:
 
     def _rows(self, query: str, **values: object) -> Iterator[tuple[Any, ...]]:
         if self._is_there:
-            ledger = sql.Identifier(self._schema, "_ledger")
+            ledger = sql.Identifier(self._schema, LEDGER)
             yield from self._connection.execute(sql.SQL(query).format(ledger), values)
+
+
+def create_notes(connection: Connection, schema: str) -> None:
+    """Create the tables of notes that are missing."""
+    for name, statements in NOTES.items():
+        table = sql.Identifier(schema, name)
+        connection.execute(sql.SQL(statements).format(table, table))
 
 
 def exists(connection: Connection, schema: str, relation: str) -> bool:

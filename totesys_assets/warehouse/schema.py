@@ -16,23 +16,8 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
-from totesys_assets.warehouse.notes import Connection, exists
+from totesys_assets.warehouse.notes import NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
-
-_LEDGER = """
-CREATE TABLE IF NOT EXISTS {schema}._ledger (
-    table_name text NOT NULL,
-    partition text NOT NULL,
-    state text NOT NULL,
-    rows bigint NOT NULL,
-    run_id text NOT NULL,
-    loaded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (table_name, partition)
-);
-COMMENT ON TABLE {schema}._ledger IS 'What was loaded, committed together with the rows';
-CREATE TABLE IF NOT EXISTS {schema}._migration (digest text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
-COMMENT ON TABLE {schema}._migration IS 'Versions of the schema that were applied here';
-"""
 
 
 def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
@@ -43,6 +28,7 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
+    wanted += NOTES.values()
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
@@ -74,6 +60,7 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """True when somebody dropped a table or a view."""
     subjects = [table.name.removeprefix("fact_") for table in catalogue.star.values() if table.is_fact]
     names = [
+        *NOTES,
         *catalogue.warehouse,
         *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects),
         PLURAL,
@@ -90,7 +77,7 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     name = sql.Identifier(schema)
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         _create_schema(connection, schema)
-    connection.execute(sql.SQL(_LEDGER).format(schema=name))
+    create_notes(connection, schema)
     _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)

@@ -15,6 +15,8 @@ from psycopg.conninfo import make_conninfo
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
+from totesys_assets.audit.findings import Finding
+from totesys_assets.audit.noted import note_findings
 from totesys_assets.dashboard import asking, frame, server, world
 from totesys_assets.insights import questions, reading
 from totesys_assets_tests.conftest import Platform
@@ -120,6 +122,63 @@ def test_the_data_page_leads_to_dagster_where_its_address_is_known(
     assert not list(opened("Data").link_button)
     monkeypatch.setenv("TOTESYS_UI_URL", "https://dagster.example.com")
     assert [each.url for each in opened("Data").link_button] == ["https://dagster.example.com"]
+
+
+@pytest.mark.refreshed
+def test_the_data_page_says_what_the_last_audit_found(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOTESYS_UI_URL", "https://dagster.example.com")
+    app = opened("Data")
+    assert "No audit has been noted yet" in said(app)
+    found = [
+        Finding("totesys/payment", "content_equals_source", False, "1 day differs: *2024-08-20*"),
+        Finding("totesys/payment", "has_transaction", False, "3 rows break it", warning=True),
+        Finding("totesys/staff", "history_plausible", True, "1 version"),
+        Finding("totesys/staff", "ledger_agrees", True, "1 entry"),
+    ]
+    assert note_findings(platform.warehouse, found, whole=True, run_id="12ab") is None
+    asking.loads_are_old()
+    text = said(app.run())
+    assert "4 checks, 2 passed, 1 failed, 1 warned about the data in the source." in text
+    assert "totesys/payment: content\\_equals\\_source" in text
+    assert "1 day differs\\: \\*2024-08-20\\*" in text
+    assert "ledger" not in text
+    assert "https://dagster.example.com/runs/12ab" in [each.url for each in app.link_button]
+    monkeypatch.delenv("TOTESYS_UI_URL")
+    assert not list(opened("Data").link_button)
+    many = [Finding("totesys/staff", f"check_{number}", False, "differs") for number in range(10)]
+    assert note_findings(platform.warehouse, many, whole=True) is None
+    asking.loads_are_old()
+    text = said(opened("Data"))
+    assert "10 checks, 0 passed, 10 failed." in text
+    assert "2 more are in the data of this answer" in text
+
+
+@pytest.mark.refreshed
+def test_the_data_page_says_how_many_dead_letters_there_are_and_not_their_text(platform: Platform) -> None:
+    app = opened("Data")
+    assert "None: every row of 14 tables has its types and keeps the rules." in said(app)
+    platform.sql("UPDATE sales_order SET agreed_payment_date = 'a secret'")
+    platform.refresh()
+    asking.loads_are_old()
+    app.run()
+    assert not app.exception
+    [letters] = [each.value for each in app.dataframe if "open_rows" in each.value]
+    assert list(letters["table_name"]) == ["sales_order"]
+    assert list(letters["open_rows"]) == [1]
+    assert "secret" not in letters.to_csv()
+    assert "None: every row" not in said(app)
+
+
+@pytest.mark.refreshed
+def test_a_warehouse_of_before_these_notes_is_told_in_plain_words(platform: Platform) -> None:
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute("DROP TABLE _dead_letter, _finding")
+    app = opened("Data")
+    assert not app.exception
+    assert [str(each.value).count("after an upgrade of the platform, totesys migrate") for each in app.warning] == [
+        1,
+        1,
+    ]
 
 
 @pytest.mark.refreshed

@@ -14,6 +14,7 @@ from totesys_assets.insights import reading
 from totesys_assets.insights.questions import questions
 from totesys_assets.insights.reading import Reader, tables_of
 from totesys_assets.postgres.session_settings import SETTINGS
+from totesys_assets.warehouse.notes import NOTES
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 NAME = "somebody"
@@ -108,7 +109,7 @@ def test_the_tables_of_a_question_are_found_through_views() -> None:
 @pytest.mark.pure
 @pytest.mark.parametrize("question", sorted(questions()))
 def test_every_question_reads_tables_of_the_warehouse(question: str) -> None:
-    assert tables_of(question) <= {*catalogue().warehouse, "_ledger"}
+    assert tables_of(question) <= {*catalogue().warehouse, *NOTES}
     assert tables_of(question)
 
 

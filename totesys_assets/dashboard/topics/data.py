@@ -1,13 +1,26 @@
-"""The page Data: how fresh each table is, which rates are used, and what could not be placed or converted."""
+"""The page Data: how fresh each table is, what the audit found, which rates are used, and what is in no figure."""
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import streamlit as st
 
-from totesys_assets.dashboard import charts
+from totesys_assets.dashboard import charts, words
 from totesys_assets.dashboard.asking import Asked, ask, dagster_ui
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
+from totesys_assets.dashboard.tables import table
+
+# Findings of the audit in full; the data of the panel has all.
+_MOST_FINDINGS = 8
+# Colour, word, and what is said of several, of each outcome of a check but that it passed.
+_OUTCOMES = {
+    "different": ("red", "fails", "{:,} failed"),
+    "warning": ("orange", "warns", "{:,} warned about the data in the source"),
+    "pending": ("gray", "waits", "{:,} could compare nothing yet"),
+}
 
 
 def draw(filters: Filters) -> None:
@@ -24,6 +37,22 @@ def draw(filters: Filters) -> None:
         if address := dagster_ui():
             st.link_button("Runs and checks in Dagster ↗", address)
     with narrow:
+        panel(
+            "Last audit",
+            lambda: ask("last_audit"),
+            _audit,
+            note="source, lake and warehouse compared by content, every night",
+            empty="No audit has been noted yet. One runs every night; `totesys audit` runs one now.",
+            stretch=False,
+        )
+        panel(
+            "Dead letters",
+            lambda: ask("dead_letters"),
+            _letters,
+            note="rows that break a type or a rule. They are kept aside, and are in no figure, until they are mended",
+            empty="Nothing has been noted yet. Every load notes the dead letters of the tables that it reads.",
+            stretch=False,
+        )
         panel(
             "Exchange rates",
             lambda: ask("rates_used", **given),
@@ -49,40 +78,66 @@ def draw(filters: Filters) -> None:
 
 def _tables(asked: Asked) -> None:
     columns = st.column_config
-    st.dataframe(
-        charts.frame(asked.answer),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        key="tables",
-        column_order=["table_name", "rows", "loaded_at"],
-        column_config={
-            "table_name": columns.TextColumn("table"),
-            "rows": columns.NumberColumn("records", format="localized"),
-            "loaded_at": columns.DatetimeColumn("loaded", format="D MMM YYYY, HH:mm:ss", timezone="UTC"),
-        },
+    shown = {
+        "table_name": "table",
+        "rows": columns.NumberColumn("records", format="localized"),
+        "loaded_at": columns.DatetimeColumn("loaded", format="D MMM YYYY, HH:mm:ss", timezone="UTC"),
+    }
+    table(charts.frame(asked.answer), shown, key="tables")
+
+
+def _audit(asked: Asked) -> None:
+    found = asked.rows()
+    newest = max(found, key=lambda each: each["audited_at"])
+    counts = Counter(each["outcome"] for each in found)
+    said = [f"{counts['equal']:,} passed"]
+    said += [text.format(counts[each]) for each, (*_, text) in _OUTCOMES.items() if counts[each]]
+    st.markdown(f"**{words.moment(newest['audited_at'])}**: {words.counted(len(found), 'check')}, {', '.join(said)}.")
+    others = [each for each in found if each["outcome"] != "equal"]
+    for each in others[:_MOST_FINDINGS]:
+        _finding(each)
+    if len(others) > _MOST_FINDINGS:
+        st.caption(f"{len(others) - _MOST_FINDINGS:,} more are in the data of this answer (⋯).")
+    if (address := dagster_ui()) and newest["run_id"]:
+        st.link_button("The audit in Dagster ↗", f"{address}/runs/{newest['run_id']}")
+
+
+def _finding(found: dict[str, Any]) -> None:
+    colour, word, _ = _OUTCOMES[found["outcome"]]
+    st.markdown(
+        f":{colour}-badge[{word}] {words.plain(found['asset'])}: {words.plain(found['check_name'])}  \n"
+        f":small[{words.plain(found['detail'])}]"
     )
+
+
+def _letters(asked: Asked) -> None:
+    data = charts.frame(asked.answer)
+    kept = data[data["open_rows"] > 0]
+    if kept.empty:
+        st.caption(f"None: every row of {words.counted(len(data), 'table')} has its types and keeps the rules.")
+        return
+    columns = st.column_config
+    shown = {
+        "table_name": "table",
+        "open_rows": columns.NumberColumn("rows", format="localized", width="small"),
+        "since": columns.DatetimeColumn("since", format="D MMM YYYY, HH:mm", timezone="UTC"),
+    }
+    table(kept, shown, key="letters")
+    st.caption("`totesys dead-letters` shows each of them, with the reason.")
 
 
 def _rates(asked: Asked, filters: Filters) -> None:
     columns = st.column_config
-    st.dataframe(
-        charts.frame(asked.answer),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        key="rates-used",
-        column_order=["currency", "rate", "published_date", "days", "days_carried", "most_days_carried"],
-        column_config={
-            "currency": columns.TextColumn("from", width="small"),
-            "rate": columns.NumberColumn(f"in {filters.currency}", format="%.5f", width="small"),
-            "published_date": columns.DateColumn("published", format="D MMM YYYY"),
-            "days": columns.NumberColumn("days", width="small"),
-            "days_carried": columns.NumberColumn("carried", width="small"),
-            "most_days_carried": columns.NumberColumn("longest", width="small"),
-        },
-    )
+    shown = {
+        "currency": columns.TextColumn("from", width="small"),
+        "rate": columns.NumberColumn(f"in {filters.currency}", format="%.5f", width="small"),
+        "published_date": columns.DateColumn("published", format="D MMM YYYY"),
+        "days": columns.NumberColumn("days", width="small"),
+        "days_carried": columns.NumberColumn("carried", width="small"),
+        "most_days_carried": columns.NumberColumn("longest", width="small"),
+    }
+    table(charts.frame(asked.answer), shown, key="rates-used")
 
 
 def _plain(asked: Asked) -> None:
-    st.dataframe(charts.frame(asked.answer), hide_index=True, width="stretch", height="content", key=asked.question)
+    table(charts.frame(asked.answer), {each: each for each in asked.answer.columns}, key=asked.question)

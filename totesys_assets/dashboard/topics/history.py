@@ -11,6 +11,7 @@ from totesys_assets.dashboard import charts, words
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
+from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
 _SUBJECTS = {"sales_order": "Sales order", "purchase_order": "Purchase order"}
@@ -101,13 +102,8 @@ def _versions(asked: Asked) -> None:
         what = row["what_happened"]
         st.markdown(
             f":{_COLOURS.get(what, 'blue')}-badge[{what}] {words.moment(row['valid_from'])}  \n"
-            f":small[{_plain(row['what_changed'])}]"
+            f":small[{words.plain(row['what_changed'])}]"
         )
-
-
-def _plain(text: str) -> str:
-    """A text of ToteSys, in which nothing is formatted."""
-    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:" else each for each in text)
 
 
 def _latest(asked: Asked) -> None:
@@ -120,39 +116,28 @@ def _latest(asked: Asked) -> None:
             st.session_state["number"] = int(data["number"][place])
 
     columns = st.column_config
-    st.dataframe(
+    table(
         data.assign(subject=data["subject"].replace(_SUBJECTS)),
-        hide_index=True,
-        width="stretch",
-        height=_HEIGHT,
-        key="latest",
-        on_select=choose,
-        selection_mode="single-row",
-        column_order=["subject", "number", "what_happened", "recorded_at"],
-        column_config={
-            "subject": columns.TextColumn("order"),
+        {
+            "subject": "order",
             "number": columns.NumberColumn("number", format="%d", width="small"),
             "what_happened": columns.TextColumn("what", width="small"),
             "recorded_at": columns.DatetimeColumn("seen", format="D MMM, HH:mm:ss", timezone="UTC"),
         },
+        key="latest",
+        height=_HEIGHT,
+        on_select=choose,
+        selection_mode="single-row",
     )
 
 
 def _week(asked: Asked) -> None:
     data = charts.frame(asked.answer)
-    columns = st.column_config
-    st.dataframe(
-        data.assign(fact=data["fact"].replace(_FACTS)),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        key="week",
-        column_config={
-            "fact": columns.TextColumn("versions of"),
-            "silent_updates": columns.NumberColumn("silent updates", format="localized"),
-            **{name: columns.NumberColumn(name, format="localized") for name in ("inserts", "updates", "deletes")},
-        },
-    )
+    numbers = {
+        name: st.column_config.NumberColumn(name.replace("_", " "), format="localized")
+        for name in ("inserts", "updates", "silent_updates", "deletes")
+    }
+    table(data.assign(fact=data["fact"].replace(_FACTS)), {"fact": "versions of", **numbers}, key="week")
 
 
 def _known(filters: Filters) -> None:

@@ -10,6 +10,7 @@ from totesys_assets.dashboard import charts
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
+from totesys_assets.dashboard.tables import table
 
 # Weeks before and after this one whose payments are shown.
 _WEEKS = 8
@@ -78,19 +79,17 @@ def draw(filters: Filters) -> None:
 
 def _overdue(asked: Asked, filters: Filters) -> None:
     columns = st.column_config
-    st.dataframe(
+    table(
         charts.frame(asked.answer),
-        hide_index=True,
-        width="stretch",
-        height=_HEIGHT,
-        key="overdue",
-        column_order=["customer", "sales_order_id", "due_date", "days_overdue", "converted"],
-        column_config={
+        {
+            "customer": "customer",
             "sales_order_id": columns.NumberColumn("order", format="%d", width="small"),
             "due_date": columns.DateColumn("due", format="D MMM YYYY"),
             "days_overdue": columns.NumberColumn("days overdue", format="%d", width="small"),
             "converted": columns.NumberColumn(f"amount, {filters.currency}", format="%,.2f"),
         },
+        key="overdue",
+        height=_HEIGHT,
     )
 
 
@@ -121,16 +120,14 @@ def _margin(asked: Asked, filters: Filters) -> None:
 def _suppliers(asked: Asked, filters: Filters) -> None:
     columns = st.column_config
     data = charts.frame(asked.answer)
-    st.dataframe(
+    table(
         data,
-        hide_index=True,
-        width="stretch",
-        height=_HEIGHT,
-        key="suppliers",
-        column_order=["supplier", "orders", "items", "cost"],
-        column_config={
+        {
+            "supplier": "supplier",
             "orders": columns.ProgressColumn("orders", min_value=0, max_value=int(data["orders"].max()), format="%d"),
             "items": columns.NumberColumn("items", format="localized"),
             "cost": columns.NumberColumn(f"cost, {filters.currency}", format="%,.0f"),
         },
+        key="suppliers",
+        height=_HEIGHT,
     )

@@ -11,6 +11,7 @@ from totesys_assets.dashboard import charts, words
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel, source
+from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
 _NEWEST = 10
@@ -118,28 +119,15 @@ def revenue_by_period(asked: Asked, filters: Filters) -> None:
 
 def _newest(asked: Asked) -> None:
     columns = st.column_config
-    st.dataframe(
-        charts.frame(asked.answer),
-        hide_index=True,
-        width="stretch",
-        height="content",
-        key="newest",
-        column_order=[
-            "sales_order_id",
-            "created_at",
-            "customer",
-            "country",
-            "design",
-            "units",
-            "currency",
-            "revenue",
-            "staff",
-        ],
-        column_config={
-            "sales_order_id": columns.NumberColumn("order", format="%d", width="small"),
-            "created_at": columns.DatetimeColumn("placed", format="D MMM, HH:mm:ss"),
-            "units": columns.NumberColumn("bags", format="localized"),
-            "currency": columns.TextColumn("in", width="small"),
-            "revenue": columns.NumberColumn("amount", format="%,.2f"),
-        },
-    )
+    shown = {
+        "sales_order_id": columns.NumberColumn("order", format="%d", width="small"),
+        "created_at": columns.DatetimeColumn("placed", format="D MMM, HH:mm:ss"),
+        "customer": "customer",
+        "country": "country",
+        "design": "design",
+        "units": columns.NumberColumn("bags", format="localized"),
+        "currency": columns.TextColumn("in", width="small"),
+        "revenue": columns.NumberColumn("amount", format="%,.2f"),
+        "staff": "staff",
+    }
+    table(charts.frame(asked.answer), shown, key="newest")

@@ -8,6 +8,7 @@ from totesys_assets.dashboard import charts, world
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
+from totesys_assets.dashboard.tables import table
 
 _HEIGHT = 430
 
@@ -82,17 +83,10 @@ def _bars(asked: Asked, filters: Filters, label: str) -> None:
 def _table(asked: Asked, filters: Filters, name: str, shown: list[str]) -> None:
     columns = st.column_config
     data = charts.frame(asked.answer)
-    st.dataframe(
-        data,
-        hide_index=True,
-        width="stretch",
-        height=_HEIGHT,
-        key=f"{name}-table",
-        column_order=shown,
-        column_config={
-            "orders": columns.ProgressColumn("orders", min_value=0, max_value=int(data["orders"].max()), format="%d"),
-            "units": columns.NumberColumn("bags", format="compact"),
-            "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
-            "share": columns.NumberColumn("share", format="percent"),
-        },
-    )
+    numbers = {
+        "orders": columns.ProgressColumn("orders", min_value=0, max_value=int(data["orders"].max()), format="%d"),
+        "units": columns.NumberColumn("bags", format="compact"),
+        "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
+        "share": columns.NumberColumn("share", format="percent"),
+    }
+    table(data, {each: numbers.get(each, each) for each in shown}, key=f"{name}-table", height=_HEIGHT)
