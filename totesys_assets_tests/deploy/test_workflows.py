@@ -93,6 +93,17 @@ def test_every_job_ends_some_time(workflow: Workflow) -> None:
     assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
 
 
+def test_what_runs_the_tests_has_a_browser_and_a_pooler_so_that_none_is_skipped() -> None:
+    jobs = [job for path in FILES for job in load(path)["jobs"].values()]
+    scripts = [[step.get("run", "") for step in job["steps"]] for job in jobs]
+    running = [each for each in scripts if re.search(r"make (test|soak|coverage)\b", each[-1])]
+    assert len(running) == 3
+    for *before, _ in running:
+        installed = "\n".join(before)
+        assert re.search(r"apt-get .*install .*\bpgbouncer\b", installed)
+        assert re.search(r"apt-get .*install .*\bchromium-browser\b", installed)
+
+
 def test_no_workflow_runs_a_strangers_code_with_our_rights(workflow: Workflow) -> None:
     assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(workflow["on"])
 
