@@ -1,13 +1,21 @@
-# The way in: one load balancer with TLS, and a login by Cognito before anything of Dagster's is reached, for it has none.
+# The way in: one load balancer with TLS, and a login by Cognito before Dagster and the dashboard, for they have none. The API
+# asks programs for its own keys.
 #
 # No web application firewall: before the login there is nothing but Cognito, and who may come that far is narrowed by
-# ui_allowed_cidrs. Who opens the UI to the whole Internet may put AWS WAF in front; it costs by rule and by request.
+# ui_allowed_cidrs. Who opens it to the whole Internet may put AWS WAF in front; it costs by rule and by request.
 
 locals {
-  audiences = {
-    operators = { host = var.ui_host, service = "webserver" }
-    viewers   = { host = local.viewer_host, service = "viewer" }
-  }
+  # Service -> its host, who logs in there (null: nobody, for it asks for keys), and where it answers.
+  sites = merge(
+    {
+      webserver = { host = var.ui_host, audience = "operators", priority = 10, port = 3000, health_path = "/server_info" }
+      viewer    = { host = local.viewer_host, audience = "viewers", priority = 20, port = 3000, health_path = "/server_info" }
+      dashboard = { host = local.dashboard_host, audience = "viewers", priority = 30, port = local.insights.dashboard.port, health_path = local.insights.dashboard.health_path }
+    },
+    { for name, api in local.insights : name => { host = local.api_host, audience = null, priority = 40, port = api.port, health_path = api.health_path } if name == "api" },
+  )
+
+  audiences = { for name in ["operators", "viewers"] : name => sort([for site in local.sites : site.host if site.audience == name]) }
 }
 
 resource "aws_lb" "ui" {
@@ -21,7 +29,7 @@ resource "aws_lb" "ui" {
   enable_deletion_protection = var.deletion_protection
   drop_invalid_header_fields = true
   desync_mitigation_mode     = "defensive"
-  idle_timeout               = 120 # the UI keeps a websocket open
+  idle_timeout               = 120 # UI and dashboard keep websockets open
 
   access_logs {
     enabled = true
@@ -31,18 +39,26 @@ resource "aws_lb" "ui" {
 }
 
 resource "aws_lb_target_group" "ui" {
-  # checkov:skip=CKV_AWS_378:the webserver speaks HTTP; what lies between it and the load balancer is this network alone
-  for_each = local.targets
+  # checkov:skip=CKV_AWS_378:the services speak HTTP; what lies between them and the load balancer is this network alone
+  for_each = local.sites
 
   name                 = "${var.name}-${each.key}"
   vpc_id               = aws_vpc.main.id
   target_type          = "ip"
   protocol             = "HTTP"
-  port                 = 3000
+  port                 = each.value.port
   deregistration_delay = 30
 
+  # A page of the dashboard lives in one task: its websocket, and what it offers for download. There are two tasks while a
+  # release replaces one by the other.
+  stickiness {
+    type            = "lb_cookie"
+    enabled         = each.key == "dashboard"
+    cookie_duration = 86400
+  }
+
   health_check {
-    path                = "/server_info"
+    path                = each.value.health_path
     matcher             = "200"
     interval            = 30
     timeout             = 10
@@ -74,7 +90,7 @@ resource "aws_lb_listener" "https" {
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
   certificate_arn   = var.certificate_arn
 
-  # Who asks for neither host gets nothing.
+  # Who asks for another host gets nothing.
   default_action {
     type = "fixed-response"
 
@@ -87,10 +103,10 @@ resource "aws_lb_listener" "https" {
 }
 
 resource "aws_lb_listener_rule" "host" {
-  for_each = local.audiences
+  for_each = local.sites
 
   listener_arn = aws_lb_listener.https.arn
-  priority     = each.key == "operators" ? 10 : 20
+  priority     = each.value.priority
 
   condition {
     host_header {
@@ -98,26 +114,52 @@ resource "aws_lb_listener_rule" "host" {
     }
   }
 
-  action {
-    type  = "authenticate-cognito"
-    order = 1
+  dynamic "action" {
+    for_each = each.value.audience == null ? [] : [each.value.audience]
+    iterator = audience
 
-    authenticate_cognito {
-      user_pool_arn              = aws_cognito_user_pool.pool[each.key].arn
-      user_pool_client_id        = aws_cognito_user_pool_client.balancer[each.key].id
-      user_pool_domain           = aws_cognito_user_pool_domain.pool[each.key].domain
-      scope                      = "openid email"
-      session_timeout            = 28800 # a working day
-      session_cookie_name        = "totesys-${each.key}"
-      on_unauthenticated_request = "authenticate"
+    content {
+      type  = "authenticate-cognito"
+      order = 1
+
+      authenticate_cognito {
+        user_pool_arn              = aws_cognito_user_pool.pool[audience.value].arn
+        user_pool_client_id        = aws_cognito_user_pool_client.balancer[audience.value].id
+        user_pool_domain           = aws_cognito_user_pool_domain.pool[audience.value].domain
+        scope                      = "openid email"
+        session_timeout            = 28800 # a working day
+        session_cookie_name        = "totesys-${audience.value}"
+        on_unauthenticated_request = "authenticate"
+      }
     }
   }
 
   action {
     type             = "forward"
     order            = 2
-    target_group_arn = aws_lb_target_group.ui[each.value.service].arn
+    target_group_arn = aws_lb_target_group.ui[each.key].arn
   }
+}
+
+# Rules and names were once called after who logs in.
+moved {
+  from = aws_lb_listener_rule.host["operators"]
+  to   = aws_lb_listener_rule.host["webserver"]
+}
+
+moved {
+  from = aws_lb_listener_rule.host["viewers"]
+  to   = aws_lb_listener_rule.host["viewer"]
+}
+
+moved {
+  from = aws_route53_record.host["operators"]
+  to   = aws_route53_record.host["webserver"]
+}
+
+moved {
+  from = aws_route53_record.host["viewers"]
+  to   = aws_route53_record.host["viewer"]
 }
 
 # Who may log in: users are made by hand, in one pool or the other ------------------------------------------------------
@@ -160,7 +202,7 @@ resource "aws_cognito_user_pool" "pool" {
   }
 }
 
-# The load balancer, as Cognito knows it. AWS makes its secret, and Terraform cannot but note it in the state, and so in a
+# The load balancer, as Cognito knows it. A viewer logs in once for both hosts. AWS makes its secret, and Terraform cannot but note it in the state, and so in a
 # saved plan: it opens no session without a user's password, but neither file is for the public.
 resource "aws_cognito_user_pool_client" "balancer" {
   for_each = local.audiences
@@ -168,7 +210,7 @@ resource "aws_cognito_user_pool_client" "balancer" {
   name                                 = "load-balancer"
   user_pool_id                         = aws_cognito_user_pool.pool[each.key].id
   generate_secret                      = true
-  callback_urls                        = ["https://${each.value.host}/oauth2/idpresponse"]
+  callback_urls                        = [for host in each.value : "https://${host}/oauth2/idpresponse"]
   supported_identity_providers         = ["COGNITO"]
   allowed_oauth_flows_user_pool_client = true
   allowed_oauth_flows                  = ["code"]
@@ -187,10 +229,10 @@ resource "aws_cognito_user_pool_domain" "pool" {
 # Names ----------------------------------------------------------------------------------------------------------------
 
 resource "aws_route53_record" "host" {
-  for_each = var.route53_zone_id == null ? {} : local.audiences
+  for_each = { for name, site in local.sites : name => site.host if var.route53_zone_id != null }
 
   zone_id = var.route53_zone_id
-  name    = each.value.host
+  name    = each.value
   type    = "A"
 
   alias {

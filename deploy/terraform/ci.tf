@@ -84,7 +84,8 @@ locals {
       Effect = "Allow"
       Action = [
         "athena:*", "budgets:*", "cloudwatch:*", "cognito-idp:*", "ec2:*", "ecr:*", "ecs:*", "elasticloadbalancing:*", # any: see the head of this file
-        "glue:*", "kms:*", "logs:*", "rds:*", "route53:*", "s3:*", "secretsmanager:*", "servicediscovery:*", "sns:*",  # any: the same
+        "glue:*", "kms:*", "lambda:*", "logs:*", "rds:*", "route53:*", "s3:*", "scheduler:*", "secretsmanager:*",      # any: the same
+        "servicediscovery:*", "sns:*",                                                                                 # any: the same
       ]
       Resource  = "*"                                                                      # any: what is still to be made has no name to be listed by
       Condition = { StringEquals = { "aws:RequestedRegion" = [var.region, "us-east-1"] } } # budgets and Route 53 are there
@@ -129,7 +130,7 @@ locals {
       Effect    = "Allow"
       Action    = "iam:PassRole"
       Resource  = local.own_roles
-      Condition = { StringEquals = { "iam:PassedToService" = ["ecs-tasks.amazonaws.com", "monitoring.rds.amazonaws.com", "vpc-flow-logs.amazonaws.com"] } }
+      Condition = { StringEquals = { "iam:PassedToService" = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com", "monitoring.rds.amazonaws.com", "scheduler.amazonaws.com", "vpc-flow-logs.amazonaws.com"] } }
     },
     {
       Sid    = "ReadIam"

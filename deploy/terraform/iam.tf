@@ -62,7 +62,7 @@ locals {
     },
   ]
 
-  # Archives that the platform fetches, where it has a way to the Internet; earlier ones go.
+  # Archives that the platform fetches, where somebody gives it a way to the Internet and TOTESYS_RATES_URL; earlier ones go.
   write_rates = [
     {
       Sid      = "WriteRates"
@@ -242,6 +242,12 @@ resource "aws_iam_policy" "boundary" {
         Effect   = "Allow"
         Action   = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
         Resource = aws_ecr_repository.image.arn
+      },
+      {
+        Sid      = "Rates"
+        Effect   = "Allow"
+        Action   = "lambda:InvokeFunction"
+        Resource = "${local.arn}:lambda:${var.region}:${local.account}:function:${local.rates_function}"
       },
       {
         Sid      = "LogStreams"

@@ -9,10 +9,18 @@ locals {
   partition = data.aws_partition.current.partition
   arn       = "arn:${local.partition}" # how every ARN begins
 
-  viewer_host = "view.${var.ui_host}"
+  viewer_host    = "view.${var.ui_host}"
+  dashboard_host = "sales.${var.ui_host}"
+  api_host       = "api.${var.ui_host}"
+
+  has_api   = length(var.api_key_hashes) > 0
+  has_rates = var.rates_url != ""
 
   lake_root  = "totesys" # LAKE_URI is s3://<lake bucket>/<this>
   files_root = "files"   # FILES_URI is s3://<lake bucket>/<this>
+
+  rates_function  = "${var.name}-rates"
+  rates_log_group = "${local.log_group}/rates"
 
   log_group     = "/totesys/${var.name}"
   log_group_arn = "${local.arn}:logs:${var.region}:${local.account}:log-group:${local.log_group}"

@@ -137,6 +137,7 @@ locals {
   security_groups = {
     balancer  = "Load balancer"
     ui        = "Webserver and viewer"
+    insights  = "Dashboard and API"
     engine    = "Code server, daemon and backfills"
     provision = "Provision task"
     database  = "RDS"
@@ -144,19 +145,21 @@ locals {
   }
 
   # Each is a rule at both ends: out of the first, into the second.
-  conversations = {
+  conversations = merge({
     balancer-ui        = { from = "balancer", to = "ui", port = 3000 }
     ui-engine          = { from = "ui", to = "engine", port = 4000 }
     engine-engine      = { from = "engine", to = "engine", port = 4000 }
+    insights-database  = { from = "insights", to = "database", port = 5432 }
     ui-database        = { from = "ui", to = "database", port = 5432 }
     engine-database    = { from = "engine", to = "database", port = 5432 }
     provision-database = { from = "provision", to = "database", port = 5432 }
+    insights-endpoints = { from = "insights", to = "endpoints", port = 443 }
     ui-endpoints       = { from = "ui", to = "endpoints", port = 443 }
     engine-endpoints   = { from = "engine", to = "endpoints", port = 443 }
     provision-endpoint = { from = "provision", to = "endpoints", port = 443 }
-  }
+  }, { for name, service in local.insights : "balancer-${name}" => { from = "balancer", to = "insights", port = service.port } })
 
-  tasks_groups = ["ui", "engine", "provision"]
+  tasks_groups = ["ui", "insights", "engine", "provision"]
 }
 
 resource "aws_security_group" "group" {

@@ -168,12 +168,17 @@ locals {
         stat = "Sum", period = 300, periods = 2, sign = ">=", than = 5
       }
       ui-errors = {
-        text = "The UI answered with errors."
+        text = "A service behind the load balancer answered with errors."
         of   = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", by = { LoadBalancer = aws_lb.ui.arn_suffix }
         stat = "Sum", period = 300, periods = 2, sign = ">=", than = 5
       }
     },
-    { for service in ["code", "daemon"] : "${service}-memory" => {
+    { for function in aws_lambda_function.rates : "rates-failed" => {
+      text = "Exchange rates were not fetched, or those at rates_url are old. The newest that there are stay in use."
+      of   = "AWS/Lambda", metric = "Errors", by = { FunctionName = function.function_name }
+      stat = "Sum", period = 300, periods = 1, sign = ">=", than = 1
+    } },
+    { for service in ["code", "daemon", "dashboard"] : "${service}-memory" => {
       text = "The ${service} uses more than 85 % of its memory: give it more in sizes before it is ended."
       of   = "AWS/ECS", metric = "MemoryUtilization", by = { ClusterName = aws_ecs_cluster.main.name, ServiceName = aws_ecs_service.service[service].name }
       stat = "Maximum", period = 60, periods = 5, sign = ">", than = 85

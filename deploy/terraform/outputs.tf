@@ -54,8 +54,18 @@ output "viewer_url" {
   value       = "https://${local.viewer_host}"
 }
 
+output "dashboard_url" {
+  description = "The dashboard, for viewers."
+  value       = "https://${local.dashboard_host}"
+}
+
+output "api_url" {
+  description = "The API, for programs with a key; null without api_key_hashes."
+  value       = local.has_api ? "https://${local.api_host}" : null
+}
+
 output "load_balancer_host" {
-  description = "What both host names must lead to, where route53_zone_id is not set."
+  description = "What all host names must lead to, where route53_zone_id is not set."
   value       = aws_lb.ui.dns_name
 }
 
@@ -80,6 +90,11 @@ output "files" {
     uri            = local.environment.FILES_URI
     dropper_policy = aws_iam_policy.file_dropper.arn
   }
+}
+
+output "rates_function" {
+  description = "Name of the function that fetches exchange rates; null with an empty rates_url."
+  value       = local.has_rates ? local.rates_function : null
 }
 
 output "work_bucket" {

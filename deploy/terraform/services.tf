@@ -1,4 +1,5 @@
-# What runs: four services, and two kinds of task that others start (large runs by the daemon, provision by a release).
+# What runs: the platform's four services, one or two that read the warehouse for people and programs, and two kinds of task
+# that others start (large runs by the daemon, provision by a release).
 #
 # Terraform registers task definitions; it neither starts services nor moves them. deploy/release.sh does, once the provision task
 # has run, for a daemon must not meet databases that are not migrated.
@@ -63,6 +64,8 @@ locals {
     daemon    = { cpu = 2048, memory = 8192 } # refreshes are forked here: 280 MB for what they share, and their data
     webserver = { cpu = 512, memory = 1024 }
     viewer    = { cpu = 512, memory = 1024 }
+    dashboard = { cpu = 512, memory = 1024 } # 250 MB with ten viewers
+    api       = { cpu = 512, memory = 1024 }
     run       = { cpu = 4096, memory = 16384 }
     provision = { cpu = 512, memory = 1024 }
   }, var.sizes)
@@ -162,6 +165,46 @@ module "viewer" {
   keep_revisions = var.deletion_protection
 }
 
+# What the warehouse says, to people and to programs. Both know the reader's login and nothing else: no way to ToteSys, to
+# the lake or to Dagster. They may do nothing in AWS.
+locals {
+  insights = merge(
+    {
+      # Streamlit's own guard fits: it takes a websocket only from a page of the host that was asked for, which the load
+      # balancer passes on as it came.
+      dashboard = {
+        port        = 8501
+        health_path = "/_stcore/health"
+        environment = { TOTESYS_UI_URL = "https://${local.viewer_host}" }
+      }
+    },
+    { for name in local.has_api ? ["api"] : [] : name => {
+      port = 8502
+      # Not /healthz: a warehouse that is away comes back no sooner for another task.
+      health_path = "/openapi.json"
+      # No secret: they are hashes of long random keys.
+      environment = { TOTESYS_API_KEYS = join(",", var.api_key_hashes) }
+    } },
+  )
+}
+
+module "insights" {
+  source   = "./modules/task"
+  for_each = local.insights
+
+  stack           = local.stack
+  kind            = each.key
+  image           = local.image
+  command         = ["totesys", each.key, "--host", "0.0.0.0", "--port", tostring(each.value.port)]
+  size            = local.sizes[each.key]
+  environment     = each.value.environment
+  secrets         = { WAREHOUSE_READER_URL = aws_secretsmanager_secret.role["warehouse-reader"].arn }
+  has_permissions = false
+  port            = each.value.port
+  health_check    = ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:${each.value.port}${each.value.health_path}', timeout=10)"]
+  keep_revisions  = var.deletion_protection
+}
+
 # A large run. The daemon starts it, and says in the container's command which run it is.
 module "run" {
   source = "./modules/task"
@@ -206,15 +249,16 @@ locals {
   # A new task beside the old one, which goes when the new one is well.
   beside = { least = 100, most = 200 }
 
-  services = {
-    code      = { task = module.code.arn, group = "engine", percent = local.beside }
-    webserver = { task = module.webserver.arn, group = "ui", percent = local.beside }
-    viewer    = { task = module.viewer.arn, group = "ui", percent = local.beside }
-    # Never two daemons: each would start every refresh. The old one ends before the new one begins.
-    daemon = { task = module.daemon.arn, group = "engine", percent = { least = 0, most = 100 } }
-  }
-
-  targets = { webserver = "operators", viewer = "viewers" } # service -> who comes to it
+  services = merge(
+    {
+      code      = { task = module.code.arn, group = "engine", percent = local.beside }
+      webserver = { task = module.webserver.arn, group = "ui", percent = local.beside }
+      viewer    = { task = module.viewer.arn, group = "ui", percent = local.beside }
+      # Never two daemons: each would start every refresh. The old one ends before the new one begins.
+      daemon = { task = module.daemon.arn, group = "engine", percent = { least = 0, most = 100 } }
+    },
+    { for name, task in module.insights : name => { task = task.arn, group = "insights", percent = local.beside } },
+  )
 }
 
 resource "aws_ecs_service" "service" {
@@ -232,7 +276,7 @@ resource "aws_ecs_service" "service" {
   deployment_minimum_healthy_percent = each.value.percent.least
   deployment_maximum_percent         = each.value.percent.most
   availability_zone_rebalancing      = "DISABLED" # it would want a second task for a while
-  health_check_grace_period_seconds  = contains(keys(local.targets), each.key) ? 180 : null
+  health_check_grace_period_seconds  = contains(keys(local.sites), each.key) ? 180 : null
 
   deployment_circuit_breaker {
     enable   = true
@@ -246,12 +290,12 @@ resource "aws_ecs_service" "service" {
   }
 
   dynamic "load_balancer" {
-    for_each = contains(keys(local.targets), each.key) ? [aws_lb_target_group.ui[each.key].arn] : []
+    for_each = contains(keys(local.sites), each.key) ? [aws_lb_target_group.ui[each.key]] : []
 
     content {
-      target_group_arn = load_balancer.value
+      target_group_arn = load_balancer.value.arn
       container_name   = each.key
-      container_port   = 3000
+      container_port   = load_balancer.value.port
     }
   }
 

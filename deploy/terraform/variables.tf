@@ -64,8 +64,8 @@ variable "sizes" {
   default     = {}
 
   validation {
-    condition     = alltrue([for kind in keys(var.sizes) : contains(["code", "daemon", "webserver", "viewer", "run", "provision"], kind)])
-    error_message = "sizes has keys of code, daemon, webserver, viewer, run and provision only."
+    condition     = alltrue([for kind in keys(var.sizes) : contains(["code", "daemon", "webserver", "viewer", "dashboard", "api", "run", "provision"], kind)])
+    error_message = "sizes has keys of code, daemon, webserver, viewer, dashboard, api, run and provision only."
   }
 
   validation {
@@ -166,7 +166,7 @@ variable "reader_cidrs" {
 # Access ---------------------------------------------------------------------------------------------------------------
 
 variable "ui_host" {
-  description = "Host name of the UI for operators; viewers use view.<ui_host>."
+  description = "Host name of the UI for operators. Viewers use view.<ui_host> and, for the dashboard, sales.<ui_host>; programs api.<ui_host>."
   type        = string
 
   validation {
@@ -176,7 +176,7 @@ variable "ui_host" {
 }
 
 variable "certificate_arn" {
-  description = "ARN of the ACM certificate, in this region, for ui_host and view.<ui_host>."
+  description = "ARN of the ACM certificate, in this region, for ui_host, view.<ui_host> and sales.<ui_host>, with api_key_hashes also for api.<ui_host>."
   type        = string
 
   validation {
@@ -186,18 +186,29 @@ variable "certificate_arn" {
 }
 
 variable "route53_zone_id" {
-  description = "Id of the Route 53 zone in which to make the two host names. Null: make them yourself (CNAME to the output load_balancer_host)."
+  description = "Id of the Route 53 zone in which to make the host names. Null: make them yourself (CNAME to the output load_balancer_host)."
   type        = string
   default     = null
 }
 
 variable "ui_allowed_cidrs" {
-  description = "Networks from which the UI can be reached, before anybody logs in."
+  description = "Networks from which UI, dashboard and API can be reached, before anybody logs in."
   type        = list(string)
 
   validation {
     condition     = length(var.ui_allowed_cidrs) > 0 && alltrue([for cidr in var.ui_allowed_cidrs : can(cidrnetmask(cidr))])
     error_message = "ui_allowed_cidrs lists IPv4 networks, for example [\"203.0.113.0/24\"]."
+  }
+}
+
+variable "api_key_hashes" {
+  description = "Hashes of the keys with which programs may ask the API, as totesys api --new-key prints them. None: there is no API."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for hash in var.api_key_hashes : can(regex("^[0-9a-f]{64}$", hash))])
+    error_message = "api_key_hashes lists SHA-256 hashes, 64 lower-case hexadecimal digits each: the second line of totesys api --new-key, and never the key."
   }
 }
 
@@ -229,6 +240,18 @@ variable "lake_noncurrent_days" {
   description = "Days for which replaced and deleted objects of the lake are kept as old versions."
   type        = number
   default     = 90
+}
+
+variable "rates_url" {
+  description = "Address of the European Central Bank's archive of all days, which a function fetches on working days. Empty: none does, and archives are dropped by hand."
+  type        = string
+  default     = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"
+  nullable    = false
+
+  validation {
+    condition     = var.rates_url == "" || can(regex("^https://[^/@[:space:]]+(/[^[:space:]]*)?$", var.rates_url))
+    error_message = "rates_url is an address that begins with https:// and has no login in it, or empty."
+  }
 }
 
 variable "database_class" {

@@ -26,7 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from expectations import ACCOUNT, KINDS, NAME, REGION, Cloud, Expectations, expect_all, expect_next, expect_nothing
+from expectations import (
+    ACCOUNT,
+    HASH,
+    INSIGHTS,
+    KINDS,
+    NAME,
+    REGION,
+    Cloud,
+    Expectations,
+    expect_all,
+    expect_next,
+    expect_nothing,
+)
 
 STACK = Path(__file__).parents[1] / "terraform"
 FIRST, NEXT = "0123abc", "4567def"  # tags of images
@@ -45,6 +57,7 @@ VARIABLES = {
     "alarm_emails": ["data-team@example.com"],
     "monthly_budget_usd": 500,
     "image_tag": FIRST,
+    "api_key_hashes": [HASH],
     "github_repository": "example/totesys-assets",
     "state_bucket": "example-terraform-state",
 }
@@ -183,7 +196,8 @@ def rehearse(terraform: Terraform) -> int:
     expect_next(expected, Cloud(outputs, NEXT), before, terraform.state(), terraform.printed)
     replaced = set(re.findall(r"^(\S+): Destruction complete", again, flags=re.MULTILINE))
     versions = {f'aws_secretsmanager_secret_version.role["{name.removesuffix("-url")}"]' for name in before}
-    definitions = {f"module.{kind}.aws_ecs_task_definition.task" for kind in KINDS}
+    modules = {kind: f'insights["{kind}"]' if kind in INSIGHTS else kind for kind in KINDS}
+    definitions = {f"module.{module}.aws_ecs_task_definition.task" for module in modules.values()}
     expected.same("replaced by it", replaced, versions | definitions)
 
     terraform("destroy", "destroy", "-auto-approve", "-input=false", "-no-color")

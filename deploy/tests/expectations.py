@@ -6,10 +6,12 @@ Terraform, and the stand-in (apply_on_moto.py).
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from totesys_assets_tests.deploy.wildcards import justified_statements, statements, wildcards  # noqa: E402
 
+HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of a key of the API
 NAME, REGION, ACCOUNT = "totesys", "eu-west-2", "123456789012"
-SERVICES = ("code", "daemon", "webserver", "viewer")
+INSIGHTS = {"dashboard": 8501, "api": 8502}  # what reads the warehouse and nothing else, with its port
+SERVICES = ("code", "daemon", "webserver", "viewer", *INSIGHTS)
 KINDS = (*SERVICES, "run", "provision")
 BUCKETS = {part: f"{NAME}-{part}-{ACCOUNT}-{REGION}" for part in ("lake", "work", "logs")}
 ROLE_URLS = {
@@ -43,6 +47,7 @@ ALARMS = {
         "not-up-to-date",
         "code-memory",
         "daemon-memory",
+        "dashboard-memory",
         "database-storage",
         "database-cpu",
         "database-connections",
@@ -50,6 +55,9 @@ ALARMS = {
         "ui-errors",
         "webserver-unhealthy",
         "viewer-unhealthy",
+        "dashboard-unhealthy",
+        "api-unhealthy",
+        "rates-failed",
     )
 }
 
@@ -157,7 +165,7 @@ def password_of(url: str) -> str:
 
 def expect_all(expected: Expectations, cloud: Cloud, state: str, printed: str) -> None:
     """Everything that is there after the first apply."""
-    parts = (keys, buckets, network, database, registry, tasks, services, access, logs, alarms, catalogue, tags)
+    parts = (keys, buckets, network, database, registry, tasks, services, access, logs, alarms, rates, catalogue, tags)
     for part in (*parts, permissions, outputs):
         before = expected.met
         try:
@@ -280,15 +288,18 @@ def network(expected: Expectations, cloud: Cloud) -> None:
     expected.same(
         "into the database",
         into["database"],
-        {("ui", 5432), ("engine", 5432), ("provision", 5432), ("198.51.100.0/24", 5432)},
+        {("ui", 5432), ("insights", 5432), ("engine", 5432), ("provision", 5432), ("198.51.100.0/24", 5432)},
     )
     expected.same("into the load balancer", into["balancer"], {("203.0.113.0/24", 80), ("203.0.113.0/24", 443)})
     expected.same("into webservers", into["ui"], {("balancer", 3000)})
+    expected.same("into dashboard and API", into["insights"], {("balancer", port) for port in INSIGHTS.values()})
+    beyond = {(peer, port) for peer, port in out["insights"] if not str(peer).startswith("pl-")}
+    expected.same("out of them, but to S3's endpoint", beyond, {("database", 5432), ("endpoints", 443)})
     expected.same("into the engine", into["engine"], {("ui", 4000), ("engine", 4000)})
     expected.same("into the provision task", into["provision"], set())
     expected.same("out of the database", out["database"], set())
     expected("to ToteSys goes the engine", ("192.0.2.10/32", 5432) in out["engine"])
-    for name in ("ui", "engine", "provision"):
+    for name in ("ui", "insights", "engine", "provision"):
         open_ends = {peer for peer, _ in out[name] if peer == "0.0.0.0/0"}
         expected.same(f"{name} cannot go everywhere", open_ends, set())
     flow = every("ec2", "describe_flow_logs", "FlowLogs")
@@ -439,7 +450,24 @@ def tasks(expected: Expectations, cloud: Cloud) -> None:
             f"{kind}: no login in its environment",
             not re.search(r"://[^/@\"]+:[^/@\"]+@", json.dumps(container["environment"])),
         )
-        environment(expected, cloud, kind, named(container["environment"]))
+        if kind in INSIGHTS:
+            of_insights(expected, kind, container, {secret_arns[arn] for arn in named_secrets})
+        else:
+            environment(expected, cloud, kind, named(container["environment"]))
+
+
+def of_insights(expected: Expectations, kind: str, container: dict[str, Any], secrets: set[str]) -> None:
+    """What a container is told that reads the warehouse and nothing else."""
+    expected.same(f"{kind}: its secrets", {each["name"] for each in container["secrets"]}, {"WAREHOUSE_READER_URL"})
+    expected.same(f"{kind}: and whose", secrets, {f"{NAME}/warehouse-reader-url"})
+    wanted = {
+        "dashboard": {"TOTESYS_UI_URL": "https://view.totesys.example.com"},
+        "api": {"TOTESYS_API_KEYS": HASH},
+    }
+    expected.same(f"{kind}: environment", named(container["environment"]), wanted[kind])
+    command = ["totesys", kind, "--host", "0.0.0.0", "--port", str(INSIGHTS[kind])]  # noqa: S104 - in a container
+    expected.same(f"{kind}: command", container["command"], command)
+    expected.same(f"{kind}: port", [each["containerPort"] for each in container["portMappings"]], [INSIGHTS[kind]])
 
 
 def environment(expected: Expectations, cloud: Cloud, kind: str, found: dict[str, str]) -> None:
@@ -488,11 +516,12 @@ def services(expected: Expectations, cloud: Cloud) -> None:
         inside = service["networkConfiguration"]["awsvpcConfiguration"]
         expected.same(f"{name} has no public address", inside["assignPublicIp"], "DISABLED")
         expected.same(f"{name} is in private subnets", set(inside["subnets"]), set(cloud.subnets["private"]))
-        group = "ui" if name in ("webserver", "viewer") else "engine"
+        group = "insights" if name in INSIGHTS else "ui" if name in ("webserver", "viewer") else "engine"
         expected.same(f"{name} has its group", inside["securityGroups"], [cloud.groups[group]])
         expected(f"{name}: nobody gets a shell", not service.get("enableExecuteCommand"))
         ports = [(each["containerName"], each["containerPort"]) for each in service.get("loadBalancers", [])]
-        expected.same(f"{name}: behind the load balancer", ports, [(name, 3000)] if group == "ui" else [])
+        behind = [] if group == "engine" else [(name, INSIGHTS.get(name, 3000))]
+        expected.same(f"{name}: behind the load balancer", ports, behind)
         registries = [each["registryArn"] for each in service.get("serviceRegistries", [])]
         expected.same(f"{name}: has a name", registries, [names[0]["Arn"]] if name == "code" else [])
 
@@ -524,14 +553,33 @@ def access(expected: Expectations, cloud: Cloud) -> None:
     }
     expected.same("pools", set(pools), {"operators", "viewers"})
     groups = {each["TargetGroupName"]: each for each in elb.describe_target_groups(LoadBalancerArn=arn)["TargetGroups"]}
-    expected.same("target groups", set(groups), {f"{NAME}-webserver", f"{NAME}-viewer"})
+    health = {
+        "webserver": "/server_info",
+        "viewer": "/server_info",
+        "dashboard": "/_stcore/health",
+        "api": "/openapi.json",
+    }
+    expected.same("target groups", set(groups), {f"{NAME}-{service}" for service in health})
+    for service, path in health.items():
+        group = groups[f"{NAME}-{service}"]
+        expected.same(f"{service}: health", (group["HealthCheckPath"], group["TargetType"]), (path, "ip"))
+        kept = elb.describe_target_group_attributes(TargetGroupArn=group["TargetGroupArn"])["Attributes"]
+        sticks = named(kept, "Key", "Value")["stickiness.enabled"]
+        expected.same(f"{service}: stays with its task", sticks, "true" if service == "dashboard" else "false")
     rules = {
         rule["Conditions"][0]["HostHeaderConfig"]["Values"][0]: rule["Actions"]
         for rule in elb.describe_rules(ListenerArn=listeners[443]["ListenerArn"])["Rules"]
         if rule["Conditions"]
     }
-    hosts = {"totesys.example.com": ("operators", "webserver"), "view.totesys.example.com": ("viewers", "viewer")}
-    expected.same("hosts", set(rules), set(hosts))
+    hosts = {
+        "totesys.example.com": ("operators", "webserver"),
+        "view.totesys.example.com": ("viewers", "viewer"),
+        "sales.totesys.example.com": ("viewers", "dashboard"),
+    }
+    expected.same("hosts", set(rules), {*hosts, "api.totesys.example.com"})
+    (only,) = rules["api.totesys.example.com"]
+    api = groups[f"{NAME}-api"]["TargetGroupArn"]
+    expected.same("programs come to the API, which asks for keys", only["TargetGroupArn"], api)
     for host, (audience, service) in hosts.items():
         first, second = sorted(rules[host], key=lambda action: action["Order"])
         expected.same(f"{host}: a login first", first["Type"], "authenticate-cognito")
@@ -541,8 +589,6 @@ def access(expected: Expectations, cloud: Cloud) -> None:
         expected.same(
             f"{host}: then {service}", second["TargetGroupArn"], groups[f"{NAME}-{service}"]["TargetGroupArn"]
         )
-        group = groups[f"{NAME}-{service}"]
-        expected.same(f"{service}: health", (group["HealthCheckPath"], group["TargetType"]), ("/server_info", "ip"))
         pool = client("cognito-idp").describe_user_pool(UserPoolId=pools[audience])["UserPool"]
         expected(f"{audience}: nobody signs up", pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"])
         expected(f"{audience}: strong passwords", pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 14)
@@ -555,7 +601,9 @@ def access(expected: Expectations, cloud: Cloud) -> None:
             "UserPoolClient"
         ]
         expected(f"{audience}: the client has a secret", own.get("ClientSecret"))
-        expected.same(f"{audience}: leads back", own["CallbackURLs"], [f"https://{host}/oauth2/idpresponse"])
+        own_hosts = {host for host, (who, _) in hosts.items() if who == audience}
+        back = {f"https://{each}/oauth2/idpresponse" for each in own_hosts}
+        expected.same(f"{audience}: leads back", set(own["CallbackURLs"]), back)
         expected.same(f"{audience}: flows", own["AllowedOAuthFlows"], ["code"])
 
 
@@ -569,7 +617,8 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     }
     ends = {f"{NAME}-{kind}-{end}" for kind in KINDS for end in ("execution", "task")}
     ci = {f"{NAME}-ci-{name}" for name in ("build", "plan", "deploy")}
-    expected.same("roles", set(roles), ends | ci | {f"{NAME}-flow-logs", f"{NAME}-database-monitoring"})
+    others = {f"{NAME}-{name}" for name in ("flow-logs", "database-monitoring", "rates-function", "rates-schedule")}
+    expected.same("roles", set(roles), ends | ci | others)
     boundary = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-boundary"
     reasons = justified_statements(ROOT / "deploy" / "terraform")
     documents = {}
@@ -589,7 +638,7 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     expected.same(
         "managed policies",
         {name for name, kind in documents if kind == "managed"},
-        {f"{NAME}-boundary", f"{NAME}-lake-reader"},
+        {f"{NAME}-boundary", f"{NAME}-lake-reader", f"{NAME}-file-dropper"},
     )
     for (name, policy), found in documents.items():
         for statement in found:
@@ -610,7 +659,19 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     )
     cluster = client("ecs").describe_clusters(clusters=[NAME])["clusters"][0]["clusterArn"]
     expected.same("and where", runs["StartRuns"]["Condition"], {"ArnEquals": {"ecs:cluster": cluster}})
-    expected("the provision task may do nothing", (f"{NAME}-provision-task", "act") not in documents)
+    for kind in ("provision", *INSIGHTS):
+        may = [policy for name, policy in documents if name == f"{NAME}-{kind}-task"]
+        attached = iam.list_attached_role_policies(RoleName=f"{NAME}-{kind}-task")["AttachedPolicies"]
+        expected.same(f"what {kind} may do", may + attached, [])
+    drop = {each["Sid"]: each for each in documents[f"{NAME}-rates-function", "drop"]}
+    expected.same("what the function of rates may do", set(drop), {"DataKey", "DropRates", "LogRates"})
+    expected.same("it only writes", drop["DropRates"]["Action"], "s3:PutObject")
+    prefix = f"arn:aws:s3:::{BUCKETS['lake']}/files/rates/*"
+    expected.same("and only rates", drop["DropRates"]["Resource"], prefix)
+    call = documents[f"{NAME}-rates-schedule", "call"]
+    function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{NAME}-rates"
+    may_call = [(each["Action"], each["Resource"]) for each in call]
+    expected.same("what the schedule may do", may_call, [("lambda:InvokeFunction", function)])
     objects = {"s3:PutObject", "s3:DeleteObject"}
     for kind in ("webserver", "viewer"):
         actions = {
@@ -659,6 +720,7 @@ def logs(expected: Expectations, cloud: Cloud) -> None:
     wanted = {
         f"/totesys/{NAME}",
         f"/totesys/{NAME}/flow",
+        f"/totesys/{NAME}/rates",
         f"/aws/rds/instance/{NAME}/postgresql",
         f"/aws/rds/instance/{NAME}/upgrade",
     }
@@ -696,6 +758,7 @@ def alarms(expected: Expectations, cloud: Cloud) -> None:
         "DBInstanceIdentifier": {NAME},
         "ClusterName": {NAME},
         "ServiceName": set(SERVICES),
+        "FunctionName": {f"{NAME}-rates"},
         "LoadBalancer": {cloud.balancer["LoadBalancerArn"].partition("loadbalancer/")[2]},
         "TargetGroup": {each["TargetGroupArn"].rpartition(":")[2] for each in groups},
     }
@@ -739,6 +802,35 @@ def alarms(expected: Expectations, cloud: Cloud) -> None:
     expected.same(
         "budget", [(each["BudgetName"], float(each["BudgetLimit"]["Amount"])) for each in budgets], [(NAME, 500.0)]
     )
+
+
+def rates(expected: Expectations, _: Cloud) -> None:
+    """The function that fetches exchange rates, and when."""
+    asked = client("lambda")
+    expected.same(
+        "functions",
+        [each["FunctionName"] for each in every("lambda", "list_functions", "Functions")],
+        [f"{NAME}-rates"],
+    )
+    found = asked.get_function(FunctionName=f"{NAME}-rates")["Configuration"]
+    package = (ROOT / "deploy" / "terraform" / "rates.zip").read_bytes()
+    expected.same("its code", found["CodeSha256"], base64.b64encode(sha256(package).digest()).decode())
+    expected.same("what is called", (found["Handler"], found["Runtime"]), ("rates.handler", "python3.13"))
+    expected("it is outside of the network", not found.get("VpcConfig", {}).get("SubnetIds"))
+    wanted = {
+        "RATES_URL": "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip",
+        "RATES_BUCKET": BUCKETS["lake"],
+        "RATES_KEY": "files/rates/eurofxref-hist.zip",
+    }
+    expected.same("what it is told", found["Environment"]["Variables"], wanted)
+    expected("it acts as its own role", found["Role"].endswith(f"{NAME}-rates-function"))
+    retries = asked.get_function_event_invoke_config(FunctionName=f"{NAME}-rates")["MaximumRetryAttempts"]
+    expected.same("a failure is counted once", retries, 0)
+    schedule = client("scheduler").get_schedule(Name=f"{NAME}-rates")
+    when = (schedule["ScheduleExpression"], schedule["ScheduleExpressionTimezone"], schedule["State"])
+    expected.same("when", when, ("cron(20 16,18 ? * MON-FRI *)", "Europe/Berlin", "ENABLED"))
+    expected.same("what is called then", schedule["Target"]["Arn"], found["FunctionArn"])
+    expected("by its own role", schedule["Target"]["RoleArn"].endswith(f"{NAME}-rates-schedule"))
 
 
 def catalogue(expected: Expectations, cloud: Cloud) -> None:
@@ -806,6 +898,9 @@ def outputs(expected: Expectations, cloud: Cloud) -> None:
     expected.same("cluster", given["cluster"], NAME)
     expected.same("services", given["services"], sorted(SERVICES))
     expected.same("tag", given["image_tag"], cloud.tag)
+    expected.same("the dashboard", given["dashboard_url"], "https://sales.totesys.example.com")
+    expected.same("the API", given["api_url"], "https://api.totesys.example.com")
+    expected.same("the function of rates", given["rates_function"], f"{NAME}-rates")
     expected.same("load balancer", given["load_balancer_host"], cloud.balancer["DNSName"])
     expected.same("topic", given["alert_topic"], cloud.topic)
     expected.same("buckets", {given["lake_bucket"], given["work_bucket"], given["logs_bucket"]}, set(BUCKETS.values()))
@@ -861,6 +956,8 @@ def expect_nothing(expected: Expectations, state: str) -> None:
         "alarms": every("cloudwatch", "describe_alarms", "MetricAlarms"),
         "dashboards": every("cloudwatch", "list_dashboards", "DashboardEntries"),
         "topics": every("sns", "list_topics", "Topics"),
+        "functions": every("lambda", "list_functions", "Functions"),
+        "schedules": every("scheduler", "list_schedules", "Schedules"),
         "Glue databases": every("glue", "get_databases", "DatabaseList"),
         "workgroups": [
             each["Name"] for each in every("athena", "list_work_groups", "WorkGroups") if each["Name"] != "primary"

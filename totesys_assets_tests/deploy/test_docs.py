@@ -20,11 +20,12 @@ def alarms() -> set[str]:
     start = text.index("  alarms = merge(")
     block = text[start : text.index("  comparisons =", start)]
     named = set(re.findall(r"^ +([a-z-]+) = \{$", block, re.MULTILINE))
+    named |= set(re.findall(r"for function in \S+ : \"([a-z-]+)\" =>", block))
+    sites = terraform("access.tf").partition("  sites = merge(")[2].partition("\n  )\n")[0]
+    targets = re.findall(r"^ +(\w+) += \{ host", sites, re.MULTILINE) + re.findall(r'if name == "(\w+)"', sites)
+    assert targets == ["webserver", "viewer", "dashboard", "api"]
     for services, suffix in re.findall(r"for service(?:, group)? in (.+?) : \"\$\{service\}(-[a-z]+)\"", block):
-        of = re.findall(r'"(\w+)"', services) or re.findall(
-            r"(\w+) = \"\w+\"", re.findall(r"targets = \{(.*)\}", terraform("services.tf"))[0]
-        )
-        named |= {f"{service}{suffix}" for service in of}
+        named |= {f"{service}{suffix}" for service in re.findall(r'"(\w+)"', services) or targets}
     single = re.findall(r'alarm_name += "\$\{var\.name\}-([a-z-]+)"', text)
     return named | set(single)
 

@@ -12,10 +12,14 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from totesys_assets import commands
+from totesys_assets.api.app import build
+from totesys_assets.dashboard import server
+from totesys_assets.insights.reading import Reader
 from totesys_assets_tests.deploy.wildcards import (
     justified_statements,
     policies,
@@ -98,7 +102,7 @@ def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dic
     assert_passed(of_the_stack, runs=1)
 
 
-@pytest.mark.parametrize(("name", "runs"), [("bucket", 2), ("options", 4), ("variables", 2)])
+@pytest.mark.parametrize(("name", "runs"), [("bucket", 2), ("options", 5), ("variables", 2)])
 def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str, runs: int) -> None:
     """Each of the assertions in the other files of deploy/terraform/tests."""
     assert_passed(terraform_test(stack, f"-filter=tests/{name}.tftest.hcl"), runs)
@@ -169,15 +173,28 @@ def test_a_wildcard_in_a_document_is_found(statement: dict[str, Any], expected: 
     assert wildcards(statement) == expected
 
 
-def role_policies(state: dict[str, Any], role: str) -> list[dict[str, Any]]:
-    """Statements of what the task of one kind may do."""
-    module = next(each for each in state["root_module"]["child_modules"] if each["address"] == f"module.{role}")
+def resources_of(state: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """What belongs to the task of one kind."""
+    modules = state["root_module"]["child_modules"]
+    found: list[dict[str, Any]] = next(each for each in modules if each["address"] == f"module.{kind}")["resources"]
+    return found
+
+
+def role_policies(state: dict[str, Any], kind: str, end: str = "task") -> list[dict[str, Any]]:
+    """Statements of what the task of one kind may do, or of what starts it (``end`` "execution")."""
     return [
         statement
-        for resource in module["resources"]
-        if resource["type"] == "aws_iam_role_policy" and resource["name"] == "task"
+        for resource in resources_of(state, kind)
+        if resource["type"] == "aws_iam_role_policy" and resource["name"] == end
         for statement in json.loads(resource["values"]["policy"])["Statement"]
     ]
+
+
+def container_definitions(state: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The containers of one kind, as ECS is told of them."""
+    (definition,) = (each for each in resources_of(state, kind) if each["type"] == "aws_ecs_task_definition")
+    found: list[dict[str, Any]] = json.loads(definition["values"]["container_definitions"])
+    return found
 
 
 def allowed(state: dict[str, Any], role: str) -> set[str]:
@@ -189,6 +206,8 @@ def allowed(state: dict[str, Any], role: str) -> set[str]:
     return actions
 
 
+# As stack.tftest.hcl has it; those of the others have another.
+READER_SECRET = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:totesys/warehouse-reader-url-abcdef"
 READS = {"s3:ListBucket", "s3:GetObject", "kms:Decrypt", "kms:GenerateDataKey"}
 
 
@@ -200,8 +219,66 @@ def test_the_webserver_can_also_end_runs(state: dict[str, Any]) -> None:
     assert allowed(state, "webserver") == READS | {"ecs:DescribeTaskDefinition", "ecs:DescribeTasks", "ecs:StopTask"}
 
 
-def test_the_provision_task_can_do_nothing_in_aws(state: dict[str, Any]) -> None:
-    assert allowed(state, "provision") == set()
+@pytest.mark.parametrize("kind", ["provision", 'insights["dashboard"]', 'insights["api"]'])
+def test_what_works_with_the_warehouse_alone_can_do_nothing_in_aws(state: dict[str, Any], kind: str) -> None:
+    assert allowed(state, kind) == set()
+
+
+@pytest.mark.parametrize("kind", ['insights["dashboard"]', 'insights["api"]'])
+def test_what_shows_the_warehouse_is_started_with_the_reader_s_secret_and_no_other(
+    state: dict[str, Any], kind: str
+) -> None:
+    (container,) = container_definitions(state, kind)
+    assert [secret["name"] for secret in container["secrets"]] == ["WAREHOUSE_READER_URL"]
+    (readable,) = [
+        statement["Resource"] for statement in role_policies(state, kind, "execution") if statement["Sid"] == "Secrets"
+    ]
+    assert readable == [READER_SECRET]
+    assert container["secrets"][0]["valueFrom"] == READER_SECRET
+
+
+@pytest.mark.parametrize("kind", ["dashboard", "api"])
+def test_dashboard_and_api_are_asked_at_the_address_where_they_answer(state: dict[str, Any], kind: str) -> None:
+    (container,) = container_definitions(state, f'insights["{kind}"]')
+    _, command, *options = container["command"]
+    given = commands.main.commands[command].make_context(command, options).params
+    health = {"dashboard": server.HEALTH, "api": build(cast("Reader", None), ["0" * 64]).openapi_url}[kind]
+    assert f"http://127.0.0.1:{given['port']}{health}" in container["healthCheck"]["command"][-1]
+    assert [given["port"]] == [each["containerPort"] for each in container["portMappings"]]
+    (group,) = (
+        resource["values"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == f'aws_lb_target_group.ui["{kind}"]'
+    )
+    assert (group["port"], group["health_check"][0]["path"]) == (given["port"], health)
+
+
+def test_the_function_that_fetches_rates_writes_to_their_prefix_and_reads_nothing(state: dict[str, Any]) -> None:
+    (policy,) = (
+        resource["values"]["policy"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == "aws_iam_role_policy.rates[0]"
+    )
+    found = {each["Sid"]: (each["Action"], each["Resource"]) for each in statements(policy)}
+    group = "arn:aws:logs:eu-west-2:123456789012:log-group:/totesys/totesys/rates:*"
+    assert found == {
+        "DataKey": (
+            ["kms:Decrypt", "kms:GenerateDataKey"],
+            "arn:aws:kms:eu-west-2:123456789012:key/11111111-1111-1111-1111-111111111111",
+        ),
+        "DropRates": ("s3:PutObject", "arn:aws:s3:::a-bucket/files/rates/*"),
+        "LogRates": (["logs:CreateLogStream", "logs:PutLogEvents"], group),
+    }
+
+
+def test_the_schedule_may_call_that_function_and_nothing_else(state: dict[str, Any]) -> None:
+    (policy,) = (
+        resource["values"]["policy"]
+        for resource in state["root_module"]["resources"]
+        if resource["address"] == "aws_iam_role_policy.rates_schedule[0]"
+    )
+    function = "arn:aws:lambda:eu-west-2:123456789012:function:totesys-rates"
+    assert [(each["Action"], each["Resource"]) for each in statements(policy)] == [("lambda:InvokeFunction", function)]
 
 
 def test_the_code_server_reads_the_lake_and_writes_only_logs(state: dict[str, Any]) -> None:
@@ -282,7 +359,7 @@ def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any])
         return own + [role for child in module.get("child_modules", []) for role in roles(child)]
 
     found = roles(state["root_module"])
-    assert len(found) == 17
+    assert len(found) == 23
     assert {role["name"] for role in found if not role["permissions_boundary"]} == {
         "totesys-ci-build",
         "totesys-ci-plan",

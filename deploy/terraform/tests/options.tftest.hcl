@@ -45,6 +45,16 @@ run "before_the_first_image" {
     condition     = length(aws_iam_role.ci) == 0 && length(aws_iam_openid_connect_provider.github) == 0 && length(aws_budgets_budget.monthly) == 0 && length(aws_route53_record.host) == 0
     error_message = "What is not asked for is not made."
   }
+
+  assert {
+    condition     = toset(keys(aws_ecs_service.service)) == toset(["code", "daemon", "webserver", "viewer", "dashboard"]) && toset(keys(aws_lb_listener_rule.host)) == toset(["webserver", "viewer", "dashboard"]) && !contains(keys(local.conversations), "balancer-api")
+    error_message = "Without keys there is no API, and no way to one."
+  }
+
+  assert {
+    condition     = length(aws_lambda_function.rates) == 1 && length(aws_scheduler_schedule.rates) == 1
+    error_message = "Rates are fetched unless that is switched off."
+  }
 }
 
 # The rest plans only what it looks at.
@@ -80,6 +90,27 @@ run "by_peering" {
   assert {
     condition     = aws_route.totesys["192.0.2.10/32"].vpc_peering_connection_id == "pcx-0123" && length(aws_ec2_transit_gateway_vpc_attachment.totesys) == 0
     error_message = "ToteSys is reached through the peering connection."
+  }
+}
+
+run "without_rates" {
+  command = plan
+
+  variables {
+    rates_url = ""
+  }
+
+  plan_options {
+    target = [aws_lambda_function.rates, aws_lambda_function_event_invoke_config.rates, aws_scheduler_schedule.rates, aws_cloudwatch_log_group.rates, aws_iam_role_policy.rates, aws_iam_role_policy.rates_schedule, aws_cloudwatch_metric_alarm.alarm]
+  }
+
+  assert {
+    condition = (
+      length(aws_lambda_function.rates) + length(aws_lambda_function_event_invoke_config.rates) + length(aws_scheduler_schedule.rates) + length(aws_cloudwatch_log_group.rates) == 0 &&
+      length(aws_iam_role.rates) + length(aws_iam_role_policy.rates) + length(aws_iam_role.rates_schedule) + length(aws_iam_role_policy.rates_schedule) == 0 &&
+      !contains(keys(aws_cloudwatch_metric_alarm.alarm), "rates-failed")
+    )
+    error_message = "Without an address nothing is there that could fetch rates."
   }
 }
 

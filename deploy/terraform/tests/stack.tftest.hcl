@@ -19,6 +19,15 @@ provider "aws" {
   }
 }
 
+# One of its own, by which the secret of the warehouse's reader can be told from all others.
+override_resource {
+  target = aws_secretsmanager_secret.role["warehouse-reader"]
+  values = {
+    id  = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:totesys/warehouse-reader-url-abcdef"
+    arn = "arn:aws:secretsmanager:eu-west-2:123456789012:secret:totesys/warehouse-reader-url-abcdef"
+  }
+}
+
 variables {
   region            = "eu-west-2"
   totesys_cidrs     = ["192.0.2.10/32", "192.0.2.11/32"]
@@ -33,6 +42,7 @@ variables {
   image_tag         = "0123abc"
   github_repository = "example/totesys-assets"
   state_bucket      = "example-terraform-state"
+  api_key_hashes    = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
   password_version  = 0 # stand-ins know no ephemeral resources
   business_hours    = { days = [1, 2, 5], from = 7, to = 19, minutes = 45 }
 }
@@ -98,8 +108,16 @@ run "stack" {
   }
 
   assert {
-    condition     = toset([for name, talk in local.conversations : talk.from if talk.to == "database"]) == toset(["ui", "engine", "provision"]) && alltrue([for rule in aws_vpc_security_group_ingress_rule.readers : rule.from_port == 5432])
+    condition     = toset([for name, talk in local.conversations : talk.from if talk.to == "database"]) == toset(["ui", "insights", "engine", "provision"]) && alltrue([for rule in aws_vpc_security_group_ingress_rule.readers : rule.from_port == 5432])
     error_message = "The database is reached by tasks and readers only."
+  }
+
+  assert {
+    condition = (
+      toset([for talk in local.conversations : "${talk.to}:${talk.port}" if talk.from == "insights"]) == toset(["database:5432", "endpoints:443"]) &&
+      toset([for talk in local.conversations : "${talk.from}:${talk.port}" if talk.to == "insights"]) == toset(["balancer:8501", "balancer:8502"])
+    )
+    error_message = "Dashboard and API are reached by the load balancer, and reach the database: neither Dagster nor ToteSys."
   }
 
   assert {
@@ -162,7 +180,7 @@ run "stack" {
   # Tasks -------------------------------------------------------------------------------------------------------------
 
   assert {
-    condition = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] :
+    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) :
       task.definition.readonlyRootFilesystem && task.definition.user == "10001:10001" && !task.definition.privileged &&
       task.definition.linuxParameters.capabilities.drop == ["ALL"] && task.definition.stopTimeout == 120
     ])
@@ -170,7 +188,7 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] :
+    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) :
       toset([for mount in task.definition.mountPoints : mount.containerPath]) == toset(["/var/lib/totesys", "/tmp"])
     ])
     error_message = "Containers can write to TOTESYS_HOME and /tmp."
@@ -203,6 +221,30 @@ run "stack" {
   }
 
   assert {
+    condition = toset(keys(module.insights)) == toset(["dashboard", "api"]) && alltrue([for task in module.insights :
+      [for secret in task.definition.secrets : "${secret.name} ${secret.valueFrom}"] == ["WAREHOUSE_READER_URL ${aws_secretsmanager_secret.role["warehouse-reader"].arn}"]
+    ])
+    error_message = "Dashboard and API get the URL of the warehouse's reader and no other."
+  }
+
+  assert {
+    condition = (
+      { for variable in module.insights["dashboard"].definition.environment : variable.name => variable.value } == { TOTESYS_UI_URL = "https://view.totesys.example.com" } &&
+      { for variable in module.insights["api"].definition.environment : variable.name => variable.value } == { TOTESYS_API_KEYS = var.api_key_hashes[0] }
+    )
+    error_message = "The dashboard knows where the UI of its viewers is, the API the hashes of its keys: neither the lake nor Dagster."
+  }
+
+  assert {
+    condition = (
+      module.insights["dashboard"].definition.command == ["totesys", "dashboard", "--host", "0.0.0.0", "--port", "8501"] &&
+      module.insights["api"].definition.command == ["totesys", "api", "--host", "0.0.0.0", "--port", "8502"] &&
+      alltrue([for name, task in module.insights : task.definition.portMappings[0].containerPort == aws_lb_target_group.ui[name].port])
+    )
+    error_message = "Dashboard and API listen where the load balancer asks them."
+  }
+
+  assert {
     condition     = toset([for secret in module.provision.definition.secrets : secret.name]) == toset(["TOTESYS_URL", "WAREHOUSE_URL", "TOTESYS_DAGSTER_URL", "WAREHOUSE_OWNER_URL", "WAREHOUSE_READER_URL", "PGUSER", "PGPASSWORD"])
     error_message = "The provision task gets the roles' URLs and the master's login."
   }
@@ -213,19 +255,19 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue(flatten([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] : [
+    condition = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : [
       for variable in task.definition.environment : !can(regex("://[^/@]*:[^/@]*@", variable.value)) && !can(regex("(?i)password|secret|token", variable.name))
     ]]))
     error_message = "No password stands in the environment of a task definition."
   }
 
   assert {
-    condition     = alltrue(flatten([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] : [for secret in task.definition.secrets : startswith(secret.valueFrom, "arn:aws:secretsmanager:")]]))
+    condition     = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : [for secret in task.definition.secrets : startswith(secret.valueFrom, "arn:aws:secretsmanager:")]]))
     error_message = "Secrets come from Secrets Manager."
   }
 
   assert {
-    condition     = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer] : try(task.definition.healthCheck.command[0], "") == "CMD"])
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer], values(module.insights)) : try(task.definition.healthCheck.command[0], "") == "CMD"])
     error_message = "Every service has a health check."
   }
 
@@ -235,12 +277,12 @@ run "stack" {
   }
 
   assert {
-    condition     = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] : endswith(task.definition.image, ":0123abc")])
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : endswith(task.definition.image, ":0123abc")])
     error_message = "All run the image that image_tag names."
   }
 
   assert {
-    condition     = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision] : task.definition.logConfiguration.options["awslogs-group"] == "/totesys/totesys"]) && aws_cloudwatch_log_group.main.name == "/totesys/totesys"
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : task.definition.logConfiguration.options["awslogs-group"] == "/totesys/totesys"]) && aws_cloudwatch_log_group.main.name == "/totesys/totesys"
     error_message = "All log to the one group that the metrics are counted in."
   }
 
@@ -279,18 +321,48 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue([for rule in aws_lb_listener_rule.host :
-      [for action in sort([for action in rule.action : "${action.order} ${action.type}"]) : action] == ["1 authenticate-cognito", "2 forward"]
-    ])
-    error_message = "Nothing is forwarded before a login."
+    condition = { for name, rule in aws_lb_listener_rule.host : name => join(", ", sort([for action in rule.action : "${action.order} ${action.type}"])) } == {
+      webserver = "1 authenticate-cognito, 2 forward"
+      viewer    = "1 authenticate-cognito, 2 forward"
+      dashboard = "1 authenticate-cognito, 2 forward"
+      api       = "2 forward"
+    }
+    error_message = "Nothing is forwarded before a login but to the API, which has keys."
   }
 
   assert {
-    condition = (
-      one(one([for part in aws_lb_listener_rule.host["operators"].condition : part.host_header])).values == toset(["totesys.example.com"]) &&
-      one(one([for part in aws_lb_listener_rule.host["viewers"].condition : part.host_header])).values == toset(["view.totesys.example.com"])
-    )
-    error_message = "Operators and viewers have a host each."
+    condition = { for name, rule in aws_lb_listener_rule.host : name => one([for action in rule.action : one(action.authenticate_cognito[*].session_cookie_name) if action.type == "authenticate-cognito"]) } == {
+      webserver = "totesys-operators"
+      viewer    = "totesys-viewers"
+      dashboard = "totesys-viewers"
+      api       = null
+    }
+    error_message = "The dashboard has the login of viewers."
+  }
+
+  assert {
+    condition = { for name, rule in aws_lb_listener_rule.host : name => one(one(one([for part in rule.condition : part.host_header])).values) } == {
+      webserver = "totesys.example.com"
+      viewer    = "view.totesys.example.com"
+      dashboard = "sales.totesys.example.com"
+      api       = "api.totesys.example.com"
+    }
+    error_message = "Each service has a host of its own."
+  }
+
+  assert {
+    condition     = length(distinct([for rule in aws_lb_listener_rule.host : rule.priority])) == 4
+    error_message = "Every rule has a place of its own."
+  }
+
+  assert {
+    condition = { for name, group in aws_lb_target_group.ui : name => [group.health_check[0].path, group.stickiness[0].enabled] } == {
+      webserver = ["/server_info", false]
+      viewer    = ["/server_info", false]
+      dashboard = ["/_stcore/health", true]
+      api       = ["/openapi.json", false]
+    }
+    error_message = "Each service is asked whether it is well where it answers, and a page of the dashboard stays with its task."
   }
 
   assert {
@@ -299,8 +371,8 @@ run "stack" {
   }
 
   assert {
-    condition     = aws_cognito_user_pool_client.balancer["viewers"].callback_urls == toset(["https://view.totesys.example.com/oauth2/idpresponse"]) && alltrue([for client in aws_cognito_user_pool_client.balancer : client.generate_secret])
-    error_message = "A login leads back to its own host only."
+    condition     = aws_cognito_user_pool_client.balancer["viewers"].callback_urls == toset(["https://view.totesys.example.com/oauth2/idpresponse", "https://sales.totesys.example.com/oauth2/idpresponse"]) && aws_cognito_user_pool_client.balancer["operators"].callback_urls == toset(["https://totesys.example.com/oauth2/idpresponse"]) && alltrue([for client in aws_cognito_user_pool_client.balancer : client.generate_secret])
+    error_message = "A login leads back to its own hosts only."
   }
 
   assert {
@@ -309,8 +381,8 @@ run "stack" {
   }
 
   assert {
-    condition     = toset([for record in aws_route53_record.host : record.name]) == toset(["totesys.example.com", "view.totesys.example.com"])
-    error_message = "Both names are made in the zone."
+    condition     = toset([for record in aws_route53_record.host : record.name]) == toset(["totesys.example.com", "view.totesys.example.com", "sales.totesys.example.com", "api.totesys.example.com"])
+    error_message = "All names are made in the zone."
   }
 
   # Alarms ------------------------------------------------------------------------------------------------------------
@@ -318,7 +390,8 @@ run "stack" {
   assert {
     condition = toset(concat(keys(aws_cloudwatch_metric_alarm.alarm), ["not-up-to-date"])) == toset([
       "run-failed", "stale", "tables-blocked", "dead-letters", "audit-differences", "not-up-to-date", "code-memory", "daemon-memory",
-      "database-storage", "database-cpu", "database-connections", "balancer-errors", "ui-errors", "webserver-unhealthy", "viewer-unhealthy",
+      "dashboard-memory", "database-storage", "database-cpu", "database-connections", "balancer-errors", "ui-errors", "webserver-unhealthy",
+      "viewer-unhealthy", "dashboard-unhealthy", "api-unhealthy", "rates-failed",
     ])
     error_message = "The alarms are those that docs/deploy.md explains."
   }
@@ -363,6 +436,35 @@ run "stack" {
   assert {
     condition     = length(jsondecode(aws_cloudwatch_dashboard.main.dashboard_body).widgets) == 11
     error_message = "The dashboard shows alarms, nine graphs and the last events."
+  }
+
+  # Rates -------------------------------------------------------------------------------------------------------------
+
+  assert {
+    condition     = length(aws_lambda_function.rates[0].vpc_config) == 0 && aws_lambda_function.rates[0].timeout == 180 && aws_lambda_function_event_invoke_config.rates[0].maximum_retry_attempts == 0
+    error_message = "Rates are fetched from outside of the network, and every failure is counted once."
+  }
+
+  assert {
+    condition = aws_lambda_function.rates[0].environment[0].variables == tomap({
+      RATES_URL    = "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"
+      RATES_BUCKET = module.lake.name
+      RATES_KEY    = "files/rates/eurofxref-hist.zip"
+    })
+    error_message = "The function drops the European Central Bank's archive where the platform looks for rates."
+  }
+
+  assert {
+    condition = (
+      aws_scheduler_schedule.rates[0].schedule_expression == "cron(20 16,18 ? * MON-FRI *)" && aws_scheduler_schedule.rates[0].schedule_expression_timezone == "Europe/Berlin" &&
+      aws_scheduler_schedule.rates[0].target[0].arn == aws_lambda_function.rates[0].arn && aws_scheduler_schedule.rates[0].flexible_time_window[0].mode == "OFF"
+    )
+    error_message = "Rates are fetched after they are published, and once more."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_log_group.rates[0].name == "/totesys/totesys/rates" && aws_cloudwatch_log_group.rates[0].kms_key_id != null && aws_lambda_function.rates[0].logging_config[0].log_group == aws_cloudwatch_log_group.rates[0].name
+    error_message = "What the function says is kept, encrypted."
   }
 
   # Lake for Athena ---------------------------------------------------------------------------------------------------

@@ -36,8 +36,10 @@ run "refused" {
     ui_host              = "localhost"
     certificate_arn      = "certificate"
     ui_allowed_cidrs     = []
+    api_key_hashes       = ["totesys_a-key-and-not-its-hash"]
     mfa                  = "OFF"
     lake_lock_days       = -1
+    rates_url            = "http://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"
     database_version     = "14"
     database_storage_gib = { first = 100, most = 100 }
     database_backup_days = 0
@@ -50,7 +52,7 @@ run "refused" {
 
   expect_failures = [
     var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.vpc_cidr, var.totesys_cidrs,
-    var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.mfa, var.lake_lock_days, var.database_version,
+    var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.api_key_hashes, var.mfa, var.lake_lock_days, var.rates_url, var.database_version,
     var.database_storage_gib, var.database_backup_days, var.password_version, var.log_retention_days, var.alarm_emails,
     var.business_hours, var.github_repository,
   ]

@@ -135,3 +135,9 @@ mock_resource "aws_athena_workgroup" {
     arn = "arn:aws:athena:eu-west-2:123456789012:workgroup/totesys"
   }
 }
+
+mock_resource "aws_lambda_function" {
+  defaults = {
+    arn = "arn:aws:lambda:eu-west-2:123456789012:function:totesys-rates"
+  }
+}
