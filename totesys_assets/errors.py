@@ -1,9 +1,12 @@
-"""Errors that a user can act on: what was expected, what was found, what to do, in one sentence.
+"""Errors that a user can act on: what was expected, what was found, what to do, in one sentence, told once.
 
 Everything here is shown as it stands, in the terminal and in Dagster: no message may hold a password.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
 
 
 class PlatformError(Exception):
@@ -44,3 +47,19 @@ class ConcurrentWriters(PlatformError):
 
 class StaleSnapshot(ConcurrentWriters):
     """The lake already holds what a later snapshot showed; compared with a new one, all is well again."""
+
+
+def told_once(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
+    """The problems, each once; of those that differ only in the name of a table, one, with the number of the others.
+
+    A wrong schema is the same sentence about every table of a source.
+    """
+    names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")
+    alike: dict[str, list[str]] = {}
+    for problem in dict.fromkeys(problems):
+        alike.setdefault(names.sub("*", problem), []).append(problem)
+    return [first + _and_more(len(others)) for first, *others in alike.values()]
+
+
+def _and_more(tables: int) -> str:
+    return f" (And {tables:,} more table{'' if tables == 1 else 's'}.)" if tables else ""

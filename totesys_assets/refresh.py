@@ -192,7 +192,7 @@ class _Runs:
                 report(instance, catalogue(), seen.examined)
             definitions = build_definitions(self.settings, {"shared_snapshots": self.shared_snapshots})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
-        left_out = " ".join(str(problem) for problem in seen.problems)
+        left_out = " ".join(seen.told)
         for request in requests:
             with self.audience.running(request):
                 outcome = execute(

@@ -183,9 +183,9 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 started = time.monotonic()
                 platform = Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day))
                 seen = look(platform, unless=mark, on_examined=report)
-                for problem in seen.problems:
-                    context.log.error(str(problem))
-                problems = " ".join(dict.fromkeys(str(problem) for problem in seen.problems))
+                for problem in seen.told:
+                    context.log.error(problem)
+                problems = " ".join(seen.told)
                 # Dagster shows a tick that requests runs as green, even if it skipped tables. So a tick that finds a
                 # newly blocked table requests nothing and fails; the next one, five seconds later, requests the rest.
                 if newly_blocked:

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
 from totesys_assets.databases import Databases, databases, refreshed
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, out, program, reporter, say
 
@@ -189,7 +189,7 @@ def _count(number: int | None) -> str:
 def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
 
-    for problem in words.grouped(summary.problems, [*catalogue().source, *catalogue().warehouse]):
+    for problem in told_once(summary.problems, [*catalogue().source, *catalogue().warehouse]):
         say(console, "[red]✗[/red] ", problem)
     if not summary.changed and not summary.problems:
         say(console, "[green]✓[/green] ", f"Nothing changed ({summary.seconds:.1f} s).")

@@ -20,6 +20,7 @@ from rich.table import Table as Grid
 from totesys_assets.commands import words
 from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import databases, refreshed
+from totesys_assets.errors import told_once
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, program, reporter, say
 
@@ -111,7 +112,7 @@ def _print(where: dict[str, str], found: Condition) -> None:
     _print_source(found)
     _print_warehouse(found)
     tables = [each.table for each in found.source]
-    for problem in words.grouped(found.problems, tables):
+    for problem in told_once(found.problems, tables):
         say(err, "[red]✗[/red] ", problem)
     for each in found.source:
         if each.unknown_columns:

@@ -1,12 +1,9 @@
-"""Words for numbers, times and problems.
+"""Words for numbers, times and what is left out or left over.
 
 Belongs here: pure functions from values to text for people. Does not belong here: printing.
 """
 
 from __future__ import annotations
-
-import re
-from collections.abc import Iterable
 
 
 def number(count: int, noun: str, plural: str | None = None) -> str:
@@ -58,20 +55,3 @@ def left_over(schema: str, table: str) -> str:
     if not table.startswith(MART_PREFIX):
         return f"{what} It is kept for its history. If its DDL was removed by mistake, put it back."
     return f"{what} If nobody needs it: DROP TABLE {quoted(schema)}.{quoted(table)}; its DDL and SELECT make it anew."
-
-
-def grouped(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
-    """The problems; of those that differ only in the name of a table, one, with the number of the others."""
-    names = re.compile(rf"\b({'|'.join(sorted(map(re.escape, tables), key=len, reverse=True))})\b")
-    first: dict[str, str] = {}
-    more: dict[str, int] = {}
-    for problem in problems:
-        kind = names.sub("*", problem)
-        if kind in first:
-            more[kind] = more.get(kind, 0) + 1
-        else:
-            first[kind] = problem
-    return [
-        problem + (f" (And {number(more[kind], 'more table')}.)" if kind in more else "")
-        for kind, problem in first.items()
-    ]

@@ -14,6 +14,7 @@ from totesys_assets.assets import blocked
 from totesys_assets.automation import records
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.errors import told_once
 from totesys_assets.lake.tables import Lake
 from totesys_assets.terminal import program
 
@@ -39,8 +40,9 @@ class News:
     def _of_blocked(self) -> list[Line]:
         before, self._blocked = self._blocked, blocked.blocked(self._instance, catalogue())
         found = [why for table, why in self._blocked.items() if before.get(table) != why]
-        lines = [(ERROR, why) for why in dict.fromkeys(found)]  # one cause may hit many tables
-        return lines + [(GOOD, f'"{table}" can be captured again') for table in before if table not in self._blocked]
+        lines = [(ERROR, why) for why in told_once(found, self._blocked)]  # one cause may hit many tables
+        over = [f'"{table}" can be captured again' for table in before if table not in self._blocked]
+        return lines + [(GOOD, what) for what in told_once(over, before)]
 
     def _of_runs(self) -> list[Line]:
         failed = [run for run in self._failures() if run.run_id not in self._failed]

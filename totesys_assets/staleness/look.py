@@ -24,7 +24,7 @@ from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
@@ -64,6 +64,11 @@ class Look:
     def problems(self) -> list[PlatformError]:
         """What is wrong with the tables that could not be examined."""
         return list(dict.fromkeys(self.examined.blocked.values()))  # an unreachable source is one problem
+
+    @property
+    def told(self) -> list[str]:
+        """The problems in sentences, those that are alike as one."""
+        return told_once(map(str, self.problems), self.examined.blocked)
 
 
 def look(

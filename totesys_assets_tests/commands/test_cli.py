@@ -324,6 +324,7 @@ def test_another_database_is_recognised(
     assert (
         'which has no table "address" in schema "public" (found: "customers"). Set TOTESYS_URL to the ToteSys' in text
     )
+    assert text.count("which has no table") == text.count("(And 10 more tables.)") == 1
 
 
 @pytest.mark.refreshed

@@ -17,6 +17,7 @@ from dagster._core.test_utils import create_run_for_test, instance_for_test
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
 from totesys_assets.engine import quoted
+from totesys_assets.errors import told_once
 from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
 from totesys_assets.staleness import mark
 from totesys_assets_tests.conftest import Platform
@@ -117,8 +118,8 @@ def test_it_names_what_the_catalogue_has_no_more_with_the_statement_that_drops_a
 
 def test_problems_that_differ_by_the_table_only_are_told_once() -> None:
     tables = ["sales_order", "order"]
-    problems = ['"sales_order" is full.', "Nothing else.", '"order" is full.', '"order" is empty.']
-    assert words.grouped(problems, tables) == [
+    problems = ['"sales_order" is full.', "Nothing else.", '"order" is full.', '"order" is empty.', "Nothing else."]
+    assert told_once(problems, tables) == [
         '"sales_order" is full. (And 1 more table.)',
         "Nothing else.",
         '"order" is empty.',

@@ -43,6 +43,20 @@ def test_a_blocked_table_is_told_once_and_again_when_it_can_be_captured(platform
     assert news.next() == [("dagster", '"design" can be captured again')]
 
 
+@pytest.mark.refreshed
+def test_what_befalls_all_tables_of_a_source_is_told_once(platform: Platform) -> None:
+    news = News(platform.instance, platform.lake)
+    assert news.next() == []
+    platform.sql("ALTER SCHEMA public RENAME TO elsewhere; CREATE SCHEMA public")
+    with pytest.raises(dg.Failure):
+        tick(platform)
+    [(who, what)] = news.next()
+    assert (who, what.endswith("(And 10 more tables.)")) == ("error", True)
+    platform.sql("DROP SCHEMA public; ALTER SCHEMA elsewhere RENAME TO public")
+    tick(platform)
+    assert news.next() == [("dagster", '"address" can be captured again (And 10 more tables.)')]
+
+
 def test_dead_letters_are_told_when_their_number_changes(platform: Platform) -> None:
     platform.refresh()
     news = News(platform.instance, platform.lake)
