@@ -17,6 +17,7 @@ from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Ta
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.engine import literal, quoted
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.source.rows import row_id
@@ -207,7 +208,7 @@ def history(seen: Observed, table: Table) -> Finding:
 
 def _misdated(held: DeltaTable) -> str | None:
     """How far the newest versions are dated from their commit, by the lake's own clock, if that is too far."""
-    recorded = held.transaction_version(RECORDED)
+    recorded = mark(held, RECORDED)
     writes = [each for each in held.history(_RECENT) if each.get("operation") == "WRITE"]
     with_rows = [each for each in writes if int(each.get("operationMetrics", {}).get("num_added_rows", 0))]
     if not recorded or not with_rows:

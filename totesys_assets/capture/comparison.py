@@ -24,8 +24,9 @@ from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
-from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
@@ -37,7 +38,7 @@ _FEW_KEYS = 1000
 
 def committed(held: DeltaTable) -> str:
     """Which commit of a capture to an ingestion table was the last."""
-    return _commit(held, held.transaction_version(RECORDED))
+    return _commit(held, mark(held, RECORDED))
 
 
 def _commit(held: DeltaTable, recorded_at: int | None) -> str:
@@ -87,6 +88,7 @@ class Comparison:
             self.committed = _commit(held, recorded_at)
         else:
             self.committed = committed(held)
+        self._lake.share(held, INGESTION, self._table.name)
         for letter in self._snapshot.refused(self._table, self._all_days):
             if letter[1] in self._changes.stale:
                 connection.execute("INSERT INTO rejected VALUES (?, ?, ?, ?)", letter)
@@ -94,7 +96,7 @@ class Comparison:
 
     def _require_newest(self, held: DeltaTable) -> None:
         """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
-        if self._snapshot.is_overtaken(self._table, held.transaction_version(self._snapshot.lifetime) or 0):
+        if self._snapshot.is_overtaken(self._table, mark(held, self._snapshot.lifetime) or 0):
             by_clock = " If no other is running, the clock of this machine was set back." * (
                 self._snapshot.transactions is None
             )

@@ -141,15 +141,14 @@ class Ledger:
 
     def mark(self) -> str:
         """Differs whenever something was noted, or it is another ledger."""
-        table = self._lake.find(LEDGER)
-        return "none" if table is None else f"{table.metadata().id} {table.version()}"
+        with self._lake.moving(LEDGER) as table:
+            return "none" if table is None else f"{table.metadata().id} {table.version()}"
 
     def newest(self, assets: Sequence[str] | None = None) -> dict[str, dict[str, Entry]]:
         """The newest entry of every partition: asset -> partition -> entry."""
-        table = self._lake.find(LEDGER)
-        if table is None:
-            return {}
-        with _LOCK, self._reading():
+        with self._lake.moving(LEDGER) as table, _LOCK, self._reading():
+            if table is None:
+                return {}
             known = _KNOWN.get(self._lake)
             files = {uri.rpartition("/")[2] for uri in table.file_uris()}
             if known is None or not known.files <= files:
@@ -203,10 +202,17 @@ class Ledger:
         rows = [{_COLUMN_OF[name]: value for name, value in asdict(entry).items()} for entry in entries]
         if not rows:
             return
-        table = self._open()
-        sequence = table.version() + 1
-        rows = [{**row, "sequence": sequence} for row in rows]
-        data = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        with self._lake.moving(LEDGER) as found:
+            table = self._open(found)
+            sequence = table.version() + 1
+            rows = [{**row, "sequence": sequence} for row in rows]
+            self._write(table, pa.Table.from_pylist(rows, schema=_SCHEMA))
+            with _LOCK:
+                if (known := _KNOWN.get(self._lake)) is not None:
+                    known.add(rows)
+            tidy(table)
+
+    def _write(self, table: DeltaTable, data: pa.Table) -> None:
         try:
             write_deltalake(table, data, mode="append")
         except (OSError, DeltaError) as error:
@@ -216,11 +222,6 @@ class Ledger:
                     "is lost with it: refresh again, and what it knew is found out by comparing."
                 ) from error
             raise unwritable(table, error) from error
-        with _LOCK:
-            if (known := _KNOWN.get(self._lake)) is not None:
-                known.add(rows)
-        tidy(table)
-        self._lake.share(table, LEDGER)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -232,8 +233,8 @@ class Ledger:
                 "the rest of that folder and refresh: what the ledger knew is found out by comparing."
             ) from error
 
-    def _open(self) -> DeltaTable:
-        return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION)
+    def _open(self, found: DeltaTable | None) -> DeltaTable:
+        return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION, found)
 
 
 def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import SchemaDrift
 from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import REGISTRY, Lake
 from totesys_assets.source.interface import SourceSnapshot
@@ -81,7 +82,7 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
 def may_be_new(lake: Lake, table: Table) -> bool:
     """False if ``table`` was only ever seen with one structure: then nothing but another one is to be noted."""
     held = lake.find(REGISTRY)
-    return held is None or held.transaction_version(_writer(table)) != 1
+    return held is None or mark(held, _writer(table)) != 1
 
 
 def _writer(table: Table) -> str:

@@ -14,6 +14,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
+from totesys_assets.lake.marks import mark
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
@@ -36,7 +37,7 @@ def append(
 
     Delta lets two appends succeed at once, so each commit carries the next number under its writer's name: the slower
     of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong.
-    ``marks`` (name -> number) are committed with it; ``table.transaction_version`` reads them.
+    ``marks`` (name -> number) are committed with it; marks.py reads them.
     """
     _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
 
@@ -70,7 +71,7 @@ def _commit(
     predicate: str | None,
     marks: Mapping[str, int],
 ) -> None:
-    fence = Transaction(writer, (table.transaction_version(writer) or 0) + 1)
+    fence = Transaction(writer, (mark(table, writer) or 0) + 1)
     notes = [Transaction(name, number) for name, number in marks.items()]
     with stage(LAKE), Background(batches) as background:
         try:

@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.engine import one_line
 from totesys_assets.lake.encoding import encodings
+from totesys_assets.lake.marks import mark
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) 
     two processes can make.
     """
     now = int(time.time())
-    if (table.transaction_version(_MERGING) or 0) > now:
+    if (mark(table, _MERGING) or 0) > now:
         return 0
     _note_merging(table, now + _MERGING_SECONDS)
     try:

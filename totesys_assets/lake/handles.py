@@ -1,16 +1,18 @@
-"""Handles of the lake's tables, used again as long as nobody committed since: opening a table reads its whole log.
+"""Handles of the lake's tables, used again as long as they are true: opening a table reads its whole log.
 
-Belongs here: whether a handle still shows the table as it is now. Does not belong here: which tables there are
-(tables.py).
+Belongs here: whether a handle shows the table as it is now, and who has it. Does not belong here: which tables there
+are (tables.py).
 
-Two questions tell whether it does, and cost a hundredth of opening a local table: is the newest commit that the handle
+Two questions tell whether a handle is true, and cost a hundredth of opening a local table: is the newest commit that it
 knows still the same file, and is there none with the next number? A table that was removed and made anew has another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Lock
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -29,11 +31,17 @@ class _Kept:
 
 
 class Handles:
-    """Handles of the tables of one lake by their URIs; ``options`` are those of its storage."""
+    """Handles of the tables of one lake by their URIs; ``options`` are those of its storage.
+
+    Of each table there is at most one for readers, which stays as it is, and one that moves on with the table, which
+    one thread has at a time. Every other belongs to whom opened it.
+    """
 
     def __init__(self, options: Mapping[str, str] | None) -> None:
         self._options = dict(options) if options is not None else None
-        self._kept: dict[str, _Kept] = {}
+        self._shared: dict[str, _Kept] = {}
+        self._moving: dict[str, _Kept] = {}
+        self._locks: dict[tuple[str, str], Lock] = {}
 
     def open(self, uri: str) -> DeltaTable | None:
         """A new handle, which the caller may write with. None if there is no table. Raises OSError, DeltaError."""
@@ -44,37 +52,70 @@ class Handles:
 
     def find(self, uri: str) -> DeltaTable | None:
         """A handle that shows the table as it is now, to be read only. None if there is none. Raises as ``open``."""
-        kept = self._kept.get(uri)
-        if kept is not None and _is_as_it_was(kept):
+        kept = self._shared.get(uri)
+        if kept is not None and _is_true(kept):
             return kept.handle
-        handle = self.open(uri)
-        if handle is None:
-            self._kept.pop(uri, None)
-        else:
-            self._keep(uri, handle)
-        return handle
+        with self._lock("shared", uri):
+            other = self._shared.get(uri)
+            if other is not None and other is not kept:  # another thread opened it, after this one had asked
+                return other.handle
+            handle = self.open(uri)
+            if handle is None:
+                self._shared.pop(uri, None)
+            else:
+                self._shared[uri] = self._keep(uri, handle)
+            return handle
 
     def share(self, uri: str, handle: DeltaTable) -> None:
-        """Hand out ``handle`` from now on, with which nobody writes any more."""
-        self._keep(uri, handle)
+        """Let readers have ``handle``, with which nobody writes any more."""
+        self._shared[uri] = self._keep(uri, handle)
 
-    def _keep(self, uri: str, handle: DeltaTable) -> None:
+    @contextmanager
+    def moving(self, uri: str) -> Iterator[DeltaTable | None]:
+        """The handle that moves on with the table, as it is now; for the block it is the caller's, also to write.
+
+        None if there is no table. Raises as ``open``.
+        """
+        with self._lock("moving", uri):
+            kept = self._moving.pop(uri, None)  # what fails in the block leaves it in a state that nobody knows
+            handle = kept.handle if kept is not None and _is_moved(kept) else self.open(uri)
+            yield handle
+            with suppress(OSError, DeltaError):  # what was done in the block is done
+                if handle is not None:
+                    self._moving[uri] = kept if kept and kept.version == handle.version() else self._keep(uri, handle)
+
+    def _lock(self, kind: str, uri: str) -> Lock:
+        return self._locks.setdefault((kind, uri), Lock())
+
+    def _keep(self, uri: str, handle: DeltaTable) -> _Kept:
         files = DeltaStorageHandler(uri, self._options)
         version = handle.version()
         (commit,) = files.get_file_info([_commit(version)])
-        self._kept[uri] = _Kept(handle, version, files, commit)
+        return _Kept(handle, version, files, commit)
 
 
-def _is_as_it_was(kept: _Kept) -> bool:
+def _is_true(kept: _Kept) -> bool:
     try:
         commit, next_one = kept.files.get_file_info([_commit(kept.version), _commit(kept.version + 1)])
     except (OSError, DeltaError):  # opening the table tells what is wrong
         return False
-    return next_one.type == FileType.NotFound and commit.type == FileType.File and _same(commit, kept.commit)
+    return next_one.type == FileType.NotFound and _is_same(commit, kept.commit)
 
 
-def _same(one: FileInfo, other: FileInfo) -> bool:
-    return (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
+def _is_moved(kept: _Kept) -> bool:
+    """Bring a handle up to date. False if it is one of another table, or of commits that are gone."""
+    try:
+        (commit,) = kept.files.get_file_info([_commit(kept.version)])
+        if not _is_same(commit, kept.commit):
+            return False
+        kept.handle.update_incremental()
+    except (OSError, DeltaError):
+        return False
+    return True
+
+
+def _is_same(found: FileInfo, known: FileInfo) -> bool:
+    return found.type == FileType.File and (found.size, found.mtime_ns) == (known.size, known.mtime_ns)
 
 
 def _commit(version: int) -> str:

@@ -15,6 +15,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
 from totesys_assets.days import DayRange, Days
 from totesys_assets.engine import BATCH_ROWS, quoted
+from totesys_assets.lake.marks import mark
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -68,7 +69,7 @@ def _frugal(files: pyarrow.dataset.FileSystemDataset, files_ahead: int) -> pyarr
 
 def recorded_until(table: DeltaTable) -> int:
     """The newest ``_recorded_at`` in an ingestion table, in microseconds since 1970; 0 for an empty one."""
-    noted = table.transaction_version(RECORDED)
+    noted = mark(table, RECORDED)
     if noted is not None or not table.file_uris():
         return noted or 0
     connection = duckdb.connect()  # the table is older than this note

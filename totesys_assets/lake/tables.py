@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +84,12 @@ class Lake:
         except (OSError, DeltaError) as error:
             raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
 
+    @contextmanager
+    def moving(self, *parts: str) -> Iterator[DeltaTable | None]:
+        """The table as it is now, also to be written to, for the block; other threads wait. None as ``find``."""
+        with ExitStack() as stack:
+            yield self._asked(lambda uri: stack.enter_context(self._handles.moving(uri)), parts)
+
     def find_versions(self, table: Table) -> DeltaTable:
         """The ingestion table of ``table``, to be read, with all columns; created if missing."""
         found = self.find(INGESTION, table.name)
@@ -118,9 +124,12 @@ class Lake:
             return self._create(parts, schema, folders, table.description, append_only=False, mode="overwrite")
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
-    def open_plain(self, name: str, schema: pa.Schema, description: str) -> DeltaTable:
-        """The ledger, the dead letters or the schema registry, to be written to, created if missing."""
-        found = self.open(name)
+    def open_plain(self, name: str, schema: pa.Schema, description: str, found: DeltaTable | None = None) -> DeltaTable:
+        """The ledger, the dead letters or the schema registry, to be written to, created if missing.
+
+        ``found`` is a handle that the caller has.
+        """
+        found = found if found is not None else self.open(name)
         if found is not None:
             return _with_new_columns(found, schema)
         return self._create([name], schema, [], description, append_only=True)

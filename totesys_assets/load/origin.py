@@ -22,6 +22,7 @@ from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -125,7 +126,7 @@ def change_of(
 
 def _holds(table: DeltaTable, moment: int) -> bool:
     """True when a version was recorded at ``moment``, or the table was adopted then. The files' bounds show where."""
-    if not moment or recorded_until(table) == moment or table.transaction_version(adopted_mark(moment)) is not None:
+    if not moment or recorded_until(table) == moment or mark(table, adopted_mark(moment)) is not None:
         return True
     return holds_moment(table, moment)
 

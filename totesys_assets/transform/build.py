@@ -25,6 +25,7 @@ from totesys_assets.days import WHOLE, DayRange, Days, chunks
 from totesys_assets.engine import CHUNK_ROWS, quoted
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace, append, conform, replace
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.stages import BUILD, timed
@@ -164,6 +165,7 @@ def _build_once(
             stale = [key for key in expected.keys() | before.keys() if expected.get(key, "") != state_of(before, key)]
             keys = sorted({*keys, *stale})
         counts = star.rows(keys)
+        lake.share(target, PROCESSED, table.name)
     finally:
         connection.interrupt()
         connection.close()
@@ -181,7 +183,7 @@ def built_from(star: DeltaTable) -> tuple[int, int] | None:
 
     Both are numbers, the moment in microseconds since 1970. None for a star table that cannot say so.
     """
-    origin, until = star.transaction_version(_MADE_OF), star.transaction_version(RECORDED)
+    origin, until = mark(star, _MADE_OF), mark(star, RECORDED)
     return (origin, until) if origin and until is not None else None
 
 
@@ -232,7 +234,7 @@ class _Star:
         digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
         found = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
         number = int(found[:15], 16)
-        if not keep or self._target.transaction_version(_ROWS) != number:
+        if not keep or mark(self._target, _ROWS) != number:
             rows = timed(BUILD, engine.batches(self._connection.execute("FROM remade")))
             remade = conform(checked(self._table, rows), self._schema)
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})

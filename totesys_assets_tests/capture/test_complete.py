@@ -83,7 +83,7 @@ def test_a_ledger_that_lost_its_files_is_told_in_a_sentence(
             path.unlink()
     ledger = Ledger(platform.lake)
     entry = Entry("ingestion/sales_order", "2024-08-20", "state", 1, datetime.now(UTC), "run")
-    monkeypatch.setattr(ledger, "_open", lambda: opened)
+    monkeypatch.setattr(ledger, "_open", lambda _: opened)
     with pytest.raises(PlatformError, match="was removed while a refresh was under way"):
         ledger.append([entry])
 

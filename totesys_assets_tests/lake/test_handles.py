@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake import handles
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.tables import Lake
 
 
@@ -91,3 +93,65 @@ def test_a_commit_that_vanished_is_no_state_to_go_on_with(lake: Lake) -> None:
     (Path(lake.uri) / "ledger/_delta_log/00000000000000000000.json").write_text("{")
     with pytest.raises(PlatformError, match="cannot be read"):
         lake.find("ledger")
+
+
+def moved(lake: Lake) -> list[int]:
+    with lake.moving("ledger") as table:
+        return values(table)
+
+
+def test_the_handle_that_moves_reads_only_what_is_new(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moved(lake) == [1]
+    add(lake, 2)
+    monkeypatch.setattr(handles, "DeltaTable", None)
+    assert moved(lake) == [1, 2]
+    with lake.moving("ledger") as table:
+        assert table is not None
+        write_deltalake(table, pa.table({"value": [3]}), mode="append")
+    assert moved(lake) == [1, 2, 3]
+
+
+def test_the_handle_that_moves_is_another_for_a_new_table_and_after_a_writer_that_failed(
+    lake: Lake,
+) -> None:
+    add(lake, 2)
+    assert moved(lake) == [1, 2]
+    shutil.rmtree(lake.uri)
+    with lake.moving("ledger") as table:
+        assert table is None
+    add(lake, 3)
+    assert moved(lake) == [3]
+    with pytest.raises(ZeroDivisionError), lake.moving("ledger") as first:
+        raise ZeroDivisionError
+    with lake.moving("ledger") as second:
+        assert second is not first
+
+
+def test_two_threads_never_have_the_handle_that_moves_at_once(lake: Lake) -> None:
+    def write(value: int) -> None:
+        with lake.moving("ledger") as table:
+            assert table is not None
+            before = table.version()
+            write_deltalake(table, pa.table({"value": [value]}), mode="append")
+            assert table.version() == before + 1
+
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        list(threads.map(write, range(2, 18)))
+    assert moved(lake) == list(range(1, 18))
+
+
+def test_a_mark_is_looked_up_once_for_each_state_of_a_handle(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(table: DeltaTable, number: int) -> None:
+        left = CommitProperties(app_transactions=[Transaction("mark", number)])
+        write_deltalake(table, pa.table({"value": [number]}), mode="append", commit_properties=left)
+
+    table = lake.open("ledger")
+    assert table is not None
+    assert mark(table, "mark") is None
+    leave(table, 5)
+    assert mark(table, "mark") == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "transaction_version", None)
+        assert mark(table, "mark") == 5
+    leave(table, 6)
+    assert mark(table, "mark") == 6

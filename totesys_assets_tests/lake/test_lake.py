@@ -509,7 +509,7 @@ def test_of_two_entries_appended_at_once_the_one_recorded_later_is_the_newest(
     Ledger(lake).append([entry("a", "1", "before")])
     for late, early in ((0, 1), (1, 0)):
         handles = [lake.open("ledger"), lake.open("ledger")]
-        monkeypatch.setattr(Ledger, "_open", lambda _, handles=handles: handles.pop())
+        monkeypatch.setattr(Ledger, "_open", lambda *_, handles=handles: handles.pop())
         for hours in (late, early):
             Ledger(lake).append([entry("a", "1", f"{hours}", recorded_at=SEEN + timedelta(hours=hours))])
         monkeypatch.undo()
