@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +44,9 @@ for variable in [name for name in os.environ if name.startswith(OURS)]:
 
 # Where homes are noted: not in the developer's own list.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))
+
+# What a shell runs in the background ignores Ctrl-C, as do its children; some tests send it to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As in every process of the platform: see dagster_home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
