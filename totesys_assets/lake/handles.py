@@ -57,7 +57,8 @@ class Handles:
             return kept.handle
         with self._lock("shared", uri):
             other = self._shared.get(uri)
-            if other is not None and other is not kept:  # another thread opened it, after this one had asked
+            # Another thread has opened it; it may have begun before this one asked.
+            if other is not None and other is not kept and _is_true(other):
                 return other.handle
             handle = self.open(uri)
             if handle is None:

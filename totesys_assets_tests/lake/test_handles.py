@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pyarrow as pa
 import pytest
@@ -93,6 +95,37 @@ def test_a_commit_that_vanished_is_no_state_to_go_on_with(lake: Lake) -> None:
     (Path(lake.uri) / "ledger/_delta_log/00000000000000000000.json").write_text("{")
     with pytest.raises(PlatformError, match="cannot be read"):
         lake.find("ledger")
+
+
+def test_a_handle_that_another_thread_began_to_open_before_a_commit_is_not_handed_out_after_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, committed, asked = Event(), Event(), []
+    is_true = handles._is_true
+
+    def slow(*arguments: object, **options: object) -> DeltaTable:
+        table = DeltaTable(*arguments, **options)  # type: ignore[arg-type]
+        if not opened.is_set():
+            opened.set()
+            assert committed.wait(20)
+        return table
+
+    def noted(kept: handles._Kept) -> bool:
+        asked.append(kept)
+        return is_true(kept)
+
+    monkeypatch.setattr(handles, "DeltaTable", slow)
+    monkeypatch.setattr(handles, "_is_true", noted)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        first = threads.submit(lake.find, "ledger")
+        assert opened.wait(20)
+        add(lake, 2)
+        second = threads.submit(lake.find, "ledger")
+        time.sleep(0.05)  # it waits for the first
+        committed.set()
+        assert values(first.result(20)) == [1]
+        assert values(second.result(20)) == [1, 2]
+    assert asked  # what the first had opened was not believed
 
 
 def moved(lake: Lake) -> list[int]:
