@@ -24,7 +24,7 @@ _STYLE = """
 [class*="st-key-panel-"], [data-testid="stMetric"] {{background: {card}}}
 [data-testid="stMetricDelta"] {{font-size: .85rem}}
 [class*="st-key-source-"] button {{min-height: 0; padding: 0 .5rem; letter-spacing: .1em}}
-[class*="st-key-source-"] button [data-testid="stIconMaterial"] {{display: none}}
+[class*="st-key-source-"] button div[aria-hidden="true"] {{display: none}}
 [class*="st-key-source-"] {{width: auto !important}}
 .st-key-as-of {{text-align: right}}
 @media (max-width: 640px) {{

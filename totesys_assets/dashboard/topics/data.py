@@ -13,6 +13,7 @@ from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
 from totesys_assets.dashboard.tables import table
 
+_CARRIED = "For how many days, at the most, a rate was carried in the period"
 # Findings of the audit in full; the data of the panel has all.
 _MOST_FINDINGS = 8
 # Colour, word, and what is said of several, of each outcome of a check but that it passed.
@@ -81,7 +82,7 @@ def _tables(asked: Asked) -> None:
     shown = {
         "table_name": "table",
         "rows": columns.NumberColumn("records", format="localized"),
-        "loaded_at": columns.DatetimeColumn("loaded", format="D MMM YYYY, HH:mm:ss", timezone="UTC"),
+        "loaded_at": columns.DatetimeColumn("loaded", format="D MMM, HH:mm:ss", timezone="UTC"),
     }
     table(charts.frame(asked.answer), shown, key="tables")
 
@@ -132,9 +133,7 @@ def _rates(asked: Asked, filters: Filters) -> None:
         "currency": columns.TextColumn("from", width="small"),
         "rate": columns.NumberColumn(f"in {filters.currency}", format="%.5f", width="small"),
         "published_date": columns.DateColumn("published", format="D MMM YYYY"),
-        "days": columns.NumberColumn("days", width="small"),
-        "days_carried": columns.NumberColumn("carried", width="small"),
-        "most_days_carried": columns.NumberColumn("longest", width="small"),
+        "most_days_carried": columns.NumberColumn("carried", format="%d days", help=_CARRIED, width="small"),
     }
     table(charts.frame(asked.answer), shown, key="rates-used")
 

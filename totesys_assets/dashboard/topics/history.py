@@ -17,6 +17,7 @@ from totesys_assets.errors import PlatformError
 _SUBJECTS = {"sales_order": "Sales order", "purchase_order": "Purchase order"}
 _FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
 _CHANGES = 100
+_SILENT = "Updates that left ToteSys's own last_updated as it was"
 # In the state of a session: the order to begin with.
 _FIRST = "_first_number"
 _HEIGHT = 330
@@ -117,12 +118,12 @@ def _latest(asked: Asked) -> None:
 
     columns = st.column_config
     table(
-        data.assign(subject=data["subject"].replace(_SUBJECTS)),
-        {
-            "subject": "order",
-            "number": columns.NumberColumn("number", format="%d", width="small"),
-            "what_happened": columns.TextColumn("what", width="small"),
-            "recorded_at": columns.DatetimeColumn("seen", format="D MMM, HH:mm:ss", timezone="UTC"),
+        data.assign(subject=[_SUBJECTS[each].removesuffix(" order") for each in data["subject"]]),
+        {  # as narrow as a telephone
+            "subject": columns.TextColumn("order", width=74),
+            "number": columns.NumberColumn("number", format="%d", width=62),
+            "what_happened": columns.TextColumn("what", width=68),
+            "recorded_at": columns.DatetimeColumn("seen", format="D MMM, HH:mm", timezone="UTC"),
         },
         key="latest",
         height=_HEIGHT,
@@ -133,9 +134,11 @@ def _latest(asked: Asked) -> None:
 
 def _week(asked: Asked) -> None:
     data = charts.frame(asked.answer)
+    named = {"inserts": "inserts", "updates": "updates", "silent_updates": "silent", "deletes": "deletes"}
+    helps = {"silent_updates": _SILENT}
     numbers = {
-        name: st.column_config.NumberColumn(name.replace("_", " "), format="localized")
-        for name in ("inserts", "updates", "silent_updates", "deletes")
+        name: st.column_config.NumberColumn(label, format="localized", help=helps.get(name))
+        for name, label in named.items()
     }
     table(data.assign(fact=data["fact"].replace(_FACTS)), {"fact": "versions of", **numbers}, key="week")
 
