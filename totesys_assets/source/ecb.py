@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import lzma
 import re
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +46,8 @@ _SCHEMA = pa.schema([(name, pa.string()) for name in ("rate_date", "currency_cod
 _CURRENCY = re.compile("[A-Z]{3}")
 # The bank's file of all years has 2.5 MB, unpacked.
 _MOST_BYTES = 50_000_000
+# What is raised for content that is no archive, or is a broken, cut, encrypted or strangely packed one.
+_NO_ARCHIVE = (ValueError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class Ecb:
@@ -133,22 +137,21 @@ def embedded_until() -> date:
 def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
     """The rates of an archive from ``first_day`` on, as text. Raises PlatformError for what is no such archive."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            (entry,) = archive.infolist()
-            if entry.file_size > _MOST_BYTES:
-                raise ValueError(f"it has {entry.file_size:,} bytes")
-            head = archive.read(entry).partition(b"\n")[0].decode("utf-8-sig")
-            names = [each.strip() for each in head.split(",")]
-            if names[0] != "Date" or not all(_CURRENCY.fullmatch(each) for each in names[1:] if each):
-                raise ValueError(f"its first line is {head[:50]!r}")
-            lines = csv.read_csv(
-                archive.open(entry),
-                read_options=csv.ReadOptions(column_names=names, skip_rows=1),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), null_values=["", "N/A"], strings_can_be_null=True
-                ),
-            )
-    except (ValueError, pa.ArrowException, zipfile.BadZipFile) as error:
+        text = _unpacked(content)
+        head = text.partition(b"\n")[0].decode("utf-8-sig")
+        names = [each.strip() for each in head.split(",")]
+        if names[0] != "Date" or not all(_CURRENCY.fullmatch(each) for each in names[1:] if each):
+            raise ValueError(f"its first line is {head[:50]!r}")
+        if doubled := [each for each in names if names.count(each) > 1]:
+            raise ValueError(f'its first line has "{doubled[0]}" twice')
+        lines = csv.read_csv(
+            io.BytesIO(text),
+            read_options=csv.ReadOptions(column_names=names, skip_rows=1),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=["", "N/A"], strings_can_be_null=True
+            ),
+        )
+    except (*_NO_ARCHIVE, pa.ArrowException) as error:
         raise PlatformError(
             f'"{name}" cannot be read as euro reference rates ({one_line(error)}). Nothing of it was captured: put the '
             "file of the European Central Bank there, eurofxref-hist.zip."
@@ -160,6 +163,17 @@ def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
         if currency
     ]
     return pa.concat_tables(found).drop_null()
+
+
+def _unpacked(content: bytes) -> bytes:
+    """The one file of an archive. Raises one of ``_NO_ARCHIVE``."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (entry,) = archive.infolist()
+        if entry.file_size > _MOST_BYTES:
+            raise ValueError(f"it has {entry.file_size:,} bytes")
+        # With a limit: what an archive says of its size may be wrong, and all of it would be unpacked at once.
+        with archive.open(entry) as file:
+            return file.read(_MOST_BYTES)
 
 
 def last_day(rates: pa.Table) -> str:

@@ -93,7 +93,8 @@ def _jumps(found: pa.Table) -> Iterator[str]:
     by_currency: dict[str, list[Decimal]] = {}
     for row in found.filter(pc.is_in(found["rate_date"], pa.array(last_days))).sort_by("rate_date").to_pylist():
         with suppress(InvalidOperation):  # the capture tells of it
-            by_currency.setdefault(row["currency_code"], []).append(Decimal(row["units_per_euro"]))
+            if (rate := Decimal(row["units_per_euro"])).is_finite():
+                by_currency.setdefault(row["currency_code"], []).append(rate)
     for currency, values in sorted(by_currency.items()):
         before, after = values[0], values[-1]
         if abs(after - before) > _JUMP * before:

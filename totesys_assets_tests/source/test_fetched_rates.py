@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -286,6 +287,15 @@ def test_a_rate_that_jumps_is_named(server: Server, tmp_path: Path) -> None:
     assert fetch_rates(settings(tmp_path, server.url)).jumps == ("USD 1.14 to 1.26",)
 
 
+def test_what_is_no_rate_is_left_to_the_capture_and_no_jump(server: Server, tmp_path: Path) -> None:
+    server.answers = [content(archive("2024-09-03,NaN,0.90", "2024-09-02,1.14,none"))]
+    given = settings(tmp_path, server.url)
+    assert fetch_rates(given).jumps == ()
+    captured(given)
+    letters = open_dead_letters(Lake(given.lake_uri)).to_pylist()
+    assert {each["row_key"] for each in letters} == {"2024-09-03 USD", "2024-09-02 GBP"}
+
+
 def test_a_fetch_that_is_killed_before_its_archive_has_its_name_leaves_what_was_there(
     server: Server, tmp_path: Path
 ) -> None:
@@ -339,6 +349,59 @@ def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_cap
     (place / "september.zip").unlink()
     assert captured(given).total("deleted") == 4
     assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
+
+
+def changed(content: bytes, local: int, central: int, value: bytes) -> bytes:
+    """An archive with other bytes in what it says of its file, at its beginning and at its end."""
+    made = bytearray(content)
+    made[local : local + len(value)] = value
+    place = made.find(b"PK\x01\x02") + central
+    made[place : place + len(value)] = value
+    return bytes(made)
+
+
+def packed(text: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("eurofxref-hist.csv", text)
+    return made.getvalue()
+
+
+WHOLE = packed(b"Date,USD,\n2024-09-03,1.11,\n")
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (WHOLE.replace(WHOLE[48:52], b"\xff\xff\xff\xff", 1), "while decompressing"),
+        (changed(WHOLE, 6, 8, b"\x01"), "is encrypted"),
+        (changed(WHOLE, 8, 10, b"\x61"), "method is not supported"),
+        (packed(b"Date,USD,USD,\n2024-09-03,1.11,1.12,\n"), 'has "USD" twice'),
+    ],
+)
+def test_an_archive_that_is_broken_in_any_way_stops_no_other(tmp_path: Path, broken: bytes, why: str) -> None:
+    given = settings(tmp_path, None)
+    place = tmp_path / "home" / "files" / "rates"
+    place.mkdir(parents=True)
+    (place / "august.zip").write_bytes(broken)
+    (place / "september.zip").write_bytes(NEWER)
+    captured(given)
+    assert held(given)["2024-09-03 USD"] == "1.11"
+    [letter] = open_dead_letters(Lake(given.lake_uri)).to_pylist()
+    assert letter["row_key"] == "rates/august.zip"
+    assert why in letter["reason"]
+
+
+def test_an_archive_that_lies_about_its_size_is_not_unpacked_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecb, "_MOST_BYTES", 1_000_000)
+    lying = changed(packed(b"Date,USD,\n" + bytes(30_000_000)), 22, 24, (100).to_bytes(4, "little"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PlatformError, match="cannot be read as euro reference rates"):
+            ecb.rates("lying.zip", lying)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_two_fetches_at_once_leave_one_whole_archive(server: Server, tmp_path: Path) -> None:
