@@ -7,93 +7,54 @@ WITH span AS (
         %(first)s::date::timestamp AT TIME ZONE 'UTC' AS first,
         (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC' AS last
 ),
-counted AS (
-    SELECT
-        1 AS place,
-        'sales_order' AS fact,
-        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
-        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
-        count(*) FILTER (WHERE is_silent) AS silent_updates,
-        count(*) FILTER (WHERE _operation = 'delete') AS deletes
-    FROM (
-        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
-            SELECT FROM (
-                SELECT last_updated_date, last_updated_time
-                FROM fact_sales_order
-                WHERE sales_order_id = fact.sales_order_id
-                    AND created_date = fact.created_date
-                    AND _recorded_at < fact._recorded_at
-                ORDER BY _recorded_at DESC
-                LIMIT 1
-            ) AS earlier
-            WHERE earlier.last_updated_date = fact.last_updated_date
-                AND earlier.last_updated_time = fact.last_updated_time
-        ) AS is_silent
-        FROM fact_sales_order AS fact
-        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
-    ) AS versions
+orders AS NOT MATERIALIZED (
+    SELECT 'sales_order' AS fact, sales_order_id AS number, created_date,
+        last_updated_date + last_updated_time AS last_updated, _operation, _recorded_at
+    FROM fact_sales_order
     UNION ALL
-    SELECT
-        2 AS place,
-        'purchase_order' AS fact,
-        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
-        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
-        count(*) FILTER (WHERE is_silent) AS silent_updates,
-        count(*) FILTER (WHERE _operation = 'delete') AS deletes
-    FROM (
-        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
-            SELECT FROM (
-                SELECT last_updated_date, last_updated_time
-                FROM fact_purchase_order
-                WHERE purchase_order_id = fact.purchase_order_id
-                    AND created_date = fact.created_date
-                    AND _recorded_at < fact._recorded_at
-                ORDER BY _recorded_at DESC
-                LIMIT 1
-            ) AS earlier
-            WHERE earlier.last_updated_date = fact.last_updated_date
-                AND earlier.last_updated_time = fact.last_updated_time
-        ) AS is_silent
-        FROM fact_purchase_order AS fact
-        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
-    ) AS versions
+    SELECT 'purchase_order', purchase_order_id, created_date,
+        last_updated_date + last_updated_time, _operation, _recorded_at
+    FROM fact_purchase_order
     UNION ALL
-    SELECT
-        3 AS place,
-        'payment' AS fact,
-        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
-        count(*) FILTER (WHERE _operation = 'update' AND NOT is_silent) AS updates,
-        count(*) FILTER (WHERE is_silent) AS silent_updates,
-        count(*) FILTER (WHERE _operation = 'delete') AS deletes
-    FROM (
-        SELECT fact._operation, fact._operation = 'update' AND EXISTS (
-            SELECT FROM (
-                SELECT last_updated_date, last_updated_time
-                FROM fact_payment
-                WHERE payment_id = fact.payment_id
-                    AND created_date = fact.created_date
-                    AND _recorded_at < fact._recorded_at
-                ORDER BY _recorded_at DESC
-                LIMIT 1
-            ) AS earlier
-            WHERE earlier.last_updated_date = fact.last_updated_date
-                AND earlier.last_updated_time = fact.last_updated_time
-        ) AS is_silent
-        FROM fact_payment AS fact
-        JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
-    ) AS versions
+    SELECT 'payment', payment_id, created_date,
+        last_updated_date + last_updated_time, _operation, _recorded_at
+    FROM fact_payment
+),
+versions AS (
+    SELECT seen.fact, seen._operation, seen._operation = 'update' AND seen.last_updated = (
+        SELECT last_updated
+        FROM orders AS earlier
+        WHERE earlier.fact = seen.fact
+            AND earlier.number = seen.number
+            AND earlier.created_date = seen.created_date
+            AND earlier._recorded_at < seen._recorded_at
+        ORDER BY _recorded_at DESC
+        LIMIT 1
+    ) AS is_silent
+    FROM orders AS seen
+    JOIN span ON seen._recorded_at >= span.first AND seen._recorded_at < span.last
     UNION ALL
     -- A rate has no last_updated.
+    SELECT 'exchange_rate', _operation, false
+    FROM fact_exchange_rate
+    JOIN span ON _recorded_at >= span.first AND _recorded_at < span.last
+),
+counted AS (
     SELECT
-        4,
-        'exchange_rate',
-        count(*) FILTER (WHERE _operation = 'insert'),
-        count(*) FILTER (WHERE _operation = 'update'),
-        0,
-        count(*) FILTER (WHERE _operation = 'delete')
-    FROM fact_exchange_rate AS fact
-    JOIN span ON fact._recorded_at >= span.first AND fact._recorded_at < span.last
+        fact,
+        count(*) FILTER (WHERE _operation = 'insert') AS inserts,
+        count(*) FILTER (WHERE _operation = 'update' AND is_silent IS NOT TRUE) AS updates,
+        count(*) FILTER (WHERE is_silent) AS silent_updates,
+        count(*) FILTER (WHERE _operation = 'delete') AS deletes
+    FROM versions
+    GROUP BY 1
 )
-SELECT fact, inserts, updates, silent_updates, deletes
-FROM counted
+SELECT
+    fact,
+    coalesce(inserts, 0) AS inserts,
+    coalesce(updates, 0) AS updates,
+    coalesce(silent_updates, 0) AS silent_updates,
+    coalesce(deletes, 0) AS deletes
+FROM (VALUES (1, 'sales_order'), (2, 'purchase_order'), (3, 'payment'), (4, 'exchange_rate')) AS facts (place, fact)
+LEFT JOIN counted USING (fact)
 ORDER BY place
