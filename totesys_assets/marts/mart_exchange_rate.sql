@@ -7,13 +7,23 @@ WITH published AS (
     UNION ALL
     SELECT DISTINCT rate_date, 'EUR', CAST(1 AS DECIMAL(18, 8)) FROM current.fact_exchange_rate
 ),
-month_of AS (
+-- DuckDB divides decimals as floats, and whole numbers exactly: the mean in units of its last decimal.
+quotient AS (
     SELECT
         currency_code,
         DATE_TRUNC('month', rate_date) AS month,
-        CAST(SUM(units_per_euro) AS DECIMAL(38, 18)) / COUNT(*) AS month_average
+        (CAST(SUM(units_per_euro) * 100000000 AS HUGEINT) * 10000000000) // COUNT(*) AS mean,
+        CAST('1000000000000000000' AS HUGEINT) AS one
     FROM published
     GROUP BY currency_code, DATE_TRUNC('month', rate_date)
+),
+month_of AS (
+    SELECT
+        currency_code,
+        month,
+        CAST(mean // one AS DECIMAL(38, 18))
+        + CAST(mean % one AS DECIMAL(18, 0)) * CAST('0.000000000000000001' AS DECIMAL(18, 18)) AS month_average
+    FROM quotient
 ),
 ends AS (
     SELECT

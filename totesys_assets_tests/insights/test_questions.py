@@ -424,6 +424,15 @@ def test_a_rate_that_comes_late_restates_its_own_days_and_loads_no_sales_again(
 
 
 @pytest.mark.refreshed
+def test_the_average_of_a_month_is_exact_to_its_last_decimal(platform: Platform, tmp_path: Path) -> None:
+    publish(platform, tmp_path / "rates.zip", NAMES, *DAYS)
+    platform.refresh(accept_deletions=True)
+    averages = "SELECT currency_code, month_average FROM mart_exchange_rate WHERE day = '2024-08-22' ORDER BY 1"
+    expected = {"EUR": "1", "GBP": "0.851466666666666666", "USD": "1.111166666666666666"}
+    assert dict(platform.query(averages)) == {currency: Decimal(average) for currency, average in expected.items()}
+
+
+@pytest.mark.refreshed
 def test_a_name_of_a_country_that_is_not_known_is_listed_and_its_revenue_kept(platform: Platform) -> None:
     assert asked(platform, "unknown_countries") == []
     platform.sql("UPDATE address SET country = 'Ruritania' WHERE address_id = 1")
@@ -450,6 +459,9 @@ def test_rows_whose_dimension_row_is_missing_are_kept_without_a_name(platform: P
         ("revenue_by_customer", "customer"),
     ):
         [row] = asked(platform, name)
+        assert (row[column], row["orders"], row["revenue"]) == ("", 1, whole["revenue"]), name
+    for name, column in (("marketing_by_country", "country"), ("targets_against_sales", "department")):
+        [row] = [each for each in asked(platform, name) if each["orders"]]
         assert (row[column], row["orders"], row["revenue"]) == ("", 1, whole["revenue"]), name
     [supplier] = asked(platform, "purchases_by_supplier")
     assert (supplier["supplier"], supplier["orders"]) == ("", 1)

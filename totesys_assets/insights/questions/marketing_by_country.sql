@@ -1,7 +1,8 @@
 -- What was spent on marketing in each country, and what was sold there?
 -- Months are whole: those that the first and the last day lie in. Spend comes from files, and converts at the average
 -- rate of its month, unless all converts at the rate of one day. Countries are matched by their ISO code, those that have
--- none by name. "ratio" is the revenue for one unit spent: it does not say that the one led to the other.
+-- none by name; orders whose address is missing have no name. "ratio" is the revenue for one unit spent: it does not
+-- say that the one led to the other.
 -- "unconverted" counts orders and amounts in a currency without a rate: they are not in "revenue" and "spend".
 WITH span AS (
     SELECT
@@ -28,15 +29,15 @@ spends AS (
 ),
 sales AS (
     SELECT
-        coalesce(country.country_code, location.country) AS place,
-        min(location.country) AS country,
+        coalesce(country.country_code, location.country, '') AS place,
+        coalesce(min(location.country), '') AS country,
         sum(sale.orders) AS orders,
         sum(sale.revenue * conversion.rate) AS amount,
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
     FROM mart_sales_day AS sale
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
     LEFT JOIN dim_currency AS currency USING (currency_id)
-    JOIN dim_location AS location ON location.location_id = sale.member_id
+    LEFT JOIN dim_location AS location ON location.location_id = sale.member_id
     LEFT JOIN dim_country AS country ON country.country = location.country
     LEFT JOIN conversion_rate AS conversion
         ON conversion.day = coalesce(%(rate_day)s::date, sale.created_date)

@@ -27,7 +27,7 @@ targets AS (
 sales AS (
     SELECT
         date_trunc('month', sale.created_date)::date AS month,
-        staff.department_name AS department,
+        coalesce(staff.department_name, '') AS department,
         sum(sale.orders) AS orders,
         sum(sale.revenue * conversion.rate) AS amount,
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
