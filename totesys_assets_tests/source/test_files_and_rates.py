@@ -82,6 +82,22 @@ def test_spend_and_revenue_of_a_country_meet_under_its_code(platform: Platform) 
 
 
 @pytest.mark.refreshed
+def test_amounts_for_several_days_of_a_month_add_up(platform: Platform) -> None:
+    platform.refresh()
+    drop(platform, "sales_target/2024.csv", targets("2024-08-01,None,GBP,100", "2024-08-15,None,GBP,20"))
+    spend = '{{"spend_month": "2024-08-{}", "country": "Atlantis", "currency_code": "GBP", "amount": {}}}\n'
+    drop(platform, "marketing_spend/a.jsonl", spend.format("01", 10) + spend.format("31", 5))
+    platform.refresh()
+    [target] = [row for row in asked(platform, "targets_against_sales") if row["department"] == "None"]
+    assert target["target"] == 120
+    [place] = [row for row in asked(platform, "marketing_by_country") if row["country"] == "Atlantis"]
+    assert place["spend"] == 15
+    ids = platform.query("SELECT sales_target_id FROM dim_sales_target ORDER BY 1")
+    assert ids == [("2024-08 GBP None",), ("2024-08-15 GBP None",)]
+    assert wrong(platform) == []
+
+
+@pytest.mark.refreshed
 def test_files_that_cannot_be_listed_stop_files_and_rates_and_nothing_else(platform: Platform) -> None:
     platform.refresh()
     (platform.settings.home / "files").write_text("")
