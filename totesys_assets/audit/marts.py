@@ -23,7 +23,6 @@ from totesys_assets.audit.findings import (
 )
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.engine import literal
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.source.ecb import embedded_until
 
@@ -43,6 +42,8 @@ class _Sums:
     worth: str
     breakdowns: tuple[str, ...] = ("total",)
     column: str = "'total'"
+    # The day whose rate converts it.
+    day: str = "created_date"
 
 
 _MARTS = {
@@ -63,7 +64,7 @@ _MARTS = {
         ("total", "staff", "supplier"),
         "breakdown",
     ),
-    "mart_payments_day": _Sums("payment", "payments", "amount", "payment_amount"),
+    "mart_payments_day": _Sums("payment", "payments", "amount", "payment_amount", day="payment_date"),
 }
 _OTHERS = {
     "dim_country": (COUNTRIES,),
@@ -134,7 +135,7 @@ def countries(seen: Observed, table: Table) -> Finding:
 def converted(seen: Observed, table: Table) -> Finding:
     """Every currency of an order or a payment has a rate on its day."""
     used = " UNION ALL ".join(
-        f"SELECT created_date, currency_id, {mart.rows} AS number, {literal(mart.fact)} AS fact FROM {seen.name(name)}"
+        f"SELECT {mart.day} AS day, currency_id, {mart.rows} AS number FROM {seen.name(name)}"
         + (f" WHERE {mart.column} = 'total'" if mart.column == "breakdown" else "")
         for name, mart in _MARTS.items()
         if name != "mart_sales_design_day"
@@ -143,7 +144,7 @@ def converted(seen: Observed, table: Table) -> Finding:
         "SELECT coalesce(currency.currency_code, 'currency ' || used.currency_id), sum(used.number)::bigint "
         f"FROM ({used}) AS used LEFT JOIN {seen.name('dim_currency')} AS currency USING (currency_id) "
         f"LEFT JOIN {seen.name(table.name)} AS rate "
-        "ON rate.day = used.created_date AND rate.currency_code = currency.currency_code "
+        "ON rate.day = used.day AND rate.currency_code = currency.currency_code "
         "WHERE rate.day IS NULL GROUP BY 1 ORDER BY 1"
     ).fetchall()
     number = sum(rows_without for _, rows_without in rows)

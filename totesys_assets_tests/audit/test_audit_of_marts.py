@@ -106,6 +106,14 @@ def test_orders_in_a_currency_without_a_rate_are_a_warning_that_names_it(platfor
 
 
 @pytest.mark.refreshed
+def test_a_payment_whose_due_day_has_no_rate_is_a_warning(platform: Platform) -> None:
+    in_warehouse(platform, "UPDATE mart_payments_day SET payment_date = '2099-01-01' WHERE currency_id = 2")
+    found = look(platform, "mart_exchange_rate", CONVERTED)
+    assert found.outcome == "warning"
+    assert "no rate converts 1 row in USD:" in found.detail
+
+
+@pytest.mark.refreshed
 def test_rates_that_are_old_fail_unless_they_came_with_the_platform(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
