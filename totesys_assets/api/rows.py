@@ -59,6 +59,7 @@ class Wanted:
             return None if self.after is None else [self.after]
         try:
             found = json.loads(self.after)
+            json.dumps(found, ensure_ascii=False).encode()  # half a character is none
         except (ValueError, RecursionError):
             found = None
         scalars = isinstance(found, list) and all(isinstance(each, str | int) for each in found)

@@ -49,7 +49,7 @@ def defaults(today: date) -> dict[str, object]:
         "currency": "GBP",
         "basis": "day",
         "rate_day": None,
-        "first": date(today.year - 1, today.month, 1),
+        "first": date(max(today.year - 1, 1), today.month, 1),
         "last": today,
         "period": "month",
         "today": today,

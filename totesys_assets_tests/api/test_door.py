@@ -157,6 +157,8 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
     assert isinstance(answer["rows"][0]["revenue"], str)
     moment = client.get("/v1/questions/known_on?moment=2024-09-01T12:00:00").json()["parameters"]["moment"]
     assert moment == "2024-09-01T12:00:00+00:00"
+    first_year = client.get("/v1/questions/headline?last=0001-06-30").json()["parameters"]
+    assert (first_year["first"], first_year["last"]) == ("0001-06-01", "0001-06-30")
     for query, text in (
         ("span?currency=EUR", '"span" does not ask for "currency". It asks for: none.'),
         ("revenue_by_period?currency=POUND", "currency: "),

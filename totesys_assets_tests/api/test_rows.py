@@ -176,6 +176,7 @@ def test_a_filter_that_few_rows_pass_fills_a_page_from_far_away(client: TestClie
         ("mart_sales_day?after=17", 422, '"after" is not a place in "mart_sales_day"'),
         ("mart_sales_day?after=[[1],2,3,4]", 422, '"after" is not a place'),
         ("mart_sales_day?after=" + "[" * 5000, 422, '"after" is not a place'),
+        ('mart_sales_day?after=["2024-01-01",1,"\\ud83d",0]', 422, '"after" is not a place'),
         ('mart_sales_day?after=["x",1,"total",0]', 422, "invalid input syntax for type date"),
     ],
 )
