@@ -6,12 +6,14 @@ Belongs here: what Streamlit is told. Does not belong here: what a page shows.
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from totesys_assets.settings import Settings
 
 HOST, PORT = "127.0.0.1", 8501
+_LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 # Answers with "ok" as soon as the server does.
 HEALTH = "/_stcore/health"
 _APP = Path(__file__).with_name("app.py")
@@ -52,8 +54,17 @@ def options(host: str, port: int) -> dict[str, Any]:
         **_OPTIONS,
         **{f"{section}.{name}": value for section, theme in themes for name, value in theme.items()},
         "server.address": host,
+        # A page of another site could have its own name lead to this machine, and read what it is shown.
+        "server.allowedHosts": [*dict.fromkeys((*_LOCAL_NAMES, host))] if _is_local(host) else [],
         "server.port": port,
     }
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def run(settings: Settings, url: str, *, host: str = HOST, port: int = PORT) -> None:

@@ -189,6 +189,15 @@ def test_a_country_without_a_code_is_named_below_the_map(platform: Platform) -> 
     assert "Atlantis" in said(opened("Sales"))
 
 
+@pytest.mark.refreshed
+def test_a_name_of_a_country_is_shown_and_makes_no_page_ask_another_machine(platform: Platform) -> None:
+    platform.sql("UPDATE address SET country = '![x](https://example.com/x.png)'")
+    platform.refresh()
+    shown = said(opened("Sales"))
+    assert r"\!\[x\]\(https\://example.com/x.png\)" in shown
+    assert "![x](" not in shown
+
+
 def test_an_empty_warehouse_is_said_in_plain_words(platform: Platform) -> None:
     app = opened()
     assert not app.exception
@@ -259,9 +268,11 @@ def test_the_readers_login_is_used_where_there_is_one(platform: Platform, monkey
 def test_streamlit_is_told_to_listen_on_this_machine_only_and_to_send_no_statistics() -> None:
     told = server.options(server.HOST, server.PORT)
     assert told["server.address"] == "127.0.0.1"
+    assert told["server.allowedHosts"] == ["127.0.0.1", "localhost", "::1"]
     assert told["browser.gatherUsageStats"] is False
     assert told["server.showEmailPrompt"] is False
     assert set(told) <= set(config.get_config_options())
+    assert server.options("0.0.0.0", server.PORT)["server.allowedHosts"] == []
 
 
 @pytest.mark.pure

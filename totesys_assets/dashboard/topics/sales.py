@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from totesys_assets.dashboard import charts, world
+from totesys_assets.dashboard import charts, words, world
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel
@@ -67,7 +67,7 @@ def draw(filters: Filters) -> None:
 def _map(asked: Asked, filters: Filters) -> None:
     data = charts.frame(asked.answer)
     world.draw(data, "revenue", filters.currency)
-    unknown = [str(each) for each in data[data["country_code"].isna()]["country"]]
+    unknown = [words.plain(str(each)) for each in data[data["country_code"].isna()]["country"]]
     if unknown:
         st.caption(f"⚠️ Not on the map, because the table of countries does not know the name: {', '.join(unknown)}")
 
