@@ -34,6 +34,7 @@ def draw(filters: Filters) -> None:
             lambda: ask("freshness"),
             _tables,
             note="when rows were last loaded (UTC). A table in which nothing changed is not loaded again",
+            stretch=False,
         )
         if address := dagster_ui():
             st.link_button("Runs and checks in Dagster ↗", address)

@@ -18,10 +18,10 @@ _MOST_OVERDUE = 100
 _HEIGHT = 360
 # Money that comes is drawn upwards, money that goes downwards.
 _PAYMENTS = {
-    ("SALES_RECEIPT", True): ("from customers, paid", 1),
-    ("SALES_RECEIPT", False): ("from customers, unpaid", 1),
-    ("PURCHASE_PAYMENT", True): ("to suppliers, paid", -1),
-    ("PURCHASE_PAYMENT", False): ("to suppliers, unpaid", -1),
+    ("SALES_RECEIPT", True): ("customers, paid", 1),
+    ("SALES_RECEIPT", False): ("customers, unpaid", 1),
+    ("PURCHASE_PAYMENT", True): ("suppliers, paid", -1),
+    ("PURCHASE_PAYMENT", False): ("suppliers, unpaid", -1),
 }
 
 
@@ -83,10 +83,10 @@ def _overdue(asked: Asked, filters: Filters) -> None:
         charts.frame(asked.answer),
         {
             "customer": "customer",
-            "sales_order_id": columns.NumberColumn("order", format="%d", width="small"),
-            "due_date": columns.DateColumn("due", format="D MMM YYYY"),
-            "days_overdue": columns.NumberColumn("days overdue", format="%d", width="small"),
             "converted": columns.NumberColumn(f"amount, {filters.currency}", format="%,.2f"),
+            "days_overdue": columns.NumberColumn("overdue", format="%d days", width="small"),
+            "due_date": columns.DateColumn("due", format="D MMM YYYY"),
+            "sales_order_id": columns.NumberColumn("order", format="%d", width="small"),
         },
         key="overdue",
         height=_HEIGHT,
@@ -119,14 +119,13 @@ def _margin(asked: Asked, filters: Filters) -> None:
 
 def _suppliers(asked: Asked, filters: Filters) -> None:
     columns = st.column_config
-    data = charts.frame(asked.answer)
     table(
-        data,
+        charts.frame(asked.answer),
         {
             "supplier": "supplier",
-            "orders": columns.ProgressColumn("orders", min_value=0, max_value=int(data["orders"].max()), format="%d"),
-            "items": columns.NumberColumn("items", format="localized"),
             "cost": columns.NumberColumn(f"cost, {filters.currency}", format="%,.0f"),
+            "items": columns.NumberColumn("items", format="localized"),
+            "orders": columns.NumberColumn("orders", format="localized"),
         },
         key="suppliers",
         height=_HEIGHT,

@@ -8,7 +8,7 @@ WITH versions AS (
         version.is_deleted,
         version.last_updated_date + version.last_updated_time AS last_updated,
         jsonb_build_object(
-            'created', (version.created_date + version.created_time)::text,
+            'created', to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS'),
             'staff', concat_ws(' ', version.sales_staff_id, staff.first_name, staff.last_name),
             'customer', concat_ws(' ', version.counterparty_id, customer.counterparty_legal_name),
             'design', concat_ws(' ', version.design_id, design.design_name),
@@ -33,7 +33,7 @@ WITH versions AS (
         version.is_deleted,
         version.last_updated_date + version.last_updated_time,
         jsonb_build_object(
-            'created', (version.created_date + version.created_time)::text,
+            'created', to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS'),
             'staff', concat_ws(' ', version.staff_id, staff.first_name, staff.last_name),
             'supplier', concat_ws(' ', version.counterparty_id, supplier.counterparty_legal_name),
             'item', version.item_code,
