@@ -69,7 +69,9 @@ class Handles:
 
     def share(self, uri: str, handle: DeltaTable) -> None:
         """Let readers have ``handle``, with which nobody writes any more."""
-        self._shared[uri] = self._keep(uri, handle)
+        self._shared.pop(uri, None)
+        with suppress(OSError, DeltaError):  # what was written is written; who reads opens the table
+            self._shared[uri] = self._keep(uri, handle)
 
     @contextmanager
     def moving(self, uri: str) -> Iterator[DeltaTable | None]:

@@ -87,6 +87,21 @@ def test_a_handle_that_is_given_back_is_read_with(lake: Lake, monkeypatch: pytes
     assert values(lake.find("ledger")) == [1, 2, 3]
 
 
+def test_a_bucket_that_fails_after_a_commit_undoes_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.find("ledger")
+    table = lake.open("ledger")
+    assert table is not None
+    write_deltalake(table, pa.table({"value": [2]}), mode="append")
+
+    def fail(*_: object) -> None:
+        raise OSError("Generic S3 error: connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handles, "DeltaStorageHandler", fail)
+        lake.share(table, "ledger")
+    assert values(lake.find("ledger")) == [1, 2]
+
+
 def test_a_commit_that_vanished_is_no_state_to_go_on_with(lake: Lake) -> None:
     add(lake, 2)
     assert values(lake.find("ledger")) == [1, 2]
