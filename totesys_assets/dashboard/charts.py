@@ -24,11 +24,11 @@ _ROOM = 1.18
 
 
 def frame(answer: Answer) -> pd.DataFrame:
-    """An answer as a chart needs it: decimals as floats, days as time."""
+    """An answer as a chart needs it: decimals as floats, days as time, what is empty as no number."""
     found = answer.frame()
     for name in found:
         kinds = {type(value) for value in found[name] if value is not None}
-        if Decimal in kinds:
+        if Decimal in kinds or not kinds:  # a column of nothing may be money that no rate converts
             found[name] = found[name].astype(float)
         elif kinds == {date}:
             found[name] = pd.to_datetime(found[name])

@@ -110,7 +110,7 @@ def _rates(chosen: filters.Filters) -> str:
     except PlatformError:
         return "The rates cannot be read now"
     if not rates:
-        return "No exchange rates have been loaded: only money in the chosen currency counts"
+        return "No exchange rates have been loaded: no money can be converted, and no sum has any"
     published = max(each["published_date"] for each in rates)
     if chosen.rates == filters.CONSTANT:
         return f"All at the European Central Bank's rates of {words.day(published)}"

@@ -198,6 +198,23 @@ def test_a_name_of_a_country_is_shown_and_makes_no_page_ask_another_machine(plat
     assert "![x](" not in shown
 
 
+@pytest.mark.refreshed
+def test_without_any_rate_every_page_is_drawn_and_says_so(platform: Platform) -> None:
+    platform.sql("INSERT INTO design VALUES (7, '2024-08-19 08:00', 'Plain', '/usr', 'a.json', '2024-08-19 08:00')")
+    at = "'2024-08-22 10:00'"
+    platform.sql(f"INSERT INTO sales_order VALUES (70, {at}, {at}, 7, 1, 1, 9, 2.50, 1, '2024-08-30', '2024-08-30', 1)")
+    platform.refresh()
+    today = datetime.now(UTC).date()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM mart_exchange_rate")
+        connection.execute(b"UPDATE mart_payments_day SET payment_date = '%b'" % str(today).encode())
+    for title, _ in frame.PAGES:
+        app = opened(title)
+        assert [each.message for each in app.exception] == []
+        assert "No exchange rates have been loaded: no money can be converted" in said(app)
+    assert "2 orders in a currency without a rate: not in the revenue" in said(opened("Overview"))
+
+
 def test_an_empty_warehouse_is_said_in_plain_words(platform: Platform) -> None:
     app = opened()
     assert not app.exception

@@ -375,7 +375,7 @@ def test_an_order_in_a_currency_without_a_rate_is_counted_and_not_lost(platform:
         assert sum(row["unconverted"] for row in asked(platform, name)) == 1, name
         assert sum(row["orders"] for row in asked(platform, name)) == after["orders"], name
     assert next(row["rate"] for row in asked(platform, "rates_used") if row["currency"] == "JPY") is None
-    # In a currency without rates, everything is unconverted, but what is in it already.
+    # In a currency without rates everything is unconverted, also what is in it already.
     [all_in_yen] = asked(platform, "headline", currency="JPY")
     assert all_in_yen["unconverted"] == all_in_yen["orders"]
 
