@@ -4,6 +4,7 @@ Belongs here: options and what is printed. Does not belong here: the work itself
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,12 +74,24 @@ def start_file(schema: str) -> Iterator[str]:
         yield str(file)
 
 
-@click.command()
+class _WithStatement(click.Command):
+    """A command whose argument may begin with a comment of SQL, which click would take for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        place = next((number for number, each in enumerate(args) if re.match(r"--.*\s", each)), len(args))
+        if place < len(args) and "--" not in args[:place]:
+            args = [*args[:place], "--", *args[place:]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_WithStatement)
 @click.argument("statement", required=False)
 def sql(statement: str | None) -> None:
     """Open psql on the warehouse, or run one STATEMENT there.
 
     Example: totesys sql "SELECT * FROM current_sales_order LIMIT 5"
+
+    It takes statements from a pipe too: totesys ask headline --sql | totesys sql
     """
     import psycopg.conninfo
 

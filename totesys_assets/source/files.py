@@ -34,6 +34,8 @@ from totesys_assets.variables import IGNORE
 _LINE = "_line"
 _ADDED = (*NOTES, _LINE)
 _TEXT = pa.string()
+# What spreadsheets of some countries write between columns, though they call the file CSV.
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 # Of the rows with one key those of the last file, and of these one. The columns have numbers, as in copied.py.
 _CHOSEN = """
@@ -167,6 +169,8 @@ def _csv(text: str) -> tuple[list[str], list[dict[str, Any]]]:
     if not rows:
         raise Unreadable("it is empty")
     header = rows[0]
+    if len(header) == 1 and (other := next((sign for sign in _OTHER_SEPARATORS if sign in header[0]), None)):
+        raise Unreadable(f"its columns are separated by {_OTHER_SEPARATORS[other]}; save it with commas between them")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             raise Unreadable(f"row {number} has {len(row)} values for {len(header)} columns")

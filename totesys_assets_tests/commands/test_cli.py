@@ -162,6 +162,11 @@ def test_sql_looks_into_the_warehouse(home: Home) -> None:
     assert result.returncode == 0, result.stderr
     assert re.search(r"orders\s+-+\s+2\d\d", result.stdout)
     assert home.run("sql", "SELECT nonsense").returncode != 0
+    question = home.run("ask", "currencies", "--sql").stdout
+    assert question.startswith("--")
+    for given in ([question], ["--", question]):  # a comment is no option
+        assert "GBP" in home.run("sql", *given).stdout
+    assert "No such option" in home.run("sql", "--nonsense").stderr
 
 
 def test_passwords_appear_in_no_output_no_log_and_no_run(home: Home) -> None:

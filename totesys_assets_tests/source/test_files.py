@@ -164,9 +164,15 @@ def test_a_row_that_breaks_the_contract_is_a_dead_letter_and_the_others_go_on(pl
         ("b.csv", HEADER.encode() + b'2024-08-01,"Sales', "it is no CSV in UTF-8"),
         (
             "b.csv",
-            b"target_month;department_name\n",
+            b"month,department_name\n",
             'it has no column "target_month"; its first line is to name target_',
         ),
+        (
+            "b.csv",
+            HEADER.replace(",", ";").encode() + b"2024-08-01;Sales;GBP;1,50\n",
+            "its columns are separated by semicolons; save it with commas",
+        ),
+        ("b.csv", HEADER.replace(",", "\t").encode(), "its columns are separated by tabs; save it with commas"),
         ("b.csv", b"amount," + HEADER.encode(), 'it has a column "amount" twice'),
         ("b.json", b'[{"amount": 1}', "it is no JSON in UTF-8"),
         ("b.json", b"[1]", "row 1 is no object"),

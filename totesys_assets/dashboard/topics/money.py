@@ -56,8 +56,9 @@ def draw(filters: Filters) -> None:
         "Payments by week",
         lambda: ask("payments_by_due_date", **{**given, **weeks}),
         lambda asked: _payments(asked, filters),
-        note=f"in {filters.currency}, by the day they are due: from customers upwards, to suppliers downwards",
-        empty="No payment is due within eight weeks of today.",
+        note=f"in {filters.currency}, by the day they are due, within {_WEEKS} weeks of this one: from customers "
+        "upwards, to suppliers downwards",
+        empty=f"No payment is due within {_WEEKS} weeks of this one.",
     )
     wide, narrow = st.columns([3, 2])
     with wide:
