@@ -259,6 +259,15 @@ def test_a_month_that_is_not_over_is_compared_with_as_many_days(shop: Shop) -> N
     assert september["revenue_before"] == 0  # of 1 and 2 August
 
 
+def test_a_change_is_the_same_in_a_session_of_any_time_zone(shop: Shop) -> None:
+    expected = shop.rows("change_by_period", period="day")
+    shop.connection.execute("SET TimeZone = 'America/Santiago'")  # summer time begins at midnight there
+    try:
+        assert shop.rows("change_by_period", period="day") == expected
+    finally:
+        shop.connection.execute("RESET TimeZone")
+
+
 def test_there_is_no_change_against_a_period_in_which_trade_began(shop: Shop) -> None:
     _, september = shop.rows("change_by_period", first=date(2024, 8, 1), last=date(2024, 9, 30))
     assert september["revenue_before"] > 0

@@ -40,7 +40,10 @@ starts AS (
         start - length.year AS year_before,
         length.one
     FROM length
-    CROSS JOIN generate_series(date_trunc(%(period)s, %(first)s::date), %(last)s::date, length.one) AS start
+    -- As timestamps without a time zone: in some of them a day has no midnight.
+    CROSS JOIN generate_series(
+        date_trunc(%(period)s, %(first)s::date::timestamp), %(last)s::date::timestamp, length.one
+    ) AS start
 ),
 -- The last day of each span.
 spans AS (
