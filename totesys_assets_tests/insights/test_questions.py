@@ -495,6 +495,23 @@ def test_the_day_of_an_order_is_that_of_utc_in_summer_and_winter(platform: Platf
 
 
 @pytest.mark.refreshed
+def test_an_order_that_moved_to_another_day_is_not_said_to_be_deleted(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET created_at = created_at + interval '1 day'")
+    platform.sql("UPDATE purchase_order SET created_at = created_at + interval '1 day'")
+    platform.refresh()
+    changes = asked(platform, "recent_changes")
+    assert [(row["subject"], row["what_happened"]) for row in changes] == [
+        ("purchase_order", "moved"),
+        ("sales_order", "moved"),
+    ]
+    platform.sql("DELETE FROM payment")
+    platform.sql("DELETE FROM transaction")
+    platform.sql("DELETE FROM sales_order")
+    platform.refresh(accept_deletions=True)
+    assert asked(platform, "recent_changes")[0]["what_happened"] == "deleted"
+
+
+@pytest.mark.refreshed
 def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET units_sold = 1200")
     platform.refresh()

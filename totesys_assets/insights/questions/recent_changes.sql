@@ -1,7 +1,27 @@
 -- Which orders changed or were deleted last?
 -- Versions after the first of their order, newest first, by the moment they were first seen. What changed in one is
--- told by the question order_life.
-SELECT *
+-- told by the question order_life. An order that moved to another day of creation left the one that is shown.
+SELECT
+    subject,
+    number,
+    recorded_at,
+    -- It left its day, and was on another at once.
+    CASE
+        WHEN what_happened = 'deleted' AND (
+            EXISTS (
+                SELECT FROM fact_sales_order AS other
+                WHERE subject = 'sales_order' AND other.sales_order_id = number
+                    AND other._recorded_at = recorded_at AND other._operation <> 'delete'
+            )
+            OR EXISTS (
+                SELECT FROM fact_purchase_order AS other
+                WHERE subject = 'purchase_order' AND other.purchase_order_id = number
+                    AND other._recorded_at = recorded_at AND other._operation <> 'delete'
+            )
+        ) THEN 'moved'
+        ELSE what_happened
+    END AS what_happened,
+    created_date
 FROM (
     SELECT
         'sales_order' AS subject,
@@ -20,6 +40,7 @@ FROM (
         created_date
     FROM fact_purchase_order
     WHERE _operation <> 'insert'
+    ORDER BY recorded_at DESC, subject, number
+    LIMIT %(rows)s
 ) AS changes
 ORDER BY recorded_at DESC, subject, number
-LIMIT %(rows)s
