@@ -18,6 +18,7 @@ import re
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from totesys_assets.source.seen import Seen
 RATES = "rates"
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("rate_date", "currency_code", "units_per_euro")])
 _CURRENCY = re.compile("[A-Z]{3}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # The bank's file of all years has 2.5 MB, unpacked.
 _MOST_BYTES = 50_000_000
 # What is raised for content that is no archive, or is a broken, cut, encrypted or strangely packed one.
@@ -144,6 +146,8 @@ def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
             raise ValueError(f"its first line is {head[:50]!r}")
         if doubled := [each for each in names if names.count(each) > 1]:
             raise ValueError(f'its first line has "{doubled[0]}" twice')
+        if not any(names[1:]):
+            raise ValueError("its first line names no currency")
         lines = csv.read_csv(
             io.BytesIO(text),
             read_options=csv.ReadOptions(column_names=names, skip_rows=1),
@@ -151,6 +155,7 @@ def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
                 column_types=dict.fromkeys(names, pa.string()), null_values=["", "N/A"], strings_can_be_null=True
             ),
         )
+        _require_days(lines["Date"].to_pylist())
     except (*_NO_ARCHIVE, pa.ArrowException) as error:
         raise PlatformError(
             f'"{name}" cannot be read as euro reference rates ({one_line(error)}). Nothing of it was captured: put the '
@@ -163,6 +168,16 @@ def rates(name: str, content: bytes, first_day: str = "") -> pa.Table:
         if currency
     ]
     return pa.concat_tables(found).drop_null()
+
+
+def _require_days(days: Sequence[str | None]) -> None:
+    """Raise ValueError unless each line has a day of its own. Those of another form would be left out as too early."""
+    if not days:
+        raise ValueError("it has no day")
+    if odd := [day for day in days if day is None or not _DAY.fullmatch(day)]:
+        raise ValueError(f"it has a day {odd[0] or ''!r}, which is not written as 2024-08-19")
+    if len(set(days)) < len(days):
+        raise ValueError(f"it has the day {Counter(days).most_common(1)[0][0]} twice")
 
 
 def _unpacked(content: bytes) -> bytes:
