@@ -51,7 +51,7 @@ def read_dropped(
             found.read[file.name] = parse(file.name, content)
             found.contents[file.name] = content
         except Unreadable as problem:
-            found.unreadable[file.name] = one_line(problem)
+            found.unreadable[file.shown.rpartition("/")[2]] = one_line(problem)
             if copy := copies.find(file.path):
                 try:
                     found.read[file.name] = parse(file.name, copy)

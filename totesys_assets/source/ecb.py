@@ -218,7 +218,7 @@ def held_archives(settings: Settings) -> Iterator[Archive]:
     name, content = _first_archive(settings.rates_archive)
     contents: list[tuple[str, Callable[[], bytes]]] = [(name, lambda: content)]
     store = FileStore(settings.files_uri, "FILES_URI")
-    contents += [(file.path, partial(store.read, file)) for file in store.files(RATES)]
+    contents += [(file.shown, partial(store.read, file)) for file in store.files(RATES)]
     for each, read in contents:
         try:
             found = rates(each, read())

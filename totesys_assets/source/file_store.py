@@ -50,6 +50,11 @@ class File:
         """Its name, without the folder."""
         return self.path.rpartition("/")[2]
 
+    @property
+    def shown(self) -> str:
+        """Its path as text, with the bytes of a name that are not UTF-8 written out."""
+        return self.path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
 
 class FileStore:
     """The files below ``uri``, a folder or ``s3://bucket/prefix``, in folders of one level. ``said_by`` names it."""
@@ -72,8 +77,11 @@ class FileStore:
     def read(self, file: File) -> bytes:
         """The content of a file as it was listed.
 
-        Raises Unreadable for one that is too large or that nobody may read, and TableBusy if it is another by now.
+        Raises Unreadable for one that is too large, that nobody may read, or whose name cannot be kept, and TableBusy
+        if it is another by now.
         """
+        if file.shown != file.path:
+            raise Unreadable("its name is not in UTF-8")
         if file.size > MOST_BYTES:
             raise Unreadable(f"it has {file.size:,} bytes, and at most {MOST_BYTES:,} are read")
         return self._content(file) if self._bucket is None else self._object(file)
@@ -138,8 +146,8 @@ class FileStore:
         try:
             for entry in os.scandir(Path(self.uri, folder)):
                 with suppress(FileNotFoundError):  # removed meanwhile
-                    found = entry.stat()
-                    if stat.S_ISREG(found.st_mode):
+                    found, is_file = _found(entry)
+                    if is_file:
                         times = (found.st_mtime_ns, found.st_ctime_ns)
                         # A clock may go back, and a file may bear a time to come.
                         is_fresh = any(abs(now - each) < _TICK_SECONDS * 1e9 for each in times)
@@ -210,6 +218,17 @@ class FileStore:
             yield self._client
         except (BotoCoreError, ClientError, ValueError) as error:
             raise ConnectionFailed(f"{self._said_by} leads to {self.uri}, which does not answer ({error}).") from None
+
+
+def _found(entry: os.DirEntry[str]) -> tuple[os.stat_result, bool]:
+    """What an entry of a folder leads to, and whether that is a file. Who reads one that leads nowhere is told."""
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        raise
+    except OSError:  # a link to itself, or into a folder that is closed to us
+        return entry.stat(follow_symlinks=False), True
+    return found, stat.S_ISREG(found.st_mode)
 
 
 def _stamp(found: os.stat_result) -> str:

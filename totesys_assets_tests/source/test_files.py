@@ -254,6 +254,19 @@ def test_hidden_files_and_folders_and_what_is_no_file_are_left_alone(place: Plac
     assert place.letters() == []
 
 
+def test_an_entry_that_leads_nowhere_or_has_no_name_in_utf_8_is_one_dead_letter_and_the_other_files_go_on(
+    place: Place,
+) -> None:
+    place.rows("a.csv", "2024-08-01 Sales GBP 100")
+    (place.files / "sales_target" / "loop.csv").symlink_to("loop.csv")
+    place.rows(os.fsdecode(b"M\xe4rz.csv"), "2024-09-01 Sales GBP 100")
+    assert place.held() == ["08 Sales 100.00"]
+    assert place.letters() == [
+        ("M\\xe4rz.csv", "file", "cannot be read: its name is not in UTF-8"),
+        ("loop.csv", "file", "cannot be read: the system says: Too many levels of symbolic links"),
+    ]
+
+
 def test_a_file_that_is_replaced_while_it_is_read_is_left_for_the_next_refresh(place: Place) -> None:
     place.rows("a.csv", "2024-08-01 Sales GBP 100")
     with place.source.snapshot() as snapshot:
