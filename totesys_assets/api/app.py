@@ -5,16 +5,14 @@ Belongs here: what a route takes and answers. Does not belong here: rows (rows.p
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from threading import Semaphore
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -135,7 +133,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
         pieces = _counted(chosen.pieces(reader, wanted, limit), downloads)
         begun = next(pieces, b"")  # here: an error is answered as one, before anything is sent
         headers = {"Content-Disposition": f"attachment; filename={name}.{format}"}
-        return StreamingResponse(itertools.chain([begun], pieces), media_type=chosen.media_type, headers=headers)
+        return streams.Download(begun, pieces, chosen.media_type, headers)
 
     @api.get("/v1/questions", summary="What can be asked", response_model=list[QuestionInfo], **guarded)
     def asked() -> list[dict[str, Any]]:
@@ -169,7 +167,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
     return api
 
 
-def _counted(pieces: Iterator[bytes], downloads: Semaphore) -> Iterator[bytes]:
+def _counted(pieces: Iterator[bytes], downloads: Semaphore) -> Generator[bytes, None, None]:
     """The pieces; the download ends with the last, with an error, or when nobody wants the next one."""
     try:
         yield from pieces

@@ -1,26 +1,32 @@
 """Whole tables as streams: CSV by COPY, Arrow from a server-side cursor. No more than one piece is in memory.
 
-Belongs here: what a piece is. Does not belong here: which rows (rows.py).
+Belongs here: what a piece is, and the end of a download. Does not belong here: which rows (rows.py).
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import anyio
 import psycopg
 import pyarrow as pa
+from anyio.to_thread import run_sync
+from fastapi.responses import StreamingResponse
 from psycopg import sql
 
 from totesys_assets.api.rows import Wanted
 from totesys_assets.insights.reading import Reader
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from totesys_assets.warehouse.notes import Connection
 
 # One row at a time through Starlette's threads takes ten times as long.
@@ -83,6 +89,28 @@ FORMATS = {
     "csv": Format("text/csv; charset=utf-8", csv),
     "arrow": Format("application/vnd.apache.arrow.stream", arrow),
 }
+
+
+class Download(StreamingResponse):
+    """The answer with ``begun`` and the ``pieces`` after it. However it ends, the generator of the pieces is closed.
+
+    Starlette leaves a generator to be collected some day when a client goes away early, with its session.
+    """
+
+    def __init__(
+        self, begun: bytes, pieces: Generator[bytes, None, None], media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(itertools.chain([begun], pieces), media_type=media_type, headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces, for at most DOWNLOAD_SECONDS: a client that reads nothing is not waited for any longer."""
+        try:
+            with anyio.move_on_after(DOWNLOAD_SECONDS):
+                await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_sync(self._pieces.close)
 
 
 @contextmanager

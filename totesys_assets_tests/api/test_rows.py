@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from time import sleep
 from typing import Any
 
+import anyio
 import psycopg
 import pyarrow as pa
 import pytest
@@ -290,3 +292,45 @@ def test_so_many_downloads_at_once_and_no_more(reader: Reader, monkeypatch: pyte
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "10"
     assert client.get("/v1/tables/sale").status_code == 200
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "reading nothing"])
+def test_a_client_that_is_gone_or_reads_nothing_leaves_its_place_to_others(
+    reader: Reader, shop: Platform, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    monkeypatch.setattr(app, "DOWNLOADS", 1)
+    monkeypatch.setattr(streams, "DOWNLOAD_SECONDS", 60.0 if is_gone else 1.0)
+    api = app.build(reader)
+    asked: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not asked and not is_gone:
+            await anyio.sleep_forever()
+        return asked.pop() if asked else {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if not is_gone and message["type"] == "http.response.body":
+            await anyio.sleep_forever()
+
+    async def download() -> None:
+        with anyio.fail_after(20):
+            await api(scope, receive, send)
+
+    scope = {
+        "type": "http",
+        "asgi": {"spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/tables/conversion_rate",
+        "query_string": b"format=csv",
+        "headers": [(b"host", b"localhost")],
+    }
+    gc.disable()  # what is left to it may stay for hours where little is asked
+    try:
+        anyio.run(download)
+        open_ones = "application_name = 'api test' AND state IN ('active', 'idle in transaction')"
+        assert shop.query(f"SELECT query FROM pg_stat_activity WHERE {open_ones}") == []
+        assert TestClient(api, base_url=HERE).get("/v1/tables/sale?format=csv").status_code == 200
+    finally:
+        gc.enable()
