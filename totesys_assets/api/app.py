@@ -6,6 +6,7 @@ Belongs here: what a route takes and answers. Does not belong here: rows (rows.p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -13,7 +14,7 @@ from threading import Semaphore
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from totesys_assets.api import errors, rows, streams
@@ -26,11 +27,23 @@ PAGE, LARGEST_PAGE = 100, 1000
 # Each has a session with the warehouse for as long as its client reads. The warehouse has a hundred, for everybody.
 DOWNLOADS = 8
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_BEGINS_WITH_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _RESERVED = ("after", "limit", "format", "first", "last")
 _DESCRIPTION = (
     "Views, marts, dimensions and questions of the warehouse, read only. Decimals are texts in JSON, so that money "
     "stays exact; days are as 2026-01-31, moments in UTC."
 )
+
+
+def _written(value: object) -> object:
+    """``value``, unless it is a number: pydantic would count seconds from 1970, and 20260131 be a day of that year."""
+    if isinstance(value, str) and not _BEGINS_WITH_DAY.match(value):
+        raise ValueError("write it as 2026-01-31")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written)]
+Moment = Annotated[datetime, BeforeValidator(_written)]
 
 
 class TableInfo(BaseModel):
@@ -74,12 +87,12 @@ class Asked(BaseModel):
 
     currency: Annotated[str, Query(pattern="^[A-Za-z]{3}$")] | None = None
     basis: Literal["day", "month"] | None = None
-    rate_day: date | None = None
-    first: date | None = None
-    last: date | None = None
+    rate_day: Day | None = None
+    first: Day | None = None
+    last: Day | None = None
     period: Literal["day", "week", "month", "quarter", "year"] | None = None
-    today: date | None = None
-    moment: datetime | None = None
+    today: Day | None = None
+    moment: Moment | None = None
     number: Annotated[int, Query(ge=1, lt=2**31)] | None = None
     subject: Literal["sales_order", "purchase_order"] | None = None
     rows: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] | None = None
@@ -115,8 +128,8 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
         request: Request,
         after: Annotated[str | None, Query(description="`next` of the page before")] = None,
         limit: Annotated[int | None, Query(ge=1, le=LARGEST_PAGE, description="JSON: 100 unless given")] = None,
-        first: Annotated[date | None, Query(description="first day, on the table's day column")] = None,
-        last: Annotated[date | None, Query(description="last day")] = None,
+        first: Annotated[Day | None, Query(description="first day, on the table's day column")] = None,
+        last: Annotated[Day | None, Query(description="last day")] = None,
         format: Annotated[  # noqa: A002 - its name in the URL
             Literal["json", "csv", "arrow"], Query(description="csv and arrow: all rows, as a stream")
         ] = "json",

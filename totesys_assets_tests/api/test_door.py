@@ -164,6 +164,8 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
         ("revenue_by_period?currency=POUND", "currency: "),
         ("revenue_by_period?period=fortnight", "period: Input should be 'day', 'week'"),
         ("newest_orders?rows=1001", "rows: "),
+        ("known_on?moment=20240901", "moment: Value error, write it as 2026-01-31"),
+        ("revenue_by_period?last=86400", "last: Value error, write it as 2026-01-31"),
         ("newest_orders?what=1", 'does not ask for "what"'),
     ):
         refused = client.get(f"/v1/questions/{query}")
