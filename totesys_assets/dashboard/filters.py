@@ -17,6 +17,7 @@ _RATES = (DAY, MONTH, CONSTANT)
 # More bars than this are too thin to read: then quarters.
 _MOST_MONTHS = 36
 _FAVOURITE = "GBP"
+_LAST_YEAR = "12 months"
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ def days_of(name: str, first_day: date, last_day: date) -> Filters:
 def choose(first_day: date, last_day: date, currencies: list[str]) -> Filters:
     """Draw the widgets, and return what was chosen with them or by the URL."""
     favourite = _FAVOURITE if _FAVOURITE in currencies else currencies[0]
-    name = st.segmented_control(
-        "Period", PERIODS, default="12 months", required=True, key="period", bind="query-params"
-    )
+    name = st.segmented_control("Period", PERIODS, default=_LAST_YEAR, required=True, key="period", bind="query-params")
     currency = st.segmented_control(
         "Converted to", currencies, default=favourite, required=True, key="currency", bind="query-params"
     )
@@ -108,9 +107,10 @@ def choose(first_day: date, last_day: date, currencies: list[str]) -> Filters:
         help="day: each order converts at the rate of its own day. month: at the average of its month. constant: "
         f"everything at the rate of one day, {last_day}.",
     )
-    days = days_of(str(name), first_day, last_day)
+    # An address that ends behind "currency=" chooses nothing, whatever is required.
+    days = days_of(str(name or _LAST_YEAR), first_day, last_day)
     today = datetime.now(UTC).date()
-    return replace(days, today=today, currency=str(currency), rates=str(rates))
+    return replace(days, today=today, currency=str(currency or favourite), rates=str(rates or DAY))
 
 
 def _months_later(first_of_month: date, months: int) -> date:

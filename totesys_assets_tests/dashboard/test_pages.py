@@ -69,6 +69,16 @@ def test_filters_come_from_the_address_and_a_value_that_is_none_is_ignored(platf
 
 
 @pytest.mark.refreshed
+def test_an_address_with_empty_filters_is_one_without_them(platform: Platform) -> None:
+    app = opened(currency="", period="", rates="")
+    assert "in GBP, by the currency of the order" in said(app)
+    assert "Rates: European Central Bank" in said(app)
+    app = opened("History", subject="")
+    assert not app.exception
+    assert "Sales order 1" in said(app)
+
+
+@pytest.mark.refreshed
 def test_each_answer_gives_its_sql_with_the_values_and_its_data(platform: Platform) -> None:
     app = opened("Sales")
     texts = [each.value for each in app.code]

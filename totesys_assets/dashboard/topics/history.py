@@ -14,7 +14,8 @@ from totesys_assets.dashboard.panel import panel
 from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
-_SUBJECTS = {"sales_order": "Sales order", "purchase_order": "Purchase order"}
+_SALES = "sales_order"
+_SUBJECTS = {_SALES: "Sales order", "purchase_order": "Purchase order"}
 _FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
 _CHANGES = 100
 _SILENT = "Updates that left ToteSys's own last_updated as it was"
@@ -59,11 +60,11 @@ def _life() -> None:
     if _FIRST not in st.session_state:  # and not the last at every load: somebody is reading
         st.session_state[_FIRST] = _last_changed()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        subject = st.segmented_control(
+        chosen = st.segmented_control(
             "Order",
             list(_SUBJECTS),
             format_func=_SUBJECTS.__getitem__,
-            default="sales_order",
+            default=_SALES,
             required=True,
             key="subject",
             bind="query-params",
@@ -79,8 +80,9 @@ def _life() -> None:
             label_visibility="collapsed",
             width=160,
         )
+    subject = str(chosen or _SALES)  # an address that ends behind "subject=" chooses nothing
     panel(
-        f"{_SUBJECTS[str(subject)]} {number}",
+        f"{_SUBJECTS[subject]} {number}",
         lambda: ask("order_life", subject=subject, number=number),
         _versions,
         note="every version that was seen, in UTC; silent: ToteSys left its own last_updated as it was",
