@@ -49,6 +49,12 @@ def said(app: AppTest) -> str:
     return "\n".join(str(each.value) for kind in kinds for each in kind)
 
 
+def drop(platform: Platform, name: str, *lines: str) -> None:
+    path = platform.settings.home / "files" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
 @pytest.mark.refreshed
 def test_every_page_is_drawn_without_an_error(platform: Platform) -> None:
     for title, _ in frame.PAGES:
@@ -86,6 +92,45 @@ def test_each_answer_gives_its_sql_with_the_values_and_its_data(platform: Platfo
     for text in texts:
         assert "%(" not in text
         assert platform.query(text.replace("%", "%%"))  # as psql would run it
+
+
+@pytest.mark.refreshed
+def test_targets_and_marketing_spend_are_shown_against_what_was_sold_once_a_file_has_some(platform: Platform) -> None:
+    app = opened("Sales", period="All")
+    assert not [each.value for each in app.dataframe if {"target", "spend"} & {*each.value}]
+    assert "totesys files --templates" in said(app)
+    [(department,)] = platform.query("SELECT department_name FROM dim_staff WHERE staff_id = 1")
+    [(country,)] = platform.query("SELECT country FROM dim_location WHERE location_id = 1")
+    drop(
+        platform,
+        "sales_target/a.csv",
+        "target_month,department_name,currency_code,amount",
+        f"2024-08-01,{department},GBP,1000",
+        "2024-08-01,Nobody,GBP,50",
+    )
+    platform.refresh()
+    asking.loads_are_old()
+    app = opened("Sales", period="All")
+    assert not app.exception
+    [targets] = [each.value for each in app.dataframe if "target" in each.value]
+    rows = {row["department"]: row for row in targets.to_dict("records")}
+    assert (rows["Nobody"]["target"], rows["Nobody"]["revenue"], rows["Nobody"]["reached"]) == (50, 0, 0)
+    sold = rows[department]["revenue"]
+    assert (rows[department]["target"], rows[department]["reached"]) == (1000, pytest.approx(sold / 1000))
+    assert sold > 0
+    assert not [each.value for each in app.dataframe if "spend" in each.value]
+    assert "totesys files --templates" not in said(app)
+    drop(platform, "marketing_spend/a.csv", "spend_month,country,currency_code,amount", f"2024-08-01,{country},GBP,100")
+    platform.refresh()
+    asking.loads_are_old()
+    app = opened("Sales", period="All")
+    assert not app.exception
+    [spend] = [each.value for each in app.dataframe if "spend" in each.value]
+    [row] = spend.to_dict("records")
+    assert (row["country"], row["spend"], row["revenue"]) == (country, 100, pytest.approx(sold))
+    assert {"targets_against_sales.sql", "marketing_by_country.sql"} <= {
+        each.value.split("/")[-1].split()[0] for each in app.caption if "The SQL of this answer" in each.value
+    }
 
 
 @pytest.mark.refreshed

@@ -1,16 +1,23 @@
-"""The page Sales: where it goes, which designs, to whom, and who sells it."""
+"""The page Sales: where it goes, which designs, to whom, who sells it, and what files say of targets and spend."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import streamlit as st
 
 from totesys_assets.dashboard import charts, words, world
 from totesys_assets.dashboard.asking import Asked, ask
-from totesys_assets.dashboard.filters import Filters
+from totesys_assets.dashboard.filters import Filters, end_of
 from totesys_assets.dashboard.panel import panel
 from totesys_assets.dashboard.tables import table
+from totesys_assets.errors import PlatformError
 
 _HEIGHT = 430
+_NO_FILES = (
+    "Sales targets and marketing spend come from files, and none has any for these months. `totesys files --templates` "
+    "makes files to fill in, and says in which folders."
+)
 
 
 def draw(filters: Filters) -> None:
@@ -62,6 +69,80 @@ def draw(filters: Filters) -> None:
             lambda asked: _bars(asked, filters, "department"),
             note=f"{money}; who changed department took past orders along",
         )
+    _of_files(filters)
+
+
+def _of_files(filters: Filters) -> None:
+    """What people drop as files, against what was sold; a line that says how to, where there is none of it."""
+    given = filters.parameters
+    months = f"whole months, in {filters.currency}"
+    cards: list[Callable[[], None]] = []
+    if _has("targets_against_sales", "target", filters):
+        cards.append(
+            lambda: panel(
+                "Targets",
+                lambda: ask("targets_against_sales", **given),
+                lambda asked: _targets(asked, filters),
+                note=f"against what was sold, {months}; departments without a target are in the data (⋯)",
+            )
+        )
+    if _has("marketing_by_country", "spend", filters):
+        cards.append(
+            lambda: panel(
+                "Marketing spend",
+                lambda: ask("marketing_by_country", **given),
+                lambda asked: _spend(asked, filters),
+                note=f"against revenue, {months}; it does not say that the one led to the other",
+            )
+        )
+    if not cards:
+        st.caption(_NO_FILES)
+        return
+    for place, draw_card in zip(st.columns(len(cards)), cards, strict=True):
+        with place:
+            draw_card()
+
+
+def _has(question: str, column: str, filters: Filters) -> bool:
+    """Whether an answer has anything in a column. True if it cannot be asked: its panel says why."""
+    try:
+        return any(row[column] is not None for row in ask(question, **filters.parameters).rows())
+    except PlatformError:
+        return True
+
+
+def _targets(asked: Asked, filters: Filters) -> None:
+    data = charts.frame(asked.answer)
+    data = data[data["target"].notna()]
+    data = data.assign(reached=data["revenue"] / data["target"].replace(0, float("nan")))
+    bars = data.groupby("month", as_index=False)[["target", "revenue"]].sum()
+    bars = bars.melt(["month"], ["target", "revenue"], "of", "amount").replace({"of": {"revenue": "sold"}})
+    bars = bars.assign(whole=[end_of(each.date(), "month") < filters.today for each in bars["month"]])
+    kinds = ["target", "sold"]
+    charts.over_time(
+        bars, "amount", "of", kinds, period="month", name="targets", unit=filters.currency, stacked=False, height=220
+    )
+    columns = st.column_config
+    shown = {
+        "month": columns.DateColumn("month", format="MMM YYYY", width="small"),
+        "department": "department",
+        "target": columns.NumberColumn(f"target, {filters.currency}", format="%,.0f"),
+        "revenue": columns.NumberColumn(f"sold, {filters.currency}", format="%,.0f"),
+        "reached": columns.NumberColumn("reached", format="percent", width="small"),
+    }
+    table(data.sort_values(["month", "department"], ascending=[False, True]), shown, key="targets-table")
+
+
+def _spend(asked: Asked, filters: Filters) -> None:
+    data = charts.frame(asked.answer)
+    columns = st.column_config
+    shown = {
+        "country": "country",
+        "spend": columns.NumberColumn(f"spend, {filters.currency}", format="%,.0f"),
+        "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
+        "ratio": columns.NumberColumn("for one spent", format="%,.2f", help="the revenue for one unit spent"),
+    }
+    table(data[data["spend"].notna()], shown, key="spend-table", height=_HEIGHT)
 
 
 def _map(asked: Asked, filters: Filters) -> None:
