@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -196,11 +196,19 @@ def last_day(rates: pa.Table) -> str:
     return str(pc.max(rates["rate_date"]).as_py() or "")
 
 
+def newest_possible() -> str:
+    """The last day that rates may have: tomorrow, for a clock that is behind."""
+    return str(datetime.now(UTC).date() + timedelta(days=1))
+
+
 def _dropped_rates(first_day: str, name: str, content: bytes) -> pa.Table:
     try:
-        return rates(name, content, first_day)
+        found = rates(name, content, first_day)
     except PlatformError as problem:
         raise Unreadable(str(problem)) from problem
+    if (newest := last_day(found)) > newest_possible():  # it would be believed before all others, for years
+        raise Unreadable(f'"{name}" has rates up to {newest}, which cannot be. Nothing of it was captured.')
+    return found
 
 
 @dataclass(frozen=True)

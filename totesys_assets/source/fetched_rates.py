@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.settings import Settings, is_fetched_from
-from totesys_assets.source.ecb import RATES, last_day, rates
+from totesys_assets.source.ecb import RATES, last_day, newest_possible, rates
 from totesys_assets.source.file_store import MOST_BYTES, FileStore
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def _jumps(found: pa.Table) -> Iterator[str]:
 def _may_be_newest(day: str) -> bool:
     """Whether ``day`` is a day, and not one to come."""
     with suppress(ValueError):
-        tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-        return _DAY.fullmatch(day) is not None and date.fromisoformat(day) <= tomorrow
+        return _DAY.fullmatch(day) is not None and date.fromisoformat(day).isoformat() <= newest_possible()
     return False
 
 

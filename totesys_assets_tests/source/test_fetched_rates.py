@@ -377,6 +377,7 @@ WHOLE = packed(b"Date,USD,\n2024-09-03,1.11,\n")
         (changed(WHOLE, 6, 8, b"\x01"), "is encrypted"),
         (changed(WHOLE, 8, 10, b"\x61"), "method is not supported"),
         (packed(b"Date,USD,USD,\n2024-09-03,1.11,1.12,\n"), 'has "USD" twice'),
+        (packed(b"Date,USD,\n2099-01-01,1.11,\n2024-09-03,1.12,\n"), "has rates up to 2099-01-01, which cannot be"),
         (packed(b"Date,\n2024-09-03,\n"), "names no currency"),
         (packed(b"Date,USD,\n"), "has no day"),
         (packed(b"Date, USD, \n19 August 2024, 1.11, \n"), "a day '19 August 2024', which is not written as"),
