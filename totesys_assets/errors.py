@@ -25,6 +25,10 @@ class UnsafeLogin(PlatformError):
     """A login may do so much more than it needs to that the platform does not want it."""
 
 
+class UnknownCurrency(PlatformError):
+    """Money is to be converted into a currency that has no rates."""
+
+
 class SchemaDrift(PlatformError):
     """A table's columns differ from the catalogue."""
 

@@ -166,6 +166,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
         if wanted is None:
             raise HTTPException(404, f'There is no question "{name}". There are: {", ".join(questions())}.')
         parameters = _chosen(wanted, request, given)
+        reader.check_currency(parameters)
         found = reader.answer(name, **parameters)
         return _json(
             {

@@ -21,6 +21,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands.restore import Moment
+from totesys_assets.errors import UnknownCurrency
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, program, reporter, say
@@ -133,6 +134,10 @@ def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
 
     settings = Settings.from_env()
     with opened(settings, "totesys ask", reporter(err)) as reader:
+        try:
+            reader.check_currency(parameters)
+        except UnknownCurrency as error:
+            raise click.UsageError(str(error)) from error
         return reader.answer(question.name, **parameters)
 
 

@@ -8,7 +8,7 @@ themselves when the database was away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
 from totesys_assets.databases import warehouse_only
 from totesys_assets.engine import one_line, quoted
-from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurrency
 from totesys_assets.insights.questions import Answer, answer, questions
 from totesys_assets.postgres import session_settings
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 # A question of the largest warehouse that was measured takes a fifth of a second; nobody waits longer than this.
 STATEMENT_TIMEOUT = "15s"
 _IDLE_SESSIONS = 4
+# Every currency that has rates has them on every day, up to the same last one.
+_RATED = """
+SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
+"""
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
 _CHANGED = {"_dead_letter": "noted_at", "_finding": "audited_at"}
@@ -133,6 +137,18 @@ class Reader:
         """The answer to a question of ``questions/``."""
         with self.session() as connection:
             return answer(connection, question, **parameters)
+
+    def check_currency(self, parameters: Mapping[str, object]) -> None:
+        """Raises UnknownCurrency if money is to be converted into a currency without rates, while others have some."""
+        if "currency" not in parameters:
+            return
+        with self.session() as connection:
+            rated = [str(code) for (code,) in connection.execute(_RATED)]
+        if rated and parameters["currency"] not in rated:
+            raise UnknownCurrency(
+                f"There are no rates of {parameters['currency']}. There are rates of {', '.join(rated)}: the euro, and "
+                "what ToteSys trades in."
+            )
 
     def loads(self) -> Loads:
         """What the ledger of loads says. Empty before the first load."""

@@ -162,6 +162,7 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
     for query, text in (
         ("span?currency=EUR", '"span" does not ask for "currency". It asks for: none.'),
         ("revenue_by_period?currency=POUND", "currency: "),
+        ("revenue_by_period?currency=jpy", "There are no rates of JPY. There are rates of EUR, GBP, USD"),
         ("revenue_by_period?period=fortnight", "period: Input should be 'day', 'week'"),
         ("newest_orders?rows=1001", "rows: "),
         ("known_on?moment=20240901", "moment: Value error, write it as 2026-01-31"),

@@ -105,6 +105,15 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], sai
     assert said in " ".join(ask(*arguments, code=2).split())
 
 
+@pytest.mark.refreshed
+def test_a_currency_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
+    said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
+    assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM mart_exchange_rate")
+    assert "1,001" in ask("headline", *SINCE)  # nothing converts: the answer counts what it cannot convert
+
+
 def test_before_the_first_refresh_it_says_what_to_do(platform: Platform) -> None:
     assert "totesys refresh makes them" in " ".join(ask("headline", code=1).split())
 
