@@ -52,11 +52,6 @@ class Filters:
             return None
         return {**self.parameters, "first": self.earlier[0], "last": self.earlier[1]}
 
-    @property
-    def compared(self) -> str:
-        """What the days to compare with are called."""
-        return "same days a year before" if self.name == "12 months" else f"{self.name} before"
-
     def is_whole(self, start: date) -> bool:
         """Whether the period that begins on ``start`` lies within the days that are looked at, and is over."""
         end = end_of(start, self.period)

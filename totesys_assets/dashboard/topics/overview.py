@@ -82,7 +82,6 @@ def _headline(filters: Filters) -> None:
             _figure(now[name], unit),
             None if grew is None else f"{grew:+.1%}",
             delta_color="off" if grew is None else "blue" if grew >= 0 else "orange",
-            delta_description=None if grew is None else f"than the {filters.compared}",
             border=True,
             chart_data=line if len(line) > 1 else None,
             chart_type=kind,
