@@ -140,7 +140,8 @@ def parsed(table: Table, name: str, content: bytes) -> pa.Table:
     if read is None:
         raise Unreadable("its name ends with none of .csv, .json, .jsonl and .ndjson")
     try:
-        columns, rows = read(content.decode("utf-8-sig"))
+        columns, numbered = read(content.decode("utf-8-sig"))
+        rows = [*numbered.values()]
         if odd := [each for each in columns if each in _ADDED or columns.count(each) > 1]:
             raise Unreadable(f'it has a column "{odd[0]}" {"twice" if columns.count(odd[0]) > 1 else "of this name"}')
         missing = [each.name for each in table.columns if each.name not in columns and not each.nullable]
@@ -153,42 +154,52 @@ def parsed(table: Table, name: str, content: bytes) -> pa.Table:
         next((f"{column}{SEPARATOR}is a list or an object" for column in row if _is_nested(row[column])), None)
         for row in rows
     ]
-    first = 2 if kind == "csv" else 1
     return pa.table(
         texts
         | {
             ORIGIN: pa.array([name] * len(rows), _TEXT),
             BROKEN: pa.array(broken, _TEXT),
-            _LINE: pa.array(range(first, first + len(rows)), pa.int64()),
+            _LINE: pa.array(numbered, pa.int64()),
         }
     )
 
 
-def _csv(text: str) -> tuple[list[str], list[dict[str, Any]]]:
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+def _csv(text: str) -> tuple[list[str], dict[int, dict[str, Any]]]:
+    """The names of columns, and the rows by their numbers as a spreadsheet counts them.
+
+    A row that is empty throughout is none: spreadsheets leave such rows behind.
+    """
+    records = enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1)
+    rows = {number: row for number, row in records if any(row)}
     if not rows:
         raise Unreadable("it is empty")
-    header = rows[0]
+    header = rows.pop(min(rows))
     if len(header) == 1 and (other := next((sign for sign in _OTHER_SEPARATORS if sign in header[0]), None)):
         raise Unreadable(f"its columns are separated by {_OTHER_SEPARATORS[other]}; save it with commas between them")
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in rows.items():
         if len(row) != len(header):
             raise Unreadable(f"row {number} has {len(row)} values for {len(header)} columns")
-    return header, [dict(zip(header, (each or None for each in row), strict=True)) for row in rows[1:]]
+    return header, {
+        number: dict(zip(header, (each or None for each in row), strict=True)) for number, row in rows.items()
+    }
 
 
-def _json(text: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The objects of an array, or one on each line. Numbers stay as they are written."""
+def _json(text: str) -> tuple[list[str], dict[int, dict[str, Any]]]:
+    """The names of columns, and the objects of an array, or one on each line, by their place.
+
+    Numbers stay as they are written.
+    """
     decode = json.JSONDecoder(object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=str).decode
     if not text.strip():
         raise Unreadable("it is empty")
     rows = (
         decode(text) if text.lstrip().startswith("[") else [decode(each) for each in text.split("\n") if each.strip()]
     )
-    for number, row in enumerate(rows, 1):
+    numbered = dict(enumerate(rows, 1))
+    for number, row in numbered.items():
         if not isinstance(row, dict):
             raise Unreadable(f"row {number} is no object with the names of columns")
-    return list(dict.fromkeys(name for row in rows for name in row)), rows
+    return list(dict.fromkeys(name for row in rows for name in row)), numbered
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -139,6 +139,17 @@ def test_a_file_that_differs_from_itself_is_a_dead_letter_and_what_was_there_sta
     assert place.letters() == []
 
 
+def test_rows_of_a_csv_that_are_empty_throughout_are_none_and_the_others_keep_their_numbers(place: Place) -> None:
+    empty = ",,,\n"
+    place.drop("a.csv", f"{empty}{HEADER}2024-08-01,Sales,GBP,100\n{empty}\nAugust,Retail,GBP,7\n{empty},,,,,\n")
+    assert place.held() == ["08 Sales 100.00"]
+    assert [key for key, *_ in place.letters()] == ["a.csv, row 6"]
+    place.drop("a.csv", f"{HEADER}\n2024-08-01,Sales,GBP\n")
+    place.captured()
+    [(_, _, reason)] = place.letters()
+    assert "row 3 has 3 values for 4 columns" in reason
+
+
 def test_a_row_that_breaks_the_contract_is_a_dead_letter_and_the_others_go_on(place: Place) -> None:
     place.rows("a.csv", "2024-08-01 Sales GBP plenty", "2024-08-01 Retail Pounds 7", "2024-08-01 Online GBP 9")
     place.rows("b.csv", "August Sales GBP 100", "2024-08-01 Shop GBP 1")
