@@ -144,9 +144,9 @@ def test_rows_of_a_csv_that_are_empty_throughout_are_none_and_the_others_keep_th
     place.drop("a.csv", f"{empty}{HEADER}2024-08-01,Sales,GBP,100\n{empty}\nAugust,Retail,GBP,7\n{empty},,,,,\n")
     assert place.held() == ["08 Sales 100.00"]
     assert [key for key, *_ in place.letters()] == ["a.csv, row 6"]
-    place.drop("a.csv", f"{HEADER}\n2024-08-01,Sales,GBP\n")
+    place.drop("b.csv", f"{HEADER}\n2024-08-01,Sales,GBP\n")
     place.captured()
-    [(_, _, reason)] = place.letters()
+    [reason] = [reason for key, _, reason in place.letters() if key == "b.csv"]
     assert "row 3 has 3 values for 4 columns" in reason
 
 
