@@ -128,6 +128,8 @@ def test_targets_and_marketing_spend_are_shown_against_what_was_sold_once_a_file
     [spend] = [each.value for each in app.dataframe if "spend" in each.value]
     [row] = spend.to_dict("records")
     assert (row["country"], row["spend"], row["revenue"]) == (country, 100, pytest.approx(sold))
+    [unmatched] = [each.value for each in opened("Data").dataframe if "column_name" in each.value]
+    assert list(unmatched["value"]) == ["Nobody"]
     assert {"targets_against_sales.sql", "marketing_by_country.sql"} <= {
         each.value.split("/")[-1].split()[0] for each in app.caption if "The SQL of this answer" in each.value
     }

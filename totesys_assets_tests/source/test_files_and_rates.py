@@ -82,6 +82,24 @@ def test_spend_and_revenue_of_a_country_meet_under_its_code(platform: Platform) 
 
 
 @pytest.mark.refreshed
+def test_names_and_codes_in_files_that_nothing_matches_are_listed(platform: Platform) -> None:
+    [(department,)] = platform.query("SELECT department_name FROM dim_staff LIMIT 1")
+    rows = [f"2024-08-01,{department},GBP,1", "2024-08-01,Sale,EUR,1", "2024-09-01,Sale,JPY,1"]
+    drop(platform, "sales_target/a.csv", targets(*rows))
+    spend = "spend_month,country,currency_code,amount\n2024-08-01,Norway,USD,1\n2024-08-01,Danmark,gbp,1\n"
+    file = drop(platform, "marketing_spend/a.csv", spend)
+    platform.refresh()
+    of_targets = [("currency_code", "JPY", 1), ("department_name", "Sale", 2)]
+    of_spend = [("country", "Danmark", 1), ("currency_code", "gbp", 1)]
+    found = asked(platform, "unmatched_files")
+    assert [(row["column_name"], row["value"], row["rows"]) for row in found] == of_spend + of_targets
+    file.unlink()
+    platform.refresh()
+    found = asked(platform, "unmatched_files")
+    assert [(row["column_name"], row["value"], row["rows"]) for row in found] == of_targets
+
+
+@pytest.mark.refreshed
 def test_amounts_for_several_days_of_a_month_add_up(platform: Platform) -> None:
     platform.refresh()
     drop(platform, "sales_target/2024.csv", targets("2024-08-01,None,GBP,100", "2024-08-15,None,GBP,20"))

@@ -76,6 +76,14 @@ def draw(filters: Filters) -> None:
             empty="Every country of delivery has an ISO code.",
             stretch=False,
         )
+        panel(
+            "Names in files that are not known",
+            lambda: ask("unmatched_files"),
+            _unmatched,
+            note="often another spelling: what stands beside them is compared with no sale, or not converted",
+            empty="Every department, country and currency in the files is known.",
+            stretch=False,
+        )
 
 
 def _tables(asked: Asked) -> None:
@@ -137,6 +145,17 @@ def _rates(asked: Asked, filters: Filters) -> None:
         "most_days_carried": columns.NumberColumn("carried", format="%d days", help=_CARRIED, width="small"),
     }
     table(charts.frame(asked.answer), shown, key="rates-used")
+
+
+def _unmatched(asked: Asked) -> None:
+    columns = st.column_config
+    shown = {
+        "folder": "folder",
+        "column_name": "column",
+        "value": "name",
+        "rows": columns.NumberColumn("rows", format="localized", width="small"),
+    }
+    table(charts.frame(asked.answer), shown, key="unmatched-files")
 
 
 def _plain(asked: Asked) -> None:
