@@ -24,10 +24,8 @@ from totesys_assets.audit.findings import (
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.names import WAREHOUSE
-from totesys_assets.source.ecb import embedded_until
+from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, embedded_until
 
-# The bank never paused for longer than five days in 27 years, at Easter and Christmas.
-MOST_DAYS_WITHOUT_A_RATE = 6
 _MOST_CHANGE = Decimal("0.10")
 _EXAMPLES = 5
 

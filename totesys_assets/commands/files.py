@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -73,14 +74,23 @@ def rates(context: click.Context) -> None:
     """Show which euro reference rates are held."""
     if context.invoked_subcommand is not None:
         return
-    from totesys_assets.source.ecb import held_archives
+    from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, held_archives
 
+    archives = [*held_archives(Settings.from_env())]
     grid = Grid(header_style="bold")
     for name in ("archive", "rates", "newest day"):
         grid.add_column(name)
-    for archive in held_archives(Settings.from_env()):
+    for archive in archives:
         grid.add_row(Text(archive.name), f"{archive.rates:,}", Text(archive.problem or archive.newest))
     out.print(grid)
+    newest = max((archive.newest for archive in archives), default="")
+    if newest and (days := (datetime.now(UTC).date() - date.fromisoformat(newest)).days) > MOST_DAYS_WITHOUT_A_RATE:
+        say(
+            out,
+            "[yellow]![/yellow] ",
+            f"The newest rates are of {newest}, {words.number(days, 'day')} ago: money of the days since then converts "
+            "at these. Set TOTESYS_RATES_URL to fetch newer ones, or drop an archive of the European Central Bank.",
+        )
 
 
 @rates.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -118,6 +119,13 @@ def test_every_variable_that_is_read_is_described() -> None:
     }
     described = set(re.findall(r"^\| `(\w+)` \|", text(reference.FOLDER / "settings.md"), re.MULTILINE))
     assert everywhere - described == {"TOTESYS_UP_HOME"}  # a mark on our own processes, not a setting
+
+
+def test_what_runs_when_names_every_schedule_and_sensor() -> None:
+    page = text(PROJECT / "docs" / "how-to" / "operate.md").partition("\n## What runs when\n")[2].partition("\n## ")[0]
+    named = {each for line in page.splitlines() if line.startswith("| s") for each in re.findall(r"`(\w+)`", line)}
+    agreed = json.loads(text(PROJECT / "totesys_assets_tests" / "assets" / "definitions.json"))
+    assert {*agreed["schedules"], *agreed["sensors"]} <= named
 
 
 def test_the_defaults_that_are_described_are_those_that_hold() -> None:

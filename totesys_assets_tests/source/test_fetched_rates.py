@@ -16,10 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.commands import main
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.lake.tables import Lake
@@ -349,6 +351,29 @@ def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_cap
     (place / "september.zip").unlink()
     assert captured(given).total("deleted") == 4
     assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
+
+
+def test_the_list_of_archives_says_when_the_newest_rate_is_older_than_any_pause_of_the_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTESYS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TOTESYS_RATES_ARCHIVE", str(RATES))
+    place = tmp_path / "home" / "files" / "rates"
+    place.mkdir(parents=True)
+
+    def told() -> str:
+        result = CliRunner().invoke(main, ["rates"])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    (place / "a.zip").write_bytes(NEWER)
+    days = (datetime.now(UTC).date() - date(2024, 9, 3)).days
+    assert f"The newest rates are of 2024-09-03, {days:,} days ago" in told()
+    for days, is_old in ((7, True), (6, False)):
+        day = datetime.now(UTC).date() - timedelta(days)
+        (place / "b.zip").write_bytes(packed(f"Date,USD,\n{day},1.11,\n".encode()))
+        assert (f"The newest rates are of {day}, 7 days ago" in told()) == is_old
+        assert ("The newest rates are of" in told()) == is_old
 
 
 def changed(content: bytes, local: int, central: int, value: bytes) -> bytes:
