@@ -17,7 +17,8 @@ from streamlit.testing.v1 import AppTest
 
 from totesys_assets.audit.findings import Finding
 from totesys_assets.audit.noted import note_findings
-from totesys_assets.dashboard import asking, frame, server, world
+from totesys_assets.dashboard import asking, frame, server, tables, world
+from totesys_assets.dashboard.topics import sales
 from totesys_assets.insights import questions, reading
 from totesys_assets_tests.conftest import Platform
 
@@ -133,6 +134,26 @@ def test_targets_and_marketing_spend_are_shown_against_what_was_sold_once_a_file
     assert {"targets_against_sales.sql", "marketing_by_country.sql"} <= {
         each.value.split("/")[-1].split()[0] for each in app.caption if "The SQL of this answer" in each.value
     }
+
+
+@pytest.mark.refreshed
+def test_a_table_of_many_targets_scrolls_and_one_of_few_is_as_high_as_its_rows(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heights: dict[str, Any] = {}
+
+    def noted(data: pd.DataFrame, columns: dict[str, Any], *, key: str, height: Any) -> None:
+        heights[key] = height
+        tables.table(data, columns, key=key, height=height)
+
+    monkeypatch.setattr(sales, "table", noted)
+    for count, is_whole in ((2, True), (60, False)):
+        lines = [f"2024-08-01,Department {number},GBP,1" for number in range(count)]
+        drop(platform, "sales_target/a.csv", "target_month,department_name,currency_code,amount", *lines)
+        platform.refresh()
+        asking.loads_are_old()
+        assert not opened("Sales", period="All").exception
+        assert (heights["targets-table"] == "content") == is_whole
 
 
 @pytest.mark.refreshed

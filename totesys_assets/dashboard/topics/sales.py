@@ -14,6 +14,8 @@ from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
 _HEIGHT = 430
+# Rows of a table that is not as high as that.
+_FEW = 10
 _NO_FILES = (
     "Sales targets and marketing spend come from files, and none has any for these months. `totesys files --templates` "
     "makes files to fill in, and says in which folders."
@@ -130,7 +132,8 @@ def _targets(asked: Asked, filters: Filters) -> None:
         "revenue": columns.NumberColumn(f"sold, {filters.currency}", format="%,.0f"),
         "reached": columns.NumberColumn("reached", format="percent", width="small"),
     }
-    table(data.sort_values(["month", "department"], ascending=[False, True]), shown, key="targets-table")
+    newest_first = data.sort_values(["month", "department"], ascending=[False, True])
+    table(newest_first, shown, key="targets-table", height=_height(len(data)))
 
 
 def _spend(asked: Asked, filters: Filters) -> None:
@@ -142,7 +145,13 @@ def _spend(asked: Asked, filters: Filters) -> None:
         "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
         "ratio": columns.NumberColumn("for one spent", format="%,.2f", help="the revenue for one unit spent"),
     }
-    table(data[data["spend"].notna()], shown, key="spend-table", height=_HEIGHT)
+    data = data[data["spend"].notna()]
+    table(data, shown, key="spend-table", height=_height(len(data)))
+
+
+def _height(rows: int) -> int | str:
+    """Of a table that may have a row or hundreds: it scrolls only when it has many."""
+    return "content" if rows <= _FEW else _HEIGHT
 
 
 def _map(asked: Asked, filters: Filters) -> None:
