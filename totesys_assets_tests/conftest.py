@@ -45,8 +45,11 @@ for variable in [name for name in os.environ if name.startswith(OURS)]:
 # Where homes are noted: not in the developer's own list.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))
 
-# What a shell runs in the background ignores Ctrl-C, as do its children; some tests send it to theirs.
+# What runs in the background may ignore Ctrl-C or the end of its terminal, and so would its children; some tests send
+# them these signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # As in every process of the platform: see dagster_home.py.
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
