@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from types import ModuleType
 
+import boto3
 import pytest
 
 from totesys_assets.source import ecb
@@ -97,6 +98,7 @@ def function(seaweed: SeaweedFS, bucket: str, server: Server, monkeypatch: pytes
     for name, value in {**s3_environment(seaweed.url), **settings}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(made.module, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials that it was made with
     return made
 
 
