@@ -1,10 +1,10 @@
-"""Handles of the lake's tables, used again as long as they are true: opening a table reads its whole log.
+"""Handles of the lake's tables, used again while they are current: opening a table reads its log.
 
 Belongs here: whether a handle shows the table as it is now, and who has it. Does not belong here: which tables there
 are (tables.py).
 
-Two questions tell whether a handle is true, and cost a hundredth of opening a local table: is the newest commit that it
-knows still the same file, and is there none with the next number? A table that was removed and made anew has another.
+A handle is current if the file of its newest commit is still the same, and there is no commit with the next number. To
+ask costs a hundredth of opening a local table. A table that was removed and made anew has another file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Handles:
     """Handles of the tables of one lake by their URIs; ``options`` are those of its storage.
 
     Of each table there is at most one for readers, which stays as it is, and one that moves on with the table, which
-    one thread has at a time. Every other belongs to whom opened it.
+    one thread has at a time. Every other handle belongs to whoever opened it.
     """
 
     def __init__(self, options: Mapping[str, str] | None) -> None:
@@ -53,12 +53,12 @@ class Handles:
     def find(self, uri: str) -> DeltaTable | None:
         """A handle that shows the table as it is now, to be read only. None if there is none. Raises as ``open``."""
         kept = self._shared.get(uri)
-        if kept is not None and _is_true(kept):
+        if kept is not None and _is_current(kept):
             return kept.handle
         with self._lock("shared", uri):
             other = self._shared.get(uri)
             # Another thread has opened it; it may have begun before this one asked.
-            if other is not None and other is not kept and _is_true(other):
+            if other is not None and other is not kept and _is_current(other):
                 return other.handle
             handle = self.open(uri)
             if handle is None:
@@ -97,7 +97,7 @@ class Handles:
         return _Kept(handle, version, files, commit)
 
 
-def _is_true(kept: _Kept) -> bool:
+def _is_current(kept: _Kept) -> bool:
     try:
         commit, next_one = kept.files.get_file_info([_commit(kept.version), _commit(kept.version + 1)])
     except (OSError, DeltaError):  # opening the table tells what is wrong

@@ -1,4 +1,4 @@
-"""Handles of tables: those of readers are used again while they are true, those of writers are nobody else's."""
+"""Handles of tables: those of readers are used again while they are current, those of writers are nobody else's."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_handle_that_another_thread_began_to_open_before_a_commit_is_not_hande
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, committed, asked = Event(), Event(), []
-    is_true = handles._is_true
+    is_current = handles._is_current
 
     def slow(*arguments: object, **options: object) -> DeltaTable:
         table = DeltaTable(*arguments, **options)  # type: ignore[arg-type]
@@ -127,10 +127,10 @@ def test_a_handle_that_another_thread_began_to_open_before_a_commit_is_not_hande
 
     def noted(kept: handles._Kept) -> bool:
         asked.append(kept)
-        return is_true(kept)
+        return is_current(kept)
 
     monkeypatch.setattr(handles, "DeltaTable", slow)
-    monkeypatch.setattr(handles, "_is_true", noted)
+    monkeypatch.setattr(handles, "_is_current", noted)
     with ThreadPoolExecutor(max_workers=2) as threads:
         first = threads.submit(lake.find, "ledger")
         assert opened.wait(20)
