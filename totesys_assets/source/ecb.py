@@ -35,7 +35,7 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.engine import one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.settings import Settings
-from totesys_assets.source.copied import FILE, ORIGIN, CopiedSnapshot
+from totesys_assets.source.copied import BROKEN, FILE, ORIGIN, CopiedSnapshot
 from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
 from totesys_assets.source.file_store import File, FileStore, Unreadable
 from totesys_assets.source.rules import SEPARATOR
@@ -48,6 +48,9 @@ MOST_DAYS_WITHOUT_A_RATE = 6
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("rate_date", "currency_code", "units_per_euro")])
 _CURRENCY = re.compile("[A-Z]{3}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+# A number that money cannot be converted with.
+_NOT_POSITIVE = r"^(-.+|\+?0+(\.0*)?)$"
+_NO_RATE = f"units_per_euro{SEPARATOR}is not above zero"
 # The bank's file of all years has 2.5 MB, unpacked.
 _MOST_BYTES = 50_000_000
 # What is raised for content that is no archive, or is a broken, cut, encrypted or strangely packed one.
@@ -113,7 +116,9 @@ class _Snapshot(CopiedSnapshot):
         chosen = grouped.aggregate([("units_per_euro", "last")])
         day, currency = chosen["rate_date"], chosen["currency_code"]
         ids = pc.binary_join_element_wise(day, currency, " ")  # type: ignore[call-overload] # the stubs know no text
-        return pa.table([ids, day, currency, chosen["units_per_euro_last"]], names=[*table.by_name])
+        rate = chosen["units_per_euro_last"]
+        wrong = pc.if_else(pc.match_substring_regex(rate, _NOT_POSITIVE), _NO_RATE, None)
+        return pa.table([ids, day, currency, rate, wrong], names=[*table.by_name, BROKEN])
 
     def keep(self, table: Table) -> None:  # noqa: ARG002 - there is one
         """Copy the archives that were read."""

@@ -353,6 +353,25 @@ def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_cap
     assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
 
 
+@pytest.mark.parametrize("wrong", ["0", "0.0000", "+0", "-1.11", "-0"])
+def test_a_rate_that_is_not_above_zero_is_a_dead_letter_and_what_was_captured_stays(tmp_path: Path, wrong: str) -> None:
+    given = settings(tmp_path, None)
+    place = tmp_path / "home" / "files" / "rates"
+    place.mkdir(parents=True)
+    (place / "september.zip").write_bytes(NEWER)
+    captured(given)
+    before = held(given)
+    (place / "newest.zip").write_bytes(archive(f"2024-09-04,{wrong},0.85", f"2024-09-03,{wrong},0.84"))
+    assert captured(given).versions == 1
+    assert held(given) == {**before, "2024-09-04 GBP": "0.85"}
+    letters = [(each["row_key"], each["reason"]) for each in open_dead_letters(Lake(given.lake_uri)).to_pylist()]
+    reason = "is not above zero"
+    assert sorted(letters) == [("2024-09-03 USD", reason), ("2024-09-04 USD", reason)]
+    (place / "newest.zip").write_bytes(archive("2024-09-04,1.12,0.85", "2024-09-03,1.11,0.84"))
+    assert captured(given).versions == 1
+    assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0
+
+
 def test_the_list_of_archives_says_when_the_newest_rate_is_older_than_any_pause_of_the_bank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
