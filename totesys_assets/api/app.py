@@ -14,6 +14,7 @@ from threading import Semaphore
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -178,6 +179,16 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
             }
         )
 
+    for route in [each for each in api.routes if isinstance(each, APIRoute)]:
+        # As RFC 9110 wants it of every GET. Described once, with its GET.
+        api.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=["HEAD"],
+            dependencies=route.dependencies,
+            response_model=route.response_model,
+            include_in_schema=False,
+        )
     return api
 
 
@@ -203,6 +214,7 @@ def _wanted(name: str, request: Request, after: str | None, first: date | None, 
     table = offered().get(name)
     if table is None:
         raise HTTPException(404, f'There is no table "{name}". There are: {", ".join(offered())}.')
+    _require_order(first, last)
     given = request.query_params
     filters = {column: given.getlist(column) for column in given if column not in _RESERVED}
     try:
@@ -221,10 +233,17 @@ def _chosen(question: Question, request: Request, given: Asked) -> dict[str, Any
     chosen = {**defaults(today), **values}
     if "last" in values and "first" not in values:
         chosen["first"] = defaults(values["last"])["first"]
+    if {"first", "last"} <= {*question.parameters}:
+        _require_order(chosen["first"], chosen["last"])
     chosen["currency"] = str(chosen["currency"]).upper()
     moment: Any = chosen["moment"]
     chosen["moment"] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return {each: chosen[each] for each in question.parameters}
+
+
+def _require_order(first: date | None, last: date | None) -> None:
+    if first and last and first > last:
+        raise HTTPException(422, f'"first" is {first}, after "last", {last}.')
 
 
 def _json(document: object) -> Response:

@@ -168,6 +168,8 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
         ("known_on?moment=20240901", "moment: Value error, write it as 2026-01-31"),
         ("revenue_by_period?last=86400", "last: Value error, write it as 2026-01-31"),
         ("newest_orders?what=1", 'does not ask for "what"'),
+        ("headline?first=2024-09-01&last=2024-08-31", '"first" is 2024-09-01, after "last", 2024-08-31.'),
+        ("what_changed?first=9999-12-31", '"first" is 9999-12-31, after "last", '),
     ):
         refused = client.get(f"/v1/questions/{query}")
         assert refused.status_code == 422
@@ -184,6 +186,36 @@ def test_its_description_names_no_other_machine_and_there_is_no_page_that_does(c
     assert {each["name"] for each in parameters} - {"name", "authorization"} == set(PARAMETERS)
     for page in ("/docs", "/redoc"):
         assert client.get(page).json() == {"error": "Not Found"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/healthz", 200),
+        ("/openapi.json", 200),
+        ("/v1/tables", 200),
+        ("/v1/tables/sale?limit=1", 200),
+        ("/v1/tables/sale?format=csv", 200),
+        ("/v1/tables/sale?format=arrow", 200),
+        ("/v1/tables/nothing", 404),
+        ("/v1/questions", 200),
+        ("/v1/questions/headline", 200),
+        ("/v1/questions/headline?period=day", 422),
+    ],
+)
+def test_head_answers_as_get_without_the_rows(client: TestClient, path: str, status: int) -> None:
+    got, head = client.get(path), client.head(path)
+    assert got.status_code == head.status_code == status
+    told = ("content-type", "content-length", "content-disposition")
+    assert [head.headers.get(each) for each in told] == [got.headers.get(each) for each in told]
+
+
+def test_head_is_for_those_with_a_key_and_counted(reader: Reader) -> None:
+    key = new_key()
+    client = TestClient(build(reader, [hash_of(key)], Budget(2, 0.001)), base_url=HERE)
+    assert client.head("/v1/tables").status_code == 401
+    statuses = [client.head("/v1/tables", headers={"Authorization": f"Bearer {key}"}).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
 
 
 def test_nothing_but_reading_is_possible(client: TestClient) -> None:

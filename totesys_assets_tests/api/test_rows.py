@@ -170,6 +170,7 @@ def test_a_filter_that_few_rows_pass_fills_a_page_from_far_away(client: TestClie
         ("sale?first=0", 422, "first: Value error, write it as 2026-01-31"),
         ("sale?last=2024-02-30", 422, "last: Input should be a valid date"),
         ("dim_staff?first=2024-01-01", 422, 'has no day: leave "first" and "last" out'),
+        ("sale?first=2024-02-01&last=2024-01-31", 422, '"first" is 2024-02-01, after "last", 2024-01-31.'),
         ("sale?limit=0", 422, "limit: Input should be greater than or equal to 1"),
         ("sale?limit=1001", 422, "limit: Input should be less than or equal to 1000"),
         ("sale?limit=99999999999999999999", 422, "limit: "),
@@ -281,6 +282,29 @@ def test_a_download_that_takes_too_long_is_cut(reader: Reader, monkeypatch: pyte
     sleep(1.5)
     with pytest.raises(ConnectionFailed):
         next(pieces)
+
+
+def test_the_headers_of_a_download_do_not_have_its_rows_read(
+    reader: Reader, shop: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "DOWNLOADS", 1)
+    client = TestClient(app.build(reader), base_url=HERE)
+    read: list[int] = []
+    pieces = streams.csv
+
+    def counted(*given: Any) -> Iterator[bytes]:
+        for piece in pieces(*given):
+            read.append(len(piece))
+            yield piece
+
+    monkeypatch.setitem(streams.FORMATS, "csv", streams.FORMATS["csv"]._replace(pieces=counted))
+    for _ in range(2):  # the first leaves its place to the second
+        answer = client.head("/v1/tables/conversion_rate?format=csv")
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert len(read) == 2
+    open_ones = "application_name = 'api test' AND state IN ('active', 'idle in transaction')"
+    assert shop.query(f"SELECT query FROM pg_stat_activity WHERE {open_ones}") == []
+    assert len(client.get("/v1/tables/conversion_rate?format=csv").content) > 2 * streams.PIECE_BYTES
 
 
 def test_so_many_downloads_at_once_and_no_more(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
