@@ -5,78 +5,62 @@
 WITH length AS (
     SELECT
         CASE %(period)s WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || %(period)s)::interval END AS one,
-        CASE %(period)s WHEN 'week' THEN interval '52 weeks' ELSE interval '1 year' END AS year
+        CASE %(period)s WHEN 'week' THEN interval '52 weeks' ELSE interval '1 year' END AS year,
+        %(last)s::date - date_trunc(%(period)s, %(last)s::date::timestamp)::date AS days_before_last
 ),
-daily AS (
-    SELECT
-        sales.created_date AS day,
-        sum(sales.revenue * conversion.rate) AS revenue,
-        sum(sales.orders) FILTER (WHERE conversion.rate IS NULL) AS unconverted
-    FROM mart_sales_day AS sales
-    LEFT JOIN dim_currency AS currency USING (currency_id)
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, sales.created_date)
-        AND conversion.basis = %(basis)s
-        AND conversion.from_currency = currency.currency_code
-        AND conversion.to_currency = %(currency)s
-    WHERE sales.breakdown = 'total'
-        AND sales.created_date BETWEEN %(first)s::date - interval '26 months' AND %(last)s
-    GROUP BY 1
-),
--- Up to and including each day: what is between two days is then a difference.
-cumulated AS (
-    SELECT
-        days.day::date AS day,
-        sum(coalesce(daily.revenue, 0)) OVER (ORDER BY days.day) AS revenue,
-        sum(coalesce(daily.unconverted, 0)) OVER (ORDER BY days.day) AS unconverted
-    FROM generate_series(%(first)s::date - interval '26 months', %(last)s::date, interval '1 day') AS days (day)
-    LEFT JOIN daily ON daily.day = days.day::date
-),
-starts AS (
-    SELECT
-        start,
-        start + length.one AS next,
-        start - length.one AS before,
-        start - length.year AS year_before,
-        length.one
-    FROM length
-    -- As timestamps without a time zone: in some of them a day has no midnight.
-    CROSS JOIN generate_series(
-        date_trunc(%(period)s, %(first)s::date::timestamp), %(last)s::date::timestamp, length.one
-    ) AS start
-),
--- The last day of each span.
 spans AS (
     SELECT
         start::date AS period,
-        least(next::date - 1, %(last)s::date) AS period_end,
-        before::date AS before,
-        CASE WHEN next::date - 1 <= %(last)s::date THEN start::date - 1
-            ELSE least(before::date + (%(last)s::date - start::date), start::date - 1) END AS before_end,
-        year_before::date AS year_before,
-        CASE WHEN next::date - 1 <= %(last)s::date THEN (year_before + one)::date - 1
-            ELSE least(year_before::date + (%(last)s::date - start::date), (year_before + one)::date - 1) END
-            AS year_before_end
-    FROM starts
+        least((start + one)::date - 1, %(last)s::date) AS period_end,
+        (start + one)::date - 1 <= %(last)s::date AS is_whole,
+        (start - one)::date AS before,
+        (start - year)::date AS year_before
+    FROM length
+    -- As timestamps without a time zone: in some of them a day has no midnight.
+    CROSS JOIN generate_series(
+        date_trunc(%(period)s, %(first)s::date::timestamp), %(last)s::date::timestamp, one
+    ) AS start
+),
+-- Of every period that is compared. "begun": of as many of its days as the last one has.
+sold AS (
+    SELECT
+        start::date AS period,
+        sum(sales.revenue * conversion.rate) AS revenue,
+        sum(sales.revenue * conversion.rate) FILTER (WHERE sales.created_date - start::date <= days_before_last)
+            AS begun,
+        sum(sales.orders) FILTER (WHERE conversion.rate IS NULL) AS unconverted
+    FROM length
+    CROSS JOIN mart_sales_day AS sales
+    CROSS JOIN LATERAL date_trunc(%(period)s, sales.created_date::timestamp) AS start
+    LEFT JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, sales.created_date)
+        AND published.basis = %(basis)s
+        AND published.from_currency = currency.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE currency.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
+    WHERE sales.breakdown = 'total'
+        AND sales.created_date <= %(last)s
+        AND sales.created_date >= date_trunc(%(period)s, %(first)s::date::timestamp) - length.year
+    GROUP BY 1
 ),
 compared AS (
     SELECT
         spans.period,
         spans.period_end - spans.period + 1 AS days,
-        upto.revenue - until.revenue AS revenue,
-        before_upto.revenue - before_from.revenue AS revenue_before,
-        year_upto.revenue - year_from.revenue AS revenue_year_before,
+        coalesce(own.revenue, 0) AS revenue,
+        coalesce(CASE WHEN spans.is_whole THEN before.revenue ELSE before.begun END, 0) AS revenue_before,
+        coalesce(CASE WHEN spans.is_whole THEN year.revenue ELSE year.begun END, 0) AS revenue_year_before,
         spans.before >= trade.first_day AS is_comparable,
         spans.year_before >= trade.first_day AS is_year_comparable,
-        upto.unconverted - until.unconverted AS unconverted
+        coalesce(own.unconverted, 0) AS unconverted
     FROM spans
     CROSS JOIN (SELECT min(created_date) AS first_day FROM mart_sales_day) AS trade
-    JOIN cumulated AS upto ON upto.day = spans.period_end
-    JOIN cumulated AS until ON until.day = spans.period - 1
-    JOIN cumulated AS before_upto ON before_upto.day = spans.before_end
-    JOIN cumulated AS before_from ON before_from.day = spans.before - 1
-    JOIN cumulated AS year_upto ON year_upto.day = spans.year_before_end
-    JOIN cumulated AS year_from ON year_from.day = spans.year_before - 1
+    LEFT JOIN sold AS own ON own.period = spans.period
+    LEFT JOIN sold AS before ON before.period = spans.before
+    LEFT JOIN sold AS year ON year.period = spans.year_before
 )
 SELECT
     period,
