@@ -26,7 +26,7 @@ class UnsafeLogin(PlatformError):
 
 
 class UnknownCurrency(PlatformError):
-    """Money is to be converted into a currency that has no rates."""
+    """Money is to be converted into a currency that has no rates, and that ToteSys does not trade in."""
 
 
 class SchemaDrift(PlatformError):

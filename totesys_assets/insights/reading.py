@@ -39,6 +39,7 @@ _IDLE_SESSIONS = 4
 _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
+_TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
 _CHANGED = {"_dead_letter": "noted_at", "_finding": "audited_at"}
@@ -139,12 +140,16 @@ class Reader:
             return answer(connection, question, **parameters)
 
     def check_currency(self, parameters: Mapping[str, object]) -> None:
-        """Raises UnknownCurrency if money is to be converted into a currency without rates, while others have some."""
+        """Raises UnknownCurrency if money is to be converted into a currency without rates, while others have some.
+
+        What ToteSys trades in may be asked for without: money that is in it already needs no rate.
+        """
         if "currency" not in parameters:
             return
         with self.session() as connection:
             rated = [str(code) for (code,) in connection.execute(_RATED)]
-        if rated and parameters["currency"] not in rated:
+            is_traded = connection.execute(_TRADED, [parameters["currency"]]).fetchone() is not None
+        if rated and parameters["currency"] not in rated and not is_traded:
             raise UnknownCurrency(
                 f"There are no rates of {parameters['currency']}. There are rates of {', '.join(rated)}: the euro, and "
                 "what ToteSys trades in."

@@ -260,6 +260,49 @@ def test_a_month_that_is_not_over_is_compared_with_as_many_days(shop: Shop) -> N
     assert september["revenue_before"] == 0  # of 1 and 2 August
 
 
+MONTHS = {"month": 1, "quarter": 3, "year": 12}
+
+
+def moved(start: date, period: str, steps: int) -> date:
+    """The start of a period so many periods later."""
+    if period in MONTHS:
+        count = start.year * 12 + start.month - 1 + steps * MONTHS[period]
+        return start.replace(year=count // 12, month=count % 12 + 1)
+    return start + timedelta(days=steps * (7 if period == "week" else 1))
+
+
+def a_year_before(start: date, period: str) -> date:
+    if period == "week":
+        return start - timedelta(weeks=52)
+    return start.replace(year=start.year - 1, day=28 if (start.month, start.day) == (2, 29) else start.day)
+
+
+@pytest.mark.parametrize("period", ["day", "week", "month", "quarter", "year"])
+@pytest.mark.parametrize("last", ["2024-09-02", "2024-09-30", "2025-08-31", "2025-09-03", "2028-02-29"])
+def test_each_period_is_compared_with_as_many_days_of_the_one_before_and_of_the_year_before(
+    shop: Shop, period: str, last: str
+) -> None:
+    end, sales = date.fromisoformat(last), shop.sales()
+
+    def sold(start: date, days: int) -> Decimal:
+        upto = min(start + timedelta(days=days), moved(start, period, 1))
+        return shop.converted([sale for sale in sales if start <= sale[0] < upto], "GBP")
+
+    rows = shop.rows("change_by_period", period=period, first=end - timedelta(days=400), last=end)
+    starts = [row["period"] for row in rows]
+    assert starts[0] <= end - timedelta(days=400) < moved(starts[0], period, 1)
+    assert starts == [moved(starts[0], period, step) for step in range(len(starts))]
+    assert starts[-1] <= end < moved(starts[-1], period, 1)
+    for row in rows:
+        begun = row["period"]
+        is_whole = moved(begun, period, 1) - timedelta(days=1) <= end
+        days = (moved(begun, period, 1) - begun).days if is_whole else (end - begun).days + 1
+        compared = 366 if is_whole else days  # all days of a whole one, also where it has fewer
+        before, year = moved(begun, period, -1), a_year_before(begun, period)
+        expected = (days, sold(begun, days), sold(before, compared), sold(year, compared))
+        assert (row["days"], row["revenue"], row["revenue_before"], row["revenue_year_before"]) == expected
+
+
 def test_a_change_is_the_same_in_a_session_of_any_time_zone(shop: Shop) -> None:
     expected = shop.rows("change_by_period", period="day")
     shop.connection.execute("SET TimeZone = 'America/Santiago'")  # summer time begins at midnight there
@@ -385,9 +428,38 @@ def test_an_order_in_a_currency_without_a_rate_is_counted_and_not_lost(platform:
         assert sum(row["unconverted"] for row in asked(platform, name)) == 1, name
         assert sum(row["orders"] for row in asked(platform, name)) == after["orders"], name
     assert next(row["rate"] for row in asked(platform, "rates_used") if row["currency"] == "JPY") is None
-    # In a currency without rates everything is unconverted, also what is in it already.
-    [all_in_yen] = asked(platform, "headline", currency="JPY")
-    assert all_in_yen["unconverted"] == all_in_yen["orders"]
+    # What is in yen already is worth what it is.
+    [in_yen] = asked(platform, "headline", currency="JPY")
+    assert (in_yen["unconverted"], in_yen["revenue"]) == (in_yen["orders"] - 1, 2500)
+    assert next(row["rate"] for row in asked(platform, "rates_used", currency="JPY") if row["currency"] == "JPY") == 1
+
+
+CONVERTING = [name for name, question in questions().items() if "currency" in question.parameters]
+
+
+@pytest.mark.refreshed
+def test_money_in_the_currency_that_is_asked_for_needs_no_rate_in_any_question(platform: Platform) -> None:
+    given = {"last": date(2024, 12, 31), "moment": datetime.now(UTC) + timedelta(days=1)}
+    folder = platform.settings.home / "files"
+    for name, columns, place in (
+        ("sales_target", "target_month,department_name", "None"),
+        ("marketing_spend", "spend_month,country", "Norway"),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.csv").write_text(f"{columns},currency_code,amount\n2024-08-01,{place},EUR,9.50\n")
+    platform.sql("UPDATE address SET country = 'Ruritania'")
+    for table in ("sales_order", "purchase_order", "payment"):
+        platform.sql(f"UPDATE {table} SET currency_id = (SELECT currency_id FROM currency WHERE currency_code = 'EUR')")
+    platform.refresh()
+    named = [name for name in CONVERTING if name not in ("unconverted_orders", "rates_used")]
+    before = {name: asked(platform, name, currency="EUR", **given) for name in named}
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM public.mart_exchange_rate")
+    for name in named:
+        assert before[name] == asked(platform, name, currency="EUR", **given) != [], name
+        assert before[name] != asked(platform, name, currency="GBP", **given), name
+    assert asked(platform, "unconverted_orders", currency="EUR", **given) == []
+    assert {row["currency"]: row["rate"] for row in asked(platform, "rates_used", currency="EUR")}["EUR"] == 1
 
 
 def publish(platform: Platform, archive: Path, *lines: str) -> None:

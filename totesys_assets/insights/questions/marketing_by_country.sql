@@ -19,11 +19,14 @@ spends AS (
     FROM dim_marketing_spend AS spend
     JOIN span ON spend.spend_month >= span.first_day AND spend.spend_month < span.next_day
     LEFT JOIN dim_country AS country USING (country)
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, greatest(spend.spend_month, span.first_rated))
-        AND conversion.basis = CASE WHEN %(rate_day)s::date IS NULL THEN 'month' ELSE %(basis)s END
-        AND conversion.from_currency = spend.currency_code
-        AND conversion.to_currency = %(currency)s
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, greatest(spend.spend_month, span.first_rated))
+        AND published.basis = CASE WHEN %(rate_day)s::date IS NULL THEN 'month' ELSE %(basis)s END
+        AND published.from_currency = spend.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE spend.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
     WHERE NOT spend._is_deleted
     GROUP BY 1
 ),
@@ -39,11 +42,14 @@ sales AS (
     LEFT JOIN dim_currency AS currency USING (currency_id)
     LEFT JOIN dim_location AS location ON location.location_id = sale.member_id
     LEFT JOIN dim_country AS country ON country.country = location.country
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, sale.created_date)
-        AND conversion.basis = %(basis)s
-        AND conversion.from_currency = currency.currency_code
-        AND conversion.to_currency = %(currency)s
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, sale.created_date)
+        AND published.basis = %(basis)s
+        AND published.from_currency = currency.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE currency.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
     WHERE sale.breakdown = 'location'
     GROUP BY 1
 )

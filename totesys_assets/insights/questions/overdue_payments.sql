@@ -14,11 +14,14 @@ FROM (
     SELECT fact.payment_id, fact.created_date, fact._recorded_at, fact.payment_amount * conversion.rate AS converted
     FROM fact_payment AS fact
     LEFT JOIN dim_currency AS currency USING (currency_id)
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, fact.payment_date)
-        AND conversion.basis = %(basis)s
-        AND conversion.from_currency = currency.currency_code
-        AND conversion.to_currency = %(currency)s
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, fact.payment_date)
+        AND published.basis = %(basis)s
+        AND published.from_currency = currency.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE currency.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
     JOIN dim_payment_type AS kind ON kind.payment_type_id = fact.payment_type_id
     WHERE NOT fact.paid AND fact.payment_date < %(today)s::date AND kind.payment_type_name = 'SALES_RECEIPT'
     ORDER BY converted DESC NULLS LAST, fact.payment_id

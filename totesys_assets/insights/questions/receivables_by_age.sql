@@ -32,10 +32,13 @@ FROM ages
 LEFT JOIN unpaid
     ON unpaid.days >= coalesce(ages.from_days, unpaid.days) AND unpaid.days <= coalesce(ages.to_days, unpaid.days)
 LEFT JOIN dim_currency AS currency USING (currency_id)
-LEFT JOIN conversion_rate AS conversion
-    ON conversion.day = coalesce(%(rate_day)s::date, unpaid.payment_date)
-    AND conversion.basis = %(basis)s
-    AND conversion.from_currency = currency.currency_code
-    AND conversion.to_currency = %(currency)s
+LEFT JOIN conversion_rate AS published
+    ON published.day = coalesce(%(rate_day)s::date, unpaid.payment_date)
+    AND published.basis = %(basis)s
+    AND published.from_currency = currency.currency_code
+    AND published.to_currency = %(currency)s
+CROSS JOIN LATERAL (
+    SELECT CASE currency.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+) AS conversion
 GROUP BY 1, 2
 ORDER BY 1

@@ -16,11 +16,14 @@ targets AS (
         count(*) FILTER (WHERE conversion.rate IS NULL) AS unconverted
     FROM dim_sales_target AS target
     JOIN span ON target.target_month >= span.first_day AND target.target_month < span.next_day
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, greatest(target.target_month, span.first_rated))
-        AND conversion.basis = CASE WHEN %(rate_day)s::date IS NULL THEN 'month' ELSE %(basis)s END
-        AND conversion.from_currency = target.currency_code
-        AND conversion.to_currency = %(currency)s
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, greatest(target.target_month, span.first_rated))
+        AND published.basis = CASE WHEN %(rate_day)s::date IS NULL THEN 'month' ELSE %(basis)s END
+        AND published.from_currency = target.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE target.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
     WHERE NOT target._is_deleted
     GROUP BY 1, 2
 ),
@@ -35,11 +38,14 @@ sales AS (
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
     LEFT JOIN dim_currency AS currency USING (currency_id)
     LEFT JOIN dim_staff AS staff ON staff.staff_id = sale.member_id
-    LEFT JOIN conversion_rate AS conversion
-        ON conversion.day = coalesce(%(rate_day)s::date, sale.created_date)
-        AND conversion.basis = %(basis)s
-        AND conversion.from_currency = currency.currency_code
-        AND conversion.to_currency = %(currency)s
+    LEFT JOIN conversion_rate AS published
+        ON published.day = coalesce(%(rate_day)s::date, sale.created_date)
+        AND published.basis = %(basis)s
+        AND published.from_currency = currency.currency_code
+        AND published.to_currency = %(currency)s
+    CROSS JOIN LATERAL (
+        SELECT CASE currency.currency_code WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    ) AS conversion
     WHERE sale.breakdown = 'staff'
     GROUP BY 1, 2
 )
