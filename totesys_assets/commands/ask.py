@@ -195,8 +195,15 @@ def _text(value: object) -> str:
     return str(value)
 
 
+class _Lines:
+    """Standard output, with the line ends of a terminal."""
+
+    def write(self, line: str) -> None:
+        sys.stdout.write(line.removesuffix("\r\n") + "\n")
+
+
 def _print_csv(found: Answer) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(_Lines())  # with \r\n, so that a lone \r is quoted: else it would end a line
     writer.writerow(found.columns)
     writer.writerows(["" if value is None else value for value in row] for row in found.rows)
 

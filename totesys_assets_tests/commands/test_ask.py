@@ -58,6 +58,17 @@ def test_an_answer_is_the_same_as_a_table_as_csv_as_json_and_by_its_sql(platform
 
 
 @pytest.mark.refreshed
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", 'a,"b"', "=1+1"])
+def test_a_text_in_csv_is_as_it_is_whatever_is_in_it(platform: Platform, name: str) -> None:
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("UPDATE dim_design SET design_name = %s", [name])
+    printed = ask("revenue_by_design", *SINCE, "--csv")
+    [row] = csv.DictReader(io.StringIO(printed, newline=""))
+    assert (row["design"], row["orders"]) == (name, "1")
+    assert "\r\n" not in printed
+
+
+@pytest.mark.refreshed
 def test_a_table_leaves_out_what_is_for_maps_and_cuts_no_number_short(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +120,9 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], sai
 def test_a_currency_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
     said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
     assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
+    platform.sql("INSERT INTO currency VALUES (4, 'JPY', '2024-08-19 08:00', '2024-08-19 08:00')")
+    platform.refresh()
+    assert "1,001" in ask("headline", "--currency", "jpy", *SINCE)  # ToteSys trades in it: some may need no rate
     with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
         connection.execute("DELETE FROM mart_exchange_rate")
     assert "1,001" in ask("headline", *SINCE)  # nothing converts: the answer counts what it cannot convert
