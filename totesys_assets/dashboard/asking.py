@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 
@@ -23,8 +23,11 @@ POLL_SECONDS = 2.0
 _LOADS_SECONDS = 1.0
 _MOST_ANSWERS = 1000
 _NAME = "totesys_dashboard"
-# In the state of a session: what was loaded when, as this run knows it, and the tables that it has read.
-_LOADS, _TABLES = "_loads", "_tables"
+# In the state of a session: what was loaded when, as this run knows it, the tables that it has read, and its day.
+_LOADS, _TABLES, _DAY = "_loads", "_tables", "_day"
+# A cell that begins with one of these is computed by Excel, LibreOffice or Google Sheets. The last four are the wide
+# signs of Japanese keyboards.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # By URL, schema and setting: who reads a warehouse, and what it said when it last answered, for a page that is opened
 # while it is away.
 _READERS: dict[tuple[str, str, str], Reader] = {}
@@ -49,8 +52,17 @@ class Asked:
         return [dict(zip(self.answer.columns, row, strict=True)) for row in self.answer.rows]
 
     def csv(self) -> bytes:
-        """The answer as CSV, with exact decimals."""
-        return self.answer.frame().to_csv(index=False).encode()
+        """The answer as CSV for a spreadsheet, with exact decimals. One that time alone changes is asked for anew."""
+        of_now = questions()[self.question].is_of_now
+        found = _reader(*_here()).answer(self.question, **self.parameters) if of_now else self.answer
+        rows = [tuple(_as_text(value) for value in row) for row in found.rows]
+        # With the line ends of RFC 4180. With others a lone \r would be written without quotes, and end a line, too.
+        return Answer(found.columns, rows).frame().to_csv(index=False, lineterminator="\r\n").encode()
+
+
+def _as_text(value: object) -> object:
+    """``value``; a text that a spreadsheet would take for a formula with an apostrophe before it, as OWASP advises."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _reader(url: str, schema: str, variable: str) -> Reader:
@@ -93,7 +105,7 @@ def ask(question: str, **parameters: object) -> Asked:
 
 def begin() -> str:
     """Begin a run of the page. Returns why the database is away: answers are then those that were known."""
-    st.session_state[_TABLES] = set()
+    st.session_state[_TABLES], st.session_state[_DAY] = set(), _today()
     try:
         st.session_state[_LOADS] = _LAST[_here()] = _loads(*_here())
     except ConnectionFailed as error:
@@ -113,14 +125,16 @@ def newest_load() -> datetime | None:
 
 
 def watch(away: bool) -> None:
-    """Draw the page anew when a table that this run has read is loaded, and when the database comes or goes."""
+    """Draw the page anew when a table that this run has read is loaded, the database comes or goes, or a day begins."""
     tables = frozenset(st.session_state[_TABLES])
-    _poll(away, tables, _known().of(tables))
+    _poll(away, tables, _known().of(tables), st.session_state[_DAY])
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def _poll(away: bool, tables: frozenset[str], marks: tuple[str, ...]) -> None:
+def _poll(away: bool, tables: frozenset[str], marks: tuple[str, ...], day: date) -> None:
     """Draws nothing: what a fragment draws turns grey while it runs."""
+    if _today() != day:  # what is overdue, and this week, are of another day now
+        st.rerun()
     try:
         now = _loads(*_here())
     except ConnectionFailed:
@@ -129,6 +143,10 @@ def _poll(away: bool, tables: frozenset[str], marks: tuple[str, ...]) -> None:
         return
     if away or now.of(tables) != marks:
         st.rerun()
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _known() -> Loads:

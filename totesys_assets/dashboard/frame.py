@@ -5,7 +5,7 @@ Belongs here: the frame of a page, drawn anew at every change. Does not belong h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
 
@@ -16,7 +16,8 @@ from totesys_assets.dashboard.palette import palette
 from totesys_assets.dashboard.topics import data, history, money, overview, sales
 from totesys_assets.errors import PlatformError
 
-# Panels on a ground of their own; three dots without an arrow; less room at the top.
+# Panels on a ground of their own; three dots without an arrow; less room at the top. Streamlit's own download of a
+# table is not offered: its numbers are floats, and its texts may be formulas. That of the three dots is.
 _STYLE = """
 <style>
 .stApp, [data-testid="stHeader"] {{background: {ground}}}
@@ -26,6 +27,7 @@ _STYLE = """
 [class*="st-key-source-"] button {{min-height: 0; padding: 0 .5rem; letter-spacing: .1em}}
 [class*="st-key-source-"] button div[aria-hidden="true"] {{display: none}}
 [class*="st-key-source-"] {{width: auto !important}}
+[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) {{display: none}}
 .st-key-as-of {{text-align: right}}
 @media (max-width: 640px) {{
   .block-container {{padding-left: .9rem; padding-right: .9rem}}
@@ -40,6 +42,8 @@ _OLD_DAYS = 6
 _NOTHING_YET = (
     "Nothing has been loaded yet. `totesys refresh` loads the warehouse; this page shows it when it is there."
 )
+# The path of the page that is at /: Streamlit does not serve it, and lets no other page have it.
+_UNUSED = "first"
 PAGES: tuple[tuple[str, Callable[[filters.Filters], None]], ...] = (
     ("Overview", overview.draw),
     ("Sales", sales.draw),
@@ -61,11 +65,16 @@ def main(first: str = "Overview") -> None:
         if chosen is not None:
             draw(chosen)
 
-    pages = [
-        st.Page(partial(drawn, draw), title=title, url_path=title.lower(), default=title == first)
+    pages = {
+        title.lower(): st.Page(
+            partial(drawn, draw),
+            title=title,
+            url_path=title.lower() if title != first else _UNUSED,
+            default=title == first,
+        )
         for title, draw in PAGES
-    ]
-    page = st.navigation(pages, position="top")
+    }
+    page = _navigated(pages)
     with st.container(key="notice"):  # always there, so that nothing below moves when it says something
         if away:
             st.warning(f"The database is away. {away} This page goes on by itself when it is back.", icon="⚠️")
@@ -78,6 +87,19 @@ def main(first: str = "Overview") -> None:
         as_of.caption(f"{_loaded()}  \n{_rates(chosen)}")
     asking.watch(bool(away))
     asking.freeze_imports()
+
+
+def _navigated(pages: Mapping[str, st.Page]) -> st.Page:
+    """The page of the address. One that writes a title otherwise, as /Sales or /overview, leads to the page."""
+    asked = (st.context.url or "").rpartition("/")[2]
+    meant = pages.get(asked.lower())
+    others = []
+    if meant is not None and asked != meant.url_path:
+        others = [st.Page(lambda: None, title=meant.title, url_path=asked, visibility="hidden")]
+    page = st.navigation([*pages.values(), *others], position="top")
+    if meant is not None and page in others:
+        st.switch_page(meant, query_params=st.query_params.to_dict())
+    return page
 
 
 def _filters(away: str) -> filters.Filters | None:
@@ -110,7 +132,7 @@ def _rates(chosen: filters.Filters) -> str:
     except PlatformError:
         return "The rates cannot be read now"
     if not rates:
-        return "No exchange rates have been loaded: no money can be converted, and no sum has any"
+        return f"There are no rates for {chosen.currency}: a sum has only what is in {chosen.currency} already"
     published = max(each["published_date"] for each in rates)
     if chosen.rates == filters.CONSTANT:
         return f"All at the European Central Bank's rates of {words.day(published)}"

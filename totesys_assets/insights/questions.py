@@ -77,6 +77,11 @@ class Question:
         """Names of its parameters, in the order of their appearance."""
         return tuple(dict.fromkeys(_PARAMETER.findall(self.sql)))
 
+    @property
+    def is_of_now(self) -> bool:
+        """Whether time alone changes the answer, as that to how long ago something was."""
+        return "clock_timestamp()" in self.sql
+
     def text_with(self, values: Mapping[str, object]) -> str:
         """The SQL with ``values`` in the place of its parameters, for psql, below what it asks."""
         comments = [self.text, *textwrap.wrap(self.description, 117)]

@@ -116,6 +116,10 @@ def test_every_page_is_drawn_filters_are_in_the_address_and_nobody_else_is_asked
             expect(page.get_by_role("radio", name="USD")).to_have_attribute("aria-checked", "true")
             expect(page.get_by_test_id("stException")).to_have_count(0)
             expect(page.get_by_test_id("stAlert")).to_have_count(0)
+        page.get_by_role("link", name="Overview", exact=True).click()
+        page.get_by_test_id("stDataFrame").first.hover()
+        expect(page.get_by_role("button", name="Search").first).to_be_visible()
+        expect(page.get_by_role("button", name="Download as CSV")).to_have_count(0)
     with dashboard.viewer(width=390) as page:
         dashboard.open(page, "/sales")
         expect(page.locator(".st-key-map-frame canvas, .st-key-map-frame svg").first).to_be_visible()
@@ -123,6 +127,20 @@ def test_every_page_is_drawn_filters_are_in_the_address_and_nobody_else_is_asked
         page.get_by_test_id("stPopover").first.get_by_role("button").click()
         expect(page.get_by_text("FROM mart_sales_day AS sales")).to_be_visible()
     assert dashboard.hosts == {server.HOST}
+
+
+def test_an_address_that_writes_a_page_otherwise_leads_to_it_with_its_filters(dashboard: Dashboard) -> None:
+    for path, shown in (("/Sales", "/sales"), ("/MONEY", "/money"), ("/overview", "/"), ("/Overview", "/")):
+        with dashboard.viewer() as page:
+            dashboard.open(page, f"{path}?currency=USD")
+            page.wait_for_url(f"{dashboard.address}{shown}?currency=USD")
+            expect(page.get_by_role("radio", name="USD")).to_have_attribute("aria-checked", "true")
+            expect(page.get_by_text("Page not found")).to_have_count(0)
+            for title, _ in frame.PAGES:
+                expect(page.get_by_role("link", name=title)).to_have_count(1)
+    with dashboard.viewer() as page:
+        dashboard.open(page, "/nothing")
+        expect(page.get_by_text("Page not found")).to_be_visible()
 
 
 def test_an_open_page_shows_what_is_new_and_survives_a_restart_of_the_database(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -32,7 +35,7 @@ def nothing_left() -> Iterator[None]:
     asking.close()
 
 
-def opened(page: str = "Overview", **filters: str) -> AppTest:
+def opened(page: str = "Overview", **filters: str | list[str]) -> AppTest:
     app = AppTest.from_string(f"from totesys_assets.dashboard import frame\nframe.main({page!r})", default_timeout=60)
     for name, value in filters.items():
         app.query_params[name] = value
@@ -83,6 +86,63 @@ def test_an_address_with_empty_filters_is_one_without_them(platform: Platform) -
     app = opened("History", subject="")
     assert not app.exception
     assert "Sales order 1" in said(app)
+
+
+@pytest.mark.refreshed
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "0", "-5", "1.5", "1e400", "-1e400", "inf", "nan", "2147483648", "99999999999999999999", "9" * 5000),
+        *("٣", "\uff11\uff12", "株式会社", "\x00", "%s", "'; --", "None", "9999-12-31", "9999-12-31T23:59"),
+        *("0001-01-01T00:00", "2024-02-30T10:00", "2024-08-20T25:00"),
+        *(["1", "2"], ["", "x"], ["EUR", "USD"], ["1e400", "1"]),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_whatever_stands_in_the_address_a_page_is_drawn(platform: Platform, value: str | list[str]) -> None:
+    names = ("period", "currency", "rates", "subject", "number", "known")
+    app = opened("History", **dict.fromkeys(names, value))
+    assert [each.message for each in app.exception] == []
+    assert [each.value for each in (*app.warning, *app.error)] == []
+    assert "As of the load at" in said(app)
+
+
+@pytest.mark.refreshed
+def test_an_order_is_shown_by_its_number_in_the_address_whole_and_within_what_numbers_there_are(
+    platform: Platform,
+) -> None:
+    for given, shown in (("7", "7"), ("2147483647", "2147483647"), ("2147483648", "1"), ("1e400", "1")):
+        assert f"**Sales order {shown}**" in said(opened("History", number=given)), given
+
+
+@pytest.mark.refreshed
+def test_a_page_is_drawn_anew_when_a_day_begins(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(1)]  # of the first drawing; then midnight passes
+    monkeypatch.setattr(asking, "_today", lambda: days.pop() if days else today)
+    app = opened()
+    assert not app.exception
+    assert app.session_state[asking._DAY] == today
+
+
+@pytest.mark.refreshed
+def test_how_long_ago_a_table_was_loaded_is_told_as_of_the_download(platform: Platform) -> None:
+    kept = questions.Answer(("table_name", "minutes_ago"), [("dim_staff", 0)])
+    assert b"mart_sales_day" in asking.Asked("freshness", {}, kept).csv()
+    assert asking.Asked("span", {}, kept).csv() == b"table_name,minutes_ago\r\ndim_staff,0\r\n"
+
+
+@pytest.mark.pure
+def test_a_text_is_no_formula_in_a_download_and_money_stays_a_number() -> None:
+    formulas = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1")
+    plain = ("Wooden", "a=1", "'quoted", "", "£5", "one\r=1", "one\n=1")
+    rows = [(text, Decimal("-1.50"), -7, None, True) for text in (*formulas, *plain)]
+    found = questions.Answer(("name", "amount", "number", "nothing", "yes"), rows)
+    text = asking.Asked("span", {}, found).csv().decode()
+    names, *lines = csv.reader(io.StringIO(text, newline=""))
+    assert names == ["name", "amount", "number", "nothing", "yes"]
+    assert [line[0] for line in lines] == [*(f"'{each}" for each in formulas), *plain]
+    assert {tuple(line[1:]) for line in lines} == {("-1.50", "-7", "", "True")}
 
 
 @pytest.mark.refreshed
@@ -289,8 +349,10 @@ def test_without_any_rate_every_page_is_drawn_and_says_so(platform: Platform) ->
     for title, _ in frame.PAGES:
         app = opened(title)
         assert [each.message for each in app.exception] == []
-        assert "No exchange rates have been loaded: no money can be converted" in said(app)
-    assert "2 orders in a currency without a rate: not in the revenue" in said(opened("Overview"))
+        assert "There are no rates for GBP: a sum has only what is in GBP already" in said(app)
+    app = opened("Overview", period="All")
+    assert "1 order in a currency without a rate: not in the revenue" in said(app)
+    assert app.metric[0].value == "£22"
 
 
 def test_an_empty_warehouse_is_said_in_plain_words(platform: Platform) -> None:

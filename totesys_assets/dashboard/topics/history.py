@@ -18,6 +18,8 @@ _SALES = "sales_order"
 _SUBJECTS = {_SALES: "Sales order", "purchase_order": "Purchase order"}
 _FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
 _CHANGES = 100
+# Of an order's number, which is an int in PostgreSQL.
+_LARGEST = 2**31 - 1
 _SILENT = "Updates that left ToteSys's own last_updated as it was"
 # In the state of a session: the order to begin with.
 _FIRST = "_first_number"
@@ -70,16 +72,20 @@ def _life() -> None:
             bind="query-params",
             label_visibility="collapsed",
         )
-        number = st.number_input(
+        # As a float: Streamlit makes an int of any number in the address, and 1e400 is none.
+        asked = st.number_input(
             "Number",
-            min_value=1,
-            value=st.session_state[_FIRST],
-            step=1,
+            min_value=1.0,
+            max_value=float(_LARGEST),
+            value=float(st.session_state[_FIRST]),
+            step=1.0,
+            format="%.0f",
             key="number",
             bind="query-params",
             label_visibility="collapsed",
             width=160,
         )
+    number = int(asked)
     subject = str(chosen or _SALES)  # an address that ends behind "subject=" chooses nothing
     panel(
         f"{_SUBJECTS[subject]} {number}",
@@ -116,7 +122,7 @@ def _latest(asked: Asked) -> None:
         chosen: Any = st.session_state["latest"]
         for place in chosen["selection"]["rows"][:1]:
             st.session_state["subject"] = data["subject"][place]
-            st.session_state["number"] = int(data["number"][place])
+            st.session_state["number"] = float(data["number"][place])
 
     columns = st.column_config
     table(

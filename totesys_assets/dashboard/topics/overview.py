@@ -125,7 +125,7 @@ def _newest(asked: Asked) -> None:
         "country": "country",
         "design": "design",
         "units": columns.NumberColumn("bags", format="localized"),
-        "currency": columns.TextColumn("in", width="small"),
+        "currency": columns.TextColumn("currency", width="small"),
         "revenue": columns.NumberColumn("amount", format="%,.2f"),
         "staff": "staff",
     }
