@@ -2,11 +2,13 @@
 
 Dagster's public ways take a partition at a time: ``context.log_event`` a transaction for each event,
 ``context.add_asset_metadata`` a copy of all that was added before, which with 750 days is a fifth of all that Dagster
-does in a run.
+does in a run. And every event of its own goes through Python's logging, where the steps that run side by side wait for
+one another: with 10,000 events in a first load, a third of what Dagster does.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -32,3 +34,31 @@ def record(
         AssetMetadataHandle(asset_key=key, partition_key=partition): metadata for partition, metadata in own.items()
     }
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=recorded)
+
+
+def pass_by_the_log(step: dg.StepExecutionContext) -> None:
+    """Let the events of ``step`` that come in batches go to its instance, which stores a batch at once."""
+    log = step.log.log_dagster_event
+
+    def record(
+        level: str | int,
+        msg: str,
+        dagster_event: dg.DagsterEvent,
+        batch_metadata: DagsterEventBatchMetadata | None = None,
+    ) -> None:
+        if batch_metadata is None:
+            log(level, msg, dagster_event)
+            return
+        entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]
+            error_info=None,
+            level=level,
+            user_message=msg,
+            run_id=step.run_id,
+            timestamp=time.time(),
+            step_key=dagster_event.step_key,
+            job_name=step.job_name,
+            dagster_event=dagster_event,
+        )
+        step.instance.handle_new_event(entry, batch_metadata=batch_metadata)
+
+    step.log.log_dagster_event = record  # type: ignore[method-assign]

@@ -26,6 +26,7 @@ from totesys_assets.dagster_internals.storage import (
     PooledScheduleStorage,
     pooled_engine,
 )
+from totesys_assets.dagster_internals.switch import execute_here, steps_executor
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets_tests.harness.servers import HOSTILE, hostile_login
 
@@ -72,10 +73,14 @@ def sales(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | d
 def calendar() -> None: ...
 
 
-job = dg.Definitions(
+definitions = dg.Definitions(
     assets=[orders, sales, calendar],
-    jobs=[dg.define_asset_job("refresh", executor_def=dg.in_process_executor)],
-).resolve_job_def("refresh")
+    jobs=[
+        dg.define_asset_job("refresh", executor_def=dg.in_process_executor),
+        dg.define_asset_job("side_by_side", executor_def=steps_executor),
+    ],
+)
+job, side_by_side = map(definitions.resolve_job_def, ("refresh", "side_by_side"))
 RANGE = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-01-20"}
 
 numbers = count()
@@ -268,12 +273,14 @@ def test_storages_that_start_at_once_on_an_empty_database_do_not_collide(
     assert rows(empty, "SELECT count(*) FROM alembic_version") == [(1,)]
 
 
+@pytest.mark.parametrize("executed", [job, side_by_side], ids=["one after the other", "side by side"])
 @pytest.mark.parametrize("batch_size", ["0", "500"])
 def test_what_is_stored_of_partitions_is_what_dagster_postgres_stores(
-    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: str
+    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: str, executed: dg.JobDefinition
 ) -> None:
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
-    ours, theirs = (run_of_twenty_days(copy_of(with_tables), tmp_path, monkeypatch, yaml) for yaml in (YAML, PLAIN))
+    ours = run_of_twenty_days(executed, copy_of(with_tables), tmp_path, monkeypatch, yaml=YAML)
+    theirs = run_of_twenty_days(job, copy_of(with_tables), tmp_path, monkeypatch, yaml=PLAIN)
     for stored in ours, theirs:
         kinds = Counter((row["asset_key"], row["dagster_event_type"]) for row in stored["event_logs"])
         assert set(kinds.values()) == {20}
@@ -284,11 +291,11 @@ def test_what_is_stored_of_partitions_is_what_dagster_postgres_stores(
 
 
 def run_of_twenty_days(
-    url: str, home: Path, monkeypatch: pytest.MonkeyPatch, yaml: str
+    executed: dg.JobDefinition, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, yaml: str
 ) -> dict[str, list[dict[str, Any]]]:
     """What a run has left of its partitioned assets in Dagster's tables, without what is never the same twice."""
     with instance(url, home, monkeypatch, yaml=yaml) as dagster:
-        run_id = job.execute_in_process(instance=dagster, tags=RANGE).run_id
+        run_id = execute_here(executed, dagster, run_config={}, tags=RANGE).run_id
     ignored = ["id", "event_id", "timestamp", "event_timestamp", "pid", "cached_status_data", "storage_id"]
     ignored += ["last_materialization_timestamp", "dagster/input_event_pointer/orders", "create_timestamp"]
 
@@ -299,7 +306,7 @@ def run_of_twenty_days(
             return [comparable(each) for each in value]
         if isinstance(value, str) and value.startswith("{"):
             return comparable(json.loads(value))
-        return value.replace(run_id, "the run") if isinstance(value, str) else value
+        return value.replace(run_id, "the run").replace(executed.name, "the job") if isinstance(value, str) else value
 
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return {
