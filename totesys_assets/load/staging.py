@@ -6,11 +6,13 @@ staged.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.engine import quoted
-from totesys_assets.warehouse.warehouse import ALIAS, run
+from totesys_assets.warehouse.warehouse import ALIAS, rows, run
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure
 # from a day comes before the arrival at another, then by month and key.
@@ -26,6 +28,10 @@ WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
 """
 
 
+# PostgreSQL's number of the temporary schema that a session of DuckDB's last had.
+_TEMPORARY: WeakKeyDictionary[duckdb.DuckDBPyConnection, object] = WeakKeyDictionary()
+
+
 def record_order(fact: Table) -> str:
     """The order in which records get their numbers, for DuckDB and PostgreSQL."""
     return _ORDER.format(day=quoted(str(fact.day_column)), key=quoted(fact.version_key[0]))
@@ -36,15 +42,15 @@ def lake_column_names(table: Table) -> list[str]:
     return [quoted(column.name) for column in table.lake_columns]
 
 
-def show_rows(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:
-    """Make ``rows``, a table or query with the lake's columns, the view ``star_rows`` in PostgreSQL's types."""
+def show_rows(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
+    """Make ``source``, a table or query with the lake's columns, the view ``star_rows`` in PostgreSQL's types."""
     in_warehouse = ", ".join(
         f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
         if column.type.startswith("time ")
         else quoted(column.name)
         for column in table.lake_columns
     )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {rows} AS star")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {source} AS star")
 
 
 def staging_name(table: Table) -> str:
@@ -56,11 +62,18 @@ def create_staging(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Make the temporary table; it ends with the transaction."""
     types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
     run(connection, f"CREATE TEMP TABLE {staging_name(table)} ({types}) ON COMMIT DROP")
+    # DuckDB reads all of PostgreSQL's catalogue at the first name it meets, which takes longer than a small load, and
+    # looks for a table that it does not know; but not for a schema, and behind a pooler each transaction may have
+    # another temporary one.
+    schema = rows(connection, "SELECT pg_my_temp_schema()::bigint")
+    if _TEMPORARY.get(connection) != schema:
+        connection.execute("CALL pg_clear_cache()")
+        _TEMPORARY[connection] = schema
 
 
-def fill_staging(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:
-    """Add ``rows``, a table or query of DuckDB with the lake's columns."""
-    show_rows(connection, table, rows)
+def fill_staging(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
+    """Add the rows of ``source``, a table or query of DuckDB with the lake's columns."""
+    show_rows(connection, table, source)
     columns = ", ".join(lake_column_names(table))
     connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{staging_name(table)} ({columns}) SELECT {columns} FROM star_rows")
 

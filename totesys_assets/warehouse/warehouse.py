@@ -110,8 +110,6 @@ class Warehouse:
         """
         connection = self._attached()
         try:
-            # DuckDB caches PostgreSQL's catalogue, and temporary tables came and went since its last transaction.
-            connection.execute("CALL pg_clear_cache()")
             connection.execute("BEGIN")
             run(connection, f"SET TRANSACTION READ WRITE; {session_settings.set_local(_SETTINGS)}; {_WATCHED}")
             session_settings.require(

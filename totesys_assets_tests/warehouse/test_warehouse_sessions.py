@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.load.load import load
 from totesys_assets.postgres import locks
 from totesys_assets.warehouse import warehouse
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -60,6 +61,24 @@ def test_through_a_transaction_pooler_everything_is_loaded_as_without(
     with psycopg.connect(straight._url) as connection:
         assert connection.execute(RECORDS.encode()).fetchall() == through != []
     assert straight.contents() == contents
+
+
+def test_rows_are_staged_in_whatever_session_a_pooler_gives_a_transaction(platform: Platform, scratch: Path) -> None:
+    with transaction_pooler(scratch / "turns", [platform.warehouse_url]) as [pooled]:
+        one, found = Warehouse(pooled), set[object]()
+        with closing(one):
+            for units in range(1, 6):
+                platform.sql("UPDATE sales_order SET units_sold = %s", [units])
+                prepare(platform, "fact_sales_order")
+                table = one.catalogue.warehouse["fact_sales_order"]
+                load(one, platform.lake, table, days=platform.all_days, run_id="test")
+                with one.transaction("some lock") as connection:
+                    found |= {*warehouse.rows(connection, "SELECT pg_backend_pid()")}
+                assert len(one._idle) == 1
+    assert len(found) > 1
+    newest = "SELECT DISTINCT units_sold FROM current_sales_order"
+    assert platform.query(newest) == [(5,)]
+    assert platform.query("SELECT count(*) FROM fact_sales_order WHERE units_sold = 3") == [(1,)]
 
 
 def test_whatever_a_role_has_set_nothing_is_loaded_otherwise(platform: Platform, tmp_path: Path) -> None:
