@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
@@ -199,7 +199,7 @@ class Ledger:
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Append entries in one commit; does nothing for none."""
-        rows = [{_COLUMN_OF[name]: value for name, value in asdict(entry).items()} for entry in entries]
+        rows = [{_COLUMN_OF[name]: value for name, value in vars(entry).items()} for entry in entries]
         if not rows:
             return
         with self._lake.moving(LEDGER) as found:
