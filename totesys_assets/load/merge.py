@@ -51,6 +51,16 @@ DELETE FROM {table} AS held
 WHERE {within} AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE {same_key})
 """
 
+# From so many rows on, and a tenth of what is there, autovacuum would do it: a minute later, and never where a server
+# runs for no longer than a refresh. Until then PostgreSQL takes a table for an empty one, and plans loops within loops:
+# at the real size questions took up to three times as long. Where somebody else is at it, or the login is not the
+# table's owner, it is left out, without a word.
+_FEW_ROWS = 50
+_TENTH = "SELECT greatest(reltuples, 0)::bigint / 10 FROM pg_class WHERE oid = {table}::regclass"
+_ANALYZE = (
+    "SET LOCAL client_min_messages = error; ANALYZE (SKIP_LOCKED) {table}; SET LOCAL client_min_messages = warning"
+)
+
 # What this transaction did to the table, as PostgreSQL itself counts it.
 _WRITTEN = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
 
@@ -87,7 +97,10 @@ def merge(
             replace_mart(connection, table, name, within)
         else:
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
-    return written(connection, name)
+    count = written(connection, name)
+    if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
+        run(connection, _ANALYZE.format(table=name))
+    return count
 
 
 def _fill_fact(

@@ -967,6 +967,22 @@ def test_the_warehouse_tells_what_was_loaded_and_when(platform: Platform) -> Non
     }
 
 
+@pytest.mark.parametrize("is_in_use", [False, True], ids=["free", "in use"])
+def test_after_a_load_of_many_rows_postgresql_knows_how_many_unless_others_work_on_the_table(
+    platform: Platform, is_in_use: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    query = "SELECT reltuples::int FROM pg_class WHERE relname = 'mart_exchange_rate'"
+    platform.warehouse.migrate()
+    with psycopg.connect(platform.warehouse_url) as other:
+        if is_in_use:
+            other.execute("LOCK TABLE mart_exchange_rate IN SHARE UPDATE EXCLUSIVE MODE")  # as VACUUM does
+        platform.refresh()
+    [(rows,)] = platform.query("SELECT count(*) FROM mart_exchange_rate")
+    assert rows > 1000
+    assert platform.query(query) == [(-1 if is_in_use else rows,)]
+    assert "skipping" not in capfd.readouterr().err
+
+
 def test_a_run_is_alive_for_as_long_as_its_process_says_so(platform: Platform) -> None:
     warehouse = platform.warehouse
     assert not warehouse.is_alive("one")
