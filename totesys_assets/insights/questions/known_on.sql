@@ -2,31 +2,29 @@
 -- Orders as they had been captured by then, by the day of the order, beside the same as they are now. Both convert at
 -- the rates that are known now: a difference is one of orders, not of rates. Before the first capture nothing was
 -- known.
-WITH orders AS (
-    SELECT created_date, currency_id, units_sold * unit_price AS revenue, false AS is_now
+WITH known AS (
+    -- As in the view current_sales_order, of what had been recorded by then.
+    SELECT DISTINCT ON (sales_order_id) created_date, currency_id, units_sold * unit_price AS revenue
     FROM (
-        -- As in the view current_sales_order, of what had been recorded by then.
-        SELECT DISTINCT ON (sales_order_id) *
-        FROM (
-            SELECT DISTINCT ON (sales_order_id, created_date)
-                sales_order_id, created_date, _recorded_at, _operation, currency_id, units_sold, unit_price
-            FROM fact_sales_order
-            WHERE _recorded_at <= %(moment)s::timestamptz
-            ORDER BY sales_order_id DESC, created_date DESC, _recorded_at DESC
-        ) AS newest
-        WHERE _operation <> 'delete'
-        ORDER BY sales_order_id, _recorded_at DESC, created_date DESC
-    ) AS present
-    UNION ALL
-    SELECT created_date, currency_id, units_sold * unit_price, true FROM current_sales_order
+        SELECT DISTINCT ON (sales_order_id, created_date)
+            sales_order_id, created_date, _recorded_at, _operation, currency_id, units_sold, unit_price
+        FROM fact_sales_order
+        WHERE _recorded_at <= %(moment)s::timestamptz
+        ORDER BY sales_order_id DESC, created_date DESC, _recorded_at DESC
+    ) AS newest
+    WHERE _operation <> 'delete'
+    ORDER BY sales_order_id DESC, _recorded_at DESC, created_date DESC
 ),
 summed AS (
-    SELECT created_date, currency_id,
-        count(*) FILTER (WHERE NOT is_now) AS orders_then, sum(revenue) FILTER (WHERE NOT is_now) AS revenue_then,
-        count(*) FILTER (WHERE is_now) AS orders_now, sum(revenue) FILTER (WHERE is_now) AS revenue_now
-    FROM orders
+    SELECT created_date, currency_id, count(*) AS orders_then, sum(revenue) AS revenue_then,
+        0 AS orders_now, 0 AS revenue_now
+    FROM known
     WHERE created_date BETWEEN %(first)s AND %(last)s
     GROUP BY 1, 2
+    UNION ALL
+    SELECT created_date, currency_id, 0, 0, orders, revenue
+    FROM mart_sales_day
+    WHERE breakdown = 'total' AND created_date BETWEEN %(first)s AND %(last)s
 )
 SELECT
     date_trunc(%(period)s, sales.created_date)::date AS period,
