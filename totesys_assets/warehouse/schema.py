@@ -19,6 +19,9 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.warehouse.notes import NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
+# Of a fact's versions few are no inserts: what changed is found without reading the others.
+_INDEX = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (_recorded_at) WHERE _operation <> 'insert'")
+
 
 def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """Create what is missing, add columns that are new, refuse what differs. Returns False if nothing was to be done.
@@ -28,7 +31,7 @@ def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
-    wanted += NOTES.values()
+    wanted += [str(_INDEX), *NOTES.values()]
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
     if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
         return False
@@ -81,6 +84,9 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
+        if table.is_fact:
+            names = sql.Identifier(f"{table.name}_changes"), sql.Identifier(schema, table.name)
+            connection.execute(_INDEX.format(*names))
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
