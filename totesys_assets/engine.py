@@ -7,11 +7,14 @@ letting a password into any message. Does not belong here: what is read or writt
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from weakref import WeakKeyDictionary
@@ -26,8 +29,9 @@ from totesys_assets.errors import ConnectionFailed, PlatformError
 BATCH_ROWS = 30_000
 # Rows of a chunk: what is compared, or made by a SELECT, at once.
 CHUNK_ROWS = 500_000
-# Of DuckDB's buffers, of which a run has two or three; what does not fit is spilled to disk.
-_MEMORY_LIMIT = "256MB"
+# Of the buffers of a DuckDB that a database is attached to, of which a run has two or three, and of the one that all
+# sessions of a process share; what does not fit is spilled to disk.
+_MEMORY_LIMIT, _SHARED_MEMORY_LIMIT = "256MB", "512MB"
 # One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
 # runs side by side are steps (dagster_internals/executor.py), and beside each of them delta-rs and the servers.
 _THREADS = 1
@@ -42,28 +46,75 @@ _RUN: ContextVar[str | None] = ContextVar("run", default=None)
 # aborts the whole process when it destroys an open session whose server is gone.
 _ATTACHED: set[duckdb.DuckDBPyConnection] = set()
 _LOCK = Lock()
+_NUMBERS = count()  # of sessions
+_OF_PARENTS: list[duckdb.DuckDBPyConnection] = []
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
 _SECRET_KEYS = ("host", "port", "user", "password", "dbname")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """A new in-memory DuckDB that never reaches for the network by itself, with sessions in UTC."""
-    connection = duckdb.connect(
+    """A new in-memory DuckDB, for ``attach``; it never reaches for the network by itself, and its session is in UTC."""
+    connection = _new(_MEMORY_LIMIT)
+    _begin(connection)
+    return connection
+
+
+@contextmanager
+def session() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A session of the process's DuckDB, else like ``connect``, with a database of its own that ends with the block.
+
+    A DuckDB of its own would take 10 ms for a list of all its functions: as long as a small table.
+    """
+    name = f"session_{next(_NUMBERS)}"
+    try:
+        connection = _shared().cursor()
+        connection.execute(f"ATTACH ':memory:' AS {name}")
+    except duckdb.FatalException:  # an error of its own has made it unusable
+        _shared.cache_clear()
+        connection = _shared().cursor()
+        connection.execute(f"ATTACH ':memory:' AS {name}")
+    try:
+        connection.execute(f"USE {name}")
+        _begin(connection)
+        yield connection
+    finally:
+        close(connection, "USE memory", f"DETACH {name}")
+
+
+@lru_cache(maxsize=1)
+def _shared() -> duckdb.DuckDBPyConnection:
+    return _new(_SHARED_MEMORY_LIMIT)
+
+
+def _leave_to_parent() -> None:
+    """Begin with another DuckDB in a forked process, and never free its parent's: a thread may have been at work."""
+    if _shared.cache_info().currsize:
+        _OF_PARENTS.append(_shared())
+        _shared.cache_clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _new(memory_limit: str) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(
         config={
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             # The one extension that is loaded comes in a wheel that is pinned by its hash, as DuckDB itself does.
             # Checking its signature too would take 0.1 s for each session.
             "allow_unsigned_extensions": "true",
-            "memory_limit": _MEMORY_LIMIT,
+            "memory_limit": memory_limit,
             "temp_directory": tempfile.gettempdir(),
             "preserve_insertion_order": "false",
             "threads": _THREADS,
         }
     )
+
+
+def _begin(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     claim(connection)
-    return connection
 
 
 def work_for(run_id: str) -> None:
@@ -86,13 +137,17 @@ def interrupt(run_id: str | None = None) -> None:
             connection.interrupt()
 
 
-def close(connection: duckdb.DuckDBPyConnection) -> None:
-    """End a session with a database and what is left of its transaction, also when the database is gone."""
+def close(connection: duckdb.DuckDBPyConnection, *last: str) -> None:
+    """End a session and what is left of its transaction, also when the database that is attached to it is gone.
+
+    ``last`` are statements with which it ends.
+    """
     # Closing is also what frees a stream that was left half-read; without it the process would never end.
     connection.interrupt()
     # Not left to close(): a rollback that fails in there, for want of a server, aborts the whole process.
-    with suppress(duckdb.Error):
-        connection.execute("ROLLBACK")
+    for statement in ("ROLLBACK", *last):
+        with suppress(duckdb.Error):
+            connection.execute(statement)
     connection.close()
     _ATTACHED.discard(connection)
 

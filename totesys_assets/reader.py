@@ -72,8 +72,7 @@ def read_arrow(
     sources = query_of(table).sources if star is not None else (table,)
     found = {name: versions.existing(tables.source[name]) for name in sources}
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
-    connection = engine.connect()
-    try:
+    with engine.session() as connection:
         if moment is not None:
             require_recorded(connection, versions, found, moment)
         query = query_of(table) if star is not None else None
@@ -92,8 +91,6 @@ def read_arrow(
         return result.cast(
             pa.schema([(held if name in kept else result.schema).field(name) for name in result.column_names])
         )
-    finally:
-        connection.close()
 
 
 def _with_times(rows: str, star: Table | None) -> str:

@@ -42,6 +42,22 @@ for variable in [name for name in os.environ if name.startswith(OURS)]:
     if variable != "TOTESYS_DEPLOY_TOOLS":  # where `make check-deploy` has its tools: deploy/conftest.py
         del os.environ[variable]
 
+# Tests make and delete files by the thousand: databases, lakes, homes. On a disk that takes PostgreSQL longer than all
+# of its statements. So they lie in memory where it has room, and programs may be executed there.
+_MEMORY, _ROOM = Path("/dev/shm"), 8 << 30
+
+
+def _is_in_memory_with_room(folder: Path) -> bool:
+    if not os.access(folder, os.W_OK):
+        return False
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize >= _ROOM and not state.f_flag & os.ST_NOEXEC
+
+
+if "TMPDIR" not in os.environ and _is_in_memory_with_room(_MEMORY):
+    os.environ["TMPDIR"] = str(_MEMORY)
+    tempfile.tempdir = None
+
 # Where homes are noted: not in the developer's own list.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))
 
@@ -79,6 +95,11 @@ def _turn(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files by their folders."""
     items.sort(key=_turn)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two cores: a third of a test is waiting for other processes and for the clock."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_collection_finish() -> None:

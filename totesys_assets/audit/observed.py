@@ -94,8 +94,7 @@ class Observed:
         self.versions: dict[str, DeltaTable] = {
             name: held for name in self.catalogue.source if (held := lake.find(INGESTION, name)) is not None
         }
-        self.engine = engine.connect()
-        stack.callback(engine.close, self.engine)
+        self.engine = stack.enter_context(engine.session())
         self._opened = OpenSnapshots(platform.sources)
         stack.callback(self._opened.close)
         self._snapshots = {

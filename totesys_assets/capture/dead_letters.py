@@ -14,6 +14,7 @@ from datetime import datetime
 import duckdb
 import pyarrow as pa
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
 from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.commit import append
@@ -105,7 +106,7 @@ def open_dead_letters(lake: Lake) -> pa.Table:
     held = lake.find(DEAD_LETTER)
     if held is None:
         return SCHEMA.empty_table()
-    with duckdb.connect() as connection:
+    with engine.session() as connection:
         source = register(connection, "held", held)
         query = f"SELECT * FROM {source} QUALIFY {newest_first(KEY)}"
         return connection.execute(

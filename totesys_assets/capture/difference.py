@@ -70,14 +70,11 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
         return {}
     day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
     newest = newest_first([*table.primary_key, "partition"])
-    connection = engine.connect()
-    try:
+    with engine.session() as connection:
         rows = connection.execute(
             f"SELECT partition, count(*) FILTER ({OPERATION} <> 'delete') FROM (SELECT *, {day} AS partition "
             f"FROM {register(connection, 'held', held)} QUALIFY {newest}) GROUP BY 1"
         ).fetchall()
-    finally:
-        connection.close()
     now = datetime.now(UTC)
     return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
 

@@ -177,16 +177,13 @@ class Ledger:
         if table is None:
             return result
         missed = "missed" if "missed" in {field.name for field in table.schema().fields} else "0"
-        connection = engine.connect()
-        try:
+        with engine.session() as connection:
             source = register(connection, "entries", table)
             with self._reading():
                 rows = connection.execute(
                     f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} "
                     "GROUP BY ALL"
                 ).fetchall()
-        finally:
-            connection.close()
         for asset, partition, versions, missing in rows:
             result.setdefault(asset, {})[partition] = Total(int(versions), int(missing or 0))
         return result
@@ -238,8 +235,7 @@ class Ledger:
 
 
 def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    connection = engine.connect()
-    try:
+    with engine.session() as connection:
         source = register(connection, "entries", table)
         rows: list[dict[str, Any]] = (
             connection.execute(
@@ -250,5 +246,3 @@ def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:
             .to_pylist()
         )
         return rows
-    finally:
-        connection.close()

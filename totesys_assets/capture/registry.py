@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import duckdb
 import pyarrow as pa
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import SchemaDrift
 from totesys_assets.lake.commit import LostRace, append
@@ -63,7 +63,7 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
     held = lake.find(REGISTRY)
     if held is None:
         return []
-    with duckdb.connect() as connection:
+    with engine.session() as connection:
         rows = (
             connection.execute(
                 f"SELECT table_name, version, status, columns, first_seen_at FROM {register(connection, 'held', held)} "

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
 from totesys_assets.days import DayRange, Days
 from totesys_assets.engine import BATCH_ROWS, quoted
@@ -72,12 +73,9 @@ def recorded_until(table: DeltaTable) -> int:
     noted = mark(table, RECORDED)
     if noted is not None or not table.file_uris():
         return noted or 0
-    connection = duckdb.connect()  # the table is older than this note
-    try:
+    with engine.session() as connection:  # the table is older than this note
         row = connection.execute(f"SELECT epoch_us(max({RECORDED_AT})) FROM {register(connection, 'held', table)}")
         return int(row.fetchall()[0][0] or 0)
-    finally:
-        connection.close()
 
 
 def holds_moment(table: DeltaTable, moment: int) -> bool:

@@ -99,9 +99,8 @@ def newest(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> in
 def _stage_current(
     connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, sources: Mapping[str, DeltaTable]
 ) -> None:
-    # A DuckDB of its own: within one transaction it writes to one database only.
-    lake_side = engine.connect()
-    try:
+    # Another DuckDB: within one transaction it writes to one database only.
+    with engine.session() as lake_side:
         for chunk in _chunks(table, warehouse.catalogue, sources):
             create_schemas(lake_side, warehouse.catalogue, query_of(table.name), sources, chunk)
             current = warehouse_rows(table)
@@ -113,8 +112,6 @@ def _stage_current(
             connection.register("adopted", lake_side.execute(current).to_arrow_reader(BATCH_ROWS))
             fill_staging(connection, table, "adopted")
             connection.unregister("adopted")
-    finally:
-        engine.close(lake_side)
 
 
 def _chunks(table: Table, catalogue: Catalogue, sources: Mapping[str, DeltaTable]) -> Iterator[DayRange | None]:

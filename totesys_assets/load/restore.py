@@ -7,6 +7,7 @@ zone and the ledger are not read; only the versions are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -44,9 +45,8 @@ def restore(
         )
     sources = {name: lake.existing(table) for name, table in target.catalogue.source.items()}
     written = {}
-    # A DuckDB of its own: within one transaction it writes to one database only.
-    lake_side = engine.connect()
-    try:
+    # Another DuckDB: within one transaction it writes to one database only.
+    with engine.session() as lake_side, closing(target):
         if as_of is not None:
             require_recorded(lake_side, lake, sources, as_of)
         target.migrate()
@@ -63,9 +63,6 @@ def restore(
                 note(connection, target, table, {LAKE: (until.text, 0)}, {}, "restored")
             if report is not None:
                 report(table.name, written[table.name])
-    finally:
-        engine.close(lake_side)
-        target.close()
     return written
 
 

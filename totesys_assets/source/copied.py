@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Self
@@ -75,6 +76,7 @@ class CopiedSnapshot(SourceSnapshot):
         self.lifetime = source
         self._source, self._instant, self._ignores_new = source, instant, ignores_new
         self._seen = seen or Seen()
+        self._open = ExitStack()
         # Table -> why it could not be copied; None if it was.
         self._copied: dict[str, PlatformError | None] = {}
         # Table -> its columns, as far as they were seen; and when its copy began and ended.
@@ -86,7 +88,7 @@ class CopiedSnapshot(SourceSnapshot):
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:  # type: ignore[override] # only a look that reads needs one
         """Opened when it is first asked for."""
-        opened = engine.connect()
+        opened = self._open.enter_context(engine.session())
         opened.execute("CREATE SCHEMA source")
         return opened
 
@@ -101,8 +103,7 @@ class CopiedSnapshot(SourceSnapshot):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "connection" in self.__dict__:
-            engine.close(self.connection)
+        self._open.close()
 
     @property
     def instant(self) -> str:

@@ -149,8 +149,7 @@ def _build_once(
     expected = expected_states(table, known)
     before = known.get(processed_name(table), {})
     sources = {name: lake.find_versions(catalogue.source[name]) for name in query_of(table.name).sources}
-    connection = engine.connect()
-    try:
+    with engine.session() as connection:
         star = _Star(connection, catalogue, table, target, sources)
         added, digest = bool(table.day_column) and star.add(), ""
         if not table.day_column:
@@ -166,9 +165,6 @@ def _build_once(
             keys = sorted({*keys, *stale})
         counts = star.rows(keys)
         lake.share(target, PROCESSED, table.name)
-    finally:
-        connection.interrupt()
-        connection.close()
     now = datetime.now(UTC)
     entries = [
         Entry(processed_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id, digest=digest)

@@ -1,0 +1,108 @@
+"""DuckDB's sessions: each has a database of its own, all share one DuckDB."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import duckdb
+import pytest
+
+from totesys_assets import engine
+
+pytestmark = pytest.mark.pure
+
+# A child of fork that uses DuckDB while a thread of its parent is at work in it, and the parent afterwards.
+FORKED = """
+import os, threading
+from totesys_assets import engine
+
+def work():
+    with engine.session() as connection:
+        started.set()
+        connection.execute("SELECT max(hash(range)) FROM range(200_000_000)").fetchall()
+
+started = threading.Event()
+thread = threading.Thread(target=work)
+thread.start()
+started.wait()
+child = os.fork()
+if child == 0:
+    with engine.session() as connection:
+        os._exit(connection.execute("SELECT 41 + 1").fetchall()[0][0])
+_, status = os.waitpid(child, 0)
+engine.interrupt()
+try:
+    thread.join()
+finally:
+    with engine.session() as connection:
+        print(os.waitstatus_to_exitcode(status), connection.execute("SELECT 1").fetchall())
+"""
+
+
+def names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    found = connection.execute(
+        "SELECT table_name FROM duckdb_tables() UNION SELECT view_name FROM duckdb_views() "
+        "WHERE NOT internal ORDER BY 1"
+    ).fetchall()
+    return [str(name) for (name,) in found]
+
+
+def test_sessions_at_once_have_tables_views_and_schemas_of_the_same_names() -> None:
+    with engine.session() as one, engine.session() as other:
+        for number, connection in enumerate((one, other)):
+            connection.execute("CREATE SCHEMA source")
+            connection.execute(f"CREATE TABLE source.orders AS SELECT {number} AS units")
+            connection.execute("CREATE VIEW source.units AS SELECT units FROM source.orders")
+            connection.execute(f"CREATE TEMP TABLE incoming AS SELECT {number} AS units")
+        assert one.execute("FROM source.units").fetchall() == [(0,)]
+        assert other.execute("FROM source.units, incoming").fetchall() == [(1, 1)]
+        assert one.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+
+
+def unread(connection: duckdb.DuckDBPyConnection) -> None:
+    next(engine.batches(connection.execute("FROM range(10_000_000)")))
+
+
+def in_a_transaction(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("CREATE TABLE orders AS FROM range(1000)")
+    raise KeyError("whatever")
+
+
+def failed(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("SELECT error('whatever')")
+
+
+@pytest.mark.parametrize("used", [unread, in_a_transaction, failed])
+def test_a_session_leaves_nothing_behind_however_it_ends(used: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    with suppress(KeyError, duckdb.Error), engine.session() as connection:
+        connection.execute("CREATE TABLE held AS FROM range(1000)")
+        used(connection)
+    with engine.session() as connection:
+        assert names(connection) == []
+        found = connection.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+        assert len(found) == 2, found
+
+
+def test_after_an_error_that_makes_duckdb_unusable_the_next_session_has_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unusable:
+        def cursor(self) -> None:
+            raise duckdb.FatalException("database has been invalidated")
+
+    engine._shared.cache_clear()
+    monkeypatch.setattr(engine, "_new", lambda _: Unusable())
+    engine._shared()
+    monkeypatch.undo()
+    with engine.session() as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_forked_process_has_a_duckdb_of_its_own() -> None:
+    ran = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "42 [(1,)]\n", ran.stderr
