@@ -150,7 +150,7 @@ class Ledger:
             if table is None:
                 return {}
             known = _KNOWN.get(self._lake)
-            files = {uri.rpartition("/")[2] for uri in table.file_uris()}
+            files = _files(table)
             if known is None or not known.files <= files:
                 known = _KNOWN[self._lake] = _Known()
                 known.add(_newest_rows(table))
@@ -201,12 +201,14 @@ class Ledger:
             return
         with self._lake.moving(LEDGER) as found:
             table = self._open(found)
-            sequence = table.version() + 1
+            sequence, before = table.version() + 1, _files(table)
             rows = [{**row, "sequence": sequence} for row in rows]
             self._write(table, pa.Table.from_pylist(rows, schema=_SCHEMA))
             with _LOCK:
                 if (known := _KNOWN.get(self._lake)) is not None:
                     known.add(rows)
+                    if table.version() == sequence:  # else the new files are others' too, and are still to be read
+                        known.files |= _files(table) - before
             tidy(table)
 
     def _write(self, table: DeltaTable, data: pa.Table) -> None:
@@ -232,6 +234,11 @@ class Ledger:
 
     def _open(self, found: DeltaTable | None) -> DeltaTable:
         return self._lake.open_plain(LEDGER, _SCHEMA, _DESCRIPTION, found)
+
+
+def _files(table: DeltaTable) -> set[str]:
+    """Names of the files that the table is made of."""
+    return {uri.rpartition("/")[2] for uri in table.file_uris()}
 
 
 def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:

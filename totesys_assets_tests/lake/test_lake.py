@@ -516,6 +516,43 @@ def test_of_two_entries_appended_at_once_the_one_recorded_later_is_the_newest(
         assert Ledger(lake).newest()["a"]["1"].state == "1"
 
 
+def test_what_a_process_noted_itself_is_not_read_again_and_what_others_noted_is(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Ledger(lake).append([entry("a", "1", "first")])
+    assert Ledger(lake).newest()["a"]["1"].state == "first"
+    read, to_dataset = list[DeltaTable](), DeltaTable.to_pyarrow_dataset
+
+    def noted(table: DeltaTable) -> object:
+        read.append(table)
+        return to_dataset(table)
+
+    monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", noted)
+    Ledger(lake).append([entry("a", "1", "its own")])
+    assert Ledger(lake).newest()["a"]["1"].state == "its own"
+    assert read == []
+    Ledger(Lake(lake.uri)).append([entry("a", "1", "another's")])
+    assert Ledger(lake).newest()["a"]["1"].state == "another's"
+    assert len(read) == 1
+
+
+def test_what_others_noted_while_an_entry_was_written_is_still_read(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Ledger(lake).append([entry("a", "1", "first")])
+    assert len(Ledger(lake).newest()["a"]) == 1
+    write = Ledger._write
+
+    def overtaken(self: Ledger, table: DeltaTable, data: pa.Table) -> None:
+        monkeypatch.undo()
+        Ledger(Lake(lake.uri)).append([entry("a", "2", "another's")])
+        write(self, table, data)
+
+    monkeypatch.setattr(Ledger, "_write", overtaken)
+    Ledger(lake).append([entry("a", "1", "its own")])
+    assert {key: each.state for key, each in Ledger(lake).newest()["a"].items()} == {"1": "its own", "2": "another's"}
+
+
 def test_the_mark_of_the_ledger_changes_with_every_append_and_with_nothing_else(lake: Lake) -> None:
     ledger = Ledger(lake)
     before = ledger.mark()
