@@ -453,6 +453,7 @@ def test_latency_is_measured_once_for_each_order_but_the_first(small: Sandbox, m
     assert small.rows()["sales_order"] == before + 4
 
 
+@pytest.mark.thorough
 def test_every_question_is_timed_warm_and_the_first_answer_is_not_counted(
     postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

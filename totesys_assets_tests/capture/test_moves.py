@@ -213,6 +213,7 @@ def test_a_day_that_was_emptied_before_the_ledger_was_lost_is_still_known(platfo
     assert platform.query("SELECT count(*) FROM fact_sales_order") == [(2,)]
 
 
+@pytest.mark.thorough
 def test_a_table_that_never_had_a_row_lies_in_the_lake_and_the_warehouse_is_replayed_with_it(
     platform: Platform,
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_tick_of_the_sensor_queues_a_run_which_a_code_server_executes(stock: P
     require_complete(stock)
 
 
+@pytest.mark.thorough
 def test_an_audit_finds_no_difference(stock: Platform) -> None:
     with daemon(stock) as workspace:
         request = workspace.create_request_context()

@@ -129,6 +129,7 @@ def test_every_page_is_drawn_filters_are_in_the_address_and_nobody_else_is_asked
     assert dashboard.hosts == {server.HOST}
 
 
+@pytest.mark.thorough
 def test_an_address_that_writes_a_page_otherwise_leads_to_it_with_its_filters(dashboard: Dashboard) -> None:
     for path, shown in (("/Sales", "/sales"), ("/MONEY", "/money"), ("/overview", "/"), ("/Overview", "/")):
         with dashboard.viewer() as page:

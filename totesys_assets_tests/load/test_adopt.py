@@ -146,6 +146,7 @@ def test_after_a_lake_was_lost_the_warehouse_goes_on_without_a_doubled_or_a_lost
     require_all_well(platform)
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_lake_that_was_set_back_is_noticed_also_after_it_captured_anew(platform: Platform) -> None:
     kept = Path(platform.lake.uri).with_name("backup")
@@ -275,6 +276,7 @@ def test_replay_is_equal_to_an_adopted_warehouse_in_what_came_after(platform: Pl
     assert differing(other.warehouse, again) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_record(
     platform: Platform, monkeypatch: pytest.MonkeyPatch

@@ -101,7 +101,8 @@ def test_a_source_restored_from_a_cold_copy_is_compared_anew(platform: Platform,
     require_complete(platform, before)
 
 
-@pytest.mark.parametrize("restart", ["of the machine", pytest.param("by itself", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("restart", ["of the machine", "by itself"])
 def test_a_source_that_lost_its_last_commits_in_a_crash_is_compared_anew(
     platform: Platform, source: EmbeddedServer, restart: str
 ) -> None:

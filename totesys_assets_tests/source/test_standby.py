@@ -143,6 +143,7 @@ def test_a_lock_that_comes_from_the_primary_is_said_to_be_one(
     assert following.look().problems == []
 
 
+@pytest.mark.thorough
 def test_a_promoted_standby_is_another_server_and_goes_on_without_a_gap(
     standby: tuple[EmbeddedServer, Standby], primary_url: str, following: Platform
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_backfill_beside_a_refresh_disturbs_nothing(shop: Shop) -> None:
     assert all("refresh again" in failure for each in both for failure in each.failures())
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_refreshes_of_a_slow_store_while_totesys_goes_on_lose_nothing(platform: Platform) -> None:
     slow = Before("totesys_assets.lake.commit:write_deltalake", partial(time.sleep, 0.5))
@@ -407,7 +408,8 @@ def database(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-@pytest.mark.parametrize("rounds_lost", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("rounds_lost", [1, 2])
 def test_a_warehouse_restored_to_an_older_state_catches_up_with_every_version(
     shop: Shop, postgres_server: PostgresServer, rounds_lost: int
 ) -> None:

@@ -76,9 +76,7 @@ LATER = [
 QUICK = {
     "after _apply",
     "uncommitted write_deltalake ingestion/sales_order",
-    "before Ledger.append 2",
     "after append fact_sales_order",
-    "before note fact_purchase_order",
 }
 
 
