@@ -31,7 +31,7 @@ def dagster_home(settings: Settings, urls: Databases) -> Path:
     """
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     # Events are stored in batches: a full load of two years is 9,000 materialisations.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     folder = settings.home / "dagster"
     named = os.environ.get("DAGSTER_HOME")
     if named is not None and not (Path(named).absolute() == folder.absolute() and _names_former_modules(folder)):

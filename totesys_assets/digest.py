@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Column
-from totesys_assets.engine import quoted
+from totesys_assets.sql_text import quoted
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import psycopg.conninfo
 import pyarrow as pa
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.sql_text import literal, quoted
 
 # Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB.
 BATCH_ROWS = 30_000
@@ -150,18 +151,6 @@ def close(connection: duckdb.DuckDBPyConnection, *last: str) -> None:
             connection.execute(statement)
     connection.close()
     _ATTACHED.discard(connection)
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier, for DuckDB and PostgreSQL alike."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal, for DuckDB and PostgreSQL alike; only DuckDB can hold the character U+0000."""
-    if "\0" in text:  # it would end the statement
-        return f"({' || chr(0) || '.join(map(literal, text.split(chr(0))))})"
-    return "'" + text.replace("'", "''") + "'"
 
 
 def attach(

@@ -14,12 +14,12 @@ import pyarrow as pa
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, Table, catalogue, lake_schema
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.versions import newest_first, present_first
 from totesys_assets.moments import moment_of, require_recorded
 from totesys_assets.settings import Settings, lake_uri
+from totesys_assets.sql_text import quoted
 from totesys_assets.transform.schemas import create_schemas, select_of
 
 if TYPE_CHECKING:

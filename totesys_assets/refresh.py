@@ -120,7 +120,7 @@ def refresh(
             requests = [_backfill(DayRange(*days), all_days)]
         else:
             mark = read_mark(settings.home)
-            seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=_begin_imports)
+            seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=begin_imports)
             requests = seen.requests
     problems = [str(problem) for problem in seen.problems]
     summary = Summary(changed=bool(requests), success=not problems, problems=problems)
@@ -160,9 +160,15 @@ def _backfill(days: DayRange, all_days: DayRange) -> Request:
     return Request(tuple(partitioned(catalogue())), days)
 
 
-def _begin_imports() -> None:
-    """Import Dagster in a thread: it takes as long as the source takes to scan its tables."""
-    threading.Thread(target=import_module, args=["totesys_assets.definitions"], daemon=True).start()
+def begin_imports() -> None:
+    """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start."""
+    threading.Thread(target=_import, daemon=True).start()
+
+
+def _import() -> None:
+    # PyArrow looks for pandas as soon as it is given lists.
+    for module in ("totesys_assets.definitions", "pandas"):
+        import_module(module)
 
 
 @dataclass(frozen=True)

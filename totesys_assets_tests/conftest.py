@@ -69,7 +69,7 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 # As in every process of the platform: see dagster_home.py.
-os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "500"
+os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "1000"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
 # Rates of two weeks: those of all years take a second to load.

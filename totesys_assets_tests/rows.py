@@ -19,6 +19,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.sql_text import quoted
 from totesys_assets.transform.build import Built, build
 
 Row = dict[str, Any]
@@ -169,7 +170,7 @@ def table_rows(table: DeltaTable, order: Sequence[str]) -> list[Row]:
     """The rows of any table of the lake."""
     connection = engine.connect()
     try:
-        columns = ", ".join(engine.quoted(name) for name in order)
+        columns = ", ".join(quoted(name) for name in order)
         found = connection.execute(f"SELECT * FROM {register(connection, 'held', table)} ORDER BY {columns}")
         rows: list[Row] = found.to_arrow_table().to_pylist()
         return rows

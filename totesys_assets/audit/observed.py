@@ -30,7 +30,6 @@ from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import row_number, set_digest
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.load.origin import Origin, change_of
@@ -39,6 +38,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_id, row_key
 from totesys_assets.source.shared_snapshot import OpenSnapshots, own_faults
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.staleness.decide import stale_partitions
 from totesys_assets.staleness.look import Look, mark_when_done
 from totesys_assets.warehouse.notes import Notes

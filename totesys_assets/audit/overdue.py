@@ -14,8 +14,8 @@ from totesys_assets.audit.source_lake import lake_rows
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.engine import literal
 from totesys_assets.lake.tables import INGESTION
+from totesys_assets.sql_text import literal
 
 # Transaction ids lie on a circle of this size; those below the first ordinary one are older than all.
 _CIRCLE, _FIRST = 2**32, 3

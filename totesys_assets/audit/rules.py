@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from totesys_assets.audit.findings import Finding, counted
 from totesys_assets.catalogue.catalogue import Table, catalogue
-from totesys_assets.engine import quoted
 from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.sql_text import quoted
 
 _EXAMPLES = 5
 _ORDERS = """

@@ -16,11 +16,11 @@ from totesys_assets.audit.observed import Digests, Observed, day_sql, total
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB, row_number
-from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.source.rows import row_id
+from totesys_assets.sql_text import literal, quoted
 
 
 def content(seen: Observed, table: Table) -> Finding:

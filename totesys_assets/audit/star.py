@@ -16,9 +16,9 @@ from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
-from totesys_assets.engine import literal, quoted
 from totesys_assets.load.origin import comparable
 from totesys_assets.names import WAREHOUSE
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 
 # The worth of a fact, in columns that have the same names in the source; and the table that has its currency.

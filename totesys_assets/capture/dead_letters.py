@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
-from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import DEAD_LETTER, Lake
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.source.rules import SEPARATOR, Rule
+from totesys_assets.sql_text import literal, quoted
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("table_name", pa.string()),

@@ -22,13 +22,13 @@ from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import ConcurrentWriters, MassDeletion, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.sql_text import literal, quoted
 
 log = logging.getLogger(__name__)
 

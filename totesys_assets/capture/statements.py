@@ -14,10 +14,10 @@ from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
 from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.engine import literal, quoted
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.rows import examined_sql, row_key
 from totesys_assets.source.rules import first_broken, is_outside
+from totesys_assets.sql_text import literal, quoted
 
 # The source's rows of some days, each with the first rule that it breaks, if any, and its day, if that has a partition.
 _INCOMING = """

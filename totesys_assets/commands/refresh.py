@@ -78,6 +78,10 @@ def refresh(
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
+    if not settings.home.exists():  # then everything is new
+        from totesys_assets.refresh import begin_imports  # here: slow to import, and not needed for --help
+
+        begin_imports()
     with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
         summary = one_pass(
             refreshed(settings),

@@ -61,8 +61,8 @@ def provision(folder: Path | None) -> None:
 @contextmanager
 def start_file(schema: str) -> Iterator[str]:
     """Psql's start file: the settings of our sessions, except the encoding, and then the user's own start file."""
-    from totesys_assets.engine import literal, quoted
     from totesys_assets.postgres.session_settings import SETTINGS
+    from totesys_assets.sql_text import literal, quoted
 
     fixed = {name: literal(SETTINGS[name]) for name in ("TimeZone", "DateStyle", "IntervalStyle")}
     lines = [f"SET {name} = {value};" for name, value in {**fixed, "search_path": quoted(schema)}.items()]

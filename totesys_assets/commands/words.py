@@ -49,7 +49,7 @@ def left_out(table: str, columns: list[str]) -> str:
 def left_over(schema: str, table: str) -> str:
     """That the catalogue does not have a table of the warehouse any more, and what may be done about it."""
     from totesys_assets.catalogue.queries import MART_PREFIX
-    from totesys_assets.engine import quoted
+    from totesys_assets.sql_text import quoted
 
     what = f'The catalogue does not have table "{table}" of the warehouse any more, so nothing keeps it up to date.'
     if not table.startswith(MART_PREFIX):

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import sql
 
-from totesys_assets.engine import literal
 from totesys_assets.errors import PlatformError
+from totesys_assets.sql_text import literal
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,10 +22,11 @@ from sqlglot import exp
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
 from totesys_assets.databases import warehouse_only
-from totesys_assets.engine import one_line, quoted
+from totesys_assets.engine import one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurrency
 from totesys_assets.insights.questions import Answer, answer, questions
 from totesys_assets.postgres import session_settings
+from totesys_assets.sql_text import quoted
 
 if TYPE_CHECKING:
     from totesys_assets.local.locks import Report

@@ -15,8 +15,9 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
 from totesys_assets.days import DayRange, Days
-from totesys_assets.engine import BATCH_ROWS, quoted
+from totesys_assets.engine import BATCH_ROWS
 from totesys_assets.lake.marks import mark
+from totesys_assets.sql_text import quoted
 
 if TYPE_CHECKING:
     import pyarrow.dataset

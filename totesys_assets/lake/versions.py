@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT
-from totesys_assets.engine import quoted
+from totesys_assets.sql_text import quoted
 
 
 def newest_first(key: Iterable[str], day: str | None = None) -> str:

@@ -18,7 +18,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
-from totesys_assets.engine import BATCH_ROWS, quoted
+from totesys_assets.engine import BATCH_ROWS
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import RECORDED, day_bounds, recorded_until
 from totesys_assets.lake.versions import newest_first
@@ -32,6 +32,7 @@ from totesys_assets.load.staging import (
     staging_name,
     upsert,
 )
+from totesys_assets.sql_text import quoted
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 from totesys_assets.warehouse.warehouse import Warehouse, rows, run
 

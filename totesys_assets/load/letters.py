@@ -11,8 +11,8 @@ import duckdb
 from totesys_assets.capture.dead_letters import open_letters
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.engine import literal, quoted
 from totesys_assets.lake.tables import Lake
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.notes import DEAD_LETTER
 from totesys_assets.warehouse.warehouse import Warehouse, run
 

@@ -17,7 +17,6 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
@@ -26,6 +25,7 @@ from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.letters import note_letters
 from totesys_assets.load.merge import is_doubled, merge, require_distinct, written
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import built_from, processed_name
 from totesys_assets.warehouse.notes import LAKE, NEWEST

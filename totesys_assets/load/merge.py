@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.versions import present_first
 from totesys_assets.load.staging import (
@@ -23,6 +22,7 @@ from totesys_assets.load.staging import (
     staging_name,
     upsert,
 )
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 # Distinct keys that are counted at once: 100 MB.

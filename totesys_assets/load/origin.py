@@ -20,11 +20,11 @@ from deltalake import DeltaTable
 
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.warehouse import Warehouse
 
 Found = Mapping[str, DeltaTable | None]

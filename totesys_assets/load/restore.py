@@ -17,7 +17,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.digest import POSTGRES, row_number, set_digest
-from totesys_assets.engine import BATCH_ROWS, quoted
+from totesys_assets.engine import BATCH_ROWS
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import microseconds
 from totesys_assets.lake.tables import Lake
@@ -25,6 +25,7 @@ from totesys_assets.load.load import note
 from totesys_assets.load.merge import merge
 from totesys_assets.load.origin import Origin, comparable, newest_at
 from totesys_assets.moments import require_recorded
+from totesys_assets.sql_text import quoted
 from totesys_assets.transform.schemas import create_schemas, warehouse_rows
 from totesys_assets.warehouse.notes import LAKE, Notes
 from totesys_assets.warehouse.warehouse import Warehouse

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import duckdb
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.engine import quoted
+from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.warehouse import ALIAS, rows, run
 
 # Numbers are drawn only for rows that are new, in the order in which they were recorded; of one instant, a departure

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from totesys_assets.engine import literal, quoted
 from totesys_assets.errors import PlatformError
+from totesys_assets.sql_text import literal, quoted
 
 # Two platforms may share a server: their locks differ by the schema's name. These numbers differ from others' locks.
 LOAD_SPACE = 7_083_379

@@ -25,13 +25,14 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.digest import DUCKDB
-from totesys_assets.engine import literal, one_line, quoted
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
 from totesys_assets.source.rules import first_broken, without_partition
 from totesys_assets.source.seen import Seen
 from totesys_assets.source.typed_text import rules, typed
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.stages import FINGERPRINT, stage
 
 # What a source may say of a row beside its values: why it is broken, as ``column: reason``, and where it is from.

@@ -21,7 +21,6 @@ from typing import Any
 import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.engine import literal
 from totesys_assets.settings import Settings
 from totesys_assets.source.copied import BROKEN, FILE, NOTES, ORIGIN, CopiedSnapshot
 from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
@@ -29,6 +28,7 @@ from totesys_assets.source.file_store import File, FileStore, Unreadable
 from totesys_assets.source.rules import SEPARATOR, first_broken
 from totesys_assets.source.seen import Seen
 from totesys_assets.source.typed_text import rules, typed
+from totesys_assets.sql_text import literal
 from totesys_assets.variables import IGNORE
 
 _LINE = "_line"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.digest import Dialect
-from totesys_assets.engine import literal, quoted
+from totesys_assets.sql_text import literal, quoted
 
 # More ranges of days than this are asked for day by day.
 _FEW_RANGES = 8

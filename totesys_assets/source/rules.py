@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.days import DayRange
-from totesys_assets.engine import literal, quoted
+from totesys_assets.sql_text import literal, quoted
 
 SEPARATOR = ": "
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Column
-from totesys_assets.engine import literal
 from totesys_assets.source.rules import Rule
+from totesys_assets.sql_text import literal
 
 _NUMBER = r"[+-]?\d+"
 _BOOLEAN = "(?i)(true|t|yes|y|1|false|f|no|n|0)"

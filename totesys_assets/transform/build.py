@@ -22,12 +22,13 @@ from totesys_assets.capture.ledger import Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
-from totesys_assets.engine import CHUNK_ROWS, quoted
+from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace, append, conform, replace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
+from totesys_assets.sql_text import quoted
 from totesys_assets.stages import BUILD, timed
 from totesys_assets.transform.checks import checked
 from totesys_assets.transform.schemas import create_schemas, select_of

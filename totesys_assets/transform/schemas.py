@@ -14,9 +14,9 @@ from sqlglot import exp
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
 from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, WHOLE_STAR, Query, query_of
 from totesys_assets.days import Days
-from totesys_assets.engine import quoted
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
 from totesys_assets.lake.versions import newest_first, present_first
+from totesys_assets.sql_text import quoted
 from totesys_assets.transform.references import create_references
 
 # As history and latest, whatever the days are.

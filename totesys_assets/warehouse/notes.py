@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.engine import literal, quoted
+from totesys_assets.sql_text import literal, quoted
 
 # Two notes that stand beside the partitions of a table. NEWEST: up to which moment its rows were loaded, and from which
 # table of the lake. LAKE: the tables of versions that it was made of (load/origin.py).

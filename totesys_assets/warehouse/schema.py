@@ -14,8 +14,8 @@ from psycopg import sql
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
-from totesys_assets.engine import quoted
 from totesys_assets.errors import PlatformError, SchemaDrift
+from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.notes import NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 

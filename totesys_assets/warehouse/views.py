@@ -12,7 +12,7 @@ from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.views import View, views
-from totesys_assets.engine import literal
+from totesys_assets.sql_text import literal
 
 # A row is one fact for as long as it stays within its day; if its day ever changes, it leaves one day (delete)
 # and arrives at another (insert).

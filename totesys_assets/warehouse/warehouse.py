@@ -17,6 +17,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.postgres import locks, session_settings
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse import notes as warehouse_notes
 from totesys_assets.warehouse import schema as warehouse_schema
 from totesys_assets.warehouse.notes import Connection, Notes
@@ -171,7 +172,7 @@ class Warehouse:
             "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p', 'v', 'm')"
         )
         with self.connect() as connection:
-            return sorted(str(row[0]) for row in connection.execute(query, [engine.quoted(self.schema)]))
+            return sorted(str(row[0]) for row in connection.execute(query, [quoted(self.schema)]))
 
     def left_over(self) -> list[str]:
         """Tables that were loaded once and are still there, and that the catalogue does not have any more."""
@@ -252,6 +253,6 @@ def run(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[object, ...]]:
     """Rows of a query in the warehouse, in the transaction of ``connection``."""
     found: list[tuple[object, ...]] = connection.execute(
-        f"SELECT * FROM postgres_query('{ALIAS}', {engine.literal(query)})"
+        f"SELECT * FROM postgres_query('{ALIAS}', {literal(query)})"
     ).fetchall()
     return found

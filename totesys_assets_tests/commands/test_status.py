@@ -16,9 +16,9 @@ from dagster._core.test_utils import create_run_for_test, instance_for_test
 
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
-from totesys_assets.engine import quoted
 from totesys_assets.errors import told_once
 from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
+from totesys_assets.sql_text import quoted
 from totesys_assets.staleness import mark
 from totesys_assets_tests.conftest import Platform
 

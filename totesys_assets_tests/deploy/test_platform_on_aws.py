@@ -171,7 +171,7 @@ def deployed(
         "DAGSTER_CURRENT_IMAGE": "totesys:test",
         "DAGSTER_HOME": str(folder / "dagster"),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
-        "DAGSTER_EVENT_BATCH_SIZE": "500",
+        "DAGSTER_EVENT_BATCH_SIZE": "1000",
         "TOTESYS_HOME": str(folder / "home"),
         "PYTHONUNBUFFERED": "1",
         "AWS_REGION": REGION,

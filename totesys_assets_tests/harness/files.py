@@ -15,9 +15,9 @@ from pathlib import Path
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.days import DayRange, Days
-from totesys_assets.engine import quoted
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import Lake
+from totesys_assets.sql_text import quoted
 
 GROUP, TARGET, RATE = "sheets", "budget", "bank_rate"
 # Values to write, few, so that rows return to what they were. None removes the row; the last one makes a dead letter.

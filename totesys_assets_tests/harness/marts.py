@@ -15,9 +15,9 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange
-from totesys_assets.engine import quoted
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import Lake
+from totesys_assets.sql_text import quoted
 
 Record = tuple[str | None, ...]
 

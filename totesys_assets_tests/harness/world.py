@@ -30,7 +30,6 @@ from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
-from totesys_assets.engine import quoted
 from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, SchemaDrift
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
@@ -43,6 +42,7 @@ from totesys_assets.source.interface import Source, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot, SharedSnapshots
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.snapshot import Snapshot
+from totesys_assets.sql_text import quoted
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build

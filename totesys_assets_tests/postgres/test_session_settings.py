@@ -25,6 +25,7 @@ from totesys_assets.postgres.session_settings import (
     set_local,
     set_session,
 )
+from totesys_assets.sql_text import literal
 from totesys_assets_tests.conftest import PostgresServer
 
 HOSTILE = {
@@ -95,13 +96,13 @@ def test_a_transaction_of_duckdb_has_our_settings_whatever_role_and_environment_
     try:
         engine.attach(connection, "there", hostile_url, variable=VARIABLE)
         connection.execute("BEGIN")
-        statement = engine.literal(f"SET TRANSACTION READ ONLY; {set_local({'lock_timeout': '3s'})}")
+        statement = literal(f"SET TRANSACTION READ ONLY; {set_local({'lock_timeout': '3s'})}")
         connection.execute(f"CALL postgres_execute('there', {statement})")
-        query = engine.literal(check_query({"lock_timeout": "3s"}))
+        query = literal(check_query({"lock_timeout": "3s"}))
         found = connection.execute(f"SELECT * FROM postgres_query('there', {query})").fetchone()
         require(found, VARIABLE, {"lock_timeout": "3s"})
         modes = "SELECT current_setting('transaction_isolation') AS a, current_setting('transaction_read_only') AS b"
-        query = f"SELECT * FROM postgres_query('there', {engine.literal(modes)})"
+        query = f"SELECT * FROM postgres_query('there', {literal(modes)})"
         assert connection.execute(query).fetchone() == ("repeatable read", "on")
     finally:
         engine.close(connection)
@@ -118,7 +119,7 @@ def test_a_statement_timeout_that_ends_what_duckdb_asks_first_does_not_keep_us_o
     try:
         engine.attach(duck, "there", slow, variable=VARIABLE)
         duck.execute("BEGIN")
-        duck.execute(f"CALL postgres_execute('there', {engine.literal(set_local())})")
+        duck.execute(f"CALL postgres_execute('there', {literal(set_local())})")
         assert duck.execute("SELECT * FROM postgres_query('there', 'SELECT 1 AS one FROM pg_sleep(0.2)')").fetchall()
     finally:
         engine.close(duck)

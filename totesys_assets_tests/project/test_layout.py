@@ -27,6 +27,7 @@ ROOMS = (
     "settings",
     "terminal",
     "catalogue",
+    "sql_text",
     "engine",
     "digest",
     "notices",

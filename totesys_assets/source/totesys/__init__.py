@@ -22,6 +22,7 @@ from totesys_assets.settings import Settings
 from totesys_assets.source.totesys.snapshot import ALIAS, Snapshot, read
 from totesys_assets.source.totesys.structure import source_tables, structure_query
 from totesys_assets.source.totesys.table_locks import LOCK_TIMEOUT, busy, lock_statement
+from totesys_assets.sql_text import literal
 from totesys_assets.variables import IGNORE
 
 VARIABLE = "TOTESYS_URL"
@@ -169,4 +170,4 @@ def _identity(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 def _run(connection: duckdb.DuckDBPyConnection, statements: str) -> None:
     """Run statements that return nothing in the source, in one go."""
-    connection.execute(f"CALL postgres_execute('{ALIAS}', {engine.literal(statements)})")
+    connection.execute(f"CALL postgres_execute('{ALIAS}', {literal(statements)})")

@@ -11,9 +11,9 @@ import hashlib
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.digest import POSTGRES
-from totesys_assets.engine import literal, quoted
 from totesys_assets.source.rows import examined_sql, partition_of
 from totesys_assets.source.totesys.structure import SourceTable
+from totesys_assets.sql_text import literal, quoted
 
 # xmin changes with every write to a row, whatever last_updated says. It is the hash's seed and must not be packed into
 # the value: hashint8 folds the two halves of a bigint into one, and a whole day rewritten by the next transaction would

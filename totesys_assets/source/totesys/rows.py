@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.days import DayRange
-from totesys_assets.engine import quoted
 from totesys_assets.source.rules import Rule, first_broken, without_partition
 from totesys_assets.source.totesys import text
+from totesys_assets.sql_text import quoted
 
 
 def select(table: Table, relation: str, all_days: DayRange, encoding: str) -> str:

@@ -15,13 +15,13 @@ import duckdb
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange, Days
 from totesys_assets.digest import POSTGRES
-from totesys_assets.engine import literal
 from totesys_assets.errors import SchemaDrift, TableBusy, WrongDatabase
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot, Transactions
 from totesys_assets.source.rows import row_key
 from totesys_assets.source.totesys import fingerprint, rows
 from totesys_assets.source.totesys.structure import SourceTable, others_query
 from totesys_assets.source.totesys.table_locks import relation
+from totesys_assets.sql_text import literal
 from totesys_assets.stages import FINGERPRINT, stage
 
 ALIAS = "totesys"

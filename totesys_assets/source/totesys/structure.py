@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from totesys_assets.engine import literal
+from totesys_assets.sql_text import literal
 
 # A table consists of relations: itself, and what is attached to it or inherits from it. Rows that are in another
 # relation than before may bear transaction ids from before, so that which relations these are is what identifies them;

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from totesys_assets.engine import quoted
 from totesys_assets.postgres.session_settings import begin, open_session
+from totesys_assets.sql_text import quoted
 
 if TYPE_CHECKING:
     import psycopg

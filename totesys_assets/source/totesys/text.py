@@ -9,7 +9,7 @@ Belongs here: the conditions, and the text that stands for such bytes. Does not 
 
 from __future__ import annotations
 
-from totesys_assets.engine import literal
+from totesys_assets.sql_text import literal
 
 _EUC_JP = (
     "a2af-a2b9 a2c2-a2c9 a2d1-a2db a2eb-a2f1 a2fa-a2fd a3a1-a3af a3ba-a3c0 a3db-a3e0 a3fb-a3fe a4f4-a4fe a5f7-a5fe "
