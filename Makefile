@@ -26,7 +26,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types and all tests but the deployment's (twenty minutes)
+test: install lint types ## Lint, types and all tests but the deployment's (fifteen minutes)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
 coverage: install ## The same tests with coverage; fails below 90 %
@@ -52,7 +52,7 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
-check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud (five minutes)
+check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud (four minutes)
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github/workflows
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
