@@ -34,7 +34,7 @@ from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.harness import ephemeral  # noqa: F401 - ephemeral instances are quicker with it
+from totesys_assets_tests.harness import RATES, ephemeral  # noqa: F401 - ephemeral instances are quicker with it
 from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
@@ -72,8 +72,6 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "1000"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
 
-# Rates of two weeks: those of all years take a second to load.
-RATES = Path(__file__).parent / "data" / "rates.zip"
 os.environ["TOTESYS_RATES_ARCHIVE"] = str(RATES)
 
 FIRST_DAY = date(2024, 8, 19)

@@ -23,7 +23,7 @@ import pytest
 
 import totesys_assets
 from totesys_assets_tests.automation.test_sensor import ORDER
-from totesys_assets_tests.conftest import FIRST_DAY, RATES, PostgresServer
+from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT
 from totesys_assets_tests.deploy.servers import (
     REGION,
@@ -35,6 +35,7 @@ from totesys_assets_tests.deploy.servers import (
     client,
     free_ports,
 )
+from totesys_assets_tests.harness import RATES
 
 NAME = "totesys"
 UI = "https://totesys.example"

@@ -7,7 +7,6 @@ what writers do (writers.py), and in which order things happen (machine.py).
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,7 +46,7 @@ from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.harness import files, marts
+from totesys_assets_tests.harness import RATES, files, marts
 from totesys_assets_tests.harness.files import Files
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.relations import Administrator
@@ -328,7 +327,7 @@ class World:
                 "TOTESYS_HOME": str(self.folder.parent / "home"),
                 "TOTESYS_FIRST_DAY": str(self.days.first),
                 "TOTESYS_ALLOW_SUPERUSER": "1",
-                "TOTESYS_RATES_ARCHIVE": os.environ["TOTESYS_RATES_ARCHIVE"],
+                "TOTESYS_RATES_ARCHIVE": str(RATES),
             }
         )
 

@@ -29,7 +29,7 @@ from totesys_assets.reader import read_arrow
 from totesys_assets.settings import Settings, SettingsError
 from totesys_assets.source import ecb, fetched_rates
 from totesys_assets.source.fetched_rates import fetch_rates
-from totesys_assets_tests.conftest import RATES
+from totesys_assets_tests.harness import RATES
 
 pytestmark = pytest.mark.pure
 

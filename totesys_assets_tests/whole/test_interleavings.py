@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +83,31 @@ def test_every_second_seed_of_a_soak_has_marts_and_files(
     assert ran == ["6 here", "7 in a copy"]
     assert every.failures == {7: "a row of the mart too many"}
     assert laboratory.tally.runs == runs_before + 2
+
+
+# A world as `make soak` has them: in a process that pytest knows nothing of.
+OUTSIDE = """
+import sys
+from pathlib import Path
+from totesys_assets_tests.harness.world import Laboratory
+
+with Laboratory(Path(sys.argv[1])).open() as laboratory, laboratory.world() as world:
+    world.refresh()
+    world.sql("UPDATE sales_order SET units_sold = units_sold + 1")
+    world.refresh()
+    world.check_everything(again=False)
+    print(world.tally.refreshes)
+"""
+
+
+def test_a_world_needs_nothing_of_pytest(scratch: Path) -> None:
+    folder = scratch / "outside"
+    folder.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TOTESYS_", "DAGSTER_"))}
+    command = [sys.executable, "-W", "ignore", "-c", OUTSIDE, str(folder)]
+    ran = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) >= 2
 
 
 def test_a_soak_that_finds_something_says_so_with_the_seed(
