@@ -105,7 +105,8 @@ def test_a_world_needs_nothing_of_pytest(scratch: Path) -> None:
     folder.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TOTESYS_", "DAGSTER_"))}
     command = [sys.executable, "-W", "ignore", "-c", OUTSIDE, str(folder)]
-    ran = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    project = Path(__file__).parents[2]
+    ran = subprocess.run(command, cwd=project, env=clean, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) >= 2
 
