@@ -47,8 +47,9 @@ _RUN: ContextVar[str | None] = ContextVar("run", default=None)
 # aborts the whole process when it destroys an open session whose server is gone.
 _ATTACHED: set[duckdb.DuckDBPyConnection] = set()
 _LOCK = Lock()
-_NUMBERS = count()  # of sessions
-_OF_PARENTS: list[duckdb.DuckDBPyConnection] = []
+_SESSION_NUMBERS = count()
+# In a forked process, the DuckDB of its parent: kept, so that it is never freed.
+_PARENTS_DUCKDB: list[duckdb.DuckDBPyConnection] = []
 # Options that the secret carries; everything else of a URL goes into the ATTACH string.
 _SECRET_KEYS = ("host", "port", "user", "password", "dbname")
 
@@ -66,20 +67,24 @@ def session() -> Iterator[duckdb.DuckDBPyConnection]:
 
     A DuckDB of its own would take 10 ms for a list of all its functions: as long as a small table.
     """
-    name = f"session_{next(_NUMBERS)}"
+    name = f"session_{next(_SESSION_NUMBERS)}"
     try:
-        connection = _shared().cursor()
-        connection.execute(f"ATTACH ':memory:' AS {name}")
+        connection = _attached_to_shared(name)
     except duckdb.FatalException:  # an error of its own has made it unusable
         _shared.cache_clear()
-        connection = _shared().cursor()
-        connection.execute(f"ATTACH ':memory:' AS {name}")
+        connection = _attached_to_shared(name)
     try:
         connection.execute(f"USE {name}")
         _begin(connection)
         yield connection
     finally:
         close(connection, "USE memory", f"DETACH {name}")
+
+
+def _attached_to_shared(name: str) -> duckdb.DuckDBPyConnection:
+    connection = _shared().cursor()
+    connection.execute(f"ATTACH ':memory:' AS {name}")
+    return connection
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +95,7 @@ def _shared() -> duckdb.DuckDBPyConnection:
 def _leave_to_parent() -> None:
     """Begin with another DuckDB in a forked process, and never free its parent's: a thread may have been at work."""
     if _shared.cache_info().currsize:
-        _OF_PARENTS.append(_shared())
+        _PARENTS_DUCKDB.append(_shared())
         _shared.cache_clear()
 
 

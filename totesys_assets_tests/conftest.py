@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for two cores: a third of a test is waiting for other processes and for the clock."""
+    """Three workers for two cores: a test also waits for other processes and for the clock."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 

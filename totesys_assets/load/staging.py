@@ -28,7 +28,7 @@ WHERE {overrides} ({held}) IS DISTINCT FROM ({excluded})
 """
 
 
-# PostgreSQL's number of the temporary schema that a session of DuckDB's last had.
+# The temporary schema that each session last had, by PostgreSQL's number.
 _TEMPORARY: WeakKeyDictionary[duckdb.DuckDBPyConnection, object] = WeakKeyDictionary()
 
 
@@ -62,9 +62,9 @@ def create_staging(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Make the temporary table; it ends with the transaction."""
     types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
     run(connection, f"CREATE TEMP TABLE {staging_name(table)} ({types}) ON COMMIT DROP")
-    # DuckDB reads all of PostgreSQL's catalogue at the first name it meets, which takes longer than a small load, and
-    # looks for a table that it does not know; but not for a schema, and behind a pooler each transaction may have
-    # another temporary one.
+    # DuckDB reads PostgreSQL's whole catalogue once for each session, which takes longer than a small load. Later it
+    # looks up a table that it does not know, but no schema. Behind a pooler, each transaction may have another
+    # temporary schema.
     schema = rows(connection, "SELECT pg_my_temp_schema()::bigint")
     if _TEMPORARY.get(connection) != schema:
         connection.execute("CALL pg_clear_cache()")

@@ -297,3 +297,9 @@ def test_what_waits_in_c_for_a_server_is_cut_off_and_what_waits_for_ever_is_ende
         killer.cancel()
     assert expected in text
     assert least < time.monotonic() - began < 6
+
+
+def test_a_command_begins_without_the_engine_of_what_it_may_do() -> None:
+    program = "import sys, totesys_assets.commands; print(*sorted({'duckdb', 'pyarrow', 'dagster'} & {*sys.modules}))"
+    began = subprocess.run([sys.executable, "-c", program], cwd=Path("/"), capture_output=True, text=True, check=True)
+    assert began.stdout == "\n"
