@@ -23,6 +23,7 @@ import duckdb
 import psycopg.conninfo
 import pyarrow as pa
 
+from totesys_assets import spill
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.sql_text import literal, quoted
 
@@ -111,7 +112,7 @@ def _new(memory_limit: str) -> duckdb.DuckDBPyConnection:
             # Checking its signature too would take 0.1 s for each session.
             "allow_unsigned_extensions": "true",
             "memory_limit": memory_limit,
-            "temp_directory": tempfile.gettempdir(),
+            "temp_directory": spill.folder(),
             "preserve_insertion_order": "false",
             "threads": _THREADS,
         }

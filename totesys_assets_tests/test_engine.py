@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -106,3 +108,68 @@ def test_after_an_error_that_makes_duckdb_unusable_the_next_session_has_another(
 def test_a_forked_process_has_a_duckdb_of_its_own() -> None:
     ran = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout == "42 [(1,)]\n", ran.stderr
+
+
+def spilled(connection: duckdb.DuckDBPyConnection) -> Path:
+    ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    return Path(str(folder))
+
+
+def test_what_two_duckdbs_spill_stays_apart_and_is_for_nobody_else() -> None:
+    with closing(engine.connect()) as one, closing(engine.connect()) as other:
+        for number, connection in enumerate((one, other)):
+            connection.execute("SET memory_limit = '70MB'")
+            # A long text is spilled into a file by itself, other rows into files for many.
+            connection.execute(f"CREATE TABLE long AS SELECT repeat('{number}', 300_000) AS text FROM range(150)")
+            connection.execute(
+                f"CREATE TABLE short AS SELECT range, md5('{number}' || range) AS text FROM range(600_000)"
+            )
+        for number, connection in enumerate((one, other)):
+            assert len([*spilled(connection).iterdir()]) > 1
+            wrong = f"FROM long WHERE text <> repeat('{number}', 300_000)"
+            assert connection.execute(f"SELECT count(*) {wrong}").fetchall() == [(0,)]
+            wrong = f"FROM short WHERE text <> md5('{number}' || range)"
+            assert connection.execute(f"SELECT count(*) {wrong}").fetchall() == [(0,)]
+            assert spilled(connection).parent.stat().st_mode & 0o777 == 0o700
+        folders = [spilled(connection) for connection in (one, other)]
+    assert not [folder for folder in folders if folder.exists()]
+
+
+# A process that says where its DuckDB would spill, and then where that of a forked child would.
+PLACES = """
+import os
+from totesys_assets import engine
+
+def tell():
+    with engine.session() as connection:
+        print(connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0], flush=True)
+
+tell()
+child = os.fork()
+if child == 0:
+    tell()
+    os._exit(0)
+os.waitpid(child, 0)
+input()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_anothers_is_let_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "totesys-duckdb-0").symlink_to(elsewhere)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    found = []
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-c", PLACES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            places = [Path(process.stdout.readline().strip()) for _ in range(2)]
+            assert [each.parent.name for each in places] == ["totesys-duckdb-1", "totesys-duckdb-2"]
+            found.append([*places[0].parent.iterdir()])
+            places[0].mkdir()
+            (places[0] / "duckdb_temp_block-1.block").touch()
+            process.kill()
+    assert found == [[], []]
+    assert not [*elsewhere.iterdir()]

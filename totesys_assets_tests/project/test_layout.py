@@ -28,6 +28,7 @@ ROOMS = (
     "terminal",
     "catalogue",
     "sql_text",
+    "spill",
     "engine",
     "digest",
     "notices",
