@@ -41,6 +41,15 @@ DEFAULTS = MappingProxyType(
         "log_checkpoints": "off",  # else the log, which is kept for ever, grows while nothing happens
     }
 )
+# What variables of libpq, meant for other servers, would ask of this one: by variable, what its URL says instead.
+_VARIABLES = {
+    "PGHOSTADDR": "hostaddr=127.0.0.1",
+    "PGSSLMODE": "sslmode=disable",
+    "PGSSLROOTCERT": "sslrootcert=",
+    "PGCHANNELBINDING": "channel_binding=disable",
+    "PGGSSENCMODE": "gssencmode=disable",
+    "PGTARGETSESSIONATTRS": "target_session_attrs=any",
+}
 
 
 class EmbeddedServer:
@@ -109,7 +118,9 @@ class EmbeddedServer:
         if port is None:
             raise EmbeddedError(f"PostgreSQL in {self.folder} is not running: start it first.")
         password = quote(self._password_file.read_text(), safe="")
-        return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
+        options = "&".join(option for variable, option in _VARIABLES.items() if os.environ.get(variable))
+        where = f"127.0.0.1:{port}/{quote(database, safe='')}"
+        return f"postgresql://{SUPERUSER}:{password}@{where}{options and '?'}{options}"
 
     def create_database(self, name: str) -> bool:
         """Create the database unless it exists; returns whether it was created."""

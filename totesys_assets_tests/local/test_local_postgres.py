@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy
 
+from totesys_assets import engine
 from totesys_assets.local import postgres, postgres_programs
 from totesys_assets.local.lease import lease
 from totesys_assets.local.locks import Report
@@ -241,6 +243,36 @@ def test_a_server_has_the_same_port_at_every_start_and_another_one_is_told(serve
     server.stop()
     server.start(said.append)
     assert server.url("x") == other
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PGHOSTADDR": "127.0.0.2"},
+        {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere/ca.crt"},
+        {"PGSSLROOTCERT": "system"},
+        {"PGCHANNELBINDING": "require"},
+        {"PGGSSENCMODE": "require"},
+        {"PGTARGETSESSIONATTRS": "standby"},
+    ],
+    ids=", ".join,
+)
+def test_what_libpqs_variables_say_of_other_servers_keeps_nobody_out(
+    server: EmbeddedServer, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.start()
+    assert "?" not in server.url("postgres")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    url = server.url("postgres")
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    dagsters = sqlalchemy.create_engine(url)
+    dagsters.connect().close()
+    dagsters.dispose()
+    duckdb = engine.connect()
+    engine.attach(duckdb, "server", url, variable="URL")
+    engine.close(duckdb)
 
 
 def test_a_server_that_does_not_run_has_no_url(server: EmbeddedServer) -> None:
