@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
@@ -41,14 +41,15 @@ DEFAULTS = MappingProxyType(
         "log_checkpoints": "off",  # else the log, which is kept for ever, grows while nothing happens
     }
 )
-# What variables of libpq, meant for other servers, would ask of this one: by variable, what its URL says instead.
+# What variables of libpq, meant for other servers, would ask of this one: by variable, what its URL says instead. By
+# "system", certificates are required whatever else is said, and SQLAlchemy leaves out what is empty.
 _VARIABLES = {
-    "PGHOSTADDR": "hostaddr=127.0.0.1",
-    "PGSSLMODE": "sslmode=disable",
-    "PGSSLROOTCERT": "sslrootcert=",
-    "PGCHANNELBINDING": "channel_binding=disable",
-    "PGGSSENCMODE": "gssencmode=disable",
-    "PGTARGETSESSIONATTRS": "target_session_attrs=any",
+    "PGHOSTADDR": {"hostaddr": "127.0.0.1"},
+    "PGSSLMODE": {"sslmode": "disable"},
+    "PGSSLROOTCERT": {"sslmode": "disable", "sslrootcert": "none"},
+    "PGCHANNELBINDING": {"channel_binding": "disable"},
+    "PGGSSENCMODE": {"gssencmode": "disable"},
+    "PGTARGETSESSIONATTRS": {"target_session_attrs": "any"},
 }
 
 
@@ -118,9 +119,11 @@ class EmbeddedServer:
         if port is None:
             raise EmbeddedError(f"PostgreSQL in {self.folder} is not running: start it first.")
         password = quote(self._password_file.read_text(), safe="")
-        options = "&".join(option for variable, option in _VARIABLES.items() if os.environ.get(variable))
+        options: dict[str, str] = {}
+        for variable, instead in _VARIABLES.items():
+            options |= instead if os.environ.get(variable) else {}
         where = f"127.0.0.1:{port}/{quote(database, safe='')}"
-        return f"postgresql://{SUPERUSER}:{password}@{where}{options and '?'}{options}"
+        return f"postgresql://{SUPERUSER}:{password}@{where}{'?' if options else ''}{urlencode(options)}"
 
     def create_database(self, name: str) -> bool:
         """Create the database unless it exists; returns whether it was created."""
