@@ -133,7 +133,7 @@ class Table:
         return tuple(column for column in self.columns if not column.is_identity)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Catalogue:
     """All tables by name, in the order of their DDL: of the sources, of the star, and the marts."""
 

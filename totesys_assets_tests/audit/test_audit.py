@@ -210,6 +210,7 @@ def test_a_dead_letter_is_no_difference(platform: Platform) -> None:
     assert [key for key, each in differing(look_back(platform)).items() if not each.warning] == []
 
 
+@pytest.mark.thorough
 def test_a_dimension_row_among_the_dead_letters_leaves_its_facts_without_a_row(platform: Platform) -> None:
     platform.sql("UPDATE design SET last_updated = 'infinity'")
     platform.refresh()
@@ -289,6 +290,7 @@ def test_a_lost_ledger_is_not_taken_for_agreement(platform: Platform) -> None:
     assert differing(look_back(platform)) == {}
 
 
+@pytest.mark.thorough
 def test_a_table_that_never_had_a_row_is_equal_and_its_first_row_waits(platform: Platform) -> None:
     platform.sql("CREATE TABLE kept AS SELECT * FROM purchase_order")
     platform.sql("UPDATE transaction SET purchase_order_id = NULL")
@@ -394,6 +396,7 @@ def test_versions_that_are_dated_by_another_clock_are_warned_of(
     assert said in finding.detail
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_row_that_moves_to_another_day_and_back_is_no_false_deletion(platform: Platform) -> None:
     for day in ("2024-08-22", "2024-08-20"):

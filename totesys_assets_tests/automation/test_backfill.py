@@ -128,6 +128,7 @@ def test_the_backfill_that_the_ui_starts_runs_each_stage_of_the_range_once(platf
 
 # Dagster's own commands for a range: `job backfill` makes a run per day whatever the backfill policy says (only its
 # daemon looks at the policy), `asset materialize` one run.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "runs"),
     [
@@ -135,7 +136,6 @@ def test_the_backfill_that_the_ui_starts_runs_each_stage_of_the_range_once(platf
             ["job", "backfill", "-j", "backfill_days", "--from", "2024-08-20", "--to", "2024-08-21", "--noprompt"],
             2,
             id="job backfill",
-            marks=pytest.mark.thorough,
         ),
         pytest.param(
             ["asset", "materialize", "--select", PARTITIONED, "--partition-range", "2024-08-20...2024-08-21"],

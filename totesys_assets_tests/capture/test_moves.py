@@ -199,6 +199,7 @@ def test_a_warehouse_made_anew_holds_the_versions_of_days_that_were_emptied(plat
     assert platform.look().stale == {}
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_day_that_was_emptied_before_the_ledger_was_lost_is_still_known(platform: Platform) -> None:
     platform.sql(DEEDS["deleted"])

@@ -92,6 +92,7 @@ def test_a_url_of_ones_own_is_printed_without_its_password_unless_that_is_asked_
     assert jdbc == "jdbc:postgresql://one,two:5433/dw?user=me%40here&sslmode=verify-full"
 
 
+@pytest.mark.thorough
 def test_with_urls_of_ones_own_a_server_is_started_only_for_dagsters_records_and_that_is_said(
     scratch: Path, trade_template: str, postgres_server: PostgresServer
 ) -> None:

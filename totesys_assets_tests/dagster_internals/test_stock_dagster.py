@@ -168,6 +168,7 @@ def test_an_audit_finds_no_difference(stock: Platform) -> None:
     assert [check.description for check in errors if not check.passed] == []
 
 
+@pytest.mark.thorough
 def test_a_backfill_of_a_day_by_the_command_loads_nothing_of_the_room(stock: Platform) -> None:
     stock.sql(CHANGE)
     day = FIRST_DAY.isoformat()

@@ -198,6 +198,7 @@ def answers(client: DagsterGrpcClient) -> bool:
     return True
 
 
+@pytest.mark.thorough
 def test_a_refresh_is_forked_though_the_code_server_is_in_another_container_of_the_image(
     home: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

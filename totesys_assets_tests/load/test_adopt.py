@@ -202,6 +202,7 @@ def test_a_lake_as_it_was_is_adopted_without_a_trace(platform: Platform) -> None
     assert (platform.query(RECORDS), platform.warehouse.mark()) == before
 
 
+@pytest.mark.thorough
 def test_the_command_adopts_through_dagster(
     postgres_server: PostgresServer, trade_template: str, tmp_path: Path
 ) -> None:
@@ -311,6 +312,7 @@ def test_an_adoption_that_broke_off_half_way_is_taken_up_without_a_doubled_recor
     require_all_well(other)
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_what_is_captured_while_a_lake_is_adopted_is_neither_lost_nor_doubled(
     platform: Platform, monkeypatch: pytest.MonkeyPatch

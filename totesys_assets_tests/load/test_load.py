@@ -967,7 +967,9 @@ def test_the_warehouse_tells_what_was_loaded_and_when(platform: Platform) -> Non
     }
 
 
-@pytest.mark.parametrize("is_in_use", [False, True], ids=["free", "in use"])
+@pytest.mark.parametrize(
+    "is_in_use", [pytest.param(False, id="free"), pytest.param(True, id="in use", marks=pytest.mark.thorough)]
+)
 def test_after_a_load_of_many_rows_postgresql_knows_how_many_unless_others_work_on_the_table(
     platform: Platform, is_in_use: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:

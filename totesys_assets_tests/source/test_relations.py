@@ -40,18 +40,20 @@ ANOTHER_DAY += "agreed_payment_date, agreed_delivery_location_id FROM sales_orde
     ("before", "change"),
     [
         (BESIDE, "ALTER TABLE sales_order RENAME TO old; ALTER TABLE other RENAME TO sales_order"),
-        (
+        pytest.param(
             BESIDE
             + "CREATE SCHEMA next; ALTER TABLE other SET SCHEMA next; ALTER TABLE next.other RENAME TO sales_order",
             "ALTER TABLE sales_order RENAME TO old; ALTER TABLE next.sales_order SET SCHEMA public",
+            marks=pytest.mark.thorough,
         ),
         (
             BESIDE + "UPDATE other SET sales_order_id = sales_order_id + 500",
             "ALTER TABLE other INHERIT sales_order",
         ),
-        (
+        pytest.param(
             BESIDE + "UPDATE other SET sales_order_id = sales_order_id + 500; ALTER TABLE other INHERIT sales_order",
             "ALTER TABLE other NO INHERIT sales_order",
+            marks=pytest.mark.thorough,
         ),
         (
             BESIDE + "UPDATE other SET sales_order_id = sales_order_id + 500; ALTER TABLE other INHERIT sales_order",

@@ -322,12 +322,14 @@ CASES = {
         "versions of payment added",
         "totesys/payment history_plausible: 2 rows were deleted and came back equal in every column",
         aftermath=refresh,
+        thorough=True,
     ),
     "a probe that does not see every commit": Case(
         a_probe_that_sees_no_commit,
         probed_after_a_change,
         "no refresh asks for",
         "totesys/sales_order nothing_overdue: .* the mark of the last one says that nothing changed since",
+        thorough=True,
     ),
     "a last day that is never asked for": Case(
         last_day_not_asked_for,
@@ -356,13 +358,16 @@ CASES = {
         "warehouse/fact_payment records_equal_lake: the records differ",
     ),
     # Which stops the run, in a sentence: what the audit could compare waits for it.
-    "text in the encoding of the server": Case(not_set("client_encoding"), in_latin1, "failed: |dim_design"),
+    "text in the encoding of the server": Case(
+        not_set("client_encoding"), in_latin1, "failed: |dim_design", thorough=True
+    ),
     "rows that turned bad and stay on every day": Case(
         bad_rows_stay_where_they_were,
         turned_bad_and_mended_on_another_day,
         "versions of payment added",
         "totesys/payment content_equals_source: 1 row differs",
         aftermath=lambda world: for_the_rest_of_its_life(world, refresh),
+        thorough=True,
     ),
     "a history of which the last record is current": Case(
         current_by_the_last_record,
@@ -375,9 +380,12 @@ CASES = {
         warehouse_lost_after_a_day_was_emptied,
         "fact_sales_order",
         "warehouse/fact_sales_order records_equal_lake: the records differ",
+        thorough=True,
     ),
     # Which is over when the runs are, and nothing is left for the audit.
-    "a run for each day": Case(a_run_for_each_day, days_far_apart_in_one_commit, "half of a commit is visible"),
+    "a run for each day": Case(
+        a_run_for_each_day, days_far_apart_in_one_commit, "half of a commit is visible", thorough=True
+    ),
 }
 
 
