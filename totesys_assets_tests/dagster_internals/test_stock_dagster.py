@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from dagster._daemon.sensor import execute_sensor_iteration
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.dagster_internals import switch
 from totesys_assets.names import AUDIT, CHANGES, REFRESH, SENSOR_NAME_TAG
-from totesys_assets_tests.conftest import FIRST_DAY, Platform, PostgresServer, make_platform
+from totesys_assets_tests.conftest import FIRST_DAY, Platform, PostgresServer, Refreshed
 from totesys_assets_tests.dagster_internals.test_executor import spans
 from totesys_assets_tests.dagster_internals.test_launch import wait_for
 from totesys_assets_tests.harness.complete import require_complete
@@ -46,23 +45,32 @@ main()
 
 
 @pytest.fixture(scope="module")
-def stock(
-    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
-    """A platform on stock Dagster, refreshed once."""
-    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
-    folder, state = tmp_path_factory.mktemp("stock"), postgres_server.database()
+def stock(beginning: Refreshed, postgres_server: PostgresServer, scratch: Path) -> Iterator[Platform]:
+    """A platform that was refreshed once, and goes on with stock Dagster."""
+    folder = scratch / "stock"
+    folder.mkdir()
+    with beginning.copy(folder) as platform, on_stock_dagster(platform, folder, postgres_server) as made:
+        yield made
+
+
+@contextmanager
+def on_stock_dagster(platform: Platform, folder: Path, postgres_server: PostgresServer) -> Iterator[Platform]:
+    """The platform with an instance as in deploy/stock, which DAGSTER_HOME, the folder, describes."""
     tidy = "code_servers: {wait_for_local_processes_on_shutdown: true}\n"  # no process outlives its test
     (folder / "dagster.yaml").write_text(STOCK.read_text(encoding="utf-8") + tidy, encoding="utf-8")
-    with (
-        make_platform(source, postgres_server.database(), folder) as platform,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv(DAGSTER_URL_VARIABLE, state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DAGSTER_URL_VARIABLE, postgres_server.database())
         with dg.DagsterInstance.get() as instance:
-            made = replace(platform, instance=instance)
-            made.refresh()
-            yield made
+            yield replace(platform, instance=instance)
+
+
+@pytest.mark.thorough
+def test_a_first_refresh_fills_an_empty_warehouse(
+    platform: Platform, tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    with on_stock_dagster(platform, tmp_path, postgres_server) as made:
+        made.refresh()
+        require_complete(made)
 
 
 def test_the_stock_instance_has_no_part_of_the_room_and_is_else_as_the_shipped_one(stock: Platform) -> None:
