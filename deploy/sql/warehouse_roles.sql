@@ -62,7 +62,7 @@ WHERE nspname = :'schema' AND nspowner <> quote_ident(:'owner')::regrole \gexec
 SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_class
 WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
     AND relowner <> quote_ident(:'owner')::regrole AND (
-        relname ~ '^(dim_|fact_|mart_|current_|history_|_ledger$|_migration$|_dead_letter$|_finding$)'
+        relname ~ '^(dim_|fact_|mart_|current_|history_|_ledger$|_migration$|_dead_letter$|_finding$|_recorded$)'
         OR relkind = 'v' AND relname IN ('conversion_rate', 'purchase', 'receivable', 'sale')
     ) \gexec
 

@@ -24,6 +24,7 @@ from totesys_assets.sql_text import literal, quoted
 NEWEST, LAKE = "newest", "lake"
 
 LEDGER, MIGRATION, DEAD_LETTER, FINDING = "_ledger", "_migration", "_dead_letter", "_finding"
+RECORDED = "_recorded"
 # Each with its columns and keys, and what it holds.
 NOTES = {
     LEDGER: """
@@ -62,6 +63,21 @@ CREATE TABLE IF NOT EXISTS {} (
     PRIMARY KEY (asset, check_name)
 );
 COMMENT ON TABLE {} IS 'What the last audit found, check by check. Run_id: the run in Dagster, if it was one'
+""",
+    RECORDED: """
+CREATE TABLE IF NOT EXISTS {} (
+    table_name text NOT NULL,
+    recorded_on date NOT NULL,
+    operation text NOT NULL,
+    versions bigint NOT NULL,
+    first_recorded_at timestamptz NOT NULL,
+    last_recorded_at timestamptz NOT NULL,
+    first_record bigint NOT NULL,
+    last_record bigint NOT NULL,
+    PRIMARY KEY (table_name, recorded_on, operation)
+);
+COMMENT ON TABLE {} IS 'How many versions of each fact were first seen on each day (UTC), with moments and numbers of '
+    'their records. Records with a higher number than any here are not counted yet'
 """,
 }
 

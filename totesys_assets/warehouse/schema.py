@@ -17,7 +17,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
-from totesys_assets.warehouse.notes import NOTES, Connection, create_notes, exists
+from totesys_assets.warehouse.notes import LEDGER, NOTES, RECORDED, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
 # Of a fact's versions few are no inserts: what changed is found without reading the others.
@@ -168,8 +168,9 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
         for statement in _keys(schema, table):
             connection.execute(statement)
         # A table that was dropped, and is created again, must be loaded again.
-        forget = sql.SQL("DELETE FROM {} WHERE table_name = %s").format(sql.Identifier(schema, "_ledger"))
-        connection.execute(forget, [table.name])
+        for notes in (LEDGER, RECORDED):
+            forget = sql.SQL("DELETE FROM {} WHERE table_name = %s").format(sql.Identifier(schema, notes))
+            connection.execute(forget, [table.name])
         return
     found = _columns(connection, schema, table.name)
     for column in table.columns:

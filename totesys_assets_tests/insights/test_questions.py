@@ -623,6 +623,7 @@ def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platf
 
     # A day is one of UTC, whatever the session's time zone.
     with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM public._recorded")
         for number, moment in ((1, f"{tomorrow} 00:00+00"), (2, f"{tomorrow} 23:59:59.999+00")):
             connection.execute(
                 "UPDATE public.fact_payment SET _recorded_at = %s WHERE payment_id = %s", [moment, number]
@@ -641,6 +642,84 @@ def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platf
     ]
     assert then == [[], [(1, Decimal("2432.43"), 0)], [(1, Decimal("3000.00"), 0)]]
     assert asked(platform, "known_on", currency="EUR", moment=deleted["valid_from"]) == []
+
+
+_CHANGES_OF_ORDERS = (
+    "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id % 9 = 0",
+    "UPDATE sales_order SET created_at = created_at - interval '2 days' WHERE sales_order_id IN (104, 107)",
+    "UPDATE sales_order SET currency_id = 1 + currency_id % 3 WHERE sales_order_id IN (107, 110); "
+    "DELETE FROM payment WHERE transaction_id IN (113, 119); "
+    "DELETE FROM transaction WHERE transaction_id IN (113, 119); "
+    "DELETE FROM sales_order WHERE sales_order_id IN (113, 119)",
+)
+_VALID_THEN = """
+SELECT created_date, count(*) FROM history_sales_order
+WHERE valid_from <= %(moment)s AND (valid_to > %(moment)s OR valid_to IS NULL) AND NOT is_deleted
+GROUP BY 1 ORDER BY 1
+"""
+
+
+def test_what_was_known_is_what_is_known_now_but_for_the_orders_recorded_since(sold: Refreshed, tmp_path: Path) -> None:
+    with sold.copy(tmp_path) as platform:
+        for change in _CHANGES_OF_ORDERS:
+            platform.sql(change)
+            platform.refresh(accept_deletions=True)
+        found = platform.query("SELECT DISTINCT _recorded_at FROM fact_sales_order ORDER BY 1")
+        moments = [at for (at,) in found if isinstance(at, datetime)]
+        assert len(moments) == 1 + len(_CHANGES_OF_ORDERS)
+        with psycopg.connect(platform.warehouse_url, options="-c search_path=public") as connection:
+            shop, answers = Shop(connection), []
+            span = {"period": "day", "first": date(2024, 8, 1)}
+            asked_at = [moments[0] - timedelta(microseconds=1), *moments, moments[-1] + timedelta(days=1)]
+            for moment in asked_at:
+                answers.append(shop.rows("known_on", moment=moment, **span))
+                valid = connection.execute(_VALID_THEN, {"moment": moment}).fetchall()
+                assert [(row["period"], row["orders_then"]) for row in answers[-1] if row["orders_then"]] == valid
+            # Where the mart may be behind the fact, and where nothing is counted, every version is looked at.
+            then = [[(row["period"], row["orders_then"], row["revenue_then"]) for row in each] for each in answers]
+            for statement in (
+                "UPDATE _ledger SET state = 'older' WHERE table_name = 'mart_sales_day' AND partition = 'lake'; "
+                "UPDATE mart_sales_day SET orders = orders - 1, revenue = revenue - 1",
+                "DELETE FROM _recorded",
+            ):
+                connection.execute(statement.encode())
+                again = [shop.rows("known_on", moment=moment, **span) for moment in asked_at]
+                assert then == [
+                    [(row["period"], row["orders_then"], row["revenue_then"]) for row in each] for each in again
+                ]
+
+
+def test_versions_are_counted_by_the_load_that_adds_them_and_until_then_by_the_question(
+    sold: Refreshed, tmp_path: Path
+) -> None:
+    counted = (
+        "SELECT table_name, recorded_on, operation, versions, first_record, last_record FROM _recorded ORDER BY 1, 3"
+    )
+    expected = " UNION ALL ".join(
+        f"SELECT '{fact.name}' AS t, (_recorded_at AT TIME ZONE 'UTC')::date, _operation AS o, count(*), "
+        f"min({fact.key}), max({fact.key}) FROM {fact.name} GROUP BY 2, 3"
+        for fact in catalogue().star.values()
+        if fact.is_fact
+    )
+    expected += " ORDER BY t, o"
+    with sold.copy(tmp_path) as platform:
+        assert platform.query(counted) == platform.query(expected)
+        answered = asked(platform, "what_changed")
+        # As a version of the platform did that counted nothing: the next load catches up.
+        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM _recorded")
+        assert asked(platform, "what_changed") == answered
+        platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id < 110")
+        platform.refresh()
+        assert [row for row in platform.query(expected) if row[0] == "fact_sales_order"] == platform.query(counted)
+        changed = {row["fact"]: row for row in asked(platform, "what_changed")}
+        assert (changed["sales_order"]["inserts"], changed["sales_order"]["silent_updates"]) == (41, 10)
+        assert changed["payment"] == next(row for row in answered if row["fact"] == "payment")
+        # The owner empties the fact: it is loaded and counted anew.
+        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+            connection.execute("TRUNCATE fact_sales_order; DELETE FROM _ledger WHERE table_name = 'fact_sales_order'")
+        platform.refresh()
+        assert [row for row in platform.query(expected) if row[0] == "fact_sales_order"] == platform.query(counted)
 
 
 def test_a_question_that_there_is_not_or_without_a_value_is_refused_by_name(shop: Shop) -> None:
