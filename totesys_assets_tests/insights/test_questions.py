@@ -434,6 +434,18 @@ def test_an_order_in_a_currency_without_a_rate_is_counted_and_not_lost(platform:
     assert next(row["rate"] for row in asked(platform, "rates_used", currency="JPY") if row["currency"] == "JPY") == 1
 
 
+@pytest.mark.refreshed
+def test_a_code_that_totesys_has_twice_is_one_currency_and_its_orders_count_once(platform: Platform) -> None:
+    [before], codes = asked(platform, "headline"), asked(platform, "currencies")
+    assert "GBP" in {row["currency_code"] for row in codes}
+    platform.sql("INSERT INTO currency VALUES (4, 'GBP', '2024-08-19 08:00', '2024-08-19 08:00')")
+    platform.sql(ORDER.format(number=500, at="2024-08-22 10:00", currency=4))
+    platform.refresh()
+    [after] = asked(platform, "headline")
+    assert (after["orders"], after["revenue"]) == (before["orders"] + 1, before["revenue"] + 2500)
+    assert asked(platform, "currencies") == codes
+
+
 CONVERTING = [name for name, question in questions().items() if "currency" in question.parameters]
 
 

@@ -1,6 +1,7 @@
 -- Which currencies does ToteSys trade in?
--- One row each, by code.
-SELECT currency_code, currency_name
+-- One row for each code, also where ToteSys has a code twice.
+SELECT currency_code, min(currency_name) AS currency_name
 FROM dim_currency
 WHERE NOT _is_deleted
-ORDER BY currency_code
+GROUP BY 1
+ORDER BY 1

@@ -1,7 +1,7 @@
 -- Which departments, countries and currencies in files are not known?
 -- One row per name or code that the rows of a folder have, and nothing matches: a department in which nobody works, a
 -- country that is in no address and has no ISO code, a currency without rates. It is often another spelling. What stands
--- beside it is never compared with what was sold, or never converted.
+-- beside it is not compared with what was sold, or not converted into other currencies.
 WITH given AS (
     SELECT 'sales_target' AS folder, 'department_name' AS column_name, department_name AS value, target_month AS month
     FROM dim_sales_target
