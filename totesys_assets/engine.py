@@ -79,7 +79,10 @@ def session() -> Iterator[duckdb.DuckDBPyConnection]:
         _begin(connection)
         yield connection
     finally:
-        close(connection, "USE memory", f"DETACH {name}")
+        close(connection)
+        # By another connection: what interrupts the sessions of a run may come once more, and would leave it attached.
+        with suppress(duckdb.Error), _shared().cursor() as other:
+            other.execute(f"DETACH {name}")
 
 
 def _attached_to_shared(name: str) -> duckdb.DuckDBPyConnection:
@@ -144,17 +147,13 @@ def interrupt(run_id: str | None = None) -> None:
             connection.interrupt()
 
 
-def close(connection: duckdb.DuckDBPyConnection, *last: str) -> None:
-    """End a session and what is left of its transaction, also when the database that is attached to it is gone.
-
-    ``last`` are statements with which it ends.
-    """
+def close(connection: duckdb.DuckDBPyConnection) -> None:
+    """End a session and what is left of its transaction, also when the database that is attached to it is gone."""
     # Closing is also what frees a stream that was left half-read; without it the process would never end.
     connection.interrupt()
     # Not left to close(): a rollback that fails in there, for want of a server, aborts the whole process.
-    for statement in ("ROLLBACK", *last):
-        with suppress(duckdb.Error):
-            connection.execute(statement)
+    with suppress(duckdb.Error):
+        connection.execute("ROLLBACK")
     connection.close()
     _ATTACHED.discard(connection)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -86,6 +87,27 @@ def test_a_session_leaves_nothing_behind_however_it_ends(used: Callable[[duckdb.
         used(connection)
     with engine.session() as connection:
         assert names(connection) == []
+        found = connection.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+        assert len(found) == 2, found
+
+
+def test_a_session_leaves_nothing_behind_however_often_it_is_interrupted() -> None:
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        while not ended.is_set():
+            engine.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        for _ in range(300):
+            with suppress(duckdb.Error), engine.session() as connection:
+                connection.execute("CREATE TABLE orders AS FROM range(1000)")
+    finally:
+        ended.set()
+        thread.join()
+    with engine.session() as connection:
         found = connection.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
         assert len(found) == 2, found
 
