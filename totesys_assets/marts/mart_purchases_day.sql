@@ -10,7 +10,7 @@ SELECT
     COALESCE(staff_id, counterparty_id, 0) AS member_id,
     COUNT(*) AS orders,
     SUM(item_quantity) AS items,
-    SUM(item_quantity * item_unit_price) AS cost
+    SUM(item_quantity * CAST(item_unit_price AS DECIMAL(38, 2))) AS cost
 FROM current.fact_purchase_order
 GROUP BY GROUPING SETS (
     (created_date, currency_id),

@@ -11,7 +11,7 @@ SELECT
     COALESCE(sales_staff_id, counterparty_id, agreed_delivery_location_id, 0) AS member_id,
     COUNT(*) AS orders,
     SUM(units_sold) AS units,
-    SUM(units_sold * unit_price) AS revenue
+    SUM(units_sold * CAST(unit_price AS DECIMAL(38, 2))) AS revenue
 FROM current.fact_sales_order
 GROUP BY GROUPING SETS (
     (created_date, currency_id),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -85,6 +86,20 @@ def test_an_order_of_a_design_that_is_a_dead_letter_is_in_the_mart(platform: Pla
     assert look(platform, "mart_sales_design_day", SUMS).passed
     numbers = platform.query("SELECT design_id, sum(orders) FROM mart_sales_design_day GROUP BY 1 ORDER BY 1")
     assert numbers == [(1, 1), (9, 1)]
+
+
+@pytest.mark.refreshed
+def test_orders_of_the_largest_numbers_that_there_are_are_in_the_marts_to_the_penny(platform: Platform) -> None:
+    platform.sql("UPDATE sales_order SET units_sold = 2147483647, unit_price = 99999999.99")
+    platform.sql("UPDATE purchase_order SET item_quantity = 2147483647, item_unit_price = 99999999.99")
+    platform.refresh()
+    for mart, money in (
+        ("mart_sales_day", "revenue"),
+        ("mart_sales_design_day", "revenue"),
+        ("mart_purchases_day", "cost"),
+    ):
+        assert look(platform, mart, SUMS).passed
+        assert platform.query(f"SELECT DISTINCT {money} FROM {mart}") == [(Decimal("214748364678525163.53"),)]
 
 
 @pytest.mark.refreshed
