@@ -274,7 +274,7 @@ def test_storages_that_start_at_once_on_an_empty_database_do_not_collide(
 
 
 @pytest.mark.parametrize("executed", [job, side_by_side], ids=["one after the other", "side by side"])
-@pytest.mark.parametrize("batch_size", ["0", "500"])
+@pytest.mark.parametrize("batch_size", [pytest.param("0", marks=pytest.mark.thorough), "500"])
 def test_what_is_stored_of_partitions_is_what_dagster_postgres_stores(
     with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: str, executed: dg.JobDefinition
 ) -> None:

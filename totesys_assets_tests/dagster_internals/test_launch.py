@@ -182,6 +182,7 @@ def test_a_run_is_ended_by_another_process_than_the_one_that_launched_it(daemon:
         assert not daemon.launcher.terminate(run_id)
 
 
+@pytest.mark.thorough
 def test_a_run_that_the_server_does_not_confirm_is_reported_as_failed(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,7 @@ class Location:
         self.server_id = server_id
 
 
+@pytest.mark.thorough
 def test_a_changed_file_or_a_reloaded_code_location_makes_a_new_server(monkeypatch: pytest.MonkeyPatch) -> None:
     made = WarmRunLauncher()
 

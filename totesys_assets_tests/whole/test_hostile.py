@@ -58,6 +58,7 @@ def test_hostile_text_arrives_in_the_warehouse_as_it_is(platform: Platform) -> N
     assert platform.look().requests == []
 
 
+@pytest.mark.thorough
 def test_a_key_that_is_changed_to_the_last_number_arrives(platform: Platform) -> None:
     platform.sql("UPDATE design SET design_id = 2147483647")
     platform.sql("UPDATE currency SET currency_id = -2147483648 WHERE currency_id = 1")

@@ -433,7 +433,7 @@ CASES = {
     "rows compared by last_updated": Case(
         difference_by_last_updated, silent_update, "versions of sales_order added", ORDERS_DIFFER, thorough=True
     ),
-    "deletes not captured": Case(no_deletes, deletion, "versions of payment added", PAYMENTS_DIFFER),
+    "deletes not captured": Case(no_deletes, deletion, "versions of payment added", PAYMENTS_DIFFER, thorough=True),
     "changes looked for from a snapshot's end": Case(
         anchored_at_its_end,
         transaction_open_across_a_refresh,
@@ -461,7 +461,7 @@ CASES = {
     "no lock around a load": Case(no_lock, two_loads_at_once, "dim_design", thorough=True),
     "facts updated in place": Case(facts_updated, comparison_of_everything, "wrote to the warehouse"),
     "a build noted as further than it came": Case(
-        built_further_than_recorded, two_silent_updates, "fact_sales_order", RECORDS_DIFFER
+        built_further_than_recorded, two_silent_updates, "fact_sales_order", RECORDS_DIFFER, thorough=True
     ),
     "a load noted as further than it came": Case(
         loaded_further_than_built, two_silent_updates, "fact_sales_order", RECORDS_DIFFER, thorough=True

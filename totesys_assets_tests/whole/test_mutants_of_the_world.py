@@ -337,6 +337,7 @@ CASES = {
         "no refresh asks for",
         "totesys/payment nothing_overdue: 1 row that waits in .* was there at the last refresh, and not captured",
         aftermath=run_what_is_asked_for,
+        thorough=True,
     ),
     "a setting that is left to the database": Case(
         not_set("TimeZone"),
