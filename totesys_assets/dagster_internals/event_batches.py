@@ -39,6 +39,18 @@ SELECT * FROM unnest(
     %(event_id)s::bigint[], %(asset_key)s::text[], %(key)s::text[], %(value)s::text[], %(timestamp)s::timestamp[]
 )
 """
+_INSERT_CHECKS = """
+INSERT INTO asset_check_executions (
+    asset_key, check_name, partition, run_id, execution_status, evaluation_event, evaluation_event_timestamp,
+    evaluation_event_storage_id
+)
+SELECT asset_key, check_name, partition, run_id, 'PLANNED', event, "timestamp", event_id
+FROM unnest(
+    %(asset_key)s::text[], %(check_name)s::text[], %(partition)s::text[], %(run_id)s::text[], %(event)s::text[],
+    %(timestamp)s::timestamp[], %(event_id)s::bigint[]
+) WITH ORDINALITY AS planned (asset_key, check_name, partition, run_id, event, "timestamp", event_id, place)
+ORDER BY place
+"""
 
 
 def insert(connection: Connection, events: Sequence[EventLogEntry]) -> list[int]:
@@ -79,10 +91,31 @@ def insert_tags(
         for event, event_id, of_event in zip(events, event_ids, tags, strict=True)
         for key, value in of_event.items()
     ]
+    names = ("event_id", "asset_key", "key", "value", "timestamp")
+    _insert_rows(connection, _INSERT_TAGS, names, rows)
+
+
+def insert_planned_checks(connection: Connection, events: Sequence[EventLogEntry], event_ids: Sequence[int]) -> None:
+    """Insert the checks that events plan, each for its partitions; events of another kind plan none."""
+    rows = []
+    for event, event_id in zip(events, event_ids, strict=True):
+        if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+            plan = event.get_dagster_event().asset_check_planned_data
+            text, moment = serialize_value(event), _moment(event)
+            rows += [
+                (plan.asset_key.to_string(), plan.check_name, partition, event.run_id, text, moment, event_id)
+                for partition in (plan.partitions_subset.get_partition_keys() if plan.partitions_subset else [None])
+            ]
+    names = ("asset_key", "check_name", "partition", "run_id", "event", "timestamp", "event_id")
+    _insert_rows(connection, _INSERT_CHECKS, names, rows)
+
+
+def _insert_rows(
+    connection: Connection, statement: str, names: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
     if rows:
-        names = ("event_id", "asset_key", "key", "value", "timestamp")
         columns = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-        connection.exec_driver_sql(_INSERT_TAGS, columns)
+        connection.exec_driver_sql(statement, columns)
 
 
 def _planned_partitions(event: EventLogEntry) -> tuple[str | None, ...]:

@@ -188,9 +188,7 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
             last = {event.get_dagster_event().asset_key: place for place, event in enumerate(events)}
             for place in last.values():
                 self._store_asset_event(transaction, events[place], numbers[place])  # skips checks, which have no key
-        for event, number in zip(events, numbers, strict=True):
-            if event.dagster_event_type == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                self.store_asset_check_event(event, number)
+            event_batches.insert_planned_checks(transaction, events, numbers)
 
     def _store_asset_event_tags(
         self, conn: Connection, events: Sequence[EventLogEntry], event_ids: Sequence[int]

@@ -347,6 +347,27 @@ def test_what_has_no_partitions_is_planned_once_beside_what_has(
         assert rows(url, checks) == [("keys", None, "SUCCEEDED"), ("sums", None, "SUCCEEDED")]
 
 
+def test_planned_checks_are_stored_as_dagster_postgres_stores_them(
+    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+    planned = (
+        "SELECT check_name, planned.asset_key, planned.partition, execution_status, evaluation_event, "
+        "materialization_event_storage_id, create_timestamp IS NOT NULL, evaluation_event = event, "
+        "evaluation_event_timestamp = timestamp, planned.run_id = event_logs.run_id FROM asset_check_executions AS "
+        "planned JOIN event_logs ON event_logs.id = evaluation_event_storage_id ORDER BY planned.id"
+    )
+    theirs, ours = copy_of(with_tables), copy_of(with_tables)
+    with instance(theirs, tmp_path, monkeypatch, yaml=PLAIN) as dagster:
+        run_id = dagster.create_run_for_job(job, tags=RANGE).run_id
+        events = [entry for entry in dagster.all_logs(run_id) if entry.dagster_event_type == plans]
+    with instance(ours, tmp_path, monkeypatch) as dagster:
+        dagster.event_log_storage.store_event_batch(events)
+    stored = rows(ours, planned)
+    assert len(stored) == 40  # two checks, each on the days of the range
+    assert stored == rows(theirs, planned)
+
+
 def test_a_range_of_any_length_is_planned_and_stored_with_the_same_few_statements(
     with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
