@@ -57,7 +57,8 @@ class Asked:
         found = _reader(*_here()).answer(self.question, **self.parameters) if of_now else self.answer
         rows = [tuple(_as_text(value) for value in row) for row in found.rows]
         # With the line ends of RFC 4180. With others a lone \r would be written without quotes, and end a line, too.
-        return Answer(found.columns, rows).frame().to_csv(index=False, lineterminator="\r\n").encode()
+        # With a mark at its beginning: without it Excel takes UTF-8 for another encoding.
+        return Answer(found.columns, rows).frame().to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
 
 
 def _as_text(value: object) -> object:

@@ -6,6 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 _SYMBOLS = {"GBP": "£", "EUR": "€", "USD": "$"}
+_LONGEST = 1_000
 _SIZES = ((10**9, "bn"), (10**6, "m"), (10**3, "k"))
 
 Number = Decimal | int | float
@@ -56,5 +57,8 @@ def counted(number: int, what: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text in which nothing is formatted as Markdown."""
-    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:" else each for each in text)
+    """A text on one line in which nothing is formatted as Markdown, cut where it is too long to be read."""
+    shown = " ".join(text.split())
+    if len(shown) > _LONGEST:
+        shown = f"{shown[:_LONGEST]}…"
+    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:&" else each for each in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -129,7 +130,7 @@ def test_a_page_is_drawn_anew_when_a_day_begins(platform: Platform, monkeypatch:
 def test_how_long_ago_a_table_was_loaded_is_told_as_of_the_download(platform: Platform) -> None:
     kept = questions.Answer(("table_name", "minutes_ago"), [("dim_staff", 0)])
     assert b"mart_sales_day" in asking.Asked("freshness", {}, kept).csv()
-    assert asking.Asked("span", {}, kept).csv() == b"table_name,minutes_ago\r\ndim_staff,0\r\n"
+    assert asking.Asked("span", {}, kept).csv().decode("utf-8-sig") == "table_name,minutes_ago\r\ndim_staff,0\r\n"
 
 
 @pytest.mark.pure
@@ -138,11 +139,17 @@ def test_a_text_is_no_formula_in_a_download_and_money_stays_a_number() -> None:
     plain = ("Wooden", "a=1", "'quoted", "", "£5", "one\r=1", "one\n=1")
     rows = [(text, Decimal("-1.50"), -7, None, True) for text in (*formulas, *plain)]
     found = questions.Answer(("name", "amount", "number", "nothing", "yes"), rows)
-    text = asking.Asked("span", {}, found).csv().decode()
+    text = asking.Asked("span", {}, found).csv().decode("utf-8-sig")
     names, *lines = csv.reader(io.StringIO(text, newline=""))
     assert names == ["name", "amount", "number", "nothing", "yes"]
     assert [line[0] for line in lines] == [*(f"'{each}" for each in formulas), *plain]
     assert {tuple(line[1:]) for line in lines} == {("-1.50", "-7", "", "True")}
+
+
+@pytest.mark.pure
+def test_a_download_says_that_it_is_utf_8_as_excel_must_be_told() -> None:
+    found = questions.Answer(("city",), [("Łódź",)])
+    assert asking.Asked("span", {}, found).csv() == codecs.BOM_UTF8 + "city\r\nŁódź\r\n".encode()
 
 
 @pytest.mark.refreshed
