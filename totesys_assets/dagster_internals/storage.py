@@ -149,8 +149,9 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
 
     main_table = "event_logs"
 
-    # Columns that the table of assets was seen to have.
+    # What was seen to be there: columns of the table of assets, and the table of checks. Neither ever vanishes.
     _asset_columns: frozenset[str] = frozenset()
+    _has_checks = False
 
     @property
     def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:
@@ -195,8 +196,14 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
     ) -> None:
         event_batches.insert_tags(conn, events, event_ids, [self._tags_for_asset_event(event) for event in events])
 
+    @property
+    def supports_asset_checks(self) -> bool:
+        """Whether there is a table for checks. Dagster asks for each of a run's events of checks."""
+        self._has_checks = self._has_checks or super().supports_asset_checks
+        return self._has_checks
+
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        # Dagster asks three times per step, and each time reads the table's whole definition. Columns never vanish.
+        # Dagster asks three times per step, and each time reads the table's whole definition.
         if column_name not in self._asset_columns:
             if not super()._has_asset_key_col_on_connection(conn, column_name):
                 return False

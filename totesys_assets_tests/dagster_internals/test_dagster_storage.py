@@ -368,6 +368,18 @@ def test_planned_checks_are_stored_as_dagster_postgres_stores_them(
     assert stored == rows(theirs, planned)
 
 
+def test_the_result_of_a_check_is_stored_without_a_look_for_its_table(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        entries = dagster.all_logs(job.execute_in_process(instance=dagster, tags=RANGE).run_id, of_type=evaluated)
+        statements = _statements(url)
+        dagster.event_log_storage.store_event(entries[0])
+        assert any("asset_check_executions" in statement for statement in statements)
+        assert not any("pg_catalog" in statement for statement in statements)
+
+
 def test_a_range_of_any_length_is_planned_and_stored_with_the_same_few_statements(
     with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

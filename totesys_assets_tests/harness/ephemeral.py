@@ -2,8 +2,8 @@
 
 The ephemeral one has one connection to its events in place of a new one for each event, which takes a tenth off the
 processor time of every refresh; and it plans the days of an asset with one event, as the instance that is shipped does.
-Its tables are new each time: their version is not noted, for which Alembic loads all migrations, and no column is
-looked for.
+Its tables are new each time: their version is not noted, for which Alembic loads all migrations, and no table or column
+is looked for.
 Those with files do not wait for the disk at every event: none outlives its test.
 """
 
@@ -46,4 +46,5 @@ _module.stamp_alembic_rev = _runs.stamp_alembic_rev = lambda *_: None
 _module.create_engine = _shared_by_threads
 _module.InMemoryEventLogStorage._connect = _held
 _module.InMemoryEventLogStorage._has_asset_key_col_on_connection = lambda *_: True
+_module.InMemoryEventLogStorage.supports_asset_checks = True
 _module.InMemoryEventLogStorage.supports_partition_subset_in_asset_materialization_planned_events = True
