@@ -56,5 +56,6 @@ CREATE TABLE mart_payments_day (
     paid boolean, -- whether they have been paid
     payments bigint NOT NULL, -- number of payments
     amount numeric(38,2) NOT NULL, -- their sum, in the currency
+    largest numeric(10,2), -- the largest of them, in the currency
     PRIMARY KEY (created_date, currency_id, payment_type_id, payment_date, paid)
 );

@@ -6,6 +6,7 @@ SELECT
     payment_date,
     paid,
     COUNT(*) AS payments,
-    SUM(payment_amount) AS amount
+    SUM(payment_amount) AS amount,
+    MAX(payment_amount) AS largest
 FROM current.fact_payment
 GROUP BY created_date, currency_id, payment_type_id, payment_date, paid

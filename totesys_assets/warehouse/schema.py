@@ -22,6 +22,8 @@ from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
 # Of a fact's versions few are no inserts: what changed is found without reading the others.
 _INDEX = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (_recorded_at) WHERE _operation <> 'insert'")
+# mart_payments_day says on which days the largest unpaid payments are; this finds them there.
+_UNPAID = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (created_date, payment_date) WHERE NOT paid")
 
 
 def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
@@ -49,7 +51,7 @@ def _digest(schema: str, catalogue: Catalogue) -> str:
     """A digest of all that is applied."""
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
-    wanted += [str(_INDEX), *NOTES.values()]
+    wanted += [str(_INDEX), str(_UNPAID), *NOTES.values()]
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
@@ -94,6 +96,9 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         if table.is_fact:
             names = sql.Identifier(f"{table.name}_changes"), sql.Identifier(schema, table.name)
             connection.execute(_INDEX.format(*names))
+        if table.name == "fact_payment":
+            names = sql.Identifier(f"{table.name}_unpaid"), sql.Identifier(schema, table.name)
+            connection.execute(_UNPAID.format(*names))
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)

@@ -734,6 +734,46 @@ def test_versions_are_counted_by_the_load_that_adds_them_and_until_then_by_the_q
         assert [row for row in platform.query(expected) if row[0] == "fact_sales_order"] == platform.query(counted)
 
 
+_ALL_OVERDUE = """
+SELECT payment_id, amount, round(amount * rate, 2) FROM (
+    SELECT payment_id, amount, CASE currency WHEN %(currency)s THEN 1 ELSE published.rate END AS rate
+    FROM receivable LEFT JOIN conversion_rate AS published ON published.day = coalesce(%(rate_day)s::date, due_date)
+        AND basis = 'day' AND from_currency = currency AND to_currency = %(currency)s
+    WHERE NOT paid AND due_date < %(today)s
+) AS overdue
+ORDER BY amount * rate DESC NULLS LAST, payment_id
+"""
+_CHANGES_OF_PAYMENTS = (
+    "UPDATE payment SET payment_amount = 5000 WHERE payment_id IN (101, 103, 104, 106, 107, 109, 110, 112, 113)",
+    "UPDATE payment SET paid = true WHERE payment_id % 7 = 0",
+    "UPDATE payment SET payment_amount = payment_amount * 9 WHERE payment_id IN (115, 116, 118); "
+    "UPDATE payment SET created_at = created_at - interval '3 days' WHERE payment_id IN (116, 122); "
+    "DELETE FROM payment WHERE payment_id IN (118, 125)",
+)
+
+
+def test_the_largest_overdue_payments_are_the_first_of_all_that_are_overdue(sold: Refreshed, tmp_path: Path) -> None:
+    with sold.copy(tmp_path) as platform:
+        for change in _CHANGES_OF_PAYMENTS:
+            platform.sql(change)
+            platform.refresh(accept_deletions=True)
+        with psycopg.connect(platform.warehouse_url, options="-c search_path=public") as connection:
+            shop = Shop(connection)
+            # In pounds, at the rates of one day, where only what is in the currency converts, where nothing does.
+            for currency, rate_day in (
+                ("GBP", None),
+                ("EUR", date(2024, 8, 22)),
+                ("USD", date(2020, 1, 1)),
+                ("JPY", None),
+            ):
+                given = {"currency": currency, "rate_day": rate_day, "today": TODAY}
+                overdue = connection.execute(_ALL_OVERDUE, given).fetchall()
+                assert len(overdue) > 12
+                for rows in (1, 2, 5, len(overdue), 1000):
+                    found = shop.rows("overdue_payments", rows=rows, **given)
+                    assert [(each["payment_id"], each["amount"], each["converted"]) for each in found] == overdue[:rows]
+
+
 def test_a_question_that_there_is_not_or_without_a_value_is_refused_by_name(shop: Shop) -> None:
     with pytest.raises(PlatformError, match=r'There is no question "revenue"\. .*headline, known_on'):
         shop.ask("revenue")
