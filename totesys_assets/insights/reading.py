@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from totesys_assets.settings import Settings
     from totesys_assets.warehouse.notes import Connection
 
-# At a million orders most questions take 30 ms, and the slowest 0.8 s: what was known. Nobody waits longer than this.
+# At a million orders most questions take 30 ms; what was known takes up to a second. Nobody waits longer than this.
 STATEMENT_TIMEOUT = "15s"
 _IDLE_SESSIONS = 4
 # Every currency that has rates has them on every day, up to the same last one.
