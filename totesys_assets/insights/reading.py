@@ -89,11 +89,11 @@ class Reader:
         except psycopg.OperationalError as error:
             connection.close()
             raise ConnectionFailed(f"The warehouse went away: {one_line(error)}.") from error
-        except psycopg.errors.UndefinedTable as error:
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             connection.close()
             raise PlatformError(
-                f'The warehouse has not all tables in schema "{self._schema}" yet: totesys refresh makes them, or, '
-                "after an upgrade of the platform, totesys migrate."
+                f'The warehouse has not all tables and columns in schema "{self._schema}" yet: totesys refresh makes '
+                "them, or, after an upgrade of the platform, totesys migrate."
             ) from error
         except psycopg.Error as error:
             connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -73,6 +74,17 @@ def test_a_question_that_takes_too_long_is_given_up(reader: Reader, monkeypatch:
     given_up = "gave up a statement: canceling statement due to statement timeout"
     with pytest.raises(PlatformError, match=given_up), reader.session() as connection:
         connection.execute("SELECT pg_sleep(10)")
+
+
+@pytest.mark.parametrize("statement", ["SELECT FROM nothing", "SELECT nothing FROM pg_class"])
+def test_a_warehouse_that_is_older_than_the_platform_is_told_what_makes_the_rest(
+    reader: Reader, statement: LiteralString
+) -> None:
+    with (
+        pytest.raises(PlatformError, match="totesys refresh makes them, or, after an upgrade"),
+        reader.session() as one,
+    ):
+        one.execute(statement)
 
 
 def test_a_server_that_is_not_there_names_the_setting(reader: Reader) -> None:
