@@ -7,12 +7,29 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import rich.console
 from rich.cells import cell_len
-from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
+
+# What a text of a database could command a terminal with: control characters, and those that turn the direction of the
+# rest of a line.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+class Console(rich.console.Console):
+    """Prints what it is given, without what would have the terminal do something else."""
+
+    def render(
+        self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """The segments of ``renderable``; the colours and other commands of rich come later."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_COMMANDS.sub("", segment.text), segment.style)
+
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 import totesys_assets
-from totesys_assets.terminal import program, reporter, say
+from totesys_assets.terminal import Console, program, reporter, say
 
 pytestmark = pytest.mark.pure
 
@@ -115,3 +115,14 @@ def test_started_as_a_module_it_is_the_program_of_the_same_environment(
     monkeypatch.setattr(sys, "executable", str(totesys.with_name("python")))
     monkeypatch.setenv("PATH", "/nowhere")
     assert program() == str(totesys)
+
+
+def test_a_text_commands_the_terminal_nothing() -> None:
+    hostile = "a\x1b]0;title\x07\x1b[2J\x9b31m\r\u202eb\u2066\x7f, Łódź\nend"
+    assert printed("[green]✓[/green] ", hostile) == ["✓ a]0;title[2J31mb, Łódź", "  end"]
+    file = io.StringIO()
+    grid = Table(hostile, header_style="")
+    grid.add_row(hostile)
+    Console(file=file, width=60, force_terminal=True, _environ={}).print(grid)
+    assert file.getvalue().count("a]0;title[2J31mb, Łódź") == 2
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", file.getvalue())

@@ -15,7 +15,6 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
@@ -24,7 +23,7 @@ from totesys_assets.commands.restore import Moment
 from totesys_assets.errors import UnknownCurrency
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, program, reporter, say
+from totesys_assets.terminal import Console, err, out, program, reporter, say
 
 
 class _Day(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases

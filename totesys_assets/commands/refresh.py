@@ -17,7 +17,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
@@ -27,7 +26,7 @@ from totesys_assets.commands import interrupts, words
 from totesys_assets.databases import Databases, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, out, program, reporter, say
+from totesys_assets.terminal import Console, address, out, program, reporter, say
 
 if TYPE_CHECKING:
     from totesys_assets.refresh import Summary
