@@ -7,7 +7,10 @@ uses them. Storages, launcher and coordinator are not called from here, because 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -43,11 +46,26 @@ def execute_here(
     tags: Mapping[str, str],
 ) -> dg.ExecuteInProcessResult:
     """Run a job in this process, with its own executor. A step's error is not raised; it is in the result."""
-    if not in_use(instance):
-        return job.execute_in_process(run_config=run_config, instance=instance, tags=tags, raise_on_error=False)
-    from totesys_assets.dagster_internals.in_process_run import execute
+    with _sigterm_as_before():
+        if not in_use(instance):
+            return job.execute_in_process(run_config=run_config, instance=instance, tags=tags, raise_on_error=False)
+        from totesys_assets.dagster_internals.in_process_run import execute
 
-    return execute(job, instance, run_config=run_config, tags=tags)
+        return execute(job, instance, run_config=run_config, tags=tags)
+
+
+@contextmanager
+def _sigterm_as_before() -> Iterator[None]:
+    """Leave SIGTERM after the block as it was before. Dagster lets it do what SIGINT does, after its runs, too.
+
+    That is nothing in a program that a script started in the background: it could not be ended any more.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():  # in no other is it changed
+            signal.signal(signal.SIGTERM, before)
 
 
 def record_partitions(

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 
 from totesys_assets import engine
+from totesys_assets.dagster_internals import switch
 from totesys_assets.dagster_internals.executor import StepOrder
 from totesys_assets.dagster_internals.switch import execute_here, steps_executor
 from totesys_assets.names import TOTESYS, WAREHOUSE
@@ -271,3 +272,31 @@ def test_a_run_whose_output_cannot_be_kept_says_so_and_goes_on(monkeypatch: pyte
         said = [entry.message for entry in instance.all_logs(result.run_id)]
     assert result.success
     assert "What the run prints is not kept: No space left on device" in said
+
+
+@pytest.mark.parametrize("is_stock", [False, True])
+def test_sigterm_ends_a_program_in_the_background_after_a_run_too(
+    is_stock: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.op
+    def works() -> None:
+        pass
+
+    @dg.job(executor_def=steps_executor)
+    def working() -> None:
+        works()
+
+    def end(*_: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(switch, "in_use", lambda _: not is_stock)
+    # A shell without job control lets what it starts in the background ignore SIGINT.
+    before = {kind: signal.signal(kind, way) for kind, way in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, end))}
+    try:
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert execute_here(working, instance, run_config={}, tags={}).success
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for kind, way in before.items():
+            signal.signal(kind, way)
