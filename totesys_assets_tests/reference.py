@@ -29,10 +29,10 @@ environment first: `source .venv/bin/activate`.
 
 | exit code | meaning |
 |---|---|
-| 0 | The command did everything. `up` and `serve` also end so after Ctrl-C or SIGTERM, their only way to end. |
+| 0 | The command did everything. `up` and `serve` also end so after Ctrl-C. |
 | 1 | Something failed, differs or was refused. Standard error says what in a sentence. |
 | 2 | The command was misused. |
-| 130, 143 | The command ended, within seconds, after Ctrl-C or SIGTERM. |
+| 129, 130, 143 | The command ended, within seconds, after its terminal was closed, Ctrl-C or SIGTERM. |
 
 Only `refresh`, `up` and `simulate` create a home, the folder of the local state. The other commands say where one is.
 """
