@@ -3,6 +3,7 @@
 Belongs here: options and what is printed. Does not belong here: the work itself (load/restore.py).
 """
 
+import shlex
 import sys
 from datetime import datetime
 from typing import Any
@@ -87,7 +88,7 @@ def _restore(schema: str, moment: datetime | None) -> None:
         grid.add_row(table, f"{rows:,}", f"{versions:,}")
     out.print(grid)
     count = sum(written.values())
-    say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={schema} {program()} sql")
+    say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

@@ -150,8 +150,9 @@ def test_a_replayed_schema_may_take_the_place_of_the_warehouse(platform: Platfor
 def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(
     platform: Platform, moments: list[datetime]
 ) -> None:
-    replayed = CliRunner().invoke(main, ["replay", "--into", "again"])
+    replayed = CliRunner().invoke(main, ["replay", "--into", "once again"])
     assert replayed.exit_code == 0, replayed.output
+    assert "WAREHOUSE_SCHEMA='once again' " in replayed.output  # as a shell takes it
     assert "Equal to schema public in every table and column." in replayed.output
     moment = moments[-1] + timedelta(seconds=1)  # the command takes whole seconds
     then = CliRunner().invoke(main, ["as-of", f"{moment:%Y-%m-%dT%H:%M:%S}"])
