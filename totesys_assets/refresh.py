@@ -105,7 +105,8 @@ def refresh(
 ) -> Summary:
     """Look, run what is stale, and say what was done. ``started``: when it began, by the clock of time.monotonic.
 
-    ``days`` or ``full``: compare all content of these days, or of all, whatever a look would say. Raises PlatformError.
+    ``days`` or ``full``: compare all content of these days, or of all, whatever a look would say. Afterwards the
+    warehouse has the tables and views of this version, also if nothing had to be loaded. Raises PlatformError.
     """
     platform = Platform.of(settings, urls.totesys, urls.warehouse)
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
@@ -132,6 +133,8 @@ def refresh(
                 is_backfill = days is not None and not full
                 runs = _Runs(settings, warehouse, shared_snapshots, audience, accept_deletions, is_backfill)
                 runs.execute(requests, seen, summary)
+        else:
+            warehouse.migrate()  # as each load does: after an upgrade there may be none for long
     finally:
         shared_snapshots.close()
     mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark

@@ -264,7 +264,8 @@ def test_a_port_in_use_is_said_before_anything_is_started(home: Home, option: st
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = home.run(*option.split(), str(port))
+        others = ["--port", str(free_port())] if option == "up --dashboard-port" else []  # 3000 may be in use, too
+        result = home.run(*option.split(), str(port), *others)
     assert result.returncode == 1
     said = result.stderr.replace("\n", " ")
     assert f"Port {port} is in use by another program. Choose another: totesys {option} {port + 1}." in said
@@ -330,6 +331,19 @@ def test_another_database_is_recognised(
         'which has no table "address" in schema "public" (found: "customers"). Set TOTESYS_URL to the ToteSys' in text
     )
     assert text.count("which has no table") == text.count("(And 10 more tables.)") == 1
+
+
+@pytest.mark.refreshed
+def test_a_refresh_that_finds_nothing_changed_brings_the_warehouse_of_an_older_version_up_to_date(
+    platform: Platform,
+) -> None:
+    assert invoke("refresh")[0] == 0
+    held = platform.query("SELECT * FROM current_payment")
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute("DROP VIEW current_payment CASCADE; UPDATE _migration SET digest = 'of an older version'")
+    code, text = invoke("refresh")
+    assert (code, "Nothing changed" in text) == (0, True), text
+    assert platform.query("SELECT * FROM current_payment") == held
 
 
 @pytest.mark.refreshed

@@ -35,6 +35,7 @@ from totesys_assets.source.totesys.structure import SourceTable
 from totesys_assets.staleness import decide as decide_module
 from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
+from totesys_assets.warehouse import schema as warehouse_schema
 from totesys_assets.warehouse import views as warehouse_views
 from totesys_assets_tests.harness.mutants import Case, Patch, mutants, require_noticed, require_passed, scenarios
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
@@ -269,6 +270,7 @@ def current_by_the_last_record(patch: Patch) -> None:
     present = "_operation = 'delete' OR left_at IS NOT NULL,\n            _recorded_at DESC"
     rewrite(patch, warehouse_views, "_HISTORY", present, "_recorded_at DESC")
     rewrite(patch, warehouse_views, "_HISTORY", "WHERE _operation <> 'delete' OR days_present = 0", "")
+    patch.setattr(warehouse_schema, "_digest", warehouse_schema._digest.__wrapped__)  # it is kept, of the other view
 
 
 def emptied_days_without_a_state(patch: Patch) -> None:
