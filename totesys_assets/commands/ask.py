@@ -9,6 +9,7 @@ import csv
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -150,24 +151,36 @@ def _print_list() -> None:
     say(out, "", f"{program()} ask QUESTION answers one; --sql shows how, --help lists the options.")
 
 
-def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
-    say(out, "", Text(question.text, style="bold"))
+def _grid(found: Answer, *, narrow: bool) -> Grid:
+    """The rows of an answer. Texts wrap, and headings if it is to be narrow; a number that is cut would be another."""
     grid = Grid(header_style="bold")
     columns = [*zip(*found.rows, strict=True)] or [()] * len(found.columns)
+    shown = {name: [_shown(name, each) for each in cells] for name, cells in zip(found.columns, columns, strict=True)}
     for name, cells in zip(found.columns, columns, strict=True):
         if name in _FOR_CHARTS:
             continue
-        words = any(isinstance(each, str) for each in cells)
+        heading = name.replace("_", " ")
         number = any(isinstance(each, (int, Decimal)) and not isinstance(each, bool) for each in cells)
-        shown = [_shown(name, each) for each in cells]
-        # A number that is cut short would be another one.
-        least = None if words else max(map(len, shown), default=None)
-        grid.add_column(name.replace("_", " "), justify="right" if number else "left", min_width=least)
-    for row in found.rows:
-        named = zip(found.columns, row, strict=True)
-        grid.add_row(*(_shown(name, each) for name, each in named if name not in _FOR_CHARTS))
-    # A terminal that is too narrow wraps the lines.
-    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), grid).minimum
+        width = max(map(len, [*shown[name], *(heading.split() if narrow else [heading])]))
+        if narrow:
+            heading = "\n".join(textwrap.wrap(heading, width))
+        if not cells or any(isinstance(each, str) for each in cells):
+            grid.add_column(heading, overflow="fold")
+        else:
+            grid.add_column(heading, justify="right" if number else "left", min_width=width, no_wrap=True)
+    for row in zip(*(cells for name, cells in shown.items() if name not in _FOR_CHARTS), strict=True):
+        grid.add_row(*row)
+    return grid
+
+
+def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
+    say(out, "", Text(question.text, style="bold"))
+    widest = out.options.update(max_width=_WIDEST)
+    grid = _grid(found, narrow=False)
+    if Measurement.get(out, widest, grid).maximum > out.width:
+        grid = _grid(found, narrow=True)
+    # A terminal that is too narrow even so wraps the lines.
+    needed = Measurement.get(out, widest, grid).minimum
     Console(highlight=False, width=max(out.width, needed)).print(grid)
     if not found.rows:
         say(out, "", "There is nothing.")

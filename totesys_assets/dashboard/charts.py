@@ -103,8 +103,10 @@ def by_name(
     """Horizontal bars in the order of the rows."""
     colours = palette.palette()
     shown = data.assign(figure=[words.short(each, words.symbol(unit)) for each in data[value]])
+    # Named, for a chart of which only the data change keeps the order that it had when it was first drawn.
+    order = list(dict.fromkeys(shown[label]))
     base = alt.Chart(shown).encode(
-        y=alt.Y(f"{label}:N", title=None, sort=None, axis=alt.Axis(labelLimit=150, grid=False))
+        y=alt.Y(f"{label}:N", title=None, sort=order, axis=alt.Axis(labelLimit=150, grid=False))
     )
     tooltip = [
         alt.Tooltip(f"{label}:N"),

@@ -84,6 +84,18 @@ def test_a_table_leaves_out_what_is_for_maps_and_cuts_no_number_short(
     assert "There is nothing." in ask("unconverted_orders", *SINCE)
 
 
+@pytest.mark.refreshed
+def test_a_table_is_whole_however_narrow_the_terminal(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (40, 70, 80, 100, 130):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        for name in ("overdue_payments", "newest_orders", "revenue_by_customer", "change_by_period", "rates_used"):
+            lines = [line for line in ask(name).splitlines() if line.startswith(("┏", "┃", "┡", "│", "└"))]
+            assert lines, name
+            assert {len(line) for line in lines} == {len(lines[0])}, name
+            assert {line[-1] for line in lines} <= set("┓┃┩│┘"), name
+            assert "…" not in "".join(lines), name
+
+
 @pytest.mark.parametrize("name", questions())
 def test_the_sql_of_every_question_is_whole(name: str) -> None:
     statement = ask(name, "--sql")

@@ -21,7 +21,7 @@ from streamlit.testing.v1 import AppTest
 
 from totesys_assets.audit.findings import Finding
 from totesys_assets.audit.noted import note_findings
-from totesys_assets.dashboard import asking, frame, server, tables, world
+from totesys_assets.dashboard import asking, charts, frame, server, tables, world
 from totesys_assets.dashboard.topics import sales
 from totesys_assets.insights import questions, reading
 from totesys_assets_tests.conftest import Platform
@@ -437,6 +437,19 @@ def test_streamlit_is_told_to_listen_on_this_machine_only_and_to_send_no_statist
     assert told["server.showEmailPrompt"] is False
     assert set(told) <= set(config.get_config_options())
     assert server.options("0.0.0.0", server.PORT)["server.allowedHosts"] == []
+
+
+@pytest.mark.pure
+def test_bars_are_in_the_order_of_the_rows_also_where_only_the_data_of_an_open_page_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr("streamlit.altair_chart", lambda chart, **_: drawn.append(chart.to_dict()))
+    for names in (["Sales", "Finance"], ["Finance", "Sales"]):  # Streamlit draws anew what another order changes
+        data = pd.DataFrame({"department": names, "revenue": [2.0, 1.0]})
+        charts.by_name(data, "department", "revenue", name="departments", unit="GBP")
+    orders = [layer["encoding"]["y"]["sort"] for chart in drawn for layer in chart["layer"]]
+    assert orders == [["Sales", "Finance"]] * 2 + [["Finance", "Sales"]] * 2
 
 
 @pytest.mark.pure
