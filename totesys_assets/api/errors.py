@@ -12,6 +12,11 @@ from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurren
 from totesys_assets.insights.reading import STATEMENT_TIMEOUT
 
 _AWAY_SECONDS = "5"
+_NO_ROUTE = HTTPException(404).detail
+_NOTHING_THERE = (
+    "There is nothing at this address. Tables are at /v1/tables, questions at /v1/questions, the description of the "
+    "API at /openapi.json."
+)
 
 
 def explain(api: FastAPI) -> None:
@@ -27,6 +32,8 @@ def _sentence(status: int, text: str, **headers: str) -> JSONResponse:
 
 def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    if error.status_code == 404 and error.detail == _NO_ROUTE:
+        return _sentence(404, _NOTHING_THERE)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 

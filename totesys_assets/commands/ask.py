@@ -83,18 +83,21 @@ def _option(parameter: str) -> str:
 @click.command()
 @click.argument("name", required=False, metavar="[QUESTION]")
 @_parameters
-@click.option("--csv", "form", flag_value="csv", help="Print comma-separated values.")
-@click.option("--json", "form", flag_value="json", help="Print a JSON document; decimals are texts.")
-@click.option("--sql", "form", flag_value="sql", help="Print the SQL, with the parameters in it, and do not run it.")
-def ask(name: str | None, form: str | None, **given: Any) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document; decimals are texts.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL, with the parameters in it, and do not run it.")
+def ask(name: str | None, as_csv: bool, as_json: bool, as_sql: bool, **given: Any) -> None:
     """Answer a question about the business, or list them all.
 
     Money is converted into pounds at the rates of each day, over the last twelve months and this one, unless the
     options say otherwise. Example: totesys ask revenue_by_country --currency EUR --first 2026-01-01
     """
     given = {parameter: value for parameter, value in given.items() if value is not None}
+    forms = as_csv + as_json + as_sql
+    if forms > 1:
+        raise click.UsageError("Choose one of --csv, --json and --sql.")
     if name is None:
-        if given or form:
+        if given or forms:
             raise click.UsageError("Name the question: totesys ask lists them.")
         _print_list()
         return
@@ -102,13 +105,13 @@ def ask(name: str | None, form: str | None, **given: Any) -> None:
     if question is None:
         raise click.UsageError(f'There is no question "{name}": totesys ask lists them.')
     parameters = _chosen(question, given)
-    if form == "sql":
+    if as_sql:
         click.echo(question.text_with(parameters))
         return
     found = _answer(question, parameters)
-    if form == "csv":
+    if as_csv:
         _print_csv(found)
-    elif form == "json":
+    elif as_json:
         _print_json(question, parameters, found)
     else:
         _print_table(question, parameters, found)

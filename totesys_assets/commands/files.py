@@ -74,9 +74,10 @@ def rates(context: click.Context) -> None:
     """Show which euro reference rates are held."""
     if context.invoked_subcommand is not None:
         return
-    from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, held_archives
+    from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, RATES, held_archives
 
-    archives = [*held_archives(Settings.from_env())]
+    settings = Settings.from_env()
+    archives = [*held_archives(settings)]
     grid = Grid(header_style="bold")
     for name in ("archive", "rates", "newest day"):
         grid.add_column(name)
@@ -89,7 +90,8 @@ def rates(context: click.Context) -> None:
             out,
             "[yellow]![/yellow] ",
             f"The newest rates are of {newest}, {words.number(days, 'day')} ago: money of the days since then converts "
-            "at these. Set TOTESYS_RATES_URL to fetch newer ones, or drop an archive of the European Central Bank.",
+            "at these. Set TOTESYS_RATES_URL to fetch newer ones, or drop an archive of the European Central Bank in "
+            f"{settings.files_uri}/{RATES}.",
         )
 
 

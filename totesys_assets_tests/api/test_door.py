@@ -195,7 +195,14 @@ def test_its_description_names_no_other_machine_and_there_is_no_page_that_does(c
     parameters = described.json()["paths"]["/v1/questions/{name}"]["get"]["parameters"]
     assert {each["name"] for each in parameters} - {"name", "authorization"} == set(PARAMETERS)
     for page in ("/docs", "/redoc"):
-        assert client.get(page).json() == {"error": "Not Found"}
+        assert client.get(page).status_code == 404
+
+
+def test_an_address_that_has_nothing_says_where_there_is_something(client: TestClient) -> None:
+    for address in ("/", "/v1", "/tables"):
+        missing = client.get(address)
+        assert missing.status_code == 404
+        assert "Tables are at /v1/tables, questions at /v1/questions" in missing.json()["error"]
 
 
 @pytest.mark.parametrize(

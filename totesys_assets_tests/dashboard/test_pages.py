@@ -327,6 +327,23 @@ def test_a_warehouse_of_before_these_notes_is_told_in_plain_words(platform: Plat
 
 
 @pytest.mark.refreshed
+def test_revenue_stands_beside_the_name_so_that_a_telephone_shows_it_and_a_share_has_one_decimal(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {}
+    monkeypatch.setattr(sales, "table", lambda data, columns, *, key, **_: drawn.update({key: (data, columns)}))
+    assert not opened("Sales", period="All").exception
+    assert {key: list(columns) for key, (_, columns) in drawn.items()} == {
+        "country-table": ["country", "revenue", "orders", "units"],
+        "customer-table": ["customer", "revenue", "share", "orders"],
+        "staff-table": ["staff", "department", "revenue", "orders"],
+    }
+    data, columns = drawn["customer-table"]
+    assert list(data["share"]) == [100.0]
+    assert columns["share"]["type_config"]["format"] == "%.1f%%"
+
+
+@pytest.mark.refreshed
 def test_a_country_without_a_code_is_named_below_the_map(platform: Platform) -> None:
     platform.sql("UPDATE address SET country = 'Atlantis'")
     platform.refresh()

@@ -388,6 +388,7 @@ def test_the_list_of_archives_says_when_the_newest_rate_is_older_than_any_pause_
     (place / "a.zip").write_bytes(NEWER)
     days = (datetime.now(UTC).date() - date(2024, 9, 3)).days
     assert f"The newest rates are of 2024-09-03, {days:,} days ago" in told()
+    assert told().endswith(f"drop an archive of the European Central Bank in {place}.")
     for days, is_old in ((7, True), (6, False)):
         day = datetime.now(UTC).date() - timedelta(days)
         (place / "b.zip").write_bytes(packed(f"Date,USD,\n{day},1.11,\n".encode()))

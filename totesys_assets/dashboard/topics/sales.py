@@ -13,6 +13,9 @@ from totesys_assets.dashboard.panel import panel
 from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
+# Pixels: a telephone shows the name, its revenue and its orders.
+_NAME = 140
+_BAR = 96
 _HEIGHT = 430
 # Rows of a table that is not as high as that.
 _FEW = 10
@@ -38,7 +41,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Countries",
             lambda: ask("revenue_by_country", **given),
-            lambda asked: _table(asked, filters, "country", ["country", "orders", "units", "revenue"]),
+            lambda asked: _table(asked, filters, "country", ["country", "revenue", "orders", "units"]),
             note=money,
         )
     left, right = st.columns(2)
@@ -53,7 +56,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Customers",
             lambda: ask("revenue_by_customer", **given),
-            lambda asked: _table(asked, filters, "customer", ["customer", "orders", "revenue", "share"]),
+            lambda asked: _table(asked, filters, "customer", ["customer", "revenue", "share", "orders"]),
             note=f"{money}, and the part of all",
         )
     left, right = st.columns(2)
@@ -61,7 +64,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Staff",
             lambda: ask("revenue_by_staff", **given),
-            lambda asked: _table(asked, filters, "staff", ["staff", "department", "orders", "revenue"]),
+            lambda asked: _table(asked, filters, "staff", ["staff", "department", "revenue", "orders"]),
             note=f"orders and {money} of each member of staff",
         )
     with right:
@@ -173,10 +176,14 @@ def _bars(asked: Asked, filters: Filters, label: str) -> None:
 def _table(asked: Asked, filters: Filters, name: str, shown: list[str]) -> None:
     columns = st.column_config
     data = charts.frame(asked.answer)
-    numbers = {
-        "orders": columns.ProgressColumn("orders", min_value=0, max_value=int(data["orders"].max()), format="%d"),
+    if "share" in data:
+        data = data.assign(share=data["share"] * 100)
+    most = int(data["orders"].max())
+    configured = {
+        "country": columns.TextColumn("country", width=_NAME),
+        "orders": columns.ProgressColumn("orders", min_value=0, max_value=most, format="%d", width=_BAR),
         "units": columns.NumberColumn("bags", format="compact"),
         "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
-        "share": columns.NumberColumn("share", format="percent"),
+        "share": columns.NumberColumn("share", format="%.1f%%", width="small"),
     }
-    table(data, {each: numbers.get(each, each) for each in shown}, key=f"{name}-table", height=_HEIGHT)
+    table(data, {each: configured.get(each, each) for each in shown}, key=f"{name}-table", height=_HEIGHT)
