@@ -128,7 +128,8 @@ def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
     values |= given
     first, last = values["first"], values["last"]
     if {"first", "last"} <= {*question.parameters} and first > last:
-        raise click.UsageError(f"--first is {first}, after --last, {last}.")
+        until = f"--last, {last}" if "last" in given else f"{last}, the last day unless --last says another"
+        raise click.UsageError(f"--first is {first}, after {until}.")
     return {each: values[each] for each in question.parameters}
 
 

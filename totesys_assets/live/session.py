@@ -100,7 +100,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
         except KeyboardInterrupt:
             pass
         finally:
-            say("dagster", "stopping")
+            say("dagster", "stopping, which takes some seconds")
             stop.set()
             for thread in threads:
                 thread.join(timeout=5)

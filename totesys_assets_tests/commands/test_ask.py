@@ -123,6 +123,7 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
         (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
         (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),
         (["headline", "--first", "2026-02-01", "--last", "2026-01-31"], "--first is 2026-02-01, after --last"),
+        (["headline", "--first", "9999-01-01"], "the last day unless --last says another"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], said: str) -> None:
