@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,10 @@ def _is_in_memory_with_room(folder: Path) -> bool:
 if "TMPDIR" not in os.environ and _is_in_memory_with_room(_MEMORY):
     os.environ["TMPDIR"] = str(_MEMORY)
     tempfile.tempdir = None
+
+# Many tests start programs. Without bytecode each of these compiles the package anew, for a third of a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Where homes are noted: not in the developer's own list.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "totesys-tests-state"))

@@ -280,6 +280,7 @@ def test_the_command_fails_where_there_is_no_lake(platform: Platform, tmp_path: 
     assert "equal in every column" not in result.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_lost_ledger_is_not_taken_for_agreement(platform: Platform) -> None:
     shutil.rmtree(platform.lake.location("ledger"))

@@ -88,6 +88,7 @@ def test_the_newest_materialisation_carries_the_lineage_of_every_column(ranged: 
     assert lineage.deps_by_column["sales_staff_id"] == [source]
 
 
+@pytest.mark.thorough
 # Dagster's own use of what it deprecates, and an event loop that it leaves behind.
 @pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources`", "ignore:coroutine 'BaseEventLoop")
 def test_the_backfill_that_the_ui_starts_runs_each_stage_of_the_range_once(platform: Platform) -> None:

@@ -360,13 +360,8 @@ def test_the_same_snapshot_captured_twice_adds_nothing(platform: Platform) -> No
 
 
 @pytest.mark.refreshed
-@pytest.mark.parametrize(
-    "noted",
-    [
-        pytest.param(False, id="at once"),
-        pytest.param(True, id="after another day was captured", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("noted", [False, True], ids=["at once", "after another day was captured"])
 def test_rows_that_went_while_the_ledger_was_lost_are_asked_for(platform: Platform, noted: bool) -> None:
     add_orders(platform, 1, day=ORDER_DAY - timedelta(days=1))
     platform.refresh()

@@ -93,6 +93,7 @@ def loads(platform: Platform, table: str) -> int:
     return len(platform.instance.fetch_materializations(key, limit=20).records)
 
 
+@pytest.mark.thorough
 def test_the_calendar_is_loaded_only_when_it_changes(platform: Platform) -> None:
     platform.refresh()
     assert loads(platform, "dim_date") == 1

@@ -166,12 +166,10 @@ def locked(platform: Platform) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-SIGNALS = [
-    (signal.SIGINT, 130, ["--full"]),
-    pytest.param(signal.SIGTERM, 143, [], marks=pytest.mark.thorough),
-]
+SIGNALS = [(signal.SIGINT, 130, ["--full"]), (signal.SIGTERM, 143, [])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "code", "arguments"), SIGNALS)
 def test_a_signal_ends_a_refresh_within_seconds_though_it_waits_for_a_lock_and_nothing_is_lost(
     recorded: Platform, number: signal.Signals, code: int, arguments: list[str]

@@ -246,7 +246,8 @@ WHERE datname = current_database() AND application_name = 'totesys_assets'
 """
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("times", [1, 3])
 def test_refreshes_whose_connections_are_cut_at_random_complete_in_the_end(shop: Shop, times: int) -> None:
     dice = random.Random(7)  # the same cuts every time
     for url in (shop.platform.totesys_url, shop.platform.warehouse_url) * times:

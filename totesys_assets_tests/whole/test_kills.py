@@ -75,7 +75,6 @@ LATER = [
 # The instants that `make test` tries, one in each part of a refresh; the others go with `make soak`.
 QUICK = {
     "after _apply",
-    "uncommitted write_deltalake ingestion/sales_order",
     "after append fact_sales_order",
 }
 
