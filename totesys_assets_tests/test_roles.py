@@ -288,6 +288,7 @@ def test_what_was_granted_to_the_source_reader_by_hand_is_taken_back(roles: Role
     assert rights(roles.source, roles.names["role"]) == {name: {"SELECT"} for name in IN_TOTESYS}
 
 
+@pytest.mark.thorough
 def test_a_refresh_takes_no_more_connections_than_the_limit_was_reckoned_with(
     postgres_server: PostgresServer, trade_template: str, tmp_path: Path
 ) -> None:

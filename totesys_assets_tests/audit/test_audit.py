@@ -125,6 +125,7 @@ def test_rows_with_one_key_are_said_to_be_that(platform: Platform) -> None:
     assert ("warehouse/fact_sales_order", ROWS) in found
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_change_that_the_fingerprints_missed_is_counted_by_the_audit_and_then_mended(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET units_sold = 2000")

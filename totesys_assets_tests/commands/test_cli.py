@@ -132,6 +132,7 @@ def test_no_process_is_left_when_a_command_ends(home: Home) -> None:
     assert home.processes() == []
 
 
+@pytest.mark.thorough
 def test_what_the_simulator_does_arrives_with_the_next_refresh(home: Home) -> None:
     simulated = home.run("simulate", "--events", "8", "--seed", "4")
     assert len(simulated.stdout.splitlines()) == 8

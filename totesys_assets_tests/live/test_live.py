@@ -170,4 +170,4 @@ def test_whatever_ends_it_says_that_it_is_stopping(
     settings, urls = Settings.from_env({"TOTESYS_HOME": str(tmp_path)}), Databases("postgresql://x", "postgresql://y")
     with suppress(SystemExit):
         session.run(settings, urls, port=1, rate=0, say=lambda _, text: said.append(text))
-    assert said[-1] == "stopping"
+    assert said[-1] == "stopping, which takes some seconds"

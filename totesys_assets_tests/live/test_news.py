@@ -26,6 +26,7 @@ def platform(
         yield made
 
 
+@pytest.mark.thorough
 def test_a_blocked_table_is_told_once_and_again_when_it_can_be_captured(platform: Platform) -> None:
     platform.refresh()
     news = News(platform.instance, platform.lake)

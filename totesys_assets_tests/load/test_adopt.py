@@ -223,6 +223,7 @@ def test_the_command_adopts_through_dagster(
         assert platform.look().requests == []
 
 
+@pytest.mark.thorough
 @pytest.mark.refreshed
 def test_a_warehouse_of_before_lakes_were_noted_notices_another_one_by_its_newest_record(platform: Platform) -> None:
     with psycopg.connect(platform.warehouse_url) as connection:

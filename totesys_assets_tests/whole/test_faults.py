@@ -460,6 +460,7 @@ def test_a_tick_killed_while_it_looks_asks_for_the_same_the_next_time(shop: Shop
     assert start_tick(shop.platform, tmp_path).failures() == expected
 
 
+@pytest.mark.thorough
 def test_a_killed_run_holds_the_sensor_up_only_until_it_is_seen_to_be_dead(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
