@@ -26,7 +26,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types and all tests but the deployment's (fifteen minutes)
+test: install lint types ## Lint, types and all tests but the deployment's (ten minutes)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
 coverage: install ## The same tests with coverage; fails below 90 %
