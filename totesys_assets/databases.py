@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +129,7 @@ def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
 def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report) -> Iterator[None]:
     """Run the servers for the block. An error in it that a full disk caused is reported as such."""
     from totesys_assets.local.lease import lease
+    from totesys_assets.local.postgres import without_variables
     from totesys_assets.local.postgres_errors import BEGIN_BYTES, EmbeddedError, disk_full
 
     if not _folder(settings).exists():
@@ -137,7 +138,9 @@ def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report)
         free = shutil.disk_usage(settings.home).free
         if free < BEGIN_BYTES:
             raise EmbeddedError(disk_full(settings.home, free))
-    with lease(servers, _folder(settings) / "lease", say):
+    own = settings.totesys_url or settings.warehouse_url or settings.warehouse_reader_url
+    # Beside a database of one's own, they are left as they are: they may be meant for it.
+    with nullcontext() if own else without_variables(), lease(servers, _folder(settings) / "lease", say):
         logged = [server.log_size() for server in servers]
         try:
             yield

@@ -15,9 +15,9 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
 
-# What a text of a database could command a terminal with: control characters, and those that turn the direction of the
-# rest of a line.
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# What a text of a database could command a terminal with: control characters, those that turn the direction of the rest
+# of a line, and those that end a line for some programs only.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Console(rich.console.Console):
@@ -54,7 +54,7 @@ def say(console: Console, mark: str, text: str | Text = "") -> None:
     """
     head, body = Text.from_markup(mark), Text(text) if isinstance(text, str) else text
     if not console.is_terminal:
-        console.print(head + body, soft_wrap=True)
+        console.print(head + Text(" ").join(line for line in body.split() if line), soft_wrap=True)
         return
     indent = head.cell_len
     if indent > console.width // 2:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import totesys_assets
+from totesys_assets.commands import live
 from totesys_assets.terminal import Console, program, reporter, say
 
 pytestmark = pytest.mark.pure
@@ -38,6 +39,17 @@ def test_a_path_that_is_longer_than_a_line_stays_whole() -> None:
 def test_a_file_or_pipe_gets_one_line() -> None:
     text = f"It is at {PATH} (1.5 MB), with sixty gigabytes left on its disk"
     assert printed("[red]✗[/red] ", text, to_a_terminal=False) == [f"✗ {text}"]
+    broken = "Pine\r\n\n12:00:00 error\u2028\x85\x0b nothing\n"
+    assert printed("· ", broken, to_a_terminal=False) == ["· Pine 12:00:00 error nothing"]
+    assert printed("· ", "", to_a_terminal=False) == ["· "]
+
+
+def test_an_event_of_a_live_platform_is_one_line_of_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(live, "out", Console(file=file, width=80, force_terminal=True, no_color=True, _environ={}))
+    live._say("totesys", "new design 7, Pine\n12:00:00 warehouse loaded nothing")
+    (line,) = file.getvalue().splitlines()
+    assert line.endswith(" totesys   new design 7, Pine 12:00:00 warehouse loaded nothing")
 
 
 def test_a_text_is_printed_as_it_is_even_if_it_looks_like_markup() -> None:
@@ -125,4 +137,4 @@ def test_a_text_commands_the_terminal_nothing() -> None:
     grid.add_row(hostile)
     Console(file=file, width=60, force_terminal=True, _environ={}).print(grid)
     assert file.getvalue().count("a]0;title[2J31mb, Łódź") == 2
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", file.getvalue())
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", file.getvalue())

@@ -147,5 +147,6 @@ def until_signalled() -> Iterator[None]:
 
 
 def _say(who: str, what: str) -> None:
+    """Print an event on one line, whatever the texts of ToteSys and the errors in it hold."""
     colour = {"totesys": "yellow", "warehouse": "green", "dashboard": "magenta", "error": "red"}.get(who, "cyan")
-    say(out, f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", what)
+    say(out, f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] [{colour}]{who:<9}[/{colour}] ", " ".join(what.split()))

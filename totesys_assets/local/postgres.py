@@ -256,6 +256,20 @@ class EmbeddedServer:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
+@contextmanager
+def without_variables() -> Iterator[None]:
+    """Run the block without the variables of libpq that ``url`` has no answer to: a service's, how to prove a login.
+
+    All are meant for other servers, and some keep everybody out of this one.
+    """
+    named = {(each.envvar or b"").decode() for each in psycopg.pq.Conninfo.get_defaults()} | {"PGREQUIRESSL"}
+    aside = {name: os.environ.pop(name) for name in named - _VARIABLES.keys() if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(aside)
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder and those above it, such that the server's user may pass through."""
     if folder.is_dir():

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+import sqlalchemy
 
+from totesys_assets import engine
 from totesys_assets.databases import databases, embedded
 from totesys_assets.local.postgres_errors import EmbeddedError
 from totesys_assets.settings import Settings
@@ -72,6 +74,27 @@ def test_a_terminal_that_is_closed_ends_serve_in_order(home: Path) -> None:
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 128 + signal.SIGHUP
     assert not any(server.running() for server in embedded(Settings.from_env({"TOTESYS_HOME": str(home)})))
+
+
+def test_no_variable_of_libpq_keeps_the_platform_out_of_its_embedded_servers(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [(each.envvar or b"").decode() for each in psycopg.pq.Conninfo.get_defaults()]
+    variables = {**dict.fromkeys(filter(None, names), "nonsense"), "PGREQUIRESSL": "1"}
+    assert {"PGSERVICE", "PGREQUIREAUTH", "PGCONNECT_TIMEOUT", "PGSSLCERTMODE"} <= variables.keys()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with databases(Settings.from_env({"TOTESYS_HOME": str(home)})) as urls:
+        assert urls.dagster is not None
+        for url in (urls.totesys, urls.warehouse, urls.dagster):
+            psycopg.connect(url).close()
+            of_dagster = sqlalchemy.create_engine(url)
+            of_dagster.connect().close()
+            of_dagster.dispose()
+            duckdb = engine.connect()
+            engine.attach(duckdb, "server", url, variable="URL")
+            engine.close(duckdb)
+    assert os.environ["PGSERVICE"] == "nonsense"
 
 
 def test_where_there_are_no_embedded_servers_it_is_said_and_nothing_is_made(tmp_path: Path) -> None:
