@@ -9,10 +9,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import rich.console
 from rich.cells import cell_len
-from rich.segment import Segment
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
 # What a text of a database could command a terminal with: control characters, those that turn the direction of the rest
@@ -30,12 +34,18 @@ class Console(rich.console.Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(_COMMANDS.sub("", segment.text), segment.style)
 
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text as it is: what looks like markup or the name of an emoji in it is a part of it."""
+        return super().render_str(text, **{**how, "markup": False, "emoji": False})
+
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _PROGRAM = "totesys"
 _UNDER_A_LONG_MARK = 4
+# Cells of a table up to this long are not broken: a time, a name, a number.
+_SHORT, _WIDEST = 20, 10_000
 
 
 def silence() -> None:
@@ -67,6 +77,33 @@ def say(console: Console, mark: str, text: str | Text = "") -> None:
             line.rstrip()
             console.print(head + line, soft_wrap=True)
             head = Text(" " * indent)
+
+
+def show(console: Console, grid: Table) -> None:
+    """Print a table with all that is in it. In a terminal that is too narrow for it, each row is some lines.
+
+    Of columns that do not say themselves how they wrap, only long cells do, between words.
+    """
+    for column in grid.columns:
+        if column.overflow == "ellipsis":
+            column.overflow = "fold"
+            cells = [str(each) for each in (column.header, *column.cells)]
+            if all(cell_len(each) <= _SHORT or " " not in each for each in cells):
+                column.no_wrap, column.min_width = True, max(map(cell_len, cells))
+    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), grid).minimum
+    if console.is_terminal and needed > console.width:
+        _show_rows(console, grid)
+        return
+    wide = console.options.update(width=max(console.width, needed))
+    console.print(Segments([*console.render(grid, wide)]), crop=False)
+
+
+def _show_rows(console: Console, grid: Table) -> None:
+    for row in zip(*(column.cells for column in grid.columns), strict=True):
+        for number, (column, cell) in enumerate(zip(grid.columns, row, strict=True)):
+            name = " ".join(str(column.header).split())
+            if cell:
+                say(console, f"{'  ' if number else ''}[bold]{escape(name)}[/bold] ", cell)
 
 
 def _beginnings(text: str, width: int) -> list[int]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import totesys_assets
 from totesys_assets.commands import live
-from totesys_assets.terminal import Console, program, reporter, say
+from totesys_assets.terminal import Console, program, reporter, say, show
 
 pytestmark = pytest.mark.pure
 
@@ -71,12 +71,50 @@ def test_a_mark_that_fills_most_of_a_line_gets_one_for_itself() -> None:
     ]
 
 
-def test_the_commands_print_all_their_sentences_so() -> None:
+def table_shown(cells: list[str], width: int, *, to_a_terminal: bool = True) -> list[str]:
+    grid = Table()
+    for name in ("source", "captured", "dead letters", "what it holds"):
+        grid.add_column(name)
+    grid.add_row(*cells)
+    file = io.StringIO()
+    show(Console(file=file, width=width, force_terminal=to_a_terminal, no_color=True, _environ={}), grid)
+    return [re.sub("\x1b\\[[0-9;]*m", "", line) for line in file.getvalue().splitlines()]
+
+
+CELLS = ["marketing_spend", "2 h 38 min ago", "1,234,567", "One row per month, country and currency"]
+
+
+@pytest.mark.parametrize("width", [15, 40, 60, 80, 120])
+def test_a_table_loses_nothing_in_a_narrow_terminal_or_pipe(width: int) -> None:
+    for to_a_terminal in (True, False):
+        lines = table_shown(CELLS, width, to_a_terminal=to_a_terminal)
+        shown = " ".join(" ".join(lines).replace("│", " ").split())
+        assert all(word in shown for cell in CELLS for word in cell.split()), (width, lines)
+        assert max(map(len, lines)) <= max(width, 30) or not to_a_terminal
+
+
+def test_a_row_is_some_lines_where_the_terminal_is_too_narrow_for_a_table() -> None:
+    assert table_shown([*CELLS[:2], "", CELLS[3]], 40) == [
+        "source marketing_spend",
+        "  captured 2 h 38 min ago",
+        "  what it holds One row per month,",
+        "                country and currency",
+    ]
+    assert table_shown(CELLS, 40, to_a_terminal=False)[0].startswith("┏")
+
+
+def test_a_table_shows_a_text_as_it_is_even_if_it_looks_like_markup() -> None:
+    for text in ("[red]Pine[/red]", "[/x]", ":bug: and \\[a]"):
+        for width in (30, 120):
+            assert text in "\n".join(table_shown([text, "", "", ""], width))
+
+
+def test_the_commands_print_all_their_sentences_and_tables_so() -> None:
     package = Path(totesys_assets.__file__).parent
     printing = [path for folder in ("commands", "live") for path in package.joinpath(folder).glob("*.py")]
-    found = [line for path in printing for line in re.findall(r"\w+\.print\(.*", path.read_text(encoding="utf-8"))]
-    sentences = [line for line in found if not re.search(r'print\((grid|f"\[bold\]{asset}\[/bold\]")?\)', line)]
-    assert (len(found) > 4, sentences) == (True, [])
+    texts = [path.read_text(encoding="utf-8") for path in printing]
+    assert [line for text in texts for line in re.findall(r"\w+\.print\(.+\)", text)] == []
+    assert sum(text.count("show(") for text in texts) > 4
 
 
 @pytest.fixture

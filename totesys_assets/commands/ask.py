@@ -24,7 +24,7 @@ from totesys_assets.commands.restore import Moment
 from totesys_assets.errors import UnknownCurrency
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import Console, err, out, program, reporter, say
+from totesys_assets.terminal import err, out, program, reporter, say, show
 
 
 class _Day(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -151,7 +151,7 @@ def _print_list() -> None:
     grid.add_column("what it asks")
     for question in questions().values():
         grid.add_row(question.name, question.text)
-    out.print(grid)
+    show(out, grid)
     say(out, "", f"{program()} ask QUESTION answers one; --sql shows how, --help lists the options.")
 
 
@@ -183,9 +183,7 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     grid = _grid(found, narrow=False)
     if Measurement.get(out, widest, grid).maximum > out.width:
         grid = _grid(found, narrow=True)
-    # A terminal that is too narrow even so wraps the lines.
-    needed = Measurement.get(out, widest, grid).minimum
-    Console(highlight=False, width=max(out.width, needed)).print(grid)
+    show(out, grid)
     if not found.rows:
         say(out, "", "There is nothing.")
     asked = ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value)

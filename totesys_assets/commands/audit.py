@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.settings import Settings
@@ -71,7 +72,7 @@ def _print_findings(found: "list[Finding]") -> None:
 
     width = max(len(finding.check) for finding in found)
     for asset, findings in groupby(sorted(found, key=lambda finding: _order(finding.asset)), lambda each: each.asset):
-        out.print(f"[bold]{asset}[/bold]")
+        say(out, "", Text(asset, style="bold"))
         for finding in findings:
             waiting = f" ({counted(finding.pending, 'partition')} pending)" if finding.pending else ""
             say(out, f"  {_MARKS[finding.outcome]} {finding.check:<{width}}  ", f"{finding.detail}{waiting}")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from totesys_assets.commands import words
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import out, reporter, say
+from totesys_assets.terminal import out, reporter, say, show
 
 if TYPE_CHECKING:
     from totesys_assets.catalogue.catalogue import Table
@@ -65,7 +65,7 @@ def _print_table(store: FileStore, table: Table) -> None:
     for column in table.columns:
         key = " (part of the key)" if column.name in table.primary_key else ""
         grid.add_row(column.name, column.type, Text(f"{column.description}{key}"))
-    out.print(grid)
+    show(out, grid)
 
 
 @click.group(invoke_without_command=True)
@@ -83,7 +83,7 @@ def rates(context: click.Context) -> None:
         grid.add_column(name)
     for archive in archives:
         grid.add_row(Text(archive.name), f"{archive.rates:,}", Text(archive.problem or archive.newest))
-    out.print(grid)
+    show(out, grid)
     newest = max((archive.newest for archive in archives), default="")
     if newest and (days := (datetime.now(UTC).date() - date.fromisoformat(newest)).days) > MOST_DAYS_WITHOUT_A_RATE:
         say(

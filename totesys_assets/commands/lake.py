@@ -14,7 +14,7 @@ from totesys_assets.commands import words
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import out, say
+from totesys_assets.terminal import out, say, show
 
 
 @click.command("dead-letters")
@@ -93,4 +93,4 @@ def schema(table: str | None, as_json: bool) -> None:
         since = f"{each.first_seen_at:%Y-%m-%d %H:%M:%S}"
         grid.add_row(each.table, str(each.version), since, each.status, Text("; ".join(changes)))
         before = each
-    out.print(grid)
+    show(out, grid)

@@ -26,7 +26,7 @@ from totesys_assets.commands import interrupts, words
 from totesys_assets.databases import Databases, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import Console, address, out, program, reporter, say
+from totesys_assets.terminal import Console, address, out, program, reporter, say, show
 
 if TYPE_CHECKING:
     from totesys_assets.refresh import Summary
@@ -204,7 +204,7 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     grid.add_column("versions", justify="right")
     for row in summary.tables:
         grid.add_row(row["table"], _count(row["rows"]), f"{row['versions']:,}")
-    console.print(grid)
+    show(console, grid)
     say(console, "lake       ", settings.lake_uri)
     say(console, "warehouse  ", f"{address(urls.warehouse)}, schema {settings.warehouse_schema}")
     for table, names in summary.unknown_columns.items():

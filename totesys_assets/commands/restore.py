@@ -15,7 +15,7 @@ from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
-from totesys_assets.terminal import err, out, program, reporter, say
+from totesys_assets.terminal import err, out, program, reporter, say, show
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -86,7 +86,7 @@ def _restore(schema: str, moment: datetime | None) -> None:
         grid.add_column(name, justify="right")
     for table, rows, versions in contents:
         grid.add_row(table, f"{rows:,}", f"{versions:,}")
-    out.print(grid)
+    show(out, grid)
     count = sum(written.values())
     say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
     if unequal:

@@ -22,7 +22,7 @@ from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.errors import told_once
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import address, err, out, program, reporter, say
+from totesys_assets.terminal import address, err, out, program, reporter, say, show
 
 if TYPE_CHECKING:
     from totesys_assets.automation.condition import Condition
@@ -135,7 +135,7 @@ def _print_source(found: Condition) -> None:
         shown = "" if behind == 0 else "?" if behind is None else f"≤ {words.span(behind)}"
         waiting = "blocked" if each.blocked else _number(each.stale)
         grid.add_row(each.table, _ago(each.captured_at), waiting, shown, _number(each.dead_letters))
-    out.print(grid)
+    show(out, grid)
 
 
 def _print_warehouse(found: Condition) -> None:
@@ -145,7 +145,7 @@ def _print_warehouse(found: Condition) -> None:
     for each in found.tables:
         rows = "" if each.rows is None else f"{each.rows:,}"
         grid.add_row(each.table, rows, f"{each.versions:,}", _ago(each.loaded_at), _number(each.stale))
-    out.print(grid)
+    show(out, grid)
 
 
 def _grid(first: str, *others: str) -> Grid:
