@@ -16,24 +16,32 @@ from rich.text import Text
 
 from totesys_assets.commands import words
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import out, reporter, say, show
+from totesys_assets.terminal import out, program, reporter, say, show
 
 if TYPE_CHECKING:
     from totesys_assets.catalogue.catalogue import Table
     from totesys_assets.source.file_store import FileStore
 
+_RATES = (
+    "Archives of euro reference rates, as the European Central Bank publishes them: eurofxref-hist.zip, or "
+    "eurofxref-hist-90d.zip."
+)
+
 
 @click.command()
 @click.option(
-    "--templates", is_flag=True, help="Put a file with the line of column names in each folder that has none."
+    "--templates",
+    is_flag=True,
+    help="Put a file with the line of column names in each folder that has none, and make the folder of rates.",
 )
 def files(templates: bool) -> None:
     """Show where files are dropped, and what they must hold.
 
     A file is CSV with a line of column names, or JSON: an array of objects, or one object on each line. All files of a
-    folder together are the table.
+    folder together are the table. Archives of exchange rates are dropped as the bank publishes them.
     """
     from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.source.ecb import RATES
     from totesys_assets.source.file_store import FileStore
     from totesys_assets.source.files import Files
 
@@ -44,6 +52,11 @@ def files(templates: bool) -> None:
             if templates:
                 _write_template(store, table)
             _print_table(store, table)
+    if templates:
+        store.make_folder(RATES)
+    say(out, "", Text(f"{store.uri}/{RATES}/", style="bold"))
+    there = words.number(len(store.files(RATES)), "archive")
+    say(out, "", f"{_RATES} There: {there}. {program()} rates lists what is held.")
 
 
 def _write_template(store: FileStore, table: Table) -> None:
@@ -82,8 +95,10 @@ def rates(context: click.Context) -> None:
     for name in ("archive", "rates", "newest day"):
         grid.add_column(name)
     for archive in archives:
-        grid.add_row(Text(archive.name), f"{archive.rates:,}", Text(archive.problem or archive.newest))
+        grid.add_row(Text(archive.name), f"{archive.rates:,}", Text(archive.newest or "none"))
     show(out, grid)
+    for problem in (archive.problem for archive in archives if archive.problem):
+        say(out, "[yellow]![/yellow] ", problem)
     newest = max((archive.newest for archive in archives), default="")
     if newest and (days := (datetime.now(UTC).date() - date.fromisoformat(newest)).days) > MOST_DAYS_WITHOUT_A_RATE:
         say(

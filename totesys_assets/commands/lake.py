@@ -28,6 +28,7 @@ def dead_letters(table: str | None, as_json: bool) -> None:
     """
     from totesys_assets.capture.dead_letters import open_dead_letters
     from totesys_assets.lake.tables import Lake
+    from totesys_assets.source.copied import FILE
 
     if table is not None:
         _require_table(table)
@@ -41,7 +42,9 @@ def dead_letters(table: str | None, as_json: bool) -> None:
         click.echo(json.dumps(letters, default=str, indent=2))
         return
     for letter in letters:
-        where = "" if letter["partition"] == "*" else f" of {letter['partition']}"
+        # A file as a whole is of no day.
+        has_day = letter["partition"] != "*" and letter["column_name"] != FILE
+        where = f" of {letter['partition']}" if has_day else ""
         what = f"{letter['row_key']}{where}: {letter['column_name']} {letter['reason']}"
         say(out, f"[bold]{letter['table_name']}[/bold] ", what)
         since = f"since {letter['_recorded_at']:%Y-%m-%d %H:%M:%S} UTC"

@@ -128,6 +128,17 @@ class FileStore:
         except OSError as error:
             raise ConnectionFailed(f'"{path}" cannot be written in {self.uri} ({error.strerror}).') from None
 
+    def make_folder(self, folder: str) -> None:
+        """Make a folder for people to drop files in, if it is not there; in a bucket, what consoles show as one."""
+        if self._bucket is not None:
+            with self._answers() as client:
+                client.put_object(Bucket=self._bucket, Key=f"{self._prefix}{folder}/", Body=b"")
+            return
+        try:
+            Path(self.uri, folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConnectionFailed(f'"{folder}" cannot be made in {self.uri} ({error.strerror}).') from None
+
     def delete(self, path: str) -> None:
         """Remove a file, if it is there."""
         if self._bucket is not None:

@@ -87,6 +87,8 @@ def test_an_object_that_is_replaced_or_removed_after_the_listing_is_left_for_the
 
 
 def test_what_the_platform_writes_it_finds_again(place: Place) -> None:
+    place.store.make_folder("rates")
+    assert place.store.files("rates") == []
     assert place.store.find("rates/a.zip") is None
     place.store.write("rates/a.zip", b"1")
     assert place.store.find("rates/a.zip") == b"1"

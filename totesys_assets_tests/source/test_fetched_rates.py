@@ -334,7 +334,7 @@ def test_rates_are_fetched_only_over_https(tmp_path: Path, url: str) -> None:
 
 
 def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_captured_of_it_stays(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = settings(tmp_path, None)
     place = tmp_path / "home" / "files" / "rates"
@@ -348,6 +348,12 @@ def test_a_dropped_archive_that_cannot_be_read_is_a_dead_letter_and_what_was_cap
     [letter] = open_dead_letters(Lake(given.lake_uri)).to_pylist()
     assert (letter["row_key"], letter["partition"]) == ("rates/september.zip", "2024-08-19")
     assert "cannot be read as euro reference rates" in letter["reason"]
+    monkeypatch.setenv("TOTESYS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LAKE_URI", given.lake_uri)
+    shown = CliRunner().invoke(main, ["dead-letters"]).output
+    assert 'exchange_rate rates/september.zip: file "september.zip" cannot be read' in shown
+    shown = CliRunner().invoke(main, ["rates"]).output
+    assert '! "rates/september.zip" cannot be read as euro reference rates' in shown
     (place / "september.zip").unlink()
     assert captured(given).total("deleted") == 4
     assert open_dead_letters(Lake(given.lake_uri)).num_rows == 0

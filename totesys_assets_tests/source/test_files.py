@@ -9,10 +9,12 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.commands import main
 from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, TableBusy
 from totesys_assets.lake.tables import Lake
@@ -313,3 +315,21 @@ def test_a_place_that_cannot_be_read_is_said_in_a_sentence(place: Place) -> None
     place.files.write_text("")
     with pytest.raises(ConnectionFailed, match=r"FILES_URI leads to .*, which cannot be read"), place.source.snapshot():
         pass
+
+
+def test_templates_are_a_file_in_each_folder_that_has_none_and_the_folder_of_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTESYS_HOME", str(tmp_path))
+    own = tmp_path / "files" / "sales_target" / "own.csv"
+    own.parent.mkdir(parents=True)
+    own.write_text(HEADER)
+    for templates in ([], ["--templates"], ["--templates"]):
+        result = CliRunner().invoke(main, ["files", *templates])
+        assert result.exit_code == 0, result.output
+        assert (
+            f"{tmp_path}/files/rates/\nArchives of euro reference rates, as the European Central Bank" in result.output
+        )
+        assert (tmp_path / "files" / "rates").is_dir() == bool(templates)
+    made = [str(each.relative_to(tmp_path / "files")) for each in (tmp_path / "files").rglob("*.*")]
+    assert sorted(made) == ["marketing_spend/marketing_spend.csv", "sales_target/own.csv"]
