@@ -133,8 +133,7 @@ def refresh(
                 is_backfill = days is not None and not full
                 runs = _Runs(settings, warehouse, shared_snapshots, audience, accept_deletions, is_backfill)
                 runs.execute(requests, seen, summary)
-        else:
-            warehouse.migrate()  # as each load does: after an upgrade there may be none for long
+        _migrate(warehouse, summary)
     finally:
         shared_snapshots.close()
     mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark
@@ -146,6 +145,17 @@ def refresh(
     summary.dead_letters = {"new": 0 if letters is None else len(now.keys() - letters.keys()), "open": len(now)}
     summary.tables = contents_of(warehouse, most=MOST_COUNTED)
     return summary
+
+
+def _migrate(warehouse: Warehouse, summary: Summary) -> None:
+    """Do what each load does first: after an upgrade there may be none for long, or none that gets so far."""
+    try:
+        warehouse.migrate()
+    except PlatformError as problem:
+        if summary.success:
+            raise
+        if not any(str(problem) in each for each in summary.problems):  # a load may have said so
+            summary.problems.append(str(problem))
 
 
 def contents_of(warehouse: Warehouse, most: int | None = None) -> list[dict[str, Any]]:

@@ -85,8 +85,8 @@ class Soak:
             "",
             "Faults are commits, rewrites and whole refreshes in the middle of a refresh, a lost ledger, a lost "
             "Dagster, compactions, changed structures and settings, tables that take another's place, parts attached "
-            "and detached, truncated tables and crowds of rows that come and go. Every second "
-            "seed has marts over the star and files as a source too.",
+            "and detached, truncated tables, crowds of rows that come and go, processes that spill meanwhile and "
+            "warehouses of an older version. Every second seed has marts over the star and files as a source too.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]

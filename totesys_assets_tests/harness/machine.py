@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
-from totesys_assets_tests.harness import files
+from totesys_assets_tests.harness import files, older
 from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
+from totesys_assets_tests.harness.spilling import spill_at_once
 from totesys_assets_tests.harness.world import Laboratory
 from totesys_assets_tests.harness.writers import KINDS, OFFSETS, Scribe, Writer
 
@@ -147,6 +148,13 @@ class Interleavings(RuleBasedStateMachine):
         with self._administrator.under_way(how, table):
             self.world.refresh(accept_deletions=True)
 
+    @rule(who=_who, several=_several)
+    def refresh_while_others_spill(self, who: int, several: list[Statement]) -> None:
+        """Other processes of the platform hold more than fits in their memory."""
+        self.write(who, several)
+        self.laboratory.tally.faults += 1
+        spill_at_once(self.laboratory.folder / "spilled", self.world.refresh)
+
     @rule(journey=_journey)
     def wander(self, journey: list[tuple[str, int, str]]) -> None:
         """One row goes from day to day, turns bad, is mended and deleted, and is captured in any split of runs."""
@@ -200,6 +208,11 @@ class Interleavings(RuleBasedStateMachine):
             self._administrator.run(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
         else:
             self._administrator.run(what)
+
+    @rule(lacking=st.sampled_from(sorted(older.LACKS)))
+    def upgrade(self, lacking: str) -> None:
+        self.laboratory.tally.faults += 1
+        self.world.upgrade(lacking)
 
     def _change_structure(self, table: str) -> None:
         """A column comes, or goes again: a table that is not as the catalogue says stops, the others go on."""

@@ -46,7 +46,7 @@ from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.harness import RATES, files, marts
+from totesys_assets_tests.harness import RATES, files, marts, older
 from totesys_assets_tests.harness.files import Files
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.relations import Administrator
@@ -186,8 +186,8 @@ class Laboratory:
                 connection.execute(f"ROLLBACK PREPARED '{gid}'".encode())
         for name in ("source", "warehouse", "other_source"):
             self.admin(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        for lake in ("lake", "lake_backup"):
-            shutil.rmtree(self.folder / lake, ignore_errors=True)
+        for folder in ("lake", "lake_backup", "home"):
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
 
 
 @dataclass
@@ -582,6 +582,20 @@ class World:
         """Throw away the notes of what was done."""
         shutil.rmtree(self.folder / "ledger", ignore_errors=True)
         self.model.forget_counts()
+
+    def upgrade(self, lacking: str) -> None:
+        """An older version left the warehouse; this one, in another process, finds that nothing else changed."""
+        self.refresh()
+        shape = older.shape(self.warehouse_url)
+        older.make_older(self.warehouse_url, lacking)
+        self.warehouse.close()
+        self.warehouse = Warehouse(self.warehouse_url)
+        older.refresh_by_command(self._settings(), self.source_url, self.warehouse_url)
+        now = older.shape(self.warehouse_url)
+        missing = sorted(set(shape) - set(now), key=repr)
+        assert now == shape, f"a refresh leaves the warehouse of an older version without {missing}"
+        self.check()
+        self._check_marts()
 
     def keep_copy(self) -> None:
         """Make a backup of the lake, in place of the one before."""

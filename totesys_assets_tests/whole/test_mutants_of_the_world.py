@@ -20,6 +20,7 @@ import psycopg.conninfo
 import pytest
 
 from totesys_assets import engine
+from totesys_assets import refresh as refresh_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import statements as statements_module
 from totesys_assets.catalogue.catalogue import Table, ddl
@@ -37,6 +38,7 @@ from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.warehouse import schema as warehouse_schema
 from totesys_assets.warehouse import views as warehouse_views
+from totesys_assets_tests.harness import spilling
 from totesys_assets_tests.harness.mutants import Case, Patch, mutants, require_noticed, require_passed, scenarios
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade
@@ -222,6 +224,14 @@ def another_lake_on_the_warehouse(world: World) -> None:
     world.check_everything(again=False)
 
 
+def spilled_by_two_processes(world: World) -> None:
+    spilling.spill_at_once(world.folder.with_name("spilled"), world.refresh)
+
+
+def upgraded(world: World) -> None:
+    world.upgrade("the views for people")
+
+
 # Mutants
 
 
@@ -311,7 +321,28 @@ def whatever_lake(patch: Patch) -> None:
     patch.setattr(load_module, "change_of", lambda *_, **__: None)
 
 
+def spilling_as(code: str) -> Callable[[Patch], None]:
+    """With other code in the processes that spill."""
+    return lambda patch: patch.setattr(spilling, "BROKEN", code)
+
+
 CASES = {
+    "one folder for all that processes spill": Case(
+        spilling_as("from totesys_assets import spill; spill.fcntl.flock = lambda *_: None"),
+        spilled_by_two_processes,
+        "of what process .* spilled",
+    ),
+    "one folder for all that a process spills": Case(
+        spilling_as("from totesys_assets import spill; spill._NUMBERS = __import__('itertools').repeat(0)"),
+        spilled_by_two_processes,
+        "of what process .* spilled",
+        thorough=True,
+    ),
+    "an upgrade that waits for a load": Case(
+        lambda patch: patch.setattr(refresh_module, "_migrate", lambda *_: None),
+        upgraded,
+        "leaves the warehouse of an older version without",
+    ),
     "whatever relation has the name": Case(
         without_relations,
         another_table_takes_the_place,

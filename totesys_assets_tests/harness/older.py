@@ -1,0 +1,90 @@
+"""The warehouse as an older version of the platform left it, and the upgrade of it where nothing else changed.
+
+Belongs here: what older warehouses lack, and what a refresh by the command must make of them. Does not belong here:
+what the tables hold afterwards, which world.py compares with the model.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from totesys_assets.databases import Databases
+from totesys_assets.refresh import Summary, refresh
+from totesys_assets.settings import Settings
+from totesys_assets.staleness.decide import Request
+from totesys_assets_tests.harness.source import Observer
+
+_OF_BEFORE = "DELETE FROM _migration; INSERT INTO _migration (digest) VALUES ('of an older version')"
+_MART = "mart_payments_day"
+# What an older version had not, and how its warehouse looks.
+LACKS = {
+    "counts of versions": f"DROP TABLE _recorded; {_OF_BEFORE}",
+    "notes on dead letters and findings": f"DROP TABLE _dead_letter, _finding; {_OF_BEFORE}",
+    "the note of its version": "DROP TABLE _migration",
+    "a view of a fact": f"DROP VIEW current_payment CASCADE; {_OF_BEFORE}",
+    "the views for people": f"DROP VIEW sale, purchase, receivable; {_OF_BEFORE}",
+    "an index": f"DROP INDEX fact_payment_unpaid; {_OF_BEFORE}",
+    # Its SELECT was another too: what was loaded by it is not what it gives now.
+    "a column of a mart": (
+        f"ALTER TABLE {_MART} DROP COLUMN largest CASCADE; "
+        f"UPDATE _ledger SET state = 'of an older version' WHERE table_name = '{_MART}' AND rows > 0; {_OF_BEFORE}"
+    ),
+}
+
+_SHAPE = """
+SELECT relkind::text, relname::text, attname::text, format_type(atttypid, atttypmod), attnotnull::text,
+    coalesce(col_description(attrelid, attnum), '')
+FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+ORDER BY 1, 2, 3
+"""
+
+
+class _Silent:
+    """Nobody is told of the progress."""
+
+    def doing(self, what: str) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def running(self, request: Request) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+def shape(warehouse_url: str) -> list[tuple[str | None, ...]]:
+    """Every table, view and index of the warehouse with its columns, their types and comments."""
+    with Observer(warehouse_url) as observer:
+        return observer.run(_SHAPE)
+
+
+def make_older(warehouse_url: str, what: str) -> None:
+    """Take from the warehouse ``what`` (of LACKS) an older version had not."""
+    with Observer(warehouse_url) as observer:
+        observer.run(LACKS[what])
+
+
+def refresh_by_command(settings: Settings, source_url: str, warehouse_url: str) -> Summary:
+    """``totesys refresh``, but for its output; Dagster remembers it in the home."""
+    with _dagster_home(settings.home / "dagster"):
+        return refresh(settings, Databases(source_url, warehouse_url), _Silent(), started=time.monotonic())
+
+
+@contextmanager
+def _dagster_home(folder: Path) -> Iterator[None]:
+    before = os.environ.get("DAGSTER_HOME")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="ascii")
+    os.environ["DAGSTER_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DAGSTER_HOME"]
+        else:
+            os.environ["DAGSTER_HOME"] = before
