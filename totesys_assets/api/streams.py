@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import os
 import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from fastapi.responses import StreamingResponse
 from psycopg import sql
 
 from totesys_assets.api.rows import Wanted
+from totesys_assets.errors import PlatformError
 from totesys_assets.insights.reading import Reader
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ PIECE_BYTES = 64 * 1024
 BATCH_ROWS = 5000
 # A client that takes nothing must not hold a snapshot for ever: vacuum waits for it.
 DOWNLOAD_SECONDS = 600.0
+# The server's own, which is printed.
+_LOG = logging.getLogger("uvicorn.error")
+# What the server adds to each of the lines above it, with nothing to learn from it.
+CUT = "ASGI callable returned without completing response."
 _LIMITS = "SELECT set_config('statement_timeout', %s, true)"
 _TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -105,12 +111,19 @@ class Download(StreamingResponse):
         self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the pieces, for at most DOWNLOAD_SECONDS: a client that reads nothing is not waited for any longer."""
+        """Send the pieces, for at most DOWNLOAD_SECONDS: a client that reads nothing is not waited for any longer.
+
+        What ends it early is a line of the log, and the client is cut: its answer has begun as one that is well.
+        """
         if scope["method"] == "HEAD":  # whoever asks for the headers alone does not have all rows read
             self.body_iterator = iterate_in_threadpool(())
         try:
-            with anyio.move_on_after(DOWNLOAD_SECONDS):
+            with anyio.move_on_after(DOWNLOAD_SECONDS) as limit:
                 await super().__call__(scope, receive, send)
+            if limit.cancelled_caught:
+                _LOG.error("A download of %s was cut: it took %.0f s.", scope["path"], DOWNLOAD_SECONDS)
+        except PlatformError as error:
+            _LOG.error("A download of %s was cut. %s", scope["path"], error)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(self._pieces.close)

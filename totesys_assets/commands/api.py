@@ -3,6 +3,7 @@
 Belongs here: options and what is printed. Does not belong here: the routes (api/).
 """
 
+import logging
 from ipaddress import ip_address
 
 import click
@@ -63,10 +64,12 @@ def api(port: int, host: str, new_key: bool) -> None:
     import uvicorn  # here: only this command needs it
 
     from totesys_assets.api.app import build
+    from totesys_assets.api.streams import CUT
     from totesys_assets.insights.reading import opened
     from totesys_assets.live.session import require_free_port
 
     require_free_port(port, "totesys api --port", host)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != CUT)
     with until_signalled(), opened(settings, "totesys api", reporter(err)) as reader:
         who = "with a key" if settings.api_keys else "without keys, for this machine only: TOTESYS_API_KEYS is not set"
         shown = f"[{host}]" if ":" in host else host

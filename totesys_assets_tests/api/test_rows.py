@@ -320,6 +320,45 @@ def test_so_many_downloads_at_once_and_no_more(reader: Reader, monkeypatch: pyte
     assert client.get("/v1/tables/sale").status_code == 200
 
 
+SCOPE = {
+    "type": "http",
+    "asgi": {"spec_version": "2.3"},
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/v1/tables/conversion_rate",
+    "query_string": b"format=arrow",
+    "headers": [(b"host", b"localhost")],
+}
+
+
+def test_a_download_whose_session_is_ended_is_cut_with_one_line_of_the_log(
+    reader: Reader, shop: Platform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(streams, "BATCH_ROWS", 500)
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if not sent:
+            shop.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'api test'")
+        sent.append(message)
+
+    async def download() -> None:
+        with anyio.fail_after(20):
+            await app.build(reader)(SCOPE, receive, send)
+
+    anyio.run(download)
+    assert sent[-1]["more_body"]  # a client knows that this was not all
+    [record] = caplog.records
+    said = "A download of /v1/tables/conversion_rate was cut. The warehouse went away: terminating connection due to"
+    assert record.getMessage().startswith(said)
+    assert (record.name, record.exc_info) == ("uvicorn.error", None)
+
+
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "reading nothing"])
 def test_a_client_that_is_gone_or_reads_nothing_leaves_its_place_to_others(
     reader: Reader, shop: Platform, monkeypatch: pytest.MonkeyPatch, is_gone: bool
@@ -340,18 +379,8 @@ def test_a_client_that_is_gone_or_reads_nothing_leaves_its_place_to_others(
 
     async def download() -> None:
         with anyio.fail_after(20):
-            await api(scope, receive, send)
+            await api({**SCOPE, "query_string": b"format=csv"}, receive, send)
 
-    scope = {
-        "type": "http",
-        "asgi": {"spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": "/v1/tables/conversion_rate",
-        "query_string": b"format=csv",
-        "headers": [(b"host", b"localhost")],
-    }
     gc.disable()  # what is left to it may stay for hours where little is asked
     try:
         anyio.run(download)
