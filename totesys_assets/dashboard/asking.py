@@ -52,13 +52,17 @@ class Asked:
         return [dict(zip(self.answer.columns, row, strict=True)) for row in self.answer.rows]
 
     def csv(self) -> bytes:
-        """The answer as CSV for a spreadsheet, with exact decimals. One that time alone changes is asked for anew."""
-        of_now = questions()[self.question].is_of_now
-        found = _reader(*_here()).answer(self.question, **self.parameters) if of_now else self.answer
-        rows = [tuple(_as_text(value) for value in row) for row in found.rows]
+        """The answer that is shown, as CSV for a spreadsheet, with exact decimals.
+
+        What time alone changes is left out: it was true when it was asked, which may be long ago.
+        """
+        found, of_now = self.answer, questions()[self.question].of_now
+        kept = [place for place, name in enumerate(found.columns) if name not in of_now]
+        columns = tuple(found.columns[place] for place in kept)
+        rows = [tuple(_as_text(row[place]) for place in kept) for row in found.rows]
         # With the line ends of RFC 4180. With others a lone \r would be written without quotes, and end a line, too.
         # With a mark at its beginning: without it Excel takes UTF-8 for another encoding.
-        return Answer(found.columns, rows).frame().to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
+        return Answer(columns, rows).frame().to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
 
 
 def _as_text(value: object) -> object:

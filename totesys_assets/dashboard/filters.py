@@ -10,6 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import streamlit as st
 
+from totesys_assets.dashboard import words
+
 PERIODS = ("30 days", "13 weeks", "12 months", "All")
 # How orders in another currency are converted: at the rate of their day, of their month, or all at that of one day.
 DAY, MONTH, CONSTANT = "day", "month", "constant"
@@ -90,7 +92,13 @@ def choose(first_day: date, last_day: date, currencies: list[str]) -> Filters:
     favourite = _FAVOURITE if _FAVOURITE in currencies else currencies[0]
     name = st.segmented_control("Period", PERIODS, default=_LAST_YEAR, required=True, key="period", bind="query-params")
     currency = st.segmented_control(
-        "Converted to", currencies, default=favourite, required=True, key="currency", bind="query-params"
+        "Converted to",
+        currencies,
+        format_func=words.plain,
+        default=favourite,
+        required=True,
+        key="currency",
+        bind="query-params",
     )
     rates = st.segmented_control(
         "Rates of",

@@ -17,7 +17,8 @@ from totesys_assets.dashboard.topics import data, history, money, overview, sale
 from totesys_assets.errors import PlatformError
 
 # Panels on a ground of their own; three dots without an arrow; less room at the top. Streamlit's own download of a
-# table is not offered: its numbers are floats, and its texts may be formulas. That of the three dots is.
+# table is not offered: its numbers are floats, and its texts may be formulas. That of the three dots is. On a telephone
+# the tools of a chart would lie on what is written above it.
 _STYLE = """
 <style>
 .stApp, [data-testid="stHeader"] {{background: {ground}}}
@@ -33,6 +34,7 @@ _STYLE = """
   .block-container {{padding-left: .9rem; padding-right: .9rem}}
   .st-key-as-of {{text-align: left}}
   .st-key-map-frame {{margin: -45px 0 -35px}}
+  div:has([data-testid="stVegaLiteChart"]) > [data-testid="stElementToolbar"] {{display: none}}
   .st-key-headline [data-testid="stColumn"] {{min-width: calc(50% - 1rem); flex: 1 1 calc(50% - 1rem)}}
 }}
 </style>
@@ -77,7 +79,9 @@ def main(first: str = "Overview") -> None:
     page = _navigated(pages)
     with st.container(key="notice"):  # always there, so that nothing below moves when it says something
         if away:
-            st.warning(f"The database is away. {away} This page goes on by itself when it is back.", icon="⚠️")
+            st.warning(
+                f"The database is away. {words.plain(away)} This page goes on by itself when it is back.", icon="⚠️"
+            )
     # Here and not on the page: filters of a page are forgotten when another is chosen.
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="filters"):
         chosen = _filters(away)
@@ -112,7 +116,7 @@ def _filters(away: str) -> filters.Filters | None:
         ((first_day, last_day),) = asking.ask("span").answer.rows
         currencies = [str(code) for code, _ in asking.ask("currencies").answer.rows]
     except PlatformError as error:
-        st.warning(str(error), icon="⚠️")
+        st.warning(words.plain(str(error)), icon="⚠️")
         return None
     if last_day is None or not currencies:
         st.info(_NOTHING_YET, icon="👜")
@@ -132,7 +136,8 @@ def _rates(chosen: filters.Filters) -> str:
     except PlatformError:
         return "The rates cannot be read now"
     if not rates:
-        return f"There are no rates for {chosen.currency}: a sum has only what is in {chosen.currency} already"
+        currency = words.plain(chosen.currency)
+        return f"There are no rates for {currency}: a sum has only what is in {currency} already"
     published = max(each["published_date"] for each in rates)
     if chosen.rates == filters.CONSTANT:
         return f"All at the European Central Bank's rates of {words.day(published)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from totesys_assets.dashboard import words
 from totesys_assets.dashboard.asking import Asked
 from totesys_assets.errors import PlatformError
 
@@ -30,11 +31,12 @@ def panel(
         head = st.container(
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", gap="small", wrap=False
         )
-        head.markdown(f"**{title}**  \n:small[:gray[{note}]]" if note else f"**{title}**")
+        heading = f"**{words.plain(title)}**"
+        head.markdown(f"{heading}  \n:small[:gray[{words.plain(note)}]]" if note else heading)
         try:
             asked = ask()
         except PlatformError as error:
-            st.warning(f"This cannot be shown now. {error}", icon="⚠️")
+            st.warning(f"This cannot be shown now. {words.plain(str(error))}", icon="⚠️")
             return
         with head:
             source(asked, key or title)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 
 _SYMBOLS = {"GBP": "£", "EUR": "€", "USD": "$"}
 _LONGEST = 1_000
 _SIZES = ((10**9, "bn"), (10**6, "m"), (10**3, "k"))
+
+# Where a page makes links, mail addresses, emojis, icons and arrows of a text when its Markdown is read already: not
+# where something stands between that nobody sees.
+_MADE = re.compile(r"(?<=(?<!\d):)(?=\S)|(?=@)|(?<=www)(?=\.)|(?<=[-<>=~!])(?=[-<>=])", re.IGNORECASE)
+_NOTHING = "\u2060"
 
 Number = Decimal | int | float
 
@@ -61,4 +67,5 @@ def plain(text: str) -> str:
     shown = " ".join(text.split())
     if len(shown) > _LONGEST:
         shown = f"{shown[:_LONGEST]}…"
+    shown = _MADE.sub(_NOTHING, shown)
     return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|<>$~:&" else each for each in shown)

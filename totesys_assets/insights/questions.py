@@ -61,6 +61,7 @@ def defaults(today: date) -> dict[str, object]:
 
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
+_OF_NOW = re.compile(r"clock_timestamp\(\).* AS (\w+)")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Question:
         return tuple(dict.fromkeys(_PARAMETER.findall(self.sql)))
 
     @property
-    def is_of_now(self) -> bool:
-        """Whether time alone changes the answer, as that to how long ago something was."""
-        return "clock_timestamp()" in self.sql
+    def of_now(self) -> frozenset[str]:
+        """The columns of the answer that time alone changes, as how long ago something was."""
+        return frozenset(_OF_NOW.findall(self.sql))
 
     def text_with(self, values: Mapping[str, object]) -> str:
         """The SQL with ``values`` in the place of its parameters, for psql, below what it asks."""

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from totesys_assets.dashboard import frame, server
+from totesys_assets.dashboard import frame, server, words
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -122,11 +122,43 @@ def test_every_page_is_drawn_filters_are_in_the_address_and_nobody_else_is_asked
         expect(page.get_by_role("button", name="Download as CSV")).to_have_count(0)
     with dashboard.viewer(width=390) as page:
         dashboard.open(page, "/sales")
-        expect(page.locator(".st-key-map-frame canvas, .st-key-map-frame svg").first).to_be_visible()
+        expect(page.locator(".st-key-map-frame").get_by_test_id("stVegaLiteChart")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         page.get_by_test_id("stPopover").first.get_by_role("button").click()
         expect(page.get_by_text("FROM mart_sales_day AS sales")).to_be_visible()
+        charts = page.locator('div:has(> [data-testid="stElementToolbar"]):has([data-testid="stVegaLiteChart"])')
+        assert charts.count() == 3
+        for chart in charts.all():  # its tools would lie on the words above it
+            expect(chart.get_by_test_id("stElementToolbar")).to_be_hidden()
     assert dashboard.hosts == {server.HOST}
+
+
+# What Markdown, and what is made of it later, would show as something else.
+HOSTILE = (
+    "www.a.example http://b.example me@c.example ![i](http://d.example/x.png) [l](http://e.example) "
+    "**bold** _leaning_ `code` :smile: :material/home: :red[red] $x^2$ -> <b>"
+)
+
+
+def test_texts_of_totesys_are_shown_as_they_are(dashboard: Dashboard, platform: Platform) -> None:
+    platform.sql(f"UPDATE address SET country = '{HOSTILE}', city = '{HOSTILE}'")
+    platform.sql(f"UPDATE department SET department_name = '{HOSTILE}'")
+    platform.sql(f"UPDATE counterparty SET counterparty_legal_name = '{HOSTILE}'")
+    platform.sql("UPDATE currency SET currency_code = '*a*' WHERE currency_code <> 'GBP'")
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(platform.refresh).result()
+    made = "a:not([data-testid='stPageLink-NavLink']), em, code, img, h1, b, .katex, [data-testid='stIconMaterial']"
+    with dashboard.viewer() as page:
+        for path in ("/", "/sales", "/money", "/history"):
+            dashboard.open(page, f"{path}?period=All&currency={quote(words.plain('*a*'))}")
+            expect(page.get_by_text("There are no rates for *a*")).to_be_visible()
+            for kind in ("stMarkdownContainer", "stMetricValue"):
+                for shown in page.get_by_test_id(kind).all():
+                    assert shown.locator(made).count() == 0, shown.inner_html()
+        dashboard.open(page, "/sales?period=All")
+        told = page.get_by_text("Not on the map").inner_text().replace("\u2060", "")
+        assert told.endswith(f": {HOSTILE}")
+        assert "example" not in " ".join(dashboard.hosts)
 
 
 @pytest.mark.thorough

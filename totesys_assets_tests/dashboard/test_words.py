@@ -44,5 +44,7 @@ def test_what_is_counted_has_a_plural() -> None:
 
 def test_a_text_is_shown_as_it_is_on_one_line_and_is_no_markdown() -> None:
     assert words.plain("R&D &copy; *a*") == r"R\&D \&copy; \*a\*"
-    assert words.plain("Lodz\n\n# a heading\r\n===") == r"Lodz \# a heading ==="
+    assert words.plain("Lodz\n\n# a heading\r\n---") == "Lodz \\# a heading -\u2060-\u2060-"
+    for text in ("12:00:00", "2024-08-20", "units 1 -> 2", "a <b>"):
+        assert ("\u2060" in words.plain(text)) == ("->" in text)
     assert words.plain("x" * 200_000) == "x" * 1000 + "…"

@@ -60,7 +60,7 @@ def _headline(filters: Filters) -> None:
         past = ask("headline", **filters.before) if filters.before else None
         trend = ask("revenue_by_period", **filters.parameters)
     except PlatformError as error:
-        st.warning(f"The figures cannot be shown now. {error}", icon="⚠️")
+        st.warning(f"The figures cannot be shown now. {words.plain(str(error))}", icon="⚠️")
         return
     (now,) = asked.rows()
     before = next((row for row in past.rows() if row["orders"]), {}) if past else {}
@@ -103,9 +103,10 @@ def _headline(filters: Filters) -> None:
 
 
 def _figure(value: Decimal | int | None, unit: str) -> str:
+    """As Markdown, which Streamlit takes it for."""
     if value is not None and not unit and value < 100_000:
         return words.exact(value)
-    return words.short(value, unit)
+    return words.plain(words.short(value, unit))
 
 
 def revenue_by_period(asked: Asked, filters: Filters) -> None:

@@ -13,8 +13,8 @@ from totesys_assets.dashboard.panel import panel
 from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
-# Pixels: a telephone shows the name, its revenue and its orders.
-_NAME = 140
+# Pixels: a telephone shows the name of a country, its revenue and its orders.
+_NAME = 188
 _BAR = 96
 _HEIGHT = 430
 # Rows of a table that is not as high as that.
@@ -41,7 +41,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Countries",
             lambda: ask("revenue_by_country", **given),
-            lambda asked: _table(asked, filters, "country", ["country", "revenue", "orders", "units"]),
+            lambda asked: _table(asked, "country", ["country", "revenue", "orders", "units"]),
             note=money,
         )
     left, right = st.columns(2)
@@ -56,7 +56,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Customers",
             lambda: ask("revenue_by_customer", **given),
-            lambda asked: _table(asked, filters, "customer", ["customer", "revenue", "share", "orders"]),
+            lambda asked: _table(asked, "customer", ["customer", "revenue", "share", "orders"]),
             note=f"{money}, and the part of all",
         )
     left, right = st.columns(2)
@@ -64,7 +64,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Staff",
             lambda: ask("revenue_by_staff", **given),
-            lambda asked: _table(asked, filters, "staff", ["staff", "department", "revenue", "orders"]),
+            lambda asked: _table(asked, "staff", ["staff", "department", "revenue", "orders"]),
             note=f"orders and {money} of each member of staff",
         )
     with right:
@@ -173,7 +173,7 @@ def _bars(asked: Asked, filters: Filters, label: str) -> None:
     )
 
 
-def _table(asked: Asked, filters: Filters, name: str, shown: list[str]) -> None:
+def _table(asked: Asked, name: str, shown: list[str]) -> None:
     columns = st.column_config
     data = charts.frame(asked.answer)
     if "share" in data:
@@ -181,9 +181,12 @@ def _table(asked: Asked, filters: Filters, name: str, shown: list[str]) -> None:
     most = int(data["orders"].max())
     configured = {
         "country": columns.TextColumn("country", width=_NAME),
-        "orders": columns.ProgressColumn("orders", min_value=0, max_value=most, format="%d", width=_BAR),
+        # Beside the names of countries, which are long, there is no room for bars.
+        "orders": columns.NumberColumn("orders", format="localized")
+        if name == "country"
+        else columns.ProgressColumn("orders", min_value=0, max_value=most, format="%d", width=_BAR),
         "units": columns.NumberColumn("bags", format="compact"),
-        "revenue": columns.NumberColumn(f"revenue, {filters.currency}", format="%,.0f"),
+        "revenue": columns.NumberColumn("revenue", format="%,.0f"),
         "share": columns.NumberColumn("share", format="%.1f%%", width="small"),
     }
     table(data, {each: configured.get(each, each) for each in shown}, key=f"{name}-table", height=_HEIGHT)
