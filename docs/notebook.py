@@ -17,12 +17,14 @@ with app.setup:
     import pandas as pd
 
     import totesys_assets
+    from totesys_assets.dashboard import palette, words
     from totesys_assets.insights.questions import Answer, defaults, questions
     from totesys_assets.insights.reading import opened
     from totesys_assets.settings import Settings
 
-    TEAL, PALE, AMBER, GREY = "#0f766e", "#7cc5bb", "#e39a1f", "#c9ced2"
-    MONEY = alt.Axis(labelExpr="replace(format(datum.value, '~s'), 'G', 'bn')", tickCount=5, domain=False, ticks=False)
+    SERIES = palette.LIGHT.series
+    TEAL, PALE, AMBER, _, GREY = SERIES
+    MONEY = alt.Axis(labelExpr=words.AXIS, tickCount=5, domain=False, ticks=False)
     MONTH = alt.Axis(format="%b %y", grid=False, ticks=False, labelAngle=0, labelOverlap=True)
     DAY = alt.Axis(format="%d %b", ticks=False, labelAngle=0)
     ABOVE = alt.Legend(orient="top")
@@ -84,6 +86,7 @@ def _(currency):
 
 @app.cell
 def _(asked, revenue):
+    kinds = palette.in_order(revenue["currency"])
     revenue_by_month = (
         alt.Chart(revenue)
         .mark_bar()
@@ -93,7 +96,7 @@ def _(asked, revenue):
             color=alt.Color(
                 "currency:N",
                 title=None,
-                scale=alt.Scale(range=[TEAL, PALE, AMBER, GREY]),
+                scale=alt.Scale(domain=kinds, range=SERIES[: len(kinds)]),
                 legend=ABOVE,
             ),
             tooltip=["yearmonth(period):O", "currency:N", alt.Tooltip("revenue:Q", format=",.0f"), "orders:Q"],
@@ -128,7 +131,7 @@ def _(asked, margin):
             color=alt.Color(
                 "what:N",
                 title=None,
-                scale=alt.Scale(domain=["revenue", "cost", "margin"], range=[TEAL, AMBER, "#4f46a5"]),
+                scale=alt.Scale(domain=["revenue", "cost", "margin"], range=SERIES[:3]),
                 legend=ABOVE,
             ),
             tooltip=["yearmonth(period):T", "what:N", alt.Tooltip("amount:Q", format=",.0f")],

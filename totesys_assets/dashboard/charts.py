@@ -14,8 +14,6 @@ import streamlit as st
 from totesys_assets.dashboard import palette, words
 from totesys_assets.insights.questions import Answer
 
-# In the small numbers of an axis: 1.5m, not 1.5M.
-_AXIS = "replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')"
 _UNSURE = 0.5
 # Names of a legend, on a telephone.
 _MOST_IN_A_ROW = 3
@@ -72,7 +70,7 @@ def over_time(
         .mark_bar(cornerRadius=2)
         .encode(
             x=alt.X("label:N", title=None, sort=order, axis=alt.Axis(labelAngle=0, labelOverlap=True, grid=False)),
-            y=alt.Y(f"{value}:Q", title=None, axis=alt.Axis(labelExpr=_AXIS, tickCount=5)),
+            y=alt.Y(f"{value}:Q", title=None, axis=alt.Axis(labelExpr=words.AXIS, tickCount=5)),
             color=alt.Color(
                 f"{kind}:N",
                 title=None,

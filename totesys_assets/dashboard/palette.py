@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import streamlit as st
+# These are told apart first, and so in the same colours on every page and in the notebook.
+_CURRENCIES = ("GBP", "EUR", "USD")
 
 
 @dataclass(frozen=True)
@@ -46,4 +48,12 @@ DARK = Palette(
 
 def palette() -> Palette:
     """That of the theme in which the page is seen."""
+    import streamlit as st  # here: the notebook takes the colours without it
+
     return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+def in_order(currencies: Iterable[str]) -> list[str]:
+    """Currencies, each once, in the order in which the colours of a series are given to them."""
+    known = dict(zip(_CURRENCIES, range(len(_CURRENCIES)), strict=True))
+    return sorted(set(currencies), key=lambda each: (known.get(each, len(known)), each))

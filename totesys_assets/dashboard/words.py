@@ -7,6 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 
 _SYMBOLS = {"GBP": "£", "EUR": "€", "USD": "$"}
+# The same units as Vega writes the numbers of an axis with: 1.5m, not 1.5M.
+AXIS = "replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')"
 _LONGEST = 1_000
 _SIZES = ((10**9, "bn"), (10**6, "m"), (10**3, "k"))
 

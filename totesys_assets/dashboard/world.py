@@ -15,7 +15,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from totesys_assets.dashboard import charts, palette
+from totesys_assets.dashboard import charts, palette, words
 
 # Where Streamlit serves the folder static/. A browser asks for it once.
 _FILE = "countries-110m.json"
@@ -51,7 +51,7 @@ def draw(data: pd.DataFrame, value: str, unit: str) -> None:
             title=None,
             gradientLength=150,
             labelColor=colours.text,
-            labelExpr="replace(replace(format(datum.value, '~s'), 'G', 'bn'), 'M', 'm')",
+            labelExpr=words.AXIS,
         ),
     )
     tooltip = [

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from totesys_assets.dashboard import words
+from totesys_assets.dashboard import palette, words
 
 pytestmark = pytest.mark.pure
 
@@ -48,3 +48,7 @@ def test_a_text_is_shown_as_it_is_on_one_line_and_is_no_markdown() -> None:
     for text in ("12:00:00", "2024-08-20", "units 1 -> 2", "a <b>"):
         assert ("\u2060" in words.plain(text)) == ("->" in text)
     assert words.plain("x" * 200_000) == "x" * 1000 + "…"
+
+
+def test_a_currency_keeps_its_place_among_the_colours() -> None:
+    assert palette.in_order(["USD", "CHF", "GBP", "USD", "AUD", "EUR"]) == ["GBP", "EUR", "USD", "AUD", "CHF"]

@@ -13,6 +13,7 @@ from typing import Any
 import altair as alt
 import pytest
 
+from totesys_assets.dashboard import palette, words
 from totesys_assets_tests.conftest import Platform
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.py"
@@ -57,6 +58,10 @@ def test_it_answers_five_questions_in_pictures(platform: Platform, monkeypatch: 
     assert month["revenue"] == revenue["revenue"] > 0
     assert month["margin"] == pytest.approx(month["revenue"] - month["cost"])
     assert sum(each["payments"] for each in drawn["owed_by_age"]) == 1
+    # In the colours and units of the dashboard.
+    drawn_so = found["revenue_by_month"].to_dict()["encoding"]
+    assert drawn_so["color"]["scale"] == {"domain": [revenue["currency"]], "range": [palette.LIGHT.series[0]]}
+    assert drawn_so["y"]["axis"]["labelExpr"] == words.AXIS
     # The lake knows both versions of the order.
     assert len(found["then"]) == len(found["now"]) == 1
     assert (found["new"], found["changed"], found["gone"]) == (0, 1, 0)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from totesys_assets.dashboard import charts, words
+from totesys_assets.dashboard import charts, palette, words
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
 from totesys_assets.dashboard.panel import panel, source
@@ -15,8 +15,6 @@ from totesys_assets.dashboard.tables import table
 from totesys_assets.errors import PlatformError
 
 _NEWEST = 10
-# Each currency keeps its colour, whatever is chosen.
-_FIRST = "GBP EUR USD"
 
 
 def draw(filters: Filters) -> None:
@@ -113,7 +111,7 @@ def revenue_by_period(asked: Asked, filters: Filters) -> None:
     """Bars of revenue by the currency of the order."""
     data = charts.frame(asked.answer)
     data = data.assign(whole=[filters.is_whole(each.date()) for each in data["period"]])
-    kinds = sorted(set(data["currency"]), key=lambda each: (_FIRST.find(each) < 0, _FIRST.find(each), each))
+    kinds = palette.in_order(data["currency"])
     charts.over_time(data, "revenue", "currency", kinds, period=filters.period, name="revenue", unit=filters.currency)
 
 
