@@ -76,7 +76,7 @@ def over_time(
                 title=None,
                 scale=alt.Scale(domain=list(kinds), range=list(colours.series[: len(kinds)])),
                 legend=alt.Legend(
-                    orient="top", labelColor=colours.text, symbolType="square", offset=8, columns=columns
+                    orient="top", labelColor=colours.text, symbolType="square", offset=12, padding=0, columns=columns
                 ),
             ),
             **more,

@@ -187,7 +187,7 @@ def test_targets_and_marketing_spend_are_shown_against_what_was_sold_once_a_file
     rows = {row["department"]: row for row in targets.to_dict("records")}
     assert (rows["Nobody"]["target"], rows["Nobody"]["revenue"], rows["Nobody"]["reached"]) == (50, 0, 0)
     sold = rows[department]["revenue"]
-    assert (rows[department]["target"], rows[department]["reached"]) == (1000, pytest.approx(sold / 1000))
+    assert (rows[department]["target"], rows[department]["reached"]) == (1000, pytest.approx(sold / 10))
     assert sold > 0
     assert not [each.value for each in app.dataframe if "spend" in each.value]
     assert "totesys files --templates" not in said(app)

@@ -65,7 +65,7 @@ def draw(filters: Filters) -> None:
         panel(
             "Orders that cannot be converted",
             lambda: ask("unconverted_orders", **given),
-            _plain,
+            _unconverted,
             empty="Every order of the period has a rate.",
             stretch=False,
         )
@@ -145,6 +145,18 @@ def _rates(asked: Asked, filters: Filters) -> None:
         "most_days_carried": columns.NumberColumn("carried", format="%d days", help=_CARRIED, width="small"),
     }
     table(charts.frame(asked.answer), shown, key="rates-used")
+
+
+def _unconverted(asked: Asked) -> None:
+    columns = st.column_config
+    shown = {
+        "currency": columns.TextColumn("in", width="small"),
+        "orders": columns.NumberColumn("orders", format="localized", width="small"),
+        "own_revenue": columns.NumberColumn("amount", format="%,.2f"),
+        "first_day": columns.DateColumn("first", format="D MMM YYYY"),
+        "last_day": columns.DateColumn("last", format="D MMM YYYY"),
+    }
+    table(charts.frame(asked.answer), shown, key="unconverted")
 
 
 def _unmatched(asked: Asked) -> None:

@@ -119,7 +119,7 @@ def _has(question: str, column: str, filters: Filters) -> bool:
 def _targets(asked: Asked, filters: Filters) -> None:
     data = charts.frame(asked.answer)
     data = data[data["target"].notna()]
-    data = data.assign(reached=data["revenue"] / data["target"].replace(0, float("nan")))
+    data = data.assign(reached=100 * data["revenue"] / data["target"].replace(0, float("nan")))
     bars = data.groupby("month", as_index=False)[["target", "revenue"]].sum()
     bars = bars.melt(["month"], ["target", "revenue"], "of", "amount").replace({"of": {"revenue": "sold"}})
     bars = bars.assign(whole=[end_of(each.date(), "month") < filters.today for each in bars["month"]])
@@ -133,7 +133,7 @@ def _targets(asked: Asked, filters: Filters) -> None:
         "department": "department",
         "target": columns.NumberColumn(f"target, {filters.currency}", format="%,.0f"),
         "revenue": columns.NumberColumn(f"sold, {filters.currency}", format="%,.0f"),
-        "reached": columns.NumberColumn("reached", format="percent", width="small"),
+        "reached": columns.NumberColumn("reached", format="%.0f%%", width="small"),
     }
     newest_first = data.sort_values(["month", "department"], ascending=[False, True])
     table(newest_first, shown, key="targets-table", height=_height(len(data)))
