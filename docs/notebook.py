@@ -89,9 +89,11 @@ def _(asked, revenue):
     kinds = palette.in_order(revenue["currency"])
     revenue_by_month = (
         alt.Chart(revenue)
+        .transform_calculate(place=f"indexof({kinds}, datum.currency)")
         .mark_bar()
         .encode(
             x=alt.X("yearmonth(period):O", title=None, axis=MONTH),
+            order=alt.Order("place:Q"),
             y=alt.Y("sum(revenue):Q", title=f"{asked['currency']}, by currency of the order", axis=MONEY),
             color=alt.Color(
                 "currency:N",
