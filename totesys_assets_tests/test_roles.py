@@ -38,7 +38,7 @@ MARTS = sorted(TABLES.marts)
 OF_FACTS = [f"{kind}_{fact.removeprefix('fact_')}" for kind in ("current", "history") for fact in FACTS]
 VIEWS = [*OF_FACTS, "fact_purchase_orders", *(view.name for view in views())]
 IN_TOTESYS = [name for name, table in TABLES.source.items() if table.group == TOTESYS]
-NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_recorded")
+NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_recorded", "_design_sales")
 SECRET = "out of a vault"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -384,7 +384,7 @@ def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_dat
     assert rights(loaded.warehouse, loaded.names["loader"]) == {
         **{name: {"SELECT", "INSERT"} for name in FACTS},
         **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger", "_dead_letter")},
-        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding", "_recorded")},
+        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, *NOTES[3:])},
         **{name: {"SELECT"} for name in (*VIEWS, "_migration")},
     }
 
@@ -612,6 +612,8 @@ def test_no_superuser_is_needed_where_there_is_none(roles: Roles) -> None:
             sql.Literal(owner)
         )
         assert execute(roles.warehouse, privilege) == [(False,)]
+        functions = "SELECT DISTINCT pg_get_userbyid(proowner)::text FROM pg_proc WHERE proname LIKE 'keep\\_%'"
+        assert execute(roles.warehouse, functions) == [(owner,)]
     finally:
         for url in (roles.source, roles.warehouse):
             execute(url, f"REASSIGN OWNED BY {name} TO CURRENT_USER")

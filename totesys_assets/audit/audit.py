@@ -12,13 +12,14 @@ from contextlib import ExitStack
 import psycopg
 
 from totesys_assets import engine
-from totesys_assets.audit import marts, overdue, rules, source_lake, star
+from totesys_assets.audit import kept, marts, overdue, rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
     CONVERTED,
     COUNTRIES,
     FRESH_RATES,
     HISTORY,
+    KEPT,
     LEDGER,
     MONEY,
     OVERDUE,
@@ -50,6 +51,7 @@ _STAR: dict[str, Look] = {
     REFERENCES: star.references,
     VIEWS: star.views,
     SUMS: marts.sums,
+    KEPT: kept.kept,
     COUNTRIES: marts.countries,
     CONVERTED: marts.converted,
     FRESH_RATES: marts.fresh,
@@ -62,7 +64,8 @@ def checks(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     for table in catalogue.source.values():
         yield from ((table.asset, check) for check in _SOURCE)
     for name, table in catalogue.warehouse.items():
-        yield from ((f"{WAREHOUSE}/{name}", check) for check in (*star.checks(catalogue, table), *marts.checks(table)))
+        of_table = (*star.checks(catalogue, table), *marts.checks(table), *kept.checks(table))
+        yield from ((f"{WAREHOUSE}/{name}", check) for check in of_table)
 
 
 def audit(

@@ -41,9 +41,10 @@ CLAIMS = {
     VIEWS: "What the history shows as current and not deleted are the very records that the current view shows, and "
     "of each row one record is current.",
 }
-# Those of marts, and of what converts money.
-SUMS, COUNTRIES, CONVERTED, FRESH_RATES, PLAUSIBLE_RATES = (
+# Those of marts, of what PostgreSQL keeps beside tables, and of what converts money.
+SUMS, KEPT, COUNTRIES, CONVERTED, FRESH_RATES, PLAUSIBLE_RATES = (
     "sums_equal_facts",
+    "kept_agrees",
     "countries_known",
     "currencies_have_rates",
     "rates_are_fresh",
@@ -52,6 +53,8 @@ SUMS, COUNTRIES, CONVERTED, FRESH_RATES, PLAUSIBLE_RATES = (
 CLAIMS |= {
     SUMS: "Each breakdown of the mart has all rows of its fact and all their money, on every day and to the penny in "
     "every currency.",
+    KEPT: "What PostgreSQL keeps beside the table, counts of versions or sums by name of design, is what follows from "
+    "its rows.",
     COUNTRIES: "Every name of a country in an address has its ISO code. What is sold where it has none is in every "
     "total, and on no map.",
     CONVERTED: "Every order and payment has a rate of its day. One without is counted as unconverted, and is in no sum "

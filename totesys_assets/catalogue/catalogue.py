@@ -9,7 +9,7 @@ else.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 
@@ -90,6 +90,8 @@ class Table:
     primary_key: tuple[str, ...] = ()
     version_key: tuple[str, ...] = ()
     day_column: str | None = None
+    # Name and definition of each index that the warehouse has beside the keys.
+    indexes: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def asset(self) -> str:
@@ -188,14 +190,16 @@ def _tables(group: str, sql: str) -> Iterator[Table]:
         statements = sqlglot.parse(sql, read="postgres")
     except sqlglot.errors.SqlglotError as error:
         raise unreadable(_file(group), error) from None
-    for statement in statements:
-        if not isinstance(statement, exp.Create):
-            continue
+    created = [statement for statement in statements if isinstance(statement, exp.Create)]
+    indexes = [statement.this for statement in created if statement.kind == "INDEX"]
+    for statement in created:
         if statement.kind == "TYPE":
             labels = statement.expression.expressions
             enums[statement.this.name] = tuple(label.name for label in labels)
         elif statement.kind == "TABLE":
-            yield _table(group, statement, enums)
+            table = _table(group, statement, enums)
+            own = (each for each in indexes if each.args["table"].name == table.name)
+            yield replace(table, indexes=tuple((each.name, each.args["params"].sql("postgres")) for each in own))
 
 
 def _table(group: str, statement: exp.Create, enums: dict[str, tuple[str, ...]]) -> Table:

@@ -34,6 +34,7 @@ CREATE TABLE mart_sales_design_day (
     revenue numeric(38,2) NOT NULL, -- units times price, in the currency
     PRIMARY KEY (created_date, currency_id, design_id)
 );
+CREATE INDEX mart_sales_design_day_design ON mart_sales_design_day (design_id);
 
 -- One row per day, currency and what purchases are broken down by: orders as they are now.
 CREATE TABLE mart_purchases_day (

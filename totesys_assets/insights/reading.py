@@ -27,6 +27,7 @@ from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurren
 from totesys_assets.insights.questions import Answer, answer, questions
 from totesys_assets.postgres import session_settings
 from totesys_assets.sql_text import quoted
+from totesys_assets.warehouse.kept import made_of
 
 if TYPE_CHECKING:
     from totesys_assets.local.locks import Report
@@ -216,5 +217,5 @@ def _tables(text: str) -> frozenset[str]:
         elif name.startswith(("current_", "history_")) and fact in catalogue().warehouse:
             found.add(fact)
         else:
-            found.add(name)
+            found |= made_of(name, catalogue()) or {name}
     return frozenset(found)

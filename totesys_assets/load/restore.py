@@ -21,7 +21,6 @@ from totesys_assets.engine import BATCH_ROWS
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import microseconds
 from totesys_assets.lake.tables import Lake
-from totesys_assets.load.counts import count_versions
 from totesys_assets.load.load import note
 from totesys_assets.load.merge import merge
 from totesys_assets.load.origin import Origin, comparable, newest_at
@@ -61,8 +60,6 @@ def restore(
             ):
                 connection.register("restored", lake_side.execute(warehouse_rows(table)).to_arrow_reader(BATCH_ROWS))
                 written[table.name] = merge(connection, target, table, "restored", one_per_key=True)
-                if table.is_fact:
-                    count_versions(connection, target, table)
                 until = newest_at(lake_side, made_of, microseconds(as_of)) if as_of is not None else Origin.of(made_of)
                 note(connection, target, table, {LAKE: (until.text, 0)}, {}, "restored")
             if report is not None:

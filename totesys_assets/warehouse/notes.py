@@ -24,7 +24,8 @@ from totesys_assets.sql_text import literal, quoted
 NEWEST, LAKE = "newest", "lake"
 
 LEDGER, MIGRATION, DEAD_LETTER, FINDING = "_ledger", "_migration", "_dead_letter", "_finding"
-RECORDED = "_recorded"
+# These two PostgreSQL keeps itself (kept.py).
+RECORDED, DESIGN_SALES = "_recorded", "_design_sales"
 # Each with its columns and keys, and what it holds.
 NOTES = {
     LEDGER: """
@@ -77,7 +78,21 @@ CREATE TABLE IF NOT EXISTS {} (
     PRIMARY KEY (table_name, recorded_on, operation)
 );
 COMMENT ON TABLE {} IS 'How many versions of each fact were first seen on each day (UTC), with moments and numbers of '
-    'their records. Records with a higher number than any here are not counted yet'
+    'their records'
+""",
+    # A name may be too long for an index.
+    DESIGN_SALES: """
+CREATE TABLE IF NOT EXISTS {} (
+    created_date date NOT NULL,
+    currency_id int NOT NULL,
+    design_name text NOT NULL,
+    orders bigint NOT NULL,
+    units bigint NOT NULL,
+    revenue numeric NOT NULL
+);
+CREATE INDEX IF NOT EXISTS _design_sales_day ON {} (created_date);
+COMMENT ON TABLE {} IS 'mart_sales_design_day by the name of the design: many designs share a name, which may change. '
+    'Orders whose design is missing have an empty name'
 """,
 }
 
@@ -94,9 +109,9 @@ class Notes:
     def states(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded, of the tables that are there: table -> partition -> state."""
         result: dict[str, dict[str, str]] = {}
-        there = "to_regclass(quote_ident(%(schema)s) || '.' || quote_ident(table_name)) IS NOT NULL"
         for table, partition, state in self._rows(
-            f"SELECT table_name, partition, state FROM {{}} WHERE partition <> ALL (%(notes)s) AND {there}",
+            "SELECT table_name, partition, state FROM {} WHERE partition <> ALL ({notes}) "
+            "AND to_regclass(quote_ident({schema}) || '.' || quote_ident(table_name)) IS NOT NULL",
             notes=[NEWEST, LAKE],
             schema=self._schema,
         ):
@@ -105,13 +120,13 @@ class Notes:
 
     def origins(self) -> dict[str, str]:
         """The note on where each table was loaded from: table -> text."""
-        return dict(self._rows("SELECT table_name, state FROM {} WHERE partition = %(note)s", note=LAKE))
+        return dict(self._rows("SELECT table_name, state FROM {} WHERE partition = {note}", note=LAKE))
 
     def mark(self) -> str:
         """Differs whenever something was loaded or dropped, or the database is another or an older one."""
         query = (
             "SELECT concat_ws(' ', (SELECT oid FROM pg_database WHERE datname = current_database()), "
-            "(SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s)) "
+            "(SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident({schema})) "
             "AND relkind IN ('r', 'p', 'v')), count(*), max(loaded_at)) FROM {}"
         )
         return next((str(mark) for (mark,) in self._rows(query, schema=self._schema)), "empty")
@@ -119,8 +134,8 @@ class Notes:
     def since(self, moment: str) -> tuple[list[str], str]:
         """The tables loaded after ``moment``, and the moment of the last load."""
         query = (
-            "SELECT coalesce(array_agg(DISTINCT table_name), '{{}}'), coalesce(max(loaded_at)::text, %(moment)s) "
-            "FROM {} WHERE loaded_at > %(moment)s::timestamptz"
+            "SELECT coalesce(array_agg(DISTINCT table_name), '{{}}'), coalesce(max(loaded_at)::text, {moment}) "
+            "FROM {} WHERE loaded_at > {moment}::timestamptz"
         )
         return next(((list(tables), str(newest)) for tables, newest in self._rows(query, moment=moment)), ([], moment))
 
@@ -135,14 +150,16 @@ class Notes:
     def _rows(self, query: str, **values: object) -> Iterator[tuple[Any, ...]]:
         if self._is_there:
             ledger = sql.Identifier(self._schema, LEDGER)
-            yield from self._connection.execute(sql.SQL(query).format(ledger), values)
+            # Not as parameters: a name may have a percent sign, which would be taken for one.
+            literals = {name: sql.Literal(value) for name, value in values.items()}
+            yield from self._connection.execute(sql.SQL(query).format(ledger, **literals))
 
 
 def create_notes(connection: Connection, schema: str) -> None:
     """Create the tables of notes that are missing."""
     for name, statements in NOTES.items():
         table = sql.Identifier(schema, name)
-        connection.execute(sql.SQL(statements).format(table, table))
+        connection.execute(sql.SQL(statements).format(*[table] * statements.count("{}")))
 
 
 def exists(connection: Connection, schema: str, relation: str) -> bool:

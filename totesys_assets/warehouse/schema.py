@@ -17,13 +17,9 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
-from totesys_assets.warehouse.notes import LEDGER, NOTES, RECORDED, Connection, create_notes, exists
+from totesys_assets.warehouse.kept import functions, is_complete, keep
+from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
-
-# Of a fact's versions few are no inserts: what changed is found without reading the others.
-_INDEX = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (_recorded_at) WHERE _operation <> 'insert'")
-# mart_payments_day says on which days the largest unpaid payments are; this finds them there.
-_UNPAID = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (created_date, payment_date) WHERE NOT paid")
 
 
 def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
@@ -51,8 +47,17 @@ def _digest(schema: str, catalogue: Catalogue) -> str:
     """A digest of all that is applied."""
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
-    wanted += [str(_INDEX), str(_UNPAID), *NOTES.values()]
+    wanted += [str(index) for index in _indexes(schema, catalogue)]
+    wanted += [*NOTES.values(), *functions(schema, catalogue)]
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+
+
+def _indexes(schema: str, catalogue: Catalogue) -> Iterator[sql.Composed]:
+    for table in catalogue.warehouse.values():
+        for name, definition in table.indexes:
+            yield sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} {}").format(
+                sql.Identifier(name), sql.Identifier(schema, table.name), sql.SQL(definition)
+            )
 
 
 def _shape(mart: Table) -> str:
@@ -69,7 +74,7 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
 
 
 def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """True when somebody dropped a table or a view."""
+    """True when somebody dropped a table, a view or a trigger, or disabled one."""
     subjects = [table.name.removeprefix("fact_") for table in catalogue.star.values() if table.is_fact]
     names = [
         *NOTES,
@@ -82,7 +87,8 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
         "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
         "FROM unnest(%s::text[]) AS name"
     )
-    return bool(connection.execute(query, [schema, names]).fetchone() == (True,))
+    is_gone = connection.execute(query, [schema, names]).fetchone() == (True,)
+    return is_gone or not is_complete(connection, schema, catalogue)
 
 
 def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
@@ -93,12 +99,9 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
-        if table.is_fact:
-            names = sql.Identifier(f"{table.name}_changes"), sql.Identifier(schema, table.name)
-            connection.execute(_INDEX.format(*names))
-        if table.name == "fact_payment":
-            names = sql.Identifier(f"{table.name}_unpaid"), sql.Identifier(schema, table.name)
-            connection.execute(_UNPAID.format(*names))
+    for index in _indexes(schema, catalogue):
+        connection.execute(index)
+    keep(connection, schema, catalogue)
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
@@ -110,9 +113,8 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         _declare_references(connection, schema, catalogue)
     connection.execute(
         sql.SQL(
-            "INSERT INTO {}._migration (digest) VALUES (%s) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
-        ).format(name),
-        [digest],
+            "INSERT INTO {}._migration (digest) VALUES ({}) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
+        ).format(name, sql.Literal(digest))
     )
 
 
@@ -173,9 +175,8 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
         for statement in _keys(schema, table):
             connection.execute(statement)
         # A table that was dropped, and is created again, must be loaded again.
-        for notes in (LEDGER, RECORDED):
-            forget = sql.SQL("DELETE FROM {} WHERE table_name = %s").format(sql.Identifier(schema, notes))
-            connection.execute(forget, [table.name])
+        forget = sql.SQL("DELETE FROM {} WHERE table_name = {}")
+        connection.execute(forget.format(sql.Identifier(schema, LEDGER), sql.Literal(table.name)))
         return
     found = _columns(connection, schema, table.name)
     for column in table.columns:

@@ -635,7 +635,6 @@ def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platf
 
     # A day is one of UTC, whatever the session's time zone.
     with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
-        connection.execute("DELETE FROM public._recorded")
         for number, moment in ((1, f"{tomorrow} 00:00+00"), (2, f"{tomorrow} 23:59:59.999+00")):
             connection.execute(
                 "UPDATE public.fact_payment SET _recorded_at = %s WHERE payment_id = %s", [moment, number]
@@ -687,51 +686,15 @@ def test_what_was_known_is_what_is_known_now_but_for_the_orders_recorded_since(s
                 answers.append(shop.rows("known_on", moment=moment, **span))
                 valid = connection.execute(_VALID_THEN, {"moment": moment}).fetchall()
                 assert [(row["period"], row["orders_then"]) for row in answers[-1] if row["orders_then"]] == valid
-            # Where the mart may be behind the fact, and where nothing is counted, every version is looked at.
+            # Where the mart may be behind the fact, every version is looked at.
             then = [[(row["period"], row["orders_then"], row["revenue_then"]) for row in each] for each in answers]
-            for statement in (
+            connection.execute(
                 "UPDATE _ledger SET state = 'older' WHERE table_name = 'mart_sales_day' AND partition = 'lake'; "
-                "UPDATE mart_sales_day SET orders = orders - 1, revenue = revenue - 1",
-                "DELETE FROM _recorded",
-            ):
-                connection.execute(statement.encode())
-                again = [shop.rows("known_on", moment=moment, **span) for moment in asked_at]
-                assert then == [
-                    [(row["period"], row["orders_then"], row["revenue_then"]) for row in each] for each in again
-                ]
-
-
-def test_versions_are_counted_by_the_load_that_adds_them_and_until_then_by_the_question(
-    sold: Refreshed, tmp_path: Path
-) -> None:
-    counted = (
-        "SELECT table_name, recorded_on, operation, versions, first_record, last_record FROM _recorded ORDER BY 1, 3"
-    )
-    expected = " UNION ALL ".join(
-        f"SELECT '{fact.name}' AS t, (_recorded_at AT TIME ZONE 'UTC')::date, _operation AS o, count(*), "
-        f"min({fact.key}), max({fact.key}) FROM {fact.name} GROUP BY 2, 3"
-        for fact in catalogue().star.values()
-        if fact.is_fact
-    )
-    expected += " ORDER BY t, o"
-    with sold.copy(tmp_path) as platform:
-        assert platform.query(counted) == platform.query(expected)
-        answered = asked(platform, "what_changed")
-        # As a version of the platform did that counted nothing: the next load catches up.
-        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
-            connection.execute("DELETE FROM _recorded")
-        assert asked(platform, "what_changed") == answered
-        platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id < 110")
-        platform.refresh()
-        assert [row for row in platform.query(expected) if row[0] == "fact_sales_order"] == platform.query(counted)
-        changed = {row["fact"]: row for row in asked(platform, "what_changed")}
-        assert (changed["sales_order"]["inserts"], changed["sales_order"]["silent_updates"]) == (41, 10)
-        assert changed["payment"] == next(row for row in answered if row["fact"] == "payment")
-        # The owner empties the fact: it is loaded and counted anew.
-        with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
-            connection.execute("TRUNCATE fact_sales_order; DELETE FROM _ledger WHERE table_name = 'fact_sales_order'")
-        platform.refresh()
-        assert [row for row in platform.query(expected) if row[0] == "fact_sales_order"] == platform.query(counted)
+                "UPDATE mart_sales_day SET orders = orders - 1, revenue = revenue - 1"
+            )
+            again = [shop.rows("known_on", moment=moment, **span) for moment in asked_at]
+            now = [[(row["period"], row["orders_then"], row["revenue_then"]) for row in each] for each in again]
+            assert then == now
 
 
 _ALL_OVERDUE = """

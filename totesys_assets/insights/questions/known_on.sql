@@ -3,11 +3,10 @@
 -- the rates that are known now: a difference is one of orders, not of rates. Before the first capture nothing was
 -- known.
 WITH noted AS MATERIALIZED (
-    -- Which records may have been recorded by then, and which since: by the counts that every load keeps.
+    -- Which records may have been recorded by then, and which since: by the counts that PostgreSQL keeps.
     SELECT
         max(last_record) FILTER (WHERE first_recorded_at <= %(moment)s::timestamptz) AS last_before,
         min(first_record) FILTER (WHERE last_recorded_at > %(moment)s::timestamptz) AS first_since,
-        coalesce(max(last_record), 0) AS last_counted,
         coalesce(sum(versions) FILTER (WHERE first_recorded_at <= %(moment)s::timestamptz), 0) AS before,
         coalesce(sum(versions) FILTER (WHERE last_recorded_at > %(moment)s::timestamptz), 0) AS since
     FROM _recorded
@@ -29,7 +28,7 @@ touched AS MATERIALIZED (
     FROM (
         SELECT DISTINCT sales_order_id
         FROM fact_sales_order
-        WHERE sales_record_id >= (SELECT least(first_since, last_counted + 1) FROM noted)
+        WHERE sales_record_id >= (SELECT first_since FROM noted)
             AND _recorded_at > %(moment)s::timestamptz
             AND (SELECT is_from_now FROM way)
     ) AS since
@@ -40,12 +39,6 @@ records AS (
     SELECT sales_order_id, created_date, _recorded_at, _operation, currency_id, units_sold, unit_price
     FROM fact_sales_order
     WHERE sales_record_id <= (SELECT last_before FROM noted)
-        AND _recorded_at <= %(moment)s::timestamptz
-        AND NOT (SELECT is_from_now FROM way)
-    UNION ALL
-    SELECT sales_order_id, created_date, _recorded_at, _operation, currency_id, units_sold, unit_price
-    FROM fact_sales_order
-    WHERE sales_record_id > (SELECT last_counted FROM noted)
         AND _recorded_at <= %(moment)s::timestamptz
         AND NOT (SELECT is_from_now FROM way)
     UNION ALL

@@ -1,13 +1,12 @@
 -- What is sold, by name of design?
 -- Many designs share a name: all of them are one row. Orders whose design is missing have no name.
 SELECT
-    coalesce(design.design_name, '') AS design,
+    sales.design_name AS design,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
     coalesce(sum(sales.orders) FILTER (WHERE conversion.rate IS NULL), 0)::bigint AS unconverted
-FROM mart_sales_design_day AS sales
-LEFT JOIN dim_design AS design USING (design_id)
+FROM _design_sales AS sales
 LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS published
     ON published.day = coalesce(%(rate_day)s::date, sales.created_date)

@@ -2,7 +2,7 @@
 -- The average price is revenue divided by units, of the orders that could be converted. Every bag counts once: an order
 -- of many bags weighs more than one of few.
 SELECT
-    coalesce(design.design_name, '') AS design,
+    sales.design_name AS design,
     sum(sales.orders)::bigint AS orders,
     sum(sales.units)::bigint AS units,
     round(sum(sales.revenue * conversion.rate), 2) AS revenue,
@@ -10,8 +10,7 @@ SELECT
     round(
         sum(sales.revenue * conversion.rate) / nullif(sum(sales.units) FILTER (WHERE conversion.rate IS NOT NULL), 0), 2
     ) AS average_price
-FROM mart_sales_design_day AS sales
-LEFT JOIN dim_design AS design USING (design_id)
+FROM _design_sales AS sales
 LEFT JOIN dim_currency AS currency USING (currency_id)
 LEFT JOIN conversion_rate AS published
     ON published.day = coalesce(%(rate_day)s::date, sales.created_date)

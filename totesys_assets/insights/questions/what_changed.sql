@@ -19,48 +19,15 @@ WITH versions AS NOT MATERIALIZED (
     SELECT 'exchange_rate', NULL, rate_date, NULL, _operation, _recorded_at
     FROM fact_exchange_rate
 ),
--- Most versions are inserts. Every load counts them. Records with a higher number than any that was counted are few, and
--- their range has an end so that PostgreSQL expects few.
-noted AS MATERIALIZED (
-    SELECT
-        fact.table_name,
-        coalesce(max(last_record), 0) AS last_record,
-        coalesce(sum(versions) FILTER (
-            WHERE operation = 'insert' AND recorded_on BETWEEN %(first)s::date AND %(last)s::date
-        ), 0)::bigint AS inserts
-    FROM (VALUES ('fact_sales_order'), ('fact_purchase_order'), ('fact_payment'), ('fact_exchange_rate'))
-        AS fact (table_name)
-    LEFT JOIN _recorded USING (table_name)
-    GROUP BY 1
-),
-not_noted (place, fact, inserts) AS (
-    SELECT 1, 'sales_order', count(*)
-    FROM fact_sales_order
-    WHERE sales_record_id BETWEEN (SELECT last_record + 1 FROM noted WHERE table_name = 'fact_sales_order') AND 2147483647
-        AND _operation = 'insert'
-        AND _recorded_at >= %(first)s::date::timestamp AT TIME ZONE 'UTC'
-        AND _recorded_at < (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC'
-    UNION ALL
-    SELECT 2, 'purchase_order', count(*)
-    FROM fact_purchase_order
-    WHERE purchase_record_id BETWEEN (SELECT last_record + 1 FROM noted WHERE table_name = 'fact_purchase_order') AND 2147483647
-        AND _operation = 'insert'
-        AND _recorded_at >= %(first)s::date::timestamp AT TIME ZONE 'UTC'
-        AND _recorded_at < (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC'
-    UNION ALL
-    SELECT 3, 'payment', count(*)
-    FROM fact_payment
-    WHERE payment_record_id BETWEEN (SELECT last_record + 1 FROM noted WHERE table_name = 'fact_payment') AND 2147483647
-        AND _operation = 'insert'
-        AND _recorded_at >= %(first)s::date::timestamp AT TIME ZONE 'UTC'
-        AND _recorded_at < (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC'
-    UNION ALL
-    SELECT 4, 'exchange_rate', count(*)
-    FROM fact_exchange_rate
-    WHERE exchange_rate_record_id BETWEEN (SELECT last_record + 1 FROM noted WHERE table_name = 'fact_exchange_rate') AND 2147483647
-        AND _operation = 'insert'
-        AND _recorded_at >= %(first)s::date::timestamp AT TIME ZONE 'UTC'
-        AND _recorded_at < (%(last)s::date + 1)::timestamp AT TIME ZONE 'UTC'
+-- Most versions are inserts, which PostgreSQL counts when they are loaded.
+counted (place, fact, inserts) AS (
+    SELECT fact.place, fact.name, coalesce(sum(versions), 0)::bigint
+    FROM (VALUES (1, 'sales_order'), (2, 'purchase_order'), (3, 'payment'), (4, 'exchange_rate')) AS fact (place, name)
+    LEFT JOIN _recorded
+        ON table_name = 'fact_' || fact.name
+        AND operation = 'insert'
+        AND recorded_on BETWEEN %(first)s::date AND %(last)s::date
+    GROUP BY 1, 2
 ),
 -- An index has the versions that are not inserts.
 changes AS (
@@ -90,11 +57,10 @@ changed AS (
 )
 SELECT
     fact,
-    not_noted.inserts + noted.inserts AS inserts,
+    counted.inserts,
     coalesce(changed.updates, 0) AS updates,
     coalesce(changed.silent_updates, 0) AS silent_updates,
     coalesce(changed.deletes, 0) AS deletes
-FROM not_noted
-JOIN noted ON noted.table_name = 'fact_' || not_noted.fact
+FROM counted
 LEFT JOIN changed USING (fact)
 ORDER BY place

@@ -1,0 +1,41 @@
+"""The check of what PostgreSQL keeps beside a table: counts of versions, and sums by name of design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from totesys_assets.audit.findings import KEPT, Finding, counted
+from totesys_assets.audit.observed import Observed
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.names import WAREHOUSE
+from totesys_assets.warehouse.kept import has_kept, kept_queries
+
+_COMPARED = """
+WITH kept AS MATERIALIZED ({kept}), follows AS MATERIALIZED ({follows})
+SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE follows) AS odd)
+    + (SELECT count(*) FROM (TABLE follows EXCEPT ALL TABLE kept) AS missing)
+"""
+
+
+def checks(table: Table) -> Iterator[str]:
+    """The checks that there are of ``table``, beside those of every table."""
+    if has_kept(table):
+        yield KEPT
+
+
+def kept(seen: Observed, table: Table) -> Finding:
+    """What triggers keep beside a table is what follows from its rows, and from the names of designs."""
+    asset = f"{WAREHOUSE}/{table.name}"
+    held, follows = kept_queries(seen.schema, table)
+    [(rows, differing)] = seen.warehouse.execute(_COMPARED.format(kept=held, follows=follows).encode()).fetchall()
+    if not rows and not differing and (nothing := seen.nothing(asset, KEPT)):
+        return nothing
+    what = "count" if table.is_fact else "sum"
+    detail = f"{counted(rows, what)}, equal to what follows from the rows"
+    if differing:
+        detail = (
+            f"{counted(differing, what)} {'differs' if differing == 1 else 'differ'} from what follows from the rows: "
+            "somebody changed them by hand, or kept the triggers from running. They are made anew if the owner drops "
+            f'a trigger of the table ("DROP TRIGGER keep_insert ON {table.name}") and runs totesys migrate'
+        )
+    return Finding(asset, KEPT, not differing, detail, 0, {f"{what}s": rows, f"{what}s_differing": differing})

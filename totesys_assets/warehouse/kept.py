@@ -1,0 +1,215 @@
+"""What PostgreSQL keeps up to date itself: how many versions each fact has, and what is sold of each name of design.
+
+Belongs here: the triggers that keep these two tables, and making them anew. Does not belong here: the tables (notes.py)
+and the questions that read them.
+
+A trigger works in the transaction that changes the rows, whoever it is that changes them: a load, an older version of
+the platform, or the owner by hand. What it costs is in proportion to the rows that are changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.sql_text import literal, quoted
+from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection
+
+MART, DESIGN = "mart_sales_design_day", "dim_design"
+# Triggers of one event run in the order of their names.
+_ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE = (
+    f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate")
+)
+
+_DISABLED = "D"
+
+# Few moments are recorded, so they are turned into days after they are counted.
+_VERSIONS = """
+SELECT {name} AS table_name, (_recorded_at AT TIME ZONE 'UTC')::date AS recorded_on, _operation AS operation,
+    sum(versions)::bigint AS versions, min(_recorded_at) AS first_recorded_at, max(_recorded_at) AS last_recorded_at,
+    min(first)::bigint AS first_record, max(last)::bigint AS last_record
+FROM (
+    SELECT _recorded_at, _operation, count(*) AS versions, min({record}) AS first, max({record}) AS last
+    FROM {rows} GROUP BY 1, 2
+) AS recorded
+GROUP BY 2, 3
+"""
+_ADD_VERSIONS = """
+INSERT INTO {kept} AS noted {versions}
+ON CONFLICT (table_name, recorded_on, operation) DO UPDATE SET
+    versions = noted.versions + excluded.versions,
+    first_recorded_at = least(noted.first_recorded_at, excluded.first_recorded_at),
+    last_recorded_at = greatest(noted.last_recorded_at, excluded.last_recorded_at),
+    first_record = least(noted.first_record, excluded.first_record),
+    last_record = greatest(noted.last_record, excluded.last_record)
+"""
+# Nobody but the owner, by hand, changes or removes records. Then all are counted.
+_KEEP_VERSIONS = """
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        {add};
+    ELSE
+        {anew};
+    END IF;
+    RETURN NULL;
+END
+"""
+
+_SUMS = """
+SELECT created_date, currency_id, coalesce(design_name, '') AS design_name,
+    sum(orders)::bigint AS orders, sum(units)::bigint AS units, sum(revenue) AS revenue
+FROM {mart} LEFT JOIN {design} USING (design_id) WHERE {within} GROUP BY 1, 2, 3
+"""
+# The days whose rows changed are added up anew, or those of the designs that changed. One transaction after the other:
+# so each sees the names and the rows that the one before it left. Readers need not wait. A load has READ COMMITTED, as
+# this needs, and a lock_timeout that is meant for locks for which readers must wait.
+_KEEP_SUMS = """
+DECLARE
+    keys {type}[];
+    days date[];
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        keys := ARRAY(SELECT DISTINCT {key} FROM new_rows);
+    ELSIF TG_OP = 'DELETE' THEN
+        keys := ARRAY(SELECT DISTINCT {key} FROM old_rows);
+    ELSIF TG_OP = 'UPDATE' THEN
+        keys := ARRAY(SELECT {key} FROM new_rows UNION SELECT {key} FROM old_rows);
+    END IF;
+    IF keys = '{{}}' THEN
+        RETURN NULL;
+    END IF;
+    LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;
+    IF TG_OP = 'TRUNCATE' THEN
+        days := ARRAY(SELECT DISTINCT created_date FROM {kept});
+    ELSE
+        days := {days};
+    END IF;
+    DELETE FROM {kept} WHERE created_date = ANY (days);
+    INSERT INTO {kept} {sums};
+    RETURN NULL;
+END
+"""
+_DAYS_OF_DESIGNS = "ARRAY(SELECT DISTINCT created_date FROM {mart} WHERE design_id = ANY (keys))"
+
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10min' AS {body}
+"""
+_TRIGGER = "CREATE TRIGGER {name} AFTER {event} ON {table} {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+
+
+def made_of(kept: str, catalogue: Catalogue) -> frozenset[str]:
+    """The tables from which triggers keep the table ``kept``. None for any other table."""
+    if kept == RECORDED:
+        return frozenset(fact.name for fact in _facts(catalogue))
+    return frozenset({MART, DESIGN}) if kept == DESIGN_SALES else frozenset()
+
+
+def has_kept(table: Table) -> bool:
+    """True for a table beside which something is kept that ``kept_queries`` compares."""
+    return table.is_fact or table.name == MART
+
+
+def kept_queries(schema: str, table: Table) -> tuple[str, str]:
+    """Two queries with the same columns: what is kept beside ``table``, and what follows from its rows."""
+    if table.is_fact:
+        kept = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
+        return kept, _versions(table, _name(schema, table.name))
+    return f"SELECT * FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true")
+
+
+def is_complete(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+    """True when every trigger is there, and enabled."""
+    held = _held(connection, schema)
+    return all(held.get((table, name), _DISABLED) != _DISABLED for table, name, _, _ in _triggers(catalogue))
+
+
+def _held(connection: Connection, schema: str) -> dict[tuple[str, str], str]:
+    """The triggers that are there: (table, name) -> when PostgreSQL runs it."""
+    query = (
+        "SELECT relname::text, tgname::text, tgenabled::text FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND NOT tgisinternal"
+    )
+    return {(table, name): enabled for table, name, enabled in connection.execute(query, [schema])}
+
+
+def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
+    """Create the functions, and the triggers that are missing; then make anew what they keep.
+
+    In the transaction of ``connection``, after the tables were created.
+    """
+    for statement in functions(schema, catalogue):
+        connection.execute(statement.encode())
+    held = _held(connection, schema)
+    for table, name, event, rows in _triggers(catalogue):
+        on = _name(schema, table)
+        enabled = held.get((table, name))
+        if enabled is None:
+            function = _name(schema, f"keep_{table}")
+            statement = _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
+            connection.execute(statement.encode())
+        elif enabled == _DISABLED:
+            connection.execute(f"ALTER TABLE {on} ENABLE TRIGGER {name}".encode())
+    for fact in _facts(catalogue):
+        connection.execute(_count_anew(schema, fact).encode())
+    if MART in catalogue.warehouse:
+        kept = _name(schema, DESIGN_SALES)
+        anew = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}; INSERT INTO {kept} "
+        connection.execute((anew + _sums(schema, "true")).encode())
+
+
+def functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
+    """The statements that create the triggers' functions, one for each table that has triggers."""
+    for fact in _facts(catalogue):
+        add = _add_versions(schema, fact, "new_rows")
+        body = _KEEP_VERSIONS.format(add=add, anew=_count_anew(schema, fact))
+        yield _FUNCTION.format(function=_name(schema, f"keep_{fact.name}"), body=literal(body))
+    if MART not in catalogue.warehouse:
+        return
+    kept, sums = _name(schema, DESIGN_SALES), _sums(schema, "created_date = ANY (days)")
+    of_designs = _DAYS_OF_DESIGNS.format(mart=_name(schema, MART))
+    for table, key, type_, days in (
+        (MART, "created_date", "date", "keys"),
+        (DESIGN, "design_id", "integer", of_designs),
+    ):
+        body = _KEEP_SUMS.format(type=type_, key=key, days=days, kept=kept, sums=sums)
+        yield _FUNCTION.format(function=_name(schema, f"keep_{table}"), body=literal(body))
+
+
+def _triggers(catalogue: Catalogue) -> Iterator[tuple[str, str, str, str]]:
+    """(table, name, event, names of the changed rows) of each trigger."""
+    new, old = "REFERENCING NEW TABLE AS new_rows", "REFERENCING OLD TABLE AS old_rows"
+    for fact in _facts(catalogue):
+        yield fact.name, _ON_INSERT, "INSERT", new
+        yield fact.name, _ON_CHANGE, "UPDATE OR DELETE OR TRUNCATE", ""
+    if MART in catalogue.warehouse:
+        for table in (MART, DESIGN):
+            yield table, _ON_INSERT, "INSERT", new
+            yield table, _ON_UPDATE, "UPDATE", f"{new} OLD TABLE AS old_rows"
+            yield table, _ON_DELETE, "DELETE", old
+            yield table, _ON_TRUNCATE, "TRUNCATE", ""
+
+
+def _facts(catalogue: Catalogue) -> list[Table]:
+    return [table for table in catalogue.star.values() if table.is_fact]
+
+
+def _versions(fact: Table, rows: str) -> str:
+    return _VERSIONS.format(name=literal(fact.name), record=quoted(fact.key), rows=rows)
+
+
+def _add_versions(schema: str, fact: Table, rows: str) -> str:
+    return _ADD_VERSIONS.format(kept=_name(schema, RECORDED), versions=_versions(fact, rows))
+
+
+def _count_anew(schema: str, fact: Table) -> str:
+    forget = f"DELETE FROM {_name(schema, RECORDED)} WHERE table_name = {literal(fact.name)};"
+    return forget + _add_versions(schema, fact, _name(schema, fact.name))
+
+
+def _sums(schema: str, within: str) -> str:
+    return _SUMS.format(mart=_name(schema, MART), design=_name(schema, DESIGN), within=within)
+
+
+def _name(schema: str, name: str) -> str:
+    return f"{quoted(schema)}.{quoted(name)}"

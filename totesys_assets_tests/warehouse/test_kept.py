@@ -1,0 +1,199 @@
+"""What PostgreSQL keeps itself is right whatever is done to the tables, by whomever, and made anew where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from threading import Thread
+
+import psycopg
+import pytest
+
+from totesys_assets.audit.audit import audit
+from totesys_assets.audit.findings import KEPT, Finding
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.insights.reading import tables_of
+from totesys_assets.warehouse.kept import DESIGN, MART, has_kept, kept_queries
+from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.conftest import Platform
+
+pytestmark = pytest.mark.refreshed
+KEEPING = [name for name, table in catalogue().warehouse.items() if has_kept(table)]
+BY_NAME = "SELECT design_name, sum(orders), sum(units), sum(revenue) FROM _design_sales GROUP BY 1 ORDER BY 1"
+WORTH = Decimal("2432.43")
+Session = psycopg.Connection[tuple[object, ...]]
+
+
+@contextmanager
+def session(platform: Platform) -> Iterator[Session]:
+    with psycopg.connect(
+        platform.warehouse_url, autocommit=True, options=f"-c search_path={platform.settings.warehouse_schema}"
+    ) as connection:
+        yield connection
+
+
+def kept_and_following(connection: Session, table: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """What is kept beside a table, and what follows from its rows."""
+    (schema,) = connection.execute("SELECT current_schema()").fetchone() or ("",)
+    queries = kept_queries(str(schema), catalogue().warehouse[table])
+    kept, follows = (connection.execute(f"{query} ORDER BY 1, 2, 3".encode()).fetchall() for query in queries)
+    return kept, follows
+
+
+def require_right(connection: Session) -> None:
+    """Everything that is kept is what follows from the rows."""
+    for table in KEEPING:
+        kept, follows = kept_and_following(connection, table)
+        assert kept == follows, table
+
+
+def look(platform: Platform, table: str) -> Finding:
+    [found] = audit(platform.core, [(f"warehouse/{table}", KEPT)])
+    return found
+
+
+def test_a_load_leaves_counts_and_sums_behind(platform: Platform) -> None:
+    with session(platform) as connection:
+        for table in KEEPING:
+            kept, follows = kept_and_following(connection, table)
+            assert kept
+            assert kept == follows
+        assert connection.execute(BY_NAME).fetchall() == [("Wooden", 1, 1001, WORTH)]
+        platform.sql(
+            "INSERT INTO design VALUES (9, '2024-08-19 08:00', 'Rubber', '/usr', 'r.json', '2024-08-19 08:00'); "
+            "INSERT INTO sales_order SELECT 500, created_at, last_updated, 9, staff_id, counterparty_id, 10, 2.00, "
+            "currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id FROM sales_order; "
+            "UPDATE sales_order SET units_sold = 1000 WHERE sales_order_id = 1"
+        )
+        platform.refresh()
+        require_right(connection)
+        assert connection.execute(BY_NAME).fetchall() == [("Rubber", 1, 10, 20), ("Wooden", 1, 1000, 2430)]
+
+
+def test_a_design_that_gets_another_name_takes_its_sales_along(platform: Platform) -> None:
+    long = "x" * 200_000  # no index takes it
+    with session(platform) as connection:
+        for name in ("Steel", "", long, "Wooden"):
+            platform.sql("UPDATE design SET design_name = %s", [name])
+            platform.refresh()
+            require_right(connection)
+            assert connection.execute(BY_NAME).fetchall() == [(name, 1, 1001, WORTH)]
+
+
+def test_the_sales_of_a_design_that_was_a_dead_letter_get_its_name_when_it_comes(platform: Platform) -> None:
+    platform.sql("ALTER TABLE design ALTER COLUMN design_name DROP NOT NULL")
+    platform.sql("INSERT INTO design VALUES (9, '2024-08-19 08:00', NULL, '/usr', 'none.json', '2024-08-19 08:00')")
+    platform.sql("UPDATE sales_order SET design_id = 9")
+    with session(platform) as connection:
+        platform.refresh()
+        assert connection.execute(BY_NAME).fetchall() == [("", 1, 1001, WORTH)]
+        platform.sql("UPDATE design SET design_name = 'Bronze' WHERE design_id = 9")
+        platform.refresh()
+        assert connection.execute(BY_NAME).fetchall() == [("Bronze", 1, 1001, WORTH)]
+        require_right(connection)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE fact_payment SET _operation = 'update', _recorded_at = _recorded_at - interval '3 days'",
+        "DELETE FROM fact_payment WHERE payment_id = 1",
+        "TRUNCATE fact_payment, fact_sales_order",
+        "UPDATE mart_sales_design_day SET created_date = created_date + 1, units = 3",
+        "UPDATE mart_sales_design_day SET design_id = 77",
+        "DELETE FROM mart_sales_design_day",
+        "TRUNCATE mart_sales_design_day",
+        "UPDATE dim_design SET design_id = 88, design_name = 'Gold'",
+        "DELETE FROM dim_design",
+        "TRUNCATE dim_design CASCADE",
+        "INSERT INTO mart_sales_design_day SELECT created_date + 1, currency_id, design_id, 2, 3, 4.50 "
+        "FROM mart_sales_design_day; INSERT INTO dim_design SELECT 44, 'Gold', '', '', false, now()",
+    ],
+)
+def test_whatever_the_owner_does_by_hand_is_followed(platform: Platform, statement: str) -> None:
+    with session(platform) as connection:
+        before = [kept_and_following(connection, table)[0] for table in KEEPING]
+        for part in statement.split("; "):
+            connection.execute(part.encode())
+        require_right(connection)
+        assert before != [kept_and_following(connection, table)[0] for table in KEEPING]
+
+
+def test_a_design_renamed_while_its_sales_are_loaded_keeps_none_of_them_under_the_old_name(platform: Platform) -> None:
+    with session(platform) as renaming, session(platform) as loading:
+        renaming.execute("BEGIN; UPDATE dim_design SET design_name = 'Steel'")
+        more = "UPDATE mart_sales_design_day SET orders = orders + 1"
+        load = Thread(target=lambda: loading.execute(more))
+        load.start()
+        load.join(0.5)
+        waits = load.is_alive()
+        renaming.execute("COMMIT")
+        load.join(20)
+        assert waits
+        assert not load.is_alive()
+        assert renaming.execute(BY_NAME).fetchall() == [("Steel", 2, 1001, WORTH)]
+
+
+def test_a_reader_need_not_wait_for_a_load(platform: Platform) -> None:
+    with session(platform) as loading, session(platform) as reading:
+        loading.execute("BEGIN; UPDATE dim_design SET design_name = 'Steel'")
+        reading.execute("SET lock_timeout = '1s'")
+        assert reading.execute(BY_NAME).fetchall() == [("Wooden", 1, 1001, WORTH)]
+        loading.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    "undone",
+    [
+        "DROP TRIGGER keep_insert ON fact_payment",
+        "ALTER TABLE fact_payment DISABLE TRIGGER ALL",
+        "DROP FUNCTION keep_fact_payment CASCADE",
+        "DROP TABLE _recorded",
+        "DROP TABLE _design_sales",
+        "DROP TABLE mart_sales_design_day",
+    ],
+)
+def test_what_was_dropped_or_disabled_is_made_anew(platform: Platform, undone: str) -> None:
+    with session(platform) as connection:
+        connection.execute(f"{undone}".encode())
+        if "fact_payment" in undone:
+            connection.execute("DELETE FROM _recorded WHERE table_name = 'fact_payment'")
+        assert Warehouse(platform.warehouse_url).migrate()
+        assert not Warehouse(platform.warehouse_url).migrate()
+        require_right(connection)
+        connection.execute("DELETE FROM fact_payment")  # the trigger works again
+        platform.refresh()
+        require_right(connection)
+
+
+def test_the_audit_names_counts_and_sums_that_somebody_changed_and_its_remedy_works(platform: Platform) -> None:
+    assert {name for name in KEEPING if look(platform, name).passed} == {*KEEPING}
+    with session(platform) as connection:
+        connection.execute("UPDATE _recorded SET versions = versions + 1 WHERE table_name = 'fact_payment'")
+        connection.execute("UPDATE _design_sales SET design_name = 'Gold'")
+        for table, said in ((MART, "2 sums differ"), ("fact_payment", "2 counts differ")):
+            found = look(platform, table)
+            assert found.outcome == "different"
+            assert said in found.detail
+            remedy = f"DROP TRIGGER keep_insert ON {table}"
+            assert remedy in found.detail
+            connection.execute(remedy.encode())
+        assert look(platform, "fact_sales_order").passed
+        assert Warehouse(platform.warehouse_url).migrate()
+        assert {name for name in KEEPING if look(platform, name).passed} == {*KEEPING}
+
+
+def test_an_answer_that_is_kept_is_asked_for_again_when_a_design_is_loaded() -> None:
+    assert {MART, DESIGN} <= tables_of("revenue_by_design")
+    assert "fact_sales_order" in tables_of("what_changed")
+
+
+@pytest.mark.parametrize("schema", ['Dr. $keep$ "O\'Hara" {0}', "100 %s"])
+def test_a_schema_may_have_any_name(platform: Platform, schema: str) -> None:
+    for _ in range(2):
+        Warehouse(platform.warehouse_url, schema).migrate()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", [schema])
+        connection.execute("INSERT INTO mart_sales_design_day VALUES ('2024-08-20', 1, 7, 1, 2, 3.00)")
+        assert connection.execute(BY_NAME).fetchall() == [("", 1, 2, 3)]
