@@ -34,7 +34,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests.harness import package_copy
-from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithFiles
+from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithFiles, InterleavingsWithLosses
 from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # What one seed stands for: few, so that a replay is quick and the time is kept.
@@ -65,7 +65,7 @@ class Soak:
             tally, failure = run_in_a_copy(number)
             self.laboratory.tally.add(tally)
         else:
-            failure = run_here(self.laboratory, Interleavings, number)
+            failure = run_here(self.laboratory, InterleavingsWithLosses, number)
         if failure:
             self.failures[number] = failure
             print(f"seed {number} failed:\n{failure}", flush=True)
@@ -85,8 +85,9 @@ class Soak:
             "",
             "Faults are commits, rewrites and whole refreshes in the middle of a refresh, a lost ledger, a lost "
             "Dagster, compactions, changed structures and settings, tables that take another's place, parts attached "
-            "and detached, truncated tables, crowds of rows that come and go, processes that spill meanwhile and "
-            "warehouses of an older version. Every second seed has marts over the star and files as a source too.",
+            "and detached, truncated tables, crowds of rows that come and go, processes that spill meanwhile, "
+            "warehouses of an older version, broken and odd files and archives, and removed parts of the lake. "
+            "Every second seed has marts over the star and files as a source too.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]

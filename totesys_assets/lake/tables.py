@@ -134,6 +134,12 @@ class Lake:
             return _with_new_columns(found, schema)
         return self._create([name], schema, [], description, append_only=True)
 
+    def present(self) -> list[str]:
+        """The tables that a lake in a folder has. Of a bucket none are told: to ask for each would take too long."""
+        if self._options is not None:
+            return []
+        return ["/".join(parts) for parts in self._all() if Path(self.uri, *parts, "_delta_log").is_dir()]
+
     def size(self) -> int:
         """Size of the lake in bytes: in a folder all files, in a bucket only the files that are read."""
         if self._options is None:

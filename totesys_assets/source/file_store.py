@@ -175,6 +175,8 @@ class FileStore:
                 content = opened.read(MOST_BYTES + 1)
                 is_same = _stamp(os.fstat(opened.fileno())) == _stamp(path.stat()) == file.stamp
         except FileNotFoundError:
+            if _is_lost_link(path, file):
+                raise Unreadable("it is a link that leads nowhere") from None
             raise _busy(file) from None
         except OSError as error:
             raise Unreadable(f"the system says: {error.strerror}") from None
@@ -235,11 +237,17 @@ def _found(entry: os.DirEntry[str]) -> tuple[os.stat_result, bool]:
     """What an entry of a folder leads to, and whether that is a file. Who reads one that leads nowhere is told."""
     try:
         found = entry.stat()
-    except FileNotFoundError:
-        raise
-    except OSError:  # a link to itself, or into a folder that is closed to us
+    except OSError:  # a link to nothing, to itself, or into a folder that is closed to us; or removed meanwhile
         return entry.stat(follow_symlinks=False), True
     return found, stat.S_ISREG(found.st_mode)
+
+
+def _is_lost_link(path: Path, file: File) -> bool:
+    """Whether a file that is not there was listed as the link that it is, and not as what the link led to."""
+    try:
+        return _stamp(path.lstat()) == file.stamp
+    except FileNotFoundError:
+        return False
 
 
 def _stamp(found: os.stat_result) -> str:

@@ -211,6 +211,7 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
 def _mark(source: Mapping[str, str], platform: Platform) -> str:
     """Equal marks mean that neither a source, nor the lake, nor the warehouse was written to in between.
 
+    No table of the lake was removed, as far as a look at a folder tells.
     Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
     """
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
@@ -218,9 +219,13 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
     return json.dumps(
         {
             "source": source,
-            "lake": f"{lake.uri} {Ledger(lake).mark()}",
+            "lake": f"{lake.uri} {Ledger(lake).mark()} {_digest(lake.present())}",
             "warehouse": warehouse.mark(),
             "days": f"{all_days.first} {all_days.last}",
-            "catalogue": hashlib.sha256(repr([warehouse.catalogue, *queries]).encode()).hexdigest()[:16],
+            "catalogue": _digest([warehouse.catalogue, *queries]),
         }
     )
+
+
+def _digest(parts: list[object] | list[str]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
-from totesys_assets_tests.harness import files, older
+from totesys_assets_tests.harness import drops, files, older
 from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
 from totesys_assets_tests.harness.spilling import spill_at_once
-from totesys_assets_tests.harness.world import Laboratory
+from totesys_assets_tests.harness.world import LOSSES, Laboratory
 from totesys_assets_tests.harness.writers import KINDS, OFFSETS, Scribe, Writer
 
 WRITERS = 3
@@ -259,7 +259,45 @@ class Interleavings(RuleBasedStateMachine):
         self.world.check_audit()
 
 
-class InterleavingsWithFiles(Interleavings):
+class InterleavingsWithLosses(Interleavings):
+    """The same, with files and archives that are dropped, broken ones too, and parts of the lake that are removed.
+
+    Of its own, so that a seed of the others goes on to do the same.
+    """
+
+    @rule(
+        table=st.sampled_from(drops.TABLES),
+        changes=st.lists(st.tuples(st.sampled_from(drops.CHANGES), _small, _small), min_size=1, max_size=5),
+        then=st.sampled_from(("nothing", "refresh", "refresh", "backfill")),
+    )
+    def drop(self, table: str, changes: list[tuple[str, int, int]], then: str) -> None:
+        """People drop files for a table, whatever is in them and whatever they are called."""
+        self.laboratory.tally.faults += sum(what not in ("good", "removed") for what, _, _ in changes)
+        for what, name, number in changes:
+            self.world.drops.change(table, what, name, number)
+        first = self.world.days.first
+        if then == "refresh":
+            self.world.refresh()
+        elif then == "backfill":
+            self.world.backfill(DayRange(first, first + timedelta(days=OFFSETS[changes[0][2] % len(OFFSETS)])))
+
+    @rule(
+        who=_who,
+        several=_several,
+        what=st.sampled_from(LOSSES),
+        when=st.sampled_from(("between", "between", "capture", "build", "load")),
+        after=st.integers(1, 4),
+    )
+    def lose(self, who: int, several: list[Statement], what: str, when: str, after: int) -> None:
+        """Somebody removes the lake, or a table of it, between two refreshes or under one."""
+        self.write(who, several)
+        # A table that stopped is loaded from its lake when it goes on; until then it asks for it.
+        if not self.world.drifted:
+            self.laboratory.tally.faults += 1
+            self.world.lose(what, when, after)
+
+
+class InterleavingsWithFiles(InterleavingsWithLosses):
     """The same where the package has a source of files too: they are written between the refreshes.
 
     Of its own, so that a seed of the others goes on to do the same.

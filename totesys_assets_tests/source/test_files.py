@@ -272,12 +272,28 @@ def test_an_entry_that_leads_nowhere_or_has_no_name_in_utf_8_is_one_dead_letter_
 ) -> None:
     place.rows("a.csv", "2024-08-01 Sales GBP 100")
     (place.files / "sales_target" / "loop.csv").symlink_to("loop.csv")
+    (place.files / "sales_target" / "lost.csv").symlink_to(place.files / "elsewhere.csv")
     place.rows(os.fsdecode(b"M\xe4rz.csv"), "2024-09-01 Sales GBP 100")
     assert place.held() == ["08 Sales 100.00"]
     assert place.letters() == [
         ("M\\xe4rz.csv", "file", "cannot be read: its name is not in UTF-8"),
         ("loop.csv", "file", "cannot be read: the system says: Too many levels of symbolic links"),
+        ("lost.csv", "file", "cannot be read: it is a link that leads nowhere"),
     ]
+
+
+def test_what_was_captured_through_a_link_stays_while_it_leads_nowhere(place: Place) -> None:
+    there = place.files / "of_a_share.csv"
+    place.rows("a.csv", "2024-08-01 Sales GBP 100").rename(there)
+    (place.files / "sales_target" / "b.csv").symlink_to(there)
+    assert place.held() == ["08 Sales 100.00"]
+    there.rename(there.with_name("away"))
+    assert place.held() == ["08 Sales 100.00"]
+    assert [letter[0] for letter in place.letters()] == ["b.csv"]
+    with place.source.snapshot() as snapshot:
+        (place.files / "sales_target" / "b.csv").unlink()
+        with pytest.raises(TableBusy):
+            snapshot.require(TABLE)
 
 
 def test_a_file_that_is_replaced_while_it_is_read_is_left_for_the_next_refresh(place: Place) -> None:

@@ -7,6 +7,7 @@ audit could see, it says so too.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +30,9 @@ from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.postgres import session_settings
+from totesys_assets.source import file_store
 from totesys_assets.source import totesys as totesys_module
+from totesys_assets.source.file_store import FileStore
 from totesys_assets.source.totesys import structure as source_structure
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.source.totesys.structure import SourceTable
@@ -38,7 +41,7 @@ from totesys_assets.staleness import look as look_module
 from totesys_assets.staleness.decide import Request
 from totesys_assets.warehouse import schema as warehouse_schema
 from totesys_assets.warehouse import views as warehouse_views
-from totesys_assets_tests.harness import spilling
+from totesys_assets_tests.harness import drops, spilling
 from totesys_assets_tests.harness.mutants import Case, Patch, mutants, require_noticed, require_passed, scenarios
 from totesys_assets_tests.harness.servers import alter_database, transaction_pooler
 from totesys_assets_tests.harness.world import Laboratory, World, trade
@@ -228,6 +231,22 @@ def spilled_by_two_processes(world: World) -> None:
     spilling.spill_at_once(world.folder.with_name("spilled"), world.refresh)
 
 
+def dropped_and_then_broken(world: World) -> None:
+    for table in drops.TABLES:
+        world.drops.change(table, "good", 0, 1)
+    world.refresh()
+    for table, what in zip(drops.TABLES, ("a link to nothing", "cut"), strict=True):
+        world.drops.change(table, what, 0, 1)
+        world.drops.change(table, "not in UTF-8", 0, 1)
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def versions_removed_and_nothing_else(world: World) -> None:
+    world.look()  # there is nothing to do, which the next look is told
+    world.lose("ingestion/payment")
+
+
 def upgraded(world: World) -> None:
     world.upgrade("the views for people")
 
@@ -321,6 +340,11 @@ def whatever_lake(patch: Patch) -> None:
     patch.setattr(load_module, "change_of", lambda *_, **__: None)
 
 
+def found_behind_links(entry: os.DirEntry[str]) -> tuple[os.stat_result, bool]:
+    found = entry.stat()
+    return found, stat.S_ISREG(found.st_mode)
+
+
 def spilling_as(code: str) -> Callable[[Patch], None]:
     """With other code in the processes that spill."""
     return lambda patch: patch.setattr(spilling, "BROKEN", code)
@@ -337,6 +361,21 @@ CASES = {
         spilled_by_two_processes,
         "of what process .* spilled",
         thorough=True,
+    ),
+    "files that cannot be read, without their copies": Case(
+        lambda patch: patch.setattr(FileStore, "find", lambda *_: None),
+        dropped_and_then_broken,
+        "changes of |versions of .* added",
+    ),
+    "a link to nothing as a file that is gone": Case(
+        lambda patch: patch.setattr(file_store, "_found", found_behind_links),
+        dropped_and_then_broken,
+        "versions of sales_target added",
+    ),
+    "a mark that does not tell of removed tables": Case(
+        lambda patch: patch.setattr(Lake, "present", lambda _: []),
+        versions_removed_and_nothing_else,
+        "a lake that lost versions was taken for",
     ),
     "an upgrade that waits for a load": Case(
         lambda patch: patch.setattr(refresh_module, "_migrate", lambda *_: None),
