@@ -12,8 +12,10 @@ from totesys_assets.warehouse.kept import has_kept, kept_queries
 
 _COMPARED = """
 WITH kept AS MATERIALIZED ({kept}), follows AS MATERIALIZED ({follows})
-SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE follows) AS odd)
-    + (SELECT count(*) FROM (TABLE follows EXCEPT ALL TABLE kept) AS missing)
+SELECT (SELECT count(*) FROM kept), greatest(
+    (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE follows) AS odd),
+    (SELECT count(*) FROM (TABLE follows EXCEPT ALL TABLE kept) AS missing)
+)
 """
 
 

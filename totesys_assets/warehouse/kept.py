@@ -4,7 +4,8 @@ Belongs here: the triggers that keep these two tables, and making them anew. Doe
 and the questions that read them.
 
 A trigger works in the transaction that changes the rows, whoever it is that changes them: a load, an older version of
-the platform, or the owner by hand. What it costs is in proportion to the rows that are changed.
+the platform, or the owner by hand. What it costs follows from the rows that are changed, and for sales from all rows of
+their days, but not from the size of the table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection
+from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection, exists
 
 MART, DESIGN = "mart_sales_design_day", "dim_design"
 # Triggers of one event run in the order of their names.
@@ -21,7 +22,8 @@ _ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE = (
     f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate")
 )
 
-_DISABLED = "D"
+# Triggers that run in sessions of everybody: not those that are disabled, nor those of replicas only.
+_RUNS = ("O", "A")
 
 # Few moments are recorded, so they are turned into days after they are counted.
 _VERSIONS = """
@@ -55,14 +57,16 @@ BEGIN
 END
 """
 
+_SUMMED = "created_date, currency_id, design_name, orders, units, revenue"
 _SUMS = """
 SELECT created_date, currency_id, coalesce(design_name, '') AS design_name,
     sum(orders)::bigint AS orders, sum(units)::bigint AS units, sum(revenue) AS revenue
 FROM {mart} LEFT JOIN {design} USING (design_id) WHERE {within} GROUP BY 1, 2, 3
 """
 # The days whose rows changed are added up anew, or those of the designs that changed. One transaction after the other:
-# so each sees the names and the rows that the one before it left. Readers need not wait. A load has READ COMMITTED, as
-# this needs, and a lock_timeout that is meant for locks for which readers must wait.
+# so each sees the names and the rows that the one before it left. Readers need not wait. With a snapshot of before it
+# waited, sums would be of names and rows that are gone. A load has READ COMMITTED, and a lock_timeout that is meant for
+# locks for which readers must wait.
 _KEEP_SUMS = """
 DECLARE
     keys {type}[];
@@ -73,10 +77,14 @@ BEGIN
     ELSIF TG_OP = 'DELETE' THEN
         keys := ARRAY(SELECT DISTINCT {key} FROM old_rows);
     ELSIF TG_OP = 'UPDATE' THEN
-        keys := ARRAY(SELECT {key} FROM new_rows UNION SELECT {key} FROM old_rows);
+        keys := ARRAY({updated});
     END IF;
     IF keys = '{{}}' THEN
         RETURN NULL;
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'Sales and designs of the warehouse are changed in READ COMMITTED transactions only'
+            USING HINT = 'Begin with: BEGIN ISOLATION LEVEL READ COMMITTED';
     END IF;
     LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;
     IF TG_OP = 'TRUNCATE' THEN
@@ -85,9 +93,15 @@ BEGIN
         days := {days};
     END IF;
     DELETE FROM {kept} WHERE created_date = ANY (days);
-    INSERT INTO {kept} {sums};
+    INSERT INTO {kept} ({summed}) {sums};
     RETURN NULL;
 END
+"""
+_UPDATED_DAYS = "SELECT created_date FROM new_rows UNION SELECT created_date FROM old_rows"
+# Those that got another number or name. Nothing else of a design is in the sums.
+_RENAMED_DESIGNS = """
+SELECT DISTINCT design_id FROM new_rows AS now FULL JOIN old_rows AS before USING (design_id, design_name)
+WHERE now.design_id IS NULL OR before.design_id IS NULL
 """
 _DAYS_OF_DESIGNS = "ARRAY(SELECT DISTINCT created_date FROM {mart} WHERE design_id = ANY (keys))"
 
@@ -115,13 +129,13 @@ def kept_queries(schema: str, table: Table) -> tuple[str, str]:
     if table.is_fact:
         kept = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
         return kept, _versions(table, _name(schema, table.name))
-    return f"SELECT * FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true")
+    return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true")
 
 
 def is_complete(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """True when every trigger is there, and enabled."""
     held = _held(connection, schema)
-    return all(held.get((table, name), _DISABLED) != _DISABLED for table, name, _, _ in _triggers(catalogue))
+    return all(held.get((table, name)) in _RUNS for table, name, _, _ in _triggers(catalogue))
 
 
 def _held(connection: Connection, schema: str) -> dict[tuple[str, str], str]:
@@ -131,6 +145,16 @@ def _held(connection: Connection, schema: str) -> dict[tuple[str, str], str]:
         "WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND NOT tgisinternal"
     )
     return {(table, name): enabled for table, name, enabled in connection.execute(query, [schema])}
+
+
+def wait_for_loads(connection: Connection, schema: str, catalogue: Catalogue) -> None:
+    """Before anything is locked: wait for loads that are going to lock what a trigger keeps, and let none begin.
+
+    A migration that had locked that first, for a comment, and a load would wait for one another.
+    """
+    for name in sorted(made_of(DESIGN_SALES, catalogue)):
+        if name in catalogue.warehouse and exists(connection, schema, name):
+            connection.execute(f"LOCK TABLE {_name(schema, name)} IN SHARE MODE".encode())
 
 
 def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
@@ -148,13 +172,13 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
             function = _name(schema, f"keep_{table}")
             statement = _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
             connection.execute(statement.encode())
-        elif enabled == _DISABLED:
+        elif enabled not in _RUNS:
             connection.execute(f"ALTER TABLE {on} ENABLE TRIGGER {name}".encode())
     for fact in _facts(catalogue):
         connection.execute(_count_anew(schema, fact).encode())
     if MART in catalogue.warehouse:
         kept = _name(schema, DESIGN_SALES)
-        anew = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}; INSERT INTO {kept} "
+        anew = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}; INSERT INTO {kept} ({_SUMMED}) "
         connection.execute((anew + _sums(schema, "true")).encode())
 
 
@@ -168,11 +192,11 @@ def functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
         return
     kept, sums = _name(schema, DESIGN_SALES), _sums(schema, "created_date = ANY (days)")
     of_designs = _DAYS_OF_DESIGNS.format(mart=_name(schema, MART))
-    for table, key, type_, days in (
-        (MART, "created_date", "date", "keys"),
-        (DESIGN, "design_id", "integer", of_designs),
+    for table, key, type_, updated, days in (
+        (MART, "created_date", "date", _UPDATED_DAYS, "keys"),
+        (DESIGN, "design_id", "integer", _RENAMED_DESIGNS, of_designs),
     ):
-        body = _KEEP_SUMS.format(type=type_, key=key, days=days, kept=kept, sums=sums)
+        body = _KEEP_SUMS.format(type=type_, key=key, updated=updated, days=days, kept=kept, summed=_SUMMED, sums=sums)
         yield _FUNCTION.format(function=_name(schema, f"keep_{table}"), body=literal(body))
 
 
@@ -203,8 +227,11 @@ def _add_versions(schema: str, fact: Table, rows: str) -> str:
 
 
 def _count_anew(schema: str, fact: Table) -> str:
-    forget = f"DELETE FROM {_name(schema, RECORDED)} WHERE table_name = {literal(fact.name)};"
-    return forget + _add_versions(schema, fact, _name(schema, fact.name))
+    # The lock: a load that comes to its end between the two statements would be counted twice.
+    kept = _name(schema, RECORDED)
+    lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;"
+    forget = f"DELETE FROM {kept} WHERE table_name = {literal(fact.name)};"
+    return lock + forget + _add_versions(schema, fact, _name(schema, fact.name))
 
 
 def _sums(schema: str, within: str) -> str:

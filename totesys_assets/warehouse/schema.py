@@ -17,7 +17,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
-from totesys_assets.warehouse.kept import functions, is_complete, keep
+from totesys_assets.warehouse.kept import functions, is_complete, keep, wait_for_loads
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
@@ -95,6 +95,7 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     name = sql.Identifier(schema)
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         _create_schema(connection, schema)
+    wait_for_loads(connection, schema, catalogue)
     create_notes(connection, schema)
     _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():

@@ -12,19 +12,27 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.databases import Databases
 from totesys_assets.refresh import Summary, refresh
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
+from totesys_assets.warehouse.kept import made_of
+from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED
 from totesys_assets_tests.harness.source import Observer
 
 _OF_BEFORE = "DELETE FROM _migration; INSERT INTO _migration (digest) VALUES ('of an older version')"
 _MART = "mart_payments_day"
+_KEEPING = [f"keep_{name}" for kept in (RECORDED, DESIGN_SALES) for name in sorted(made_of(kept, catalogue()))]
 # What an older version had not, and how its warehouse looks.
 LACKS = {
     "counts of versions": f"DROP TABLE _recorded; {_OF_BEFORE}",
     "notes on dead letters and findings": f"DROP TABLE _dead_letter, _finding; {_OF_BEFORE}",
     "the note of its version": "DROP TABLE _migration",
+    "what triggers keep, and they": (
+        f"DROP FUNCTION {', '.join(_KEEPING)} CASCADE; DROP TABLE _design_sales; "
+        f"DROP INDEX mart_sales_design_day_design; {_OF_BEFORE}"
+    ),
     "a view of a fact": f"DROP VIEW current_payment CASCADE; {_OF_BEFORE}",
     "the views for people": f"DROP VIEW sale, purchase, receivable; {_OF_BEFORE}",
     "an index": f"DROP INDEX fact_payment_unpaid; {_OF_BEFORE}",
@@ -40,6 +48,10 @@ SELECT relkind::text, relname::text, attname::text, format_type(atttypid, atttyp
     coalesce(col_description(attrelid, attnum), '')
 FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
 WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT 'trigger', relname::text, tgname::text, tgenabled::text, '', ''
+FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+WHERE relnamespace = 'public'::regnamespace AND NOT tgisinternal
 ORDER BY 1, 2, 3
 """
 
@@ -58,7 +70,7 @@ class _Silent:
 
 
 def shape(warehouse_url: str) -> list[tuple[str | None, ...]]:
-    """Every table, view and index of the warehouse with its columns, their types and comments."""
+    """Every table, view and index of the warehouse with its columns, their types and comments, and every trigger."""
     with Observer(warehouse_url) as observer:
         return observer.run(_SHAPE)
 

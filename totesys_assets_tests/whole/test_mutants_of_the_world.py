@@ -251,6 +251,10 @@ def upgraded(world: World) -> None:
     world.upgrade("the views for people")
 
 
+def upgraded_to_triggers(world: World) -> None:
+    world.upgrade("what triggers keep, and they")
+
+
 # Mutants
 
 
@@ -381,6 +385,11 @@ CASES = {
         lambda patch: patch.setattr(refresh_module, "_migrate", lambda *_: None),
         upgraded,
         "leaves the warehouse of an older version without",
+    ),
+    "an upgrade without triggers": Case(
+        lambda patch: patch.setattr(warehouse_schema, "keep", lambda *_: None),
+        upgraded_to_triggers,
+        "leaves the warehouse of an older version without .* 'dim_design', 'keep_delete'",
     ),
     "whatever relation has the name": Case(
         without_relations,
