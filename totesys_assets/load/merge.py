@@ -23,6 +23,8 @@ from totesys_assets.load.staging import (
     upsert,
 )
 from totesys_assets.sql_text import literal, quoted
+from totesys_assets.warehouse.kept import made_of
+from totesys_assets.warehouse.notes import DESIGN_SALES
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 # Distinct keys that are counted at once: 100 MB.
@@ -54,11 +56,11 @@ WHERE {within} AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE {same_key})
 # From so many rows on, and a tenth of what is there, autovacuum would do it: a minute later, and never where a server
 # runs for no longer than a refresh. Until then PostgreSQL takes a table for an empty one, and plans loops within loops:
 # at the real size questions took up to three times as long. Where somebody else is at it, or the login is not the
-# table's owner, it is left out, without a word.
+# table's owner, it is left out, without a word. So it is for the sums that were kept of many rows.
 _FEW_ROWS = 50
 _TENTH = "SELECT greatest(reltuples, 0)::bigint / 10 FROM pg_class WHERE oid = {table}::regclass"
 _ANALYZE = (
-    "SET LOCAL client_min_messages = error; ANALYZE (SKIP_LOCKED) {table}; SET LOCAL client_min_messages = warning"
+    "SET LOCAL client_min_messages = error; ANALYZE (SKIP_LOCKED) {tables}; SET LOCAL client_min_messages = warning"
 )
 
 # What this transaction did to the table, as PostgreSQL itself counts it.
@@ -99,7 +101,9 @@ def merge(
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     count = written(connection, name)
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
-        run(connection, _ANALYZE.format(table=name))
+        kept = DESIGN_SALES if table.name in made_of(DESIGN_SALES, warehouse.catalogue) else None
+        tables = name if kept is None else f"{name}, {quoted(warehouse.schema)}.{quoted(kept)}"
+        run(connection, _ANALYZE.format(tables=tables))
     return count
 
 

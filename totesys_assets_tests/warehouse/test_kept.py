@@ -146,6 +146,24 @@ def test_a_design_renamed_while_its_sales_are_loaded_keeps_none_of_them_under_th
         assert renaming.execute(BY_NAME).fetchall() == [("Steel", 2, 1001, WORTH)]
 
 
+def test_after_a_load_or_migration_of_many_rows_postgresql_knows_how_many_sums_there_are(platform: Platform) -> None:
+    platform.sql(
+        "INSERT INTO design SELECT n, created_at, n::text, '/usr', n || '.json', last_updated "
+        "FROM design, generate_series(100, 199) AS n; "
+        "INSERT INTO sales_order SELECT n, created_at, last_updated, n, staff_id, counterparty_id, 10, 2.00, "
+        "currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id "
+        "FROM sales_order, generate_series(100, 199) AS n"
+    )
+    known = "SELECT reltuples::int FROM pg_class WHERE oid = '_design_sales'::regclass"
+    with session(platform) as connection:
+        platform.refresh()
+        assert connection.execute(known).fetchall() == [(101,)]
+        connection.execute("UPDATE pg_class SET reltuples = -1 WHERE oid = '_design_sales'::regclass")
+        connection.execute("DELETE FROM _migration")
+        assert Warehouse(platform.warehouse_url).migrate()
+        assert connection.execute(known).fetchall() == [(101,)]
+
+
 def test_a_design_whose_name_stays_leaves_the_sums_as_they_are(platform: Platform) -> None:
     with session(platform) as connection:
         rows = "SELECT ctid::text, xmin::text FROM _design_sales"
