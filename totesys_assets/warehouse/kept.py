@@ -25,14 +25,22 @@ _ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE = (
 # Triggers that run in sessions of everybody: not those that are disabled, nor those of replicas only.
 _RUNS = ("O", "A")
 
-# Few moments are recorded, so they are turned into days after they are counted.
+# A silent update left the source's last_updated as it was. Few moments are recorded, so they are turned into days after
+# they are counted.
+_SILENT = """
+CASE WHEN _operation = 'update' AND last_updated_date + last_updated_time = (
+    SELECT last_updated_date + last_updated_time FROM {table} AS earlier
+    WHERE earlier.{key} = seen.{key} AND earlier.{day} = seen.{day} AND earlier._recorded_at < seen._recorded_at
+    ORDER BY _recorded_at DESC LIMIT 1
+) THEN 'silent update' ELSE _operation END
+"""
 _VERSIONS = """
-SELECT {name} AS table_name, (_recorded_at AT TIME ZONE 'UTC')::date AS recorded_on, _operation AS operation,
+SELECT {name} AS table_name, (_recorded_at AT TIME ZONE 'UTC')::date AS recorded_on, operation,
     sum(versions)::bigint AS versions, min(_recorded_at) AS first_recorded_at, max(_recorded_at) AS last_recorded_at,
     min(first)::bigint AS first_record, max(last)::bigint AS last_record
 FROM (
-    SELECT _recorded_at, _operation, count(*) AS versions, min({record}) AS first, max({record}) AS last
-    FROM {rows} GROUP BY 1, 2
+    SELECT _recorded_at, {operation} AS operation, count(*) AS versions, min({record}) AS first, max({record}) AS last
+    FROM {rows} AS seen GROUP BY 1, 2
 ) AS recorded
 GROUP BY 2, 3
 """
@@ -45,14 +53,27 @@ ON CONFLICT (table_name, recorded_on, operation) DO UPDATE SET
     first_record = least(noted.first_record, excluded.first_record),
     last_record = greatest(noted.last_record, excluded.last_record)
 """
+# Records that were removed by hand come back between others of the same row.
+_COMES_BETWEEN = """
+EXISTS (
+    SELECT FROM new_rows AS added
+    WHERE _recorded_at < (SELECT max(last_recorded_at) FROM {kept} WHERE table_name = {name}) AND EXISTS (
+        SELECT FROM {table} AS later
+        WHERE later.{key} = added.{key} AND later.{day} = added.{day} AND later._recorded_at > added._recorded_at
+            AND later.{record} < (SELECT min({record}) FROM new_rows)
+    )
+)
+"""
 # Nobody but the owner, by hand, changes or removes records. Then all are counted.
 _KEEP_VERSIONS = """
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        {add};
-    ELSE
-        {anew};
+        IF NOT {comes_between} THEN
+            {add};
+            RETURN NULL;
+        END IF;
     END IF;
+    {anew};
     RETURN NULL;
 END
 """
@@ -128,7 +149,7 @@ def kept_queries(schema: str, table: Table) -> tuple[str, str]:
     """Two queries with the same columns: what is kept beside ``table``, and what follows from its rows."""
     if table.is_fact:
         kept = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
-        return kept, _versions(table, _name(schema, table.name))
+        return kept, _versions(schema, table, _name(schema, table.name))
     return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true")
 
 
@@ -186,8 +207,8 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
 def functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
     """The statements that create the triggers' functions, one for each table that has triggers."""
     for fact in _facts(catalogue):
-        add = _add_versions(schema, fact, "new_rows")
-        body = _KEEP_VERSIONS.format(add=add, anew=_count_anew(schema, fact))
+        add, between = _add_versions(schema, fact, "new_rows"), _COMES_BETWEEN.format(**_names(schema, fact))
+        body = _KEEP_VERSIONS.format(comes_between=between, add=add, anew=_count_anew(schema, fact))
         yield _FUNCTION.format(function=_name(schema, f"keep_{fact.name}"), body=literal(body))
     if MART not in catalogue.warehouse:
         return
@@ -219,12 +240,26 @@ def _facts(catalogue: Catalogue) -> list[Table]:
     return [table for table in catalogue.star.values() if table.is_fact]
 
 
-def _versions(fact: Table, rows: str) -> str:
-    return _VERSIONS.format(name=literal(fact.name), record=quoted(fact.key), rows=rows)
+def _names(schema: str, fact: Table) -> dict[str, str]:
+    """What the statements name of a fact."""
+    return {
+        "kept": _name(schema, RECORDED),
+        "table": _name(schema, fact.name),
+        "name": literal(fact.name),
+        "record": quoted(fact.key),
+        "key": quoted(fact.version_key[0]),
+        "day": quoted(str(fact.day_column)),
+    }
+
+
+def _versions(schema: str, fact: Table, rows: str) -> str:
+    names = _names(schema, fact)
+    operation = _SILENT.format(**names) if "last_updated_date" in fact.by_name else "_operation"
+    return _VERSIONS.format(**names, operation=operation, rows=rows)
 
 
 def _add_versions(schema: str, fact: Table, rows: str) -> str:
-    return _ADD_VERSIONS.format(kept=_name(schema, RECORDED), versions=_versions(fact, rows))
+    return _ADD_VERSIONS.format(kept=_name(schema, RECORDED), versions=_versions(schema, fact, rows))
 
 
 def _count_anew(schema: str, fact: Table) -> str:
