@@ -173,7 +173,7 @@ def wait_for_loads(connection: Connection, schema: str, catalogue: Catalogue) ->
 
     A migration that had locked that first, for a comment, and a load would wait for one another.
     """
-    for name in sorted(made_of(DESIGN_SALES, catalogue)):
+    for name in sorted(made_of(DESIGN_SALES, catalogue) | made_of(RECORDED, catalogue)):
         if name in catalogue.warehouse and exists(connection, schema, name):
             connection.execute(f"LOCK TABLE {_name(schema, name)} IN SHARE MODE".encode())
 

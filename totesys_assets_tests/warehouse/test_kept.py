@@ -231,6 +231,14 @@ def test_a_migration_lets_a_load_come_to_its_end(platform: Platform) -> None:
         assert loading.execute(BY_NAME).fetchall() == [("Wooden", 3, 1001, WORTH)]
 
 
+def test_a_migration_lets_the_owner_remove_records(platform: Platform) -> None:
+    with session(platform) as removing:
+        removing.execute("DELETE FROM _migration")
+        removing.execute("BEGIN; LOCK TABLE fact_payment IN ROW EXCLUSIVE MODE")
+        assert while_it_waits(Warehouse(platform.warehouse_url).migrate, removing, "DELETE FROM fact_payment; COMMIT")
+        require_right(removing)
+
+
 @pytest.mark.parametrize(
     "statement", ["UPDATE dim_design SET design_name = 'Steel'", "UPDATE mart_sales_design_day SET orders = 2"]
 )
