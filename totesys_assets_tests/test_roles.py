@@ -384,9 +384,25 @@ def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_dat
     assert rights(loaded.warehouse, loaded.names["loader"]) == {
         **{name: {"SELECT", "INSERT"} for name in FACTS},
         **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger", "_dead_letter")},
-        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, *NOTES[3:])},
-        **{name: {"SELECT"} for name in (*VIEWS, "_migration")},
+        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding")},
+        **{name: {"SELECT"} for name in (*VIEWS, "_migration", "_recorded", "_design_sales")},
     }
+
+
+def test_a_login_that_may_load_needs_no_rights_on_what_triggers_keep_and_cannot_use_their_functions(
+    loaded: Roles,
+) -> None:
+    with psycopg.connect(loaded["loader"]) as connection:
+        connection.execute("UPDATE dim_design SET design_name = 'Gold'")
+        found = connection.execute("SELECT DISTINCT design_name FROM _design_sales").fetchall()
+        connection.rollback()
+    assert found == [("Gold",)]
+    denied(
+        loaded["loader"],
+        "CREATE TRIGGER counted AFTER INSERT ON own REFERENCING NEW TABLE AS new_rows "
+        "FOR EACH STATEMENT EXECUTE FUNCTION keep_fact_payment()",
+        before="CREATE TEMP TABLE own (LIKE fact_payment)",
+    )
 
 
 def test_the_loader_replaces_the_rows_of_marts(roles: Roles) -> None:

@@ -126,11 +126,16 @@ WHERE now.design_id IS NULL OR before.design_id IS NULL
 """
 _DAYS_OF_DESIGNS = "ARRAY(SELECT DISTINCT created_date FROM {mart} WHERE design_id = ANY (keys))"
 
+# With the owner's rights: a login that may load needs none on what is kept, also between a migration and its grants. So
+# nobody else may put the function on a table of their own.
 _FUNCTION = """
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '10min' AS {body}
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10min' AS {body};
+REVOKE EXECUTE ON FUNCTION {function}() FROM PUBLIC
 """
-_TRIGGER = "CREATE TRIGGER {name} AFTER {event} ON {table} {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+_TRIGGER = (
+    "CREATE OR REPLACE TRIGGER {name} AFTER {event} ON {table} {rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+)
 
 
 def made_of(kept: str, catalogue: Catalogue) -> frozenset[str]:
@@ -179,22 +184,16 @@ def wait_for_loads(connection: Connection, schema: str, catalogue: Catalogue) ->
 
 
 def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
-    """Create the functions, and the triggers that are missing; then make anew what they keep.
+    """Create functions and triggers, and enable those that do not run; then make anew what they keep.
 
     In the transaction of ``connection``, after the tables were created.
     """
-    for statement in functions(schema, catalogue):
-        connection.execute(statement.encode())
     held = _held(connection, schema)
-    for table, name, event, rows in _triggers(catalogue):
-        on = _name(schema, table)
-        enabled = held.get((table, name))
-        if enabled is None:
-            function = _name(schema, f"keep_{table}")
-            statement = _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
-            connection.execute(statement.encode())
-        elif enabled not in _RUNS:
-            connection.execute(f"ALTER TABLE {on} ENABLE TRIGGER {name}".encode())
+    for statement in statements(schema, catalogue):
+        connection.execute(statement.encode())
+    for table, name, _, _ in _triggers(catalogue):
+        if held.get((table, name), _RUNS[0]) not in _RUNS:
+            connection.execute(f"ALTER TABLE {_name(schema, table)} ENABLE TRIGGER {name}".encode())
     for fact in _facts(catalogue):
         connection.execute(_count_anew(schema, fact).encode())
     if MART in catalogue.warehouse:
@@ -204,8 +203,15 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
         connection.execute(f"{anew}{_sums(schema, 'true')}; ANALYZE {kept}".encode())
 
 
-def functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
-    """The statements that create the triggers' functions, one for each table that has triggers."""
+def statements(schema: str, catalogue: Catalogue) -> Iterator[str]:
+    """The statements that create the functions and triggers, or replace them."""
+    yield from _functions(schema, catalogue)
+    for table, name, event, rows in _triggers(catalogue):
+        on, function = _name(schema, table), _name(schema, f"keep_{table}")
+        yield _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
+
+
+def _functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
     for fact in _facts(catalogue):
         add, between = _add_versions(schema, fact, "new_rows"), _COMES_BETWEEN.format(**_names(schema, fact))
         body = _KEEP_VERSIONS.format(comes_between=between, add=add, anew=_count_anew(schema, fact))

@@ -17,7 +17,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
-from totesys_assets.warehouse.kept import functions, is_complete, keep, wait_for_loads
+from totesys_assets.warehouse.kept import is_complete, keep, statements, wait_for_loads
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
@@ -48,7 +48,7 @@ def _digest(schema: str, catalogue: Catalogue) -> str:
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
     wanted += [str(index) for index in _indexes(schema, catalogue)]
-    wanted += [*NOTES.values(), *functions(schema, catalogue)]
+    wanted += [*NOTES.values(), *statements(schema, catalogue)]
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
