@@ -597,6 +597,17 @@ def test_an_order_that_moved_to_another_day_is_not_said_to_be_deleted(platform: 
 
 
 @pytest.mark.refreshed
+@pytest.mark.parametrize(("table", "column"), [("sales_order", "units_sold"), ("purchase_order", "item_quantity")])
+def test_the_recent_changes_say_which_update_was_silent(platform: Platform, table: str, column: str) -> None:
+    platform.sql(f"UPDATE {table} SET {column} = 1200")
+    platform.refresh()
+    platform.sql(f"UPDATE {table} SET {column} = 1300, last_updated = '2024-08-21 09:00'")
+    platform.refresh()
+    changes = [(row["subject"], row["what_happened"]) for row in asked(platform, "recent_changes")]
+    assert changes == [(table, "updated"), (table, "updated silently")]
+
+
+@pytest.mark.refreshed
 def test_the_life_of_an_order_shows_what_changed_and_whether_it_was_silent(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET units_sold = 1200")
     platform.refresh()

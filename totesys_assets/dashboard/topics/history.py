@@ -126,11 +126,14 @@ def _latest(asked: Asked) -> None:
 
     columns = st.column_config
     table(
-        data.assign(subject=[_SUBJECTS[each].removesuffix(" order") for each in data["subject"]]),
+        data.assign(
+            subject=[_SUBJECTS[each].removesuffix(" order") for each in data["subject"]],
+            what_happened=data["what_happened"].replace("updated silently", "silent"),
+        ),
         {  # as narrow as a telephone
             "subject": columns.TextColumn("order", width=74),
             "number": columns.NumberColumn("number", format="%d", width=62),
-            "what_happened": columns.TextColumn("what", width=68),
+            "what_happened": columns.TextColumn("what", width=68, help="Silent: last_updated was left as it was"),
             "recorded_at": columns.DatetimeColumn("seen", format="D MMM, HH:mm", timezone="UTC"),
         },
         key="latest",

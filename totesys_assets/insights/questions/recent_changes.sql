@@ -1,6 +1,7 @@
 -- Which orders changed or were deleted last?
 -- Versions after the first of their order, newest first, by the moment they were first seen. What changed in one is
--- told by the question order_life. An order that moved to another day of creation left the one that is shown.
+-- told by the question order_life. A silent update left ToteSys's last_updated as it was. An order that moved to another
+-- day of creation left the one that is shown.
 SELECT
     subject,
     number,
@@ -19,6 +20,20 @@ SELECT
                     AND other._recorded_at = recorded_at AND other._operation <> 'delete'
             )
         ) THEN 'moved'
+        WHEN what_happened = 'updated' AND last_updated = CASE subject
+            WHEN 'sales_order' THEN (
+                SELECT earlier.last_updated_date + earlier.last_updated_time FROM fact_sales_order AS earlier
+                WHERE earlier.sales_order_id = number AND earlier.created_date = changes.created_date
+                    AND earlier._recorded_at < recorded_at
+                ORDER BY earlier._recorded_at DESC LIMIT 1
+            )
+            ELSE (
+                SELECT earlier.last_updated_date + earlier.last_updated_time FROM fact_purchase_order AS earlier
+                WHERE earlier.purchase_order_id = number AND earlier.created_date = changes.created_date
+                    AND earlier._recorded_at < recorded_at
+                ORDER BY earlier._recorded_at DESC LIMIT 1
+            )
+        END THEN 'updated silently'
         ELSE what_happened
     END AS what_happened,
     created_date
@@ -28,7 +43,8 @@ FROM (
         sales_order_id AS number,
         _recorded_at AS recorded_at,
         CASE _operation WHEN 'delete' THEN 'deleted' ELSE 'updated' END AS what_happened,
-        created_date
+        created_date,
+        last_updated_date + last_updated_time AS last_updated
     FROM fact_sales_order
     WHERE _operation <> 'insert'
     UNION ALL
@@ -37,7 +53,8 @@ FROM (
         purchase_order_id,
         _recorded_at,
         CASE _operation WHEN 'delete' THEN 'deleted' ELSE 'updated' END,
-        created_date
+        created_date,
+        last_updated_date + last_updated_time
     FROM fact_purchase_order
     WHERE _operation <> 'insert'
     ORDER BY recorded_at DESC, subject, number
