@@ -6,6 +6,7 @@ Does not belong here: the tables (schema.py), the notes on loads (notes.py), and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -40,6 +41,8 @@ _WATCHED = (
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3"
 )
 _NOT_IN_TIME = "lock timeout"
+# Without where it was denied: a trigger would show its statements.
+_DENIED = re.compile(r"permission denied for [^\n]*")
 
 
 class Warehouse:
@@ -77,10 +80,7 @@ class Warehouse:
                 session_settings.begin(connection, _VARIABLE, settings)
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
-            raise PlatformError(
-                f'The login of WAREHOUSE_URL lacks a right in schema "{self.schema}": {engine.one_line(error)}. '
-                "Run deploy/sql/warehouse_grants.sql as the owner."
-            ) from None
+            raise self._lacks_a_right(engine.one_line(error)) from None
         except psycopg.errors.LockNotAvailable:
             raise self._in_the_way() from None
         except psycopg.OperationalError as error:  # lost, shut down, a statement that took too long
@@ -96,6 +96,12 @@ class Warehouse:
                 "every text of ToteSys as it is. Set WAREHOUSE_URL to a database with UTF8, made by: CREATE DATABASE "
                 "… ENCODING 'UTF8' TEMPLATE template0."
             )
+
+    def _lacks_a_right(self, which: str) -> PlatformError:
+        return PlatformError(
+            f'The login of WAREHOUSE_URL lacks a right in schema "{self.schema}": {which}. '
+            "Run deploy/sql/warehouse_grants.sql as the owner."
+        )
 
     def _in_the_way(self) -> PlatformError:
         with self.connect() as connection:
@@ -128,6 +134,8 @@ class Warehouse:
             engine.close(connection)  # which rolls back
             if _NOT_IN_TIME in str(error):
                 raise self._in_the_way() from error
+            if denied := _DENIED.search(str(error)):
+                raise self._lacks_a_right(denied[0]) from error
             raise
         except BaseException:
             engine.close(connection)
