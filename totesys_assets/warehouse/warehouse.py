@@ -41,7 +41,7 @@ _WATCHED = (
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3"
 )
 _NOT_IN_TIME = "lock timeout"
-# Without where it was denied: a trigger would show its statements.
+# Without DuckDB's statement, and what PostgreSQL says of where it was denied.
 _DENIED = re.compile(r"permission denied for [^\n]*")
 
 
