@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from totesys_assets.dashboard import palette, words
+from totesys_assets.dashboard.filters import begins
 from totesys_assets.insights.questions import Answer
 
 _UNSURE = 0.5
@@ -64,12 +65,20 @@ def over_time(
         {"order": alt.Order("place:Q")} if stacked else {"xOffset": alt.XOffset(f"{kind}:N", sort=list(kinds))}
     )
     data = data.assign(label=[_label(each, period) for each in data[start]])
-    order = list(dict.fromkeys(data.sort_values(start)["label"]))
+    # Also those without a row: a gap in time is a gap on the axis.
+    ends = (data[start].min().date(), data[start].max().date()) if len(data) else None
+    order = [_label(each, period) for each in begins(*ends, period)] if ends else []
     chart = (
         alt.Chart(data)
         .mark_bar(cornerRadius=2)
         .encode(
-            x=alt.X("label:N", title=None, sort=order, axis=alt.Axis(labelAngle=0, labelOverlap=True, grid=False)),
+            x=alt.X(
+                "label:N",
+                title=None,
+                sort=order,
+                scale=alt.Scale(domain=order),
+                axis=alt.Axis(labelAngle=0, labelOverlap=True, grid=False),
+            ),
             y=alt.Y(f"{value}:Q", title=None, axis=alt.Axis(labelExpr=words.AXIS, tickCount=5)),
             color=alt.Color(
                 f"{kind}:N",

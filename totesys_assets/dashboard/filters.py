@@ -67,6 +67,14 @@ def end_of(start: date, period: str) -> date:
     return _months_later(start.replace(day=1), 1 if period == "month" else 3) - timedelta(1)
 
 
+def begins(first: date, last: date, period: str) -> list[date]:
+    """The first days of all days, weeks, months or quarters from that of ``first`` to that of ``last``."""
+    found = [first]
+    while (following := end_of(found[-1], period) + timedelta(1)) <= last:
+        found.append(following)
+    return found
+
+
 def days_of(name: str, first_day: date, last_day: date) -> Filters:
     """The days of a period that ends on ``last_day``. Weeks begin on a Monday, months on the first.
 

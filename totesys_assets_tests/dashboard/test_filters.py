@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from totesys_assets.dashboard.filters import CONSTANT, MONTH, days_of, end_of
+from totesys_assets.dashboard.filters import CONSTANT, MONTH, begins, days_of, end_of
 
 pytestmark = pytest.mark.pure
 
@@ -56,6 +56,20 @@ def test_all_days_are_shown_by_month_and_those_of_many_years_by_quarter() -> Non
 )
 def test_a_period_ends_on_its_last_day(period: str, last: str) -> None:
     assert end_of(date(2026, 10, 1), period) == date.fromisoformat(last)
+
+
+@pytest.mark.parametrize(
+    ("period", "first", "last", "between"),
+    [
+        ("day", date(2026, 10, 30), date(2026, 11, 2), [date(2026, 10, 31), date(2026, 11, 1)]),
+        ("week", date(2026, 10, 26), date(2026, 11, 9), [date(2026, 11, 2)]),
+        ("month", date(2025, 12, 1), date(2026, 2, 1), [date(2026, 1, 1)]),
+        ("quarter", date(2025, 10, 1), date(2026, 7, 1), [date(2026, 1, 1), date(2026, 4, 1)]),
+    ],
+)
+def test_every_period_between_two_has_its_place(period: str, first: date, last: date, between: list[date]) -> None:
+    assert begins(first, last, period) == [first, *between, last]
+    assert begins(first, first, period) == [first]
 
 
 def test_a_period_that_is_cut_at_either_end_or_is_not_over_is_not_whole() -> None:

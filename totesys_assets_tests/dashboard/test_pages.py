@@ -473,6 +473,18 @@ def test_bars_are_in_the_order_of_the_rows_also_where_only_the_data_of_an_open_p
 
 
 @pytest.mark.pure
+def test_days_without_an_order_have_their_place_on_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr("streamlit.altair_chart", lambda chart, **_: drawn.append(chart.to_dict()))
+    days = pd.DataFrame({"period": pd.to_datetime(["2026-10-30", "2026-11-02"]), "of": "GBP", "revenue": 1.0})
+    for data in (days, days[:0]):
+        shown = data.assign(whole=True)
+        charts.over_time(shown, "revenue", "of", ["GBP"], period="day", name="revenue", unit="GBP")
+    places = [chart["encoding"]["x"]["scale"]["domain"] for chart in drawn]
+    assert places == [["30 Oct", "31 Oct", "1 Nov", "2 Nov"], []]
+
+
+@pytest.mark.pure
 def test_small_countries_and_those_without_a_shape_are_circles() -> None:
     data = pd.DataFrame(
         {
