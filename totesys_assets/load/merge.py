@@ -56,7 +56,7 @@ WHERE {within} AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE {same_key})
 # From so many rows on, and a tenth of what is there, autovacuum would do it: a minute later, and never where a server
 # runs for no longer than a refresh. Until then PostgreSQL takes a table for an empty one, and plans loops within loops:
 # at the real size questions took up to three times as long. Where somebody else is at it, or the login is not the
-# table's owner, it is left out, without a word. So it is for the sums that were kept of many rows.
+# table's owner, it is left out, without a word. The sums that triggers keep of these rows are analyzed with them.
 _FEW_ROWS = 50
 _TENTH = "SELECT greatest(reltuples, 0)::bigint / 10 FROM pg_class WHERE oid = {table}::regclass"
 _ANALYZE = (

@@ -211,8 +211,8 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
 def _mark(source: Mapping[str, str], platform: Platform) -> str:
     """Equal marks mean that neither a source, nor the lake, nor the warehouse was written to in between.
 
-    No table of the lake was removed, as far as a look at a folder tells.
-    Nor is the catalogue or a SELECT another: either may ask for more of a source that was not written to.
+    They also mean that no table was removed from a lake in a folder, and that the catalogue and the SELECTs are the
+    same: others may ask for more of a source that was not written to.
     """
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
     queries = [query_of(name).definition for name in warehouse.catalogue.warehouse]

@@ -17,7 +17,6 @@ from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection, exists
 
 MART, DESIGN = "mart_sales_design_day", "dim_design"
-# Triggers of one event run in the order of their names.
 _ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE = (
     f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate")
 )
@@ -64,7 +63,7 @@ EXISTS (
     )
 )
 """
-# Nobody but the owner, by hand, changes or removes records. Then all are counted.
+# Only the owner, by hand, changes or removes records. Then all records of the fact are counted again.
 _KEEP_VERSIONS = """
 BEGIN
     IF TG_OP = 'INSERT' THEN
