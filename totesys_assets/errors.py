@@ -37,6 +37,18 @@ class TableBusy(PlatformError):
     """Another session has a table for itself, or did while a snapshot was taken; the next refresh tries again."""
 
 
+class LogBusy(PlatformError):
+    """Another session reads the slot of the log just now; the next round tries again."""
+
+
+class LogGone(PlatformError):
+    """The slot of the log is missing, lost, or not of this server: what it held is not to be had any more."""
+
+
+class LogUnreadable(PlatformError):
+    """The log has a value that has no form in UTF-8, and cannot be read past it."""
+
+
 class MassDeletion(PlatformError):
     """Most of a table's rows are gone at once; taken for an accident until a user says otherwise."""
 

@@ -48,7 +48,7 @@ def apply(file: str, url: str, **variables: str) -> None:
     options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
     command = [str(binaries() / "psql"), "-X", "-q", *options, "-d", url, "-f", str(FILES / file)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", ""), ended.stderr
 
 
 def execute(url: str, statement: str | sql.Composed) -> list[tuple[object, ...]]:

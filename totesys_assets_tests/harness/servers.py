@@ -37,6 +37,10 @@ QUICK = MappingProxyType(
         "autovacuum": "off",
     }
 )
+# A server whose log may be followed.
+LOGICAL = MappingProxyType(
+    {**QUICK, "synchronous_commit": "on", "wal_level": "logical", "max_slot_wal_keep_size": "1GB"}
+)
 # What somebody may have set for a role, a database or a server, and what no result may depend on.
 HOSTILE = MappingProxyType(
     {
