@@ -6,12 +6,14 @@ run (local/postgres.py) and what ToteSys is filled with (local/simulator/).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 TOTESYS, WAREHOUSE, DAGSTER = "totesys", "warehouse", "dagster"
 # Filling a ToteSys of many times the real size takes less than this.
 _FILL_SECONDS = 3600.0
+# What the embedded ToteSys offers for its log to be followed; a server that was made without takes it when it starts.
+_LOG = MappingProxyType(
+    {"wal_level": "logical", "max_slot_wal_keep_size": "1GB", "idle_replication_slot_timeout": "3d"}
+)
+_DOOR = "source_log.sql"
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ def databases(
                 source.create_database(TOTESYS)
                 with source.explained():
                     _fill(source.url(TOTESYS), settings.home, scale, say)
+                _open_door(source)
             if ours in servers:
                 ours.create_database(WAREHOUSE)
                 ours.create_database(DAGSTER)
@@ -96,6 +104,16 @@ def warehouse_only(settings: Settings, report: Report | None = None) -> Iterator
         return
     with databases(settings, create=False, dagster=False, report=report) as urls:
         yield urls.warehouse
+
+
+@contextmanager
+def source_only(settings: Settings, report: Report | None = None) -> Iterator[str]:
+    """The URL of ToteSys for the block. Starts embedded servers only if TOTESYS_URL is not set. Raises NoHome."""
+    if settings.totesys_url:
+        yield settings.totesys_url
+        return
+    with databases(settings, create=False, dagster=False, report=report) as urls:
+        yield urls.totesys
 
 
 @contextmanager
@@ -122,7 +140,7 @@ def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:
 
     folder = _folder(settings)
     # A power cut may lose the commits of the last moment. The next refresh finds them missing and loads them again.
-    return EmbeddedServer(folder / TOTESYS), EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
+    return EmbeddedServer(folder / TOTESYS, _LOG), EmbeddedServer(folder / WAREHOUSE, {"synchronous_commit": "off"})
 
 
 @contextmanager
@@ -169,6 +187,20 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
         row = connection.execute("SELECT min(created_at)::date FROM address").fetchone()
     if row is not None and row[0] is not None:
         noted.write_text(f"{row[0]}\n", encoding="ascii")
+
+
+def _open_door(source: EmbeddedServer) -> None:
+    """Make the door to the log of the embedded ToteSys as its SQL file says, once for each version of the file."""
+    from totesys_assets.local.postgres import SUPERUSER
+    from totesys_assets.local.sql_files import run_file, sql_folder
+
+    file, noted = sql_folder() / _DOOR, source.folder / "door"
+    if not file.is_file():  # installed without the checkout: ToteSys is compared only
+        return
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not noted.exists() or noted.read_text(encoding="ascii") != digest:
+        run_file(file.parent, file.name, source.url(TOTESYS), role=SUPERUSER)
+        noted.write_text(digest, encoding="ascii")
 
 
 def refreshed(settings: Settings) -> Settings:

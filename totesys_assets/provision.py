@@ -9,9 +9,6 @@ Passwords never reach a server: it is sent what it checks them against, as by ps
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from psycopg import sql
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.engine import conninfo, one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.local.sql_files import run_file
 from totesys_assets.postgres.session_settings import set_session
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -87,12 +85,6 @@ class Wanted:
         return wanted
 
 
-def sql_folder() -> Path:
-    """The folder of the SQL files: in the checkout, or beside the environment, as in the image."""
-    checkout, image = Path(__file__).parents[1] / "deploy" / "sql", Path(sys.prefix).parent / "sql"
-    return checkout if checkout.is_dir() else image
-
-
 def provision(wanted: Wanted, folder: Path, say: Say) -> None:
     """Create everything in ``wanted``, and report it. Of what exists, only rights and passwords are set again.
 
@@ -106,7 +98,7 @@ def provision(wanted: Wanted, folder: Path, say: Say) -> None:
             made = _create_database(admin, database)
             say(f"database {database}: {'created' if made else 'is there'}, closed to PUBLIC")
         _make_warehouse(wanted, admin, folder, say)
-        _run_file(folder, "dagster_role.sql", _within(wanted.admin_url, wanted.dagster), role=wanted.dagster.role)
+        run_file(folder, "dagster_role.sql", _within(wanted.admin_url, wanted.dagster), role=wanted.dagster.role)
         _set_password(admin, wanted.dagster, say)
         _migrate_dagster()
         say(f"Dagster: its tables in {wanted.dagster.database} are up to date")
@@ -122,13 +114,13 @@ def _make_warehouse(wanted: Wanted, admin: Connection, folder: Path, say: Say) -
         "schema": wanted.schema,
     }
     within = _within(wanted.admin_url, wanted.owner)
-    _run_file(folder, "warehouse_roles.sql", within, owner=wanted.owner.role, **names)
+    run_file(folder, "warehouse_roles.sql", within, owner=wanted.owner.role, **names)
     for login in (wanted.owner, wanted.loader, wanted.reader):
         if login:
             _set_password(admin, login, say)
     migrated = Warehouse(wanted.owner.url, wanted.schema).migrate()
     say(f"warehouse: schema {wanted.schema} {'was brought' if migrated else 'is'} up to date")
-    _run_file(folder, "warehouse_grants.sql", wanted.owner.url, **names)
+    run_file(folder, "warehouse_grants.sql", wanted.owner.url, **names)
     say(f"rights: {wanted.loader.role} adds to facts, {names['reader']} reads")
 
 
@@ -177,28 +169,6 @@ def _set_password(admin: Connection, login: Login, say: Say) -> None:
     statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(login.role), sql.Literal(verifier.decode()))
     admin.execute(statement)
     say(f"role {login.role}: its password is that of {login.variable}")
-
-
-def _run_file(folder: Path, name: str, url: str, **variables: str) -> None:
-    """Run one of the SQL files with psql, as its first lines describe."""
-    from totesys_assets.local.postgres_programs import binaries
-
-    parts = conninfo(url)
-    # In the environment, because everybody on the machine can see a command line.
-    secret = {"PGPASSWORD": parts.pop("password")} if parts.get("password") else {}
-    options = [part for variable, value in variables.items() for part in ("-v", f"{variable}={value}")]
-    psql = shutil.which("psql") or str(binaries() / "psql")
-    command = [psql, "-X", "-q", "-w", *options, "-c", set_session(), "-f", str(folder / name)]
-    ended = subprocess.run(
-        [*command, "-d", psycopg.conninfo.make_conninfo("", **parts)],
-        env={**os.environ, **secret},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode:
-        raise PlatformError(f"psql could not run {name}: {one_line(ended.stderr)}.")
 
 
 def _migrate_dagster() -> None:

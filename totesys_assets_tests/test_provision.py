@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 from totesys_assets import provision as work
 from totesys_assets.commands import main
 from totesys_assets.dagster_internals.storage import pooled_engine
+from totesys_assets.local import sql_files
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer, make_platform
@@ -189,7 +190,7 @@ def test_two_at_once_do_it_one_after_the_other(stage: Stage) -> None:
 
     def one(lines: list[str]) -> None:
         try:
-            work.provision(wanted, work.sql_folder(), lines.append)
+            work.provision(wanted, sql_files.sql_folder(), lines.append)
         except BaseException as error:
             failed.append(error)
 
@@ -223,11 +224,11 @@ def test_cut_short_anywhere_it_is_completed_by_the_next(stage: Stage, step: int)
         return cut_or_whole
 
     with stage.patch.context() as patch:
-        for name in ("_create_database", "_run_file", "_set_password", "_migrate_dagster"):
+        for name in ("_create_database", "run_file", "_set_password", "_migrate_dagster"):
             patch.setattr(work, name, cut(getattr(work, name)))
         patch.setattr(Warehouse, "migrate", cut(Warehouse.migrate))
         with pytest.raises(CutShort):
-            work.provision(work.Wanted.from_env("public"), work.sql_folder(), lambda _: None)
+            work.provision(work.Wanted.from_env("public"), sql_files.sql_folder(), lambda _: None)
     assert stage.provision()[0] == 0
     stage.is_complete()
 
@@ -328,12 +329,13 @@ def test_urls_that_do_not_fit_together_are_refused_before_anything_is_made(
 def test_the_sql_files_are_found_in_the_checkout_and_beside_the_environment(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (work.sql_folder() / "warehouse_roles.sql").is_file()
+    assert (sql_files.sql_folder() / "warehouse_roles.sql").is_file()
     (tmp_path / "venv").mkdir()
     (tmp_path / "sql").mkdir()
-    monkeypatch.setattr(work, "__file__", str(tmp_path / "site-packages" / "totesys_assets" / "provision.py"))
+    elsewhere = tmp_path / "site-packages" / "totesys_assets" / "local" / "sql_files.py"
+    monkeypatch.setattr(sql_files, "__file__", str(elsewhere))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
-    assert work.sql_folder() == tmp_path / "sql"
+    assert sql_files.sql_folder() == tmp_path / "sql"
     code, text = stage.provision()
     assert code == 1
     assert "has no warehouse_roles.sql: name the folder of the project's deploy/sql with --sql" in text

@@ -80,8 +80,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- Who is no superuser makes the functions as a member of their owner, until the end of this transaction.
-SELECT NOT rolsuper AND NOT pg_has_role(oid, 'totesys_log', 'MEMBER') AS stranger
+-- Who is no superuser makes the functions as a member of their owner, until the end of this transaction. Since
+-- PostgreSQL 16, who makes a role may grant it, but may not be it at once.
+SELECT CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END AS membership \gset
+SELECT NOT rolsuper AND NOT pg_has_role(oid, 'totesys_log', :'membership') AS stranger
 FROM pg_roles WHERE rolname = current_user \gset
 \if :stranger
     GRANT totesys_log TO CURRENT_USER;

@@ -51,10 +51,9 @@ def provision(folder: Path | None) -> None:
     TOTESYS_DAGSTER_URL.
     """
     from totesys_assets import provision as work
+    from totesys_assets.local.sql_files import sql_folder
 
-    work.provision(
-        work.Wanted.from_env(Settings.from_env().warehouse_schema), folder or work.sql_folder(), reporter(out)
-    )
+    work.provision(work.Wanted.from_env(Settings.from_env().warehouse_schema), folder or sql_folder(), reporter(out))
     say(out, "[green]✓[/green] ", "The platform can start.")
 
 
