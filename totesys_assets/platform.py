@@ -14,11 +14,12 @@ from typing import Self
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.tables import LEDGER, Lake
 from totesys_assets.names import TOTESYS
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import Source
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.log import Log, slot_name
 from totesys_assets.warehouse.warehouse import Warehouse
 
 
@@ -58,6 +59,17 @@ def sources_of(settings: Settings, totesys_url: str, others: Sequence[Source] | 
 def other_sources(settings: Settings) -> tuple[Source, ...]:
     """The sources beside ToteSys. They may know from one snapshot to the next what they showed."""
     return tuple(_open_source(name, settings) for name in catalogue().groups if name != TOTESYS)
+
+
+def slot_of(lake: Lake) -> str | None:
+    """The name of the slot in which the log of ToteSys is followed for this lake; None where nothing is in it yet."""
+    ledger = lake.find(LEDGER)
+    return None if ledger is None else slot_name(str(ledger.metadata().id))
+
+
+def log_of(settings: Settings, totesys_url: str, slot: str) -> Log:
+    """The log of ToteSys, followed in ``slot``."""
+    return Log(totesys_url, slot, schema=settings.totesys_schema)
 
 
 def _open_source(name: str, settings: Settings) -> Source:

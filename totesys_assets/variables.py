@@ -15,6 +15,8 @@ FIRST_DAY_FILE = "first_day"
 STALE_MINUTES = 30
 # What a nullable column that is new in ToteSys does to its table.
 IGNORE, STOP = "ignore", "stop"
+# Whether PostgreSQL's log of ToteSys is followed.
+OFF, ON = "off", "on"
 
 
 class Variable(NamedTuple):
@@ -77,6 +79,12 @@ VARIABLES = (
         f"What a new nullable column of ToteSys does: `{IGNORE}` leaves the column out with a warning, `{STOP}` stops "
         "its table.",
         f"`{IGNORE}`",
+    ),
+    Variable(
+        "TOTESYS_LOG",
+        f"`{ON}` lets PostgreSQL's log of ToteSys be followed where it can be: `totesys log check` says so. With "
+        f"`{OFF}`, tables are compared only.",
+        f"`{OFF}`",
     ),
     Variable(
         "TOTESYS_ALLOW_SUPERUSER",

@@ -17,6 +17,7 @@ from totesys_assets.commands.edge import DEBUG_HELP, Edge, debug
 from totesys_assets.commands.files import files, rates
 from totesys_assets.commands.lake import dead_letters, schema
 from totesys_assets.commands.live import simulate, up
+from totesys_assets.commands.log import log
 from totesys_assets.commands.refresh import refresh
 from totesys_assets.commands.restore import as_of, replay
 from totesys_assets.commands.servers import serve, url
@@ -59,6 +60,7 @@ for command in (
     replay,
     files,
     rates,
+    log,
     migrate,
     provision,
     simulate,

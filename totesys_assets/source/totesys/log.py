@@ -21,8 +21,8 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import LogBusy, LogGone, LogUnreadable, PlatformError
 from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import open_session, set_local
-from totesys_assets.settings import Settings
-from totesys_assets.source.totesys.log_state import LogState, state_query
+from totesys_assets.source.totesys.log_needs import Need, needs
+from totesys_assets.source.totesys.log_state import LogState, plain, state_query
 from totesys_assets.sql_text import literal
 
 if TYPE_CHECKING:
@@ -60,11 +60,6 @@ class Log:
         self._session: psycopg.Connection[tuple[object, ...]] | None = None
         self._duckdb: duckdb.DuckDBPyConnection | None = None
 
-    @classmethod
-    def of(cls, settings: Settings, url: str, slot: str) -> Log:
-        """The log of ToteSys at ``url``, with what the environment says of it."""
-        return cls(url, slot, schema=settings.totesys_schema)
-
     def __repr__(self) -> str:
         return f"Log({self.slot!r})"  # never the URL: it holds a password
 
@@ -91,14 +86,21 @@ class Log:
         ((found,),) = self._ask(state_query(self.slot, self._schema, self._tables), _QUICK)
         return LogState.of(found)
 
+    def needs(self, state: LogState) -> list[Need]:
+        """What following the log needs of the server, and what of it is missing in ``state``."""
+        return needs(state, self._tables, self._schema)
+
     def begin(self) -> int:
         """Make the slot: from the position that is returned on, the server keeps its log for us.
 
         Waits, for up to half a minute, for the transactions that are open. Raises PlatformError where that is too
         long, where there is a slot of this name, none is free, the server's log has no limit, or there is no door.
         """
-        begin = f"totesys_log.begin({literal(self.slot)})"
-        ((position,),) = self._ask(f"SELECT ({begin} - '0/0'::pg_lsn)::bigint", _BEGIN_TIMEOUT)
+        begin = f"totesys_log.begin({plain(self.slot)})"
+        try:
+            ((position,),) = self._ask(f"SELECT ({begin} - '0/0'::pg_lsn)::bigint", _BEGIN_TIMEOUT)
+        except LogGone as error:  # the server is not as it must be; nothing is gone that was not there yet
+            raise PlatformError(str(error)) from None
         return int(position)
 
     def peek(self, until: int, most: int) -> pa.Array[pa.BinaryScalar]:
@@ -113,7 +115,7 @@ class Log:
         Raises LogBusy while another session reads the slot, LogGone where it is missing or lost, LogUnreadable where a
         value has no form in UTF-8, ConnectionFailed, and PlatformError where there is no door.
         """
-        query = f"SELECT totesys_log.peek({literal(self.slot)}, {literal(_lsn(until))}, {most:d}) AS message"
+        query = f"SELECT totesys_log.peek({plain(self.slot)}, {literal(_lsn(until))}, {most:d}) AS message"
         try:
             reader = self._begun()
             found = reader.execute(f"SELECT message FROM postgres_query('{_ALIAS}', {literal(query)})")
@@ -133,7 +135,7 @@ class Log:
         Raises LogBusy, LogGone, ConnectionFailed, and PlatformError where there is no door.
         """
         try:
-            self._ask(f"SELECT totesys_log.forget({literal(self.slot)}, {literal(_lsn(upto))})", _QUICK)
+            self._ask(f"SELECT totesys_log.forget({plain(self.slot)}, {literal(_lsn(upto))})", _QUICK)
         except LogGone:  # or it is beyond ``upto`` by now, which the server says with the same code
             slot = self.state().slot
             if slot is None or slot.confirmed is None or slot.confirmed < upto:
@@ -141,7 +143,7 @@ class Log:
 
     def finish(self) -> bool:
         """Drop the slot. False if there was none. Raises LogBusy, ConnectionFailed, and PlatformError as ``begin``."""
-        ((was_there,),) = self._ask(f"SELECT totesys_log.finish({literal(self.slot)})", _QUICK)
+        ((was_there,),) = self._ask(f"SELECT totesys_log.finish({plain(self.slot)})", _QUICK)
         return bool(was_there)
 
     def _ask(self, query: str, timeout: str) -> list[tuple[Any, ...]]:

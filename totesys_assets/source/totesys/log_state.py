@@ -1,7 +1,7 @@
 """What a server says of its log: whether it may be followed, what is published, and where our slot stands.
 
 Belongs here: the question, and what its answer means. Does not belong here: asking it and reading the log (log.py), and
-what a user is told to do (commands/log.py).
+what a user is told to do (log_needs.py).
 """
 
 from __future__ import annotations
@@ -69,6 +69,13 @@ SELECT jsonb_build_object(
     'identity', (SELECT md5(told::text || (SELECT coalesce(string_agg(tables.told::text, ' ' ORDER BY relname), '')
         FROM tables)) FROM publication),
     'slot', (SELECT told FROM slot),
+    'others', (SELECT coalesce(jsonb_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots
+        WHERE slot_name ~ '^totesys_log_' AND slot_name <> {slot} AND database = current_database()),
+    'login', current_user,
+    'provider', CASE
+        WHEN EXISTS (SELECT FROM pg_proc WHERE proname = 'aurora_version') THEN 'aurora'
+        ELSE (SELECT min(CASE rolname WHEN 'rds_superuser' THEN 'rds' WHEN 'cloudsqlsuperuser' THEN 'cloudsql'
+            WHEN 'supabase_admin' THEN 'supabase' END) FROM pg_roles) END,
     'flushed', CASE WHEN NOT pg_is_in_recovery() THEN (pg_current_wal_flush_lsn() - '0/0')::bigint END
 )
 """
@@ -119,8 +126,9 @@ class LogState:
     None for no limit. ``publication`` identifies what is published and how: it differs after any change of the
     publication, also one that was taken back, and after a change of what the tables' changes are told by; None where
     there is no publication. ``whole``: it tells of all four kinds of change. ``door``: "open", "closed" (no right to
-    it), "missing". ``slot``: None where none has our name. ``flushed`` is the position up to which the log is on disk;
-    None on a standby.
+    it), "missing". ``slot``: None where none has our name; ``others``: slots of other platforms in this database.
+    ``flushed`` is the position up to which the log is on disk; None on a standby. ``provider``: "rds", "aurora",
+    "cloudsql", "supabase", or None.
     """
 
     server: str
@@ -137,7 +145,10 @@ class LogState:
     whole: bool
     tables: Mapping[str, LogTable]
     slot: Slot | None
+    others: tuple[str, ...]
     flushed: int | None
+    login: str
+    provider: str | None
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> LogState:
@@ -158,7 +169,10 @@ class LogState:
             whole=publication is not None and publication["whole"],
             tables={name: _table(told) for name, told in found["tables"].items()},
             slot=None if slot is None else Slot(**{**slot, "ours": bool(slot["ours"])}),
+            others=tuple(found["others"]),
             flushed=found["flushed"],
+            login=found["login"],
+            provider=found["provider"],
         )
 
 
@@ -167,10 +181,15 @@ def state_query(slot: str, schema: str, tables: Collection[str]) -> str:
     return _STATE.format(
         publication=literal(PUBLICATION),
         plugin=literal(_PLUGIN),
-        slot=literal(slot),
-        schema=literal(schema),
+        slot=plain(slot),
+        schema=plain(schema),
         tables=", ".join(literal(name) for name in sorted(tables)) or "NULL",
     )
+
+
+def plain(text: str) -> str:
+    """A text as an SQL literal, also where standard_conforming_strings is not set yet."""
+    return f"E{literal(text.replace(chr(92), 2 * chr(92)))}"
 
 
 def _table(told: Mapping[str, Any]) -> LogTable:
