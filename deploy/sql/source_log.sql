@@ -29,9 +29,10 @@ WHERE NOT :'rds' AND NOT (SELECT rolreplication AND NOT rolcanlogin FROM pg_role
     GRANT rds_replication TO totesys_log;
 \endif
 
--- The tables whose changes can be told from the log. Of a table without a replica identity, a publication would refuse
--- the application's own UPDATE and DELETE; of partitions, the log does not tell what becomes of one as a whole; of an
--- unlogged table it tells nothing. These are left to comparison.
+-- The tables whose changes can be told from the log, with all their rows and columns. Once a table without a replica
+-- identity is published, the application's own UPDATE and DELETE of it fail; of partitions, the log does not tell what
+-- becomes of one as a whole; of an unlogged table it tells nothing; and it knows no row-level security. These are left to
+-- comparison, and taken out where they are published.
 SELECT set_config('totesys_log.schema', :'schema', true) AS is_set \gset
 DO $$
 DECLARE
@@ -39,6 +40,10 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = 'totesys_log') THEN
         CREATE PUBLICATION totesys_log;
+    ELSIF NOT (
+        SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = 'totesys_log'
+    ) THEN
+        ALTER PUBLICATION totesys_log SET (publish = 'insert, update, delete, truncate');
     END IF;
     FOR one IN
         SELECT wanted.name, c.oid,
@@ -47,13 +52,12 @@ BEGIN
                 WHEN c.relkind <> 'r' OR EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) THEN 'is no single table'
                 WHEN c.relpersistence <> 'p' THEN 'is not logged'
                 WHEN c.relreplident <> 'f' AND NOT (c.relreplident = 'd' AND EXISTS (
-                    SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary
+                    SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indimmediate
                 )) THEN 'has no primary key that is its replica identity'
+                WHEN c.relrowsecurity THEN 'has row-level security'
             END AS obstacle,
-            EXISTS (
-                SELECT FROM pg_publication_rel JOIN pg_publication AS p ON p.oid = prpubid
-                WHERE pubname = 'totesys_log' AND prrelid = c.oid
-            ) AS is_published
+            member.prrelid IS NOT NULL AS is_published,
+            to_jsonb(member) ->> 'prqual' IS NULL AND to_jsonb(member) ->> 'prattrs' IS NULL AS is_whole
         FROM (
             VALUES
                 ('address'),
@@ -70,11 +74,16 @@ BEGIN
         ) AS wanted (name)
         LEFT JOIN pg_namespace AS n ON n.nspname = current_setting('totesys_log.schema')
         LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.name
+        LEFT JOIN pg_publication AS p ON p.pubname = 'totesys_log'
+        LEFT JOIN pg_publication_rel AS member ON member.prpubid = p.oid AND member.prrelid = c.oid
         ORDER BY wanted.name
     LOOP
+        IF one.is_published AND (one.obstacle IS NOT NULL OR NOT one.is_whole) THEN
+            EXECUTE format('ALTER PUBLICATION totesys_log DROP TABLE ONLY %s', one.oid::regclass);
+        END IF;
         IF one.obstacle IS NOT NULL THEN
             RAISE WARNING 'table % % and is left out of the publication', one.name, one.obstacle;
-        ELSIF NOT one.is_published THEN
+        ELSIF NOT (one.is_published AND one.is_whole) THEN
             EXECUTE format('ALTER PUBLICATION totesys_log ADD TABLE ONLY %s', one.oid::regclass);
         END IF;
     END LOOP;

@@ -554,6 +554,11 @@ def test_every_change_of_what_is_published_shows(source: Source, change: str) ->
     [
         ("ALTER TABLE design REPLICA IDENTITY NOTHING", "has another replica identity"),
         ("ALTER TABLE payment DROP CONSTRAINT payment_pkey", "has no primary key"),
+        (
+            "ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id) DEFERRABLE",
+            "has no primary key that can be",
+        ),
+        ("ALTER TABLE payment ENABLE ROW LEVEL SECURITY", "has row-level security"),
         ("ALTER PUBLICATION totesys_log DROP TABLE payment; ALTER TABLE payment SET UNLOGGED", "is not logged"),
         ("CREATE TABLE part () INHERITS (payment)", "has partitions or tables that inherit"),
         ("DROP TABLE payment; CREATE VIEW payment AS SELECT 1", "is no table"),
@@ -568,12 +573,28 @@ def test_what_the_log_would_not_tell_of_a_table_is_said(source: Source, change: 
     assert [obstacle in each for each in found.values()] == [True]
 
 
-def test_a_new_table_is_published_by_the_next_run_of_the_file(source: Source) -> None:
+def test_what_is_not_published_as_a_whole_is_by_the_next_run_of_the_file(source: Source) -> None:
     source.run("ALTER PUBLICATION totesys_log DROP TABLE payment")
+    source.run("ALTER PUBLICATION totesys_log DROP TABLE staff")
+    source.run("ALTER PUBLICATION totesys_log ADD TABLE staff (staff_id)")
+    source.run("ALTER PUBLICATION totesys_log SET (publish = 'insert')")
     with source.log() as log:
         assert {name for name, each in log.state().tables.items() if not each.published} == {"payment"}
+        assert not log.state().whole
         apply("source_log.sql", source.owner)
-        assert {name for name, each in log.state().tables.items() if each.published} == set(IN_TOTESYS)
+        assert [need for need in log.needs(log.state()) if not need.met and not need.advice] == []
+
+
+def test_a_table_that_lost_its_key_is_taken_out_by_the_next_run_of_the_file(source: Source) -> None:
+    source.run("ALTER TABLE payment DROP CONSTRAINT payment_pkey")
+    source.run("ALTER TABLE staff ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        source.run("UPDATE payment SET paid = true")
+    said = apply_with_warnings(source.owner)
+    assert said.count("is left out of the publication") == 2
+    source.run("UPDATE payment SET paid = true")
+    with source.log() as log:
+        assert {name for name, each in log.state().tables.items() if not each.published} == {"payment", "staff"}
 
 
 def test_a_table_whose_changes_the_application_could_not_make_any_more_is_left_out(closed: Source) -> None:

@@ -33,8 +33,8 @@ WITH door AS (
 ), tables AS (
     SELECT c.relname, jsonb_build_object(
         'kind', relkind, 'persistence', relpersistence, 'identity', relreplident, 'oid', c.oid,
-        'key', (SELECT indexrelid FROM pg_index WHERE indrelid = c.oid AND indisprimary),
-        'parts', EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
+        'key', (SELECT indexrelid FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indimmediate),
+        'secured', relrowsecurity, 'parts', EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
         'member', (SELECT to_jsonb(m) FROM pg_publication_rel AS m JOIN publication ON publication.oid = prpubid
             WHERE prrelid = c.oid)
     ) AS told
@@ -207,7 +207,9 @@ def _obstacle(told: Mapping[str, Any], member: Mapping[str, Any]) -> str | None:
     if told["identity"] not in ("d", "f"):
         return "has another replica identity than its primary key or the whole row"
     if told["identity"] == "d" and told["key"] is None:
-        return "has no primary key"
+        return "has no primary key that can be a replica identity"
+    if told["secured"]:
+        return "has row-level security, of which the log knows nothing"
     if member.get("prqual") is not None:
         return "is published with a condition on its rows"
     if member.get("prattrs") is not None:
