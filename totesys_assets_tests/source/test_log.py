@@ -69,6 +69,10 @@ class Source:
     def run(self, statement: str) -> list[tuple[object, ...]]:
         return execute(self.owner, statement)
 
+    def selects(self) -> bool:
+        """Whether its version publishes some rows or columns of a table."""
+        return self.run("SELECT current_setting('server_version_num')::int >= 150000") == [(True,)]
+
     def flushed(self) -> int:
         with self.log() as log:
             position = log.state().flushed
@@ -567,6 +571,8 @@ def test_every_change_of_what_is_published_shows(source: Source, change: str) ->
     ],
 )
 def test_what_the_log_would_not_tell_of_a_table_is_said(source: Source, change: str, obstacle: str) -> None:
+    if "(payment_id" in change.partition("SET TABLE")[2] and not source.selects():
+        pytest.skip("this version publishes whole tables only")
     source.run(change)
     with source.log() as log:
         found = {name: each.obstacle for name, each in log.state().tables.items() if each.obstacle}
@@ -575,8 +581,9 @@ def test_what_the_log_would_not_tell_of_a_table_is_said(source: Source, change: 
 
 def test_what_is_not_published_as_a_whole_is_by_the_next_run_of_the_file(source: Source) -> None:
     source.run("ALTER PUBLICATION totesys_log DROP TABLE payment")
-    source.run("ALTER PUBLICATION totesys_log DROP TABLE staff")
-    source.run("ALTER PUBLICATION totesys_log ADD TABLE staff (staff_id)")
+    if source.selects():
+        source.run("ALTER PUBLICATION totesys_log DROP TABLE staff")
+        source.run("ALTER PUBLICATION totesys_log ADD TABLE staff (staff_id)")
     source.run("ALTER PUBLICATION totesys_log SET (publish = 'insert')")
     with source.log() as log:
         assert {name for name, each in log.state().tables.items() if not each.published} == {"payment"}

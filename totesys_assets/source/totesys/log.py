@@ -110,8 +110,9 @@ class Log:
     def batches(self, until: int, most: int) -> Iterator[pa.Array[pa.BinaryScalar]]:
         """What ``peek`` returns, in arrays of at most ``engine.BATCH_ROWS`` messages, as they come from the server.
 
-        A transaction is never cut: the last one may exceed ``most``. Nothing is forgotten, and what is not needed any
-        more need not be read to its end. The text in the messages is UTF-8, whatever the encoding of the database.
+        A transaction is never cut: the last one may exceed ``most``, and end a little after ``until``. Nothing is
+        forgotten, and what is not needed any more need not be read to its end. The text in the messages is UTF-8,
+        whatever the encoding of the database.
         Raises LogBusy while another session reads the slot, LogGone where it is missing or lost, LogUnreadable where a
         value has no form in UTF-8, ConnectionFailed, and PlatformError where there is no door.
         """
