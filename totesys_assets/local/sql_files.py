@@ -13,10 +13,8 @@ from pathlib import Path
 
 import psycopg.conninfo
 
-from totesys_assets.engine import conninfo, one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres_programs import binaries
-from totesys_assets.postgres.session_settings import set_session
 
 
 def sql_folder() -> Path:
@@ -27,6 +25,9 @@ def sql_folder() -> Path:
 
 def run_file(folder: Path, name: str, url: str, **variables: str) -> None:
     """Run one of the files, with these variables of psql. Raises PlatformError with what psql says."""
+    from totesys_assets.engine import conninfo, one_line  # here: whoever only looks for the folder needs no DuckDB
+    from totesys_assets.postgres.session_settings import set_session
+
     parts = conninfo(url)
     # In the environment, because everybody on the machine can see a command line.
     secret = {"PGPASSWORD": parts.pop("password")} if parts.get("password") else {}

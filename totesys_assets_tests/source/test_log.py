@@ -689,3 +689,20 @@ def test_whoever_owns_the_tables_makes_the_door_without_being_a_superuser(closed
             closed.run("ALTER ROLE totesys_log_before RENAME TO totesys_log")
         closed.run(f"DROP OWNED BY {admin}")
         closed.run(f"DROP ROLE {admin}")
+
+
+def test_where_a_role_stands_for_the_right_the_owner_of_the_door_is_a_member_of_it(closed: Source) -> None:
+    """As on RDS, where no role may have REPLICATION."""
+    closed.run("ALTER ROLE totesys_log RENAME TO totesys_log_before")
+    closed.run("CREATE ROLE rds_replication; CREATE ROLE rds_superuser")
+    try:
+        apply("source_log.sql", closed.owner)
+        apply("source_log.sql", closed.owner)
+        right = "SELECT rolreplication, pg_has_role('totesys_log', 'rds_replication', 'MEMBER') FROM pg_roles"
+        assert closed.run(f"{right} WHERE rolname = 'totesys_log'") == [(False, True)]
+        with closed.log() as log:
+            assert (log.state().provider, log.state().door) == ("rds", "open")
+    finally:
+        closed.run("DROP SCHEMA IF EXISTS totesys_log CASCADE")
+        closed.run("DROP ROLE IF EXISTS totesys_log, rds_replication, rds_superuser")
+        closed.run("ALTER ROLE totesys_log_before RENAME TO totesys_log")
