@@ -72,7 +72,8 @@ def read_arrow(
     sources = query_of(table).sources if star is not None else (table,)
     found = {name: versions.existing(tables.source[name]) for name in sources}
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
-    with engine.session() as connection:
+    failed = f'Reading "{table}" in the lake at {versions.uri} failed'
+    with engine.session() as connection, engine.readable_errors(failed):
         if moment is not None:
             require_recorded(connection, versions, found, moment)
         query = query_of(table) if star is not None else None
@@ -85,12 +86,11 @@ def read_arrow(
             held_table = star or tables.source[table]
             key = held_table.version_key[:1] if star else held_table.primary_key
             rows = _present(rows, key, held_table.day_column)
-        with engine.readable_errors(f'Reading "{table}" in the lake at {versions.uri} failed'):
-            result: pa.Table = connection.execute(_with_times(rows, star)).to_arrow_table()
-        kept = [name for name in result.column_names if not pa.types.is_time(result.field(name).type)]
-        return result.cast(
-            pa.schema([(held if name in kept else result.schema).field(name) for name in result.column_names])
-        )
+        result: pa.Table = connection.execute(_with_times(rows, star)).to_arrow_table()
+    kept = [name for name in result.column_names if not pa.types.is_time(result.field(name).type)]
+    return result.cast(
+        pa.schema([(held if name in kept else result.schema).field(name) for name in result.column_names])
+    )
 
 
 def _with_times(rows: str, star: Table | None) -> str:

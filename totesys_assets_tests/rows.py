@@ -17,7 +17,7 @@ from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, ca
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.commit import append
-from totesys_assets.lake.read import register
+from totesys_assets.lake.read import RECORDED, microseconds, register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.sql_text import quoted
 from totesys_assets.transform.build import Built, build
@@ -130,8 +130,11 @@ def version(table: str, operation: str = "insert", seen: datetime = SEEN, /, **v
     return {**row, OPERATION: operation, RECORDED_AT: seen}
 
 
-def hold(lake: Lake, table: str, *versions: Row) -> None:
-    """Append ``versions`` (none: only make the table) and note it in the ledger, as a capture does."""
+def hold(lake: Lake, table: str, *versions: Row, dated: bool = False) -> None:
+    """Append ``versions`` (none: only make the table) and note it in the ledger, as a capture does.
+
+    ``dated``: they are the newest of the table, and their moment is left with the commit, as a capture leaves it.
+    """
     source = catalogue().source[table]
     handle = lake.open_versions(source)
     if not versions:
@@ -139,7 +142,8 @@ def hold(lake: Lake, table: str, *versions: Row) -> None:
     schema = lake_schema(source, versioned=True)
     day = source.day_column
     rows = [{**row, MONTH: f"{row[day]:%Y-%m}"} for row in versions] if day else list(versions)
-    append(handle, pa.Table.from_pylist(rows, schema=schema).to_batches(), schema, f"capture:{table}")
+    marks = {RECORDED: microseconds(versions[-1][RECORDED_AT])} if dated else None
+    append(handle, pa.Table.from_pylist(rows, schema=schema).to_batches(), schema, f"capture:{table}", marks)
     counts = Counter(f"{row[day]:%Y-%m-%d}" if day else WHOLE for row in versions)
     state = f"{table} {handle.version()}"
     Ledger(lake).append(

@@ -137,7 +137,7 @@ class Comparison:
             self._read_source(connection, self._sql.where(chunk))
             self._note_rejected(connection, self._sql.where(chunk), whole)
             with stage(DIFFERENCE):
-                register(connection, "versions_held", held, chunk.days)
+                register(connection, "versions_held", held, chunk.days, column=self._table.day_column)
                 newest = self._sql.newest(self._sql.within(chunk))
                 connection.execute(self._sql.difference(newest, self._sql.leaving()))
             yield from self._difference(connection)
@@ -161,7 +161,7 @@ class Comparison:
 
     def _numbers(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunks: list[Chunk]) -> Counter[str]:
         """How many rows are held or were read, by partition. The last chunk stays read."""
-        register(connection, "versions_held", held, self._dated_days())
+        register(connection, "versions_held", held, self._dated_days(), column=self._table.day_column)
         numbers: Counter[str] = Counter()
         for partition, count in connection.execute(self._sql.rows_held()).fetchall():
             numbers[partition] += count
@@ -182,7 +182,7 @@ class Comparison:
     def _read_changes(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunk: Chunk) -> None:
         self._read_source(connection, self._sql.where_written(chunk))
         with stage(DIFFERENCE):
-            register(connection, "versions_held", held, chunk.days)
+            register(connection, "versions_held", held, chunk.days, column=self._table.day_column)
             keys = f"({self._sql.keys}) IN (SELECT ({self._sql.keys}) FROM incoming)"
             connection.execute(f"CREATE OR REPLACE TEMP TABLE newest AS {self._sql.newest(keys)}")
 

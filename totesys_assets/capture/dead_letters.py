@@ -115,14 +115,6 @@ def open_dead_letters(lake: Lake) -> pa.Table:
 
 
 def open_letters(lake: Lake) -> dict[tuple[str, str, str], datetime]:
-    """Table, key and partition of the dead letters that are not mended yet, and since when they are as they are.
-
-    Of a few, this is quicker than all about them.
-    """
-    held = lake.find(DEAD_LETTER)
-    if held is None:
-        return {}
-    rows = held.to_pyarrow_table(columns=[*KEY, OPERATION, RECORDED_AT]).to_pylist()
-    rows.sort(key=lambda row: row[RECORDED_AT])
-    newest = {(row["table_name"], row["row_key"], row["partition"]): row for row in rows}
-    return {letter: row[RECORDED_AT] for letter, row in newest.items() if row[OPERATION] != "delete"}
+    """Table, key and partition of the dead letters that are not mended yet, and since when they are as they are."""
+    letters = open_dead_letters(lake).select([*KEY, RECORDED_AT]).to_pylist()
+    return {(row["table_name"], row["row_key"], row["partition"]): row[RECORDED_AT] for row in letters}

@@ -6,7 +6,7 @@ also the audit trail. Does not belong here: deciding what is stale, which is sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -53,6 +53,8 @@ EMPTY = "empty"
 COMPLETE = "complete"
 # Asset of the entries that say of a table which commit to the lake was the last that was noted.
 LAST = "last"
+# Asset of the entries that hold of a star table what it reads of all versions as sets (transform/sets.py).
+SETS = "sets"
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,7 @@ class Ledger:
                 known = _KNOWN[self._lake] = _Known()
                 known.add(_newest_rows(table))
             elif new := files - known.files:
-                for fragment in table.to_pyarrow_dataset().get_fragments():
-                    if fragment.path.rpartition("/")[2] in new:
-                        known.add(fragment.to_table().to_pylist())
+                known.add(_newest_rows(table, new))
             known.files |= files
             asked = known.entries if assets is None else known.entries.keys() & assets
             return {asset: dict(known.entries[asset]) for asset in asked}
@@ -177,13 +177,11 @@ class Ledger:
         if table is None:
             return result
         missed = "missed" if "missed" in {field.name for field in table.schema().fields} else "0"
-        with engine.session() as connection:
+        with engine.session() as connection, self._reading():
             source = register(connection, "entries", table)
-            with self._reading():
-                rows = connection.execute(
-                    f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} "
-                    "GROUP BY ALL"
-                ).fetchall()
+            rows = connection.execute(
+                f"SELECT asset, partition, sum(inserted + updated + deleted), sum({missed}) FROM {source} GROUP BY ALL"
+            ).fetchall()
         for asset, partition, versions, missing in rows:
             result.setdefault(asset, {})[partition] = Total(int(versions), int(missing or 0))
         return result
@@ -241,9 +239,9 @@ def _files(table: DeltaTable) -> set[str]:
     return {uri.rpartition("/")[2] for uri in table.file_uris()}
 
 
-def _newest_rows(table: DeltaTable) -> list[dict[str, Any]]:
+def _newest_rows(table: DeltaTable, files: Set[str] | None = None) -> list[dict[str, Any]]:
     with engine.session() as connection:
-        source = register(connection, "entries", table)
+        source = register(connection, "entries", table, named=files)
         rows: list[dict[str, Any]] = (
             connection.execute(
                 f"SELECT * FROM {source} QUALIFY row_number() OVER "

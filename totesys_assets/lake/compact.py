@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,10 +33,12 @@ def tidy(table: DeltaTable) -> None:
     """
     folders = table.metadata().partition_columns
     files = pa.table(table.get_add_actions(flatten=True))
-    counts = files.group_by([f"partition.{folder}" for folder in folders]).aggregate([([], "count_all")]).to_pylist()
-    for row in counts:
-        if row["count_all"] > MOST_FILES:
-            only = [(folder, "=", row[f"partition.{folder}"]) for folder in folders]
+    # Not Arrow's group_by, which imports all of pyarrow.dataset.
+    rows = files.select(["path", *(f"partition.{folder}" for folder in folders)]).to_pylist()
+    counts = Counter(tuple(row[f"partition.{folder}"] for folder in folders) for row in rows)
+    for values, count in counts.items():
+        if count > MOST_FILES:
+            only = [(folder, "=", value) for folder, value in zip(folders, values, strict=True)]
             try:
                 merge_files(table, only)
             except (CommitFailedError, DeltaError, OSError) as error:

@@ -2,71 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets import engine
-from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
+from totesys_assets.catalogue.catalogue import RECORDED_AT
 from totesys_assets.days import DayRange, Days
-from totesys_assets.engine import BATCH_ROWS
+from totesys_assets.lake.files import Files
 from totesys_assets.lake.marks import mark
 from totesys_assets.sql_text import quoted
-
-if TYPE_CHECKING:
-    import pyarrow.dataset
 
 # The newest _recorded_at of an ingestion table, in microseconds since 1970, noted with each commit. It grows with every
 # commit, so versions recorded after a moment are those committed after it.
 RECORDED = "recorded_at"
 
 
-def register(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, days: Days | None = None) -> str:
-    """Make a table readable in DuckDB under ``name``; with ``days``, only the months that they touch.
+def register(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: DeltaTable,
+    days: Days | None = None,
+    *,
+    column: str | None = None,
+    since: int | None = None,
+    named: Set[str] | None = None,
+) -> str:
+    """Make a table readable in DuckDB under ``name``. Returns the quoted name.
 
-    Returns the quoted name. Nothing is read yet: DuckDB reads the columns and rows that a query needs.
+    Files are left out that hold no rows of ``days`` (by the date or timestamp ``column``), or none recorded from
+    ``since`` on (microseconds since 1970), or that are not among those ``named``. The others may hold other rows as
+    well. Nothing is read yet: DuckDB reads the columns and rows that a query needs. Raises duckdb.Error where a file is
+    gone.
     """
-    months = [(MONTH, "in", days.months)] if days is not None else None
-    # Each file of a bucket has a latency, so several are read at once.
-    connection.register(name, _frugal(_files(table, months), files_ahead=4 if _folder_of(table) is None else 1))
+    files = Files(table, days, column, since, named)
+    select = files.select
+    if select is None:
+        connection.register(name, files.dataset())
+    else:
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {select}")
     return quoted(name)
-
-
-def _files(table: DeltaTable, months: list[tuple[str, str, Any]] | None = None) -> pyarrow.dataset.FileSystemDataset:
-    folder = _folder_of(table)
-    # By default, delta-rs would pass every byte through Python.
-    filesystem = SubTreeFileSystem(folder, LocalFileSystem()) if folder is not None else None
-    files: Any = table.to_pyarrow_dataset(file_pruning_predicate=months, filesystem=filesystem)
-    return files  # type: ignore[no-any-return]
-
-
-def _folder_of(table: DeltaTable) -> str | None:
-    """The folder of a table; None if the table is in a bucket."""
-    place = urlsplit(table.table_uri)
-    return unquote(place.path) if place.scheme == "file" else None
-
-
-def _frugal(files: pyarrow.dataset.FileSystemDataset, files_ahead: int) -> pyarrow.dataset.FileSystemDataset:
-    """The same files, with little read-ahead. Arrow's default reads 64 batches of 131,072 rows ahead.
-
-    That takes up to 450 MB, and more time, because the batches have left the processor's caches when they are used.
-    """
-    from pyarrow.dataset import FileSystemDataset, Scanner  # here: slow to import
-
-    class FrugalDataset(FileSystemDataset):
-        def scanner(self, **asked: Any) -> Scanner:  # type: ignore[override]  # asked for by DuckDB, by name
-            """A scanner of the columns and rows that DuckDB needs."""
-            scan: Any = super().scanner
-            scanner: Scanner = scan(**asked, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=files_ahead)
-            return scanner
-
-    return FrugalDataset(list(files.get_fragments()), files.schema, files.format, files.filesystem)
 
 
 def recorded_until(table: DeltaTable) -> int:
@@ -81,10 +61,14 @@ def recorded_until(table: DeltaTable) -> int:
 
 def holds_moment(table: DeltaTable, moment: int) -> bool:
     """True if a row was recorded at exactly ``moment``, in microseconds since 1970."""
-    import pyarrow.dataset as ds  # here: slow to import
+    with engine.session() as connection:
+        held = register(connection, "held", table, since=moment)
+        return bool(connection.execute(f"FROM {held} WHERE {RECORDED_AT} = {moment_sql(moment)} LIMIT 1").fetchall())
 
-    at = ds.field(RECORDED_AT) == pa.scalar(moment, pa.timestamp("us", tz="UTC"))
-    return bool(_files(table).head(1, columns=[RECORDED_AT], filter=at).num_rows)
+
+def rows_recorded_since(table: DeltaTable, moment: int) -> int:
+    """How many rows are read to find those recorded after ``moment`` (microseconds since 1970)."""
+    return Files(table, since=moment).rows
 
 
 def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:

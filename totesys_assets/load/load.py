@@ -152,8 +152,9 @@ class _Load:
                 days is not None and self._table.day_column and lies_within(self._star, self._table.day_column, days)
             )
         else:
-            held = register(self._connection, "star_files", self._star)
-            rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(max(since, adopted))})"
+            after = max(since, adopted)
+            held = register(self._connection, "star_files", self._star, since=after)
+            rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(after)})"
             keys, covered = [*dict.fromkeys([*keys, *self._states])], True
         one_per_key = not self._table.is_fact and not is_doubled(self._connection, self._table, rows)
         if self._table.is_mart:
@@ -211,7 +212,7 @@ def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: 
 
 def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
     """The star's rows of ``days``, as what an SQL FROM takes."""
-    source = register(connection, "star_files", star, days)
+    source = register(connection, "star_files", star, days, column=table.day_column)
     within = _within(table, days)
     if days is not None and not table.is_fact and not table.is_mart:
         gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()

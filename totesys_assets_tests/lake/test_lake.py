@@ -14,11 +14,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 from totesys_assets import engine
+from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.days import DayRange
@@ -521,19 +523,19 @@ def test_what_a_process_noted_itself_is_not_read_again_and_what_others_noted_is(
 ) -> None:
     Ledger(lake).append([entry("a", "1", "first")])
     assert Ledger(lake).newest()["a"]["1"].state == "first"
-    read, to_dataset = list[DeltaTable](), DeltaTable.to_pyarrow_dataset
+    read = list[set[str]]()
 
-    def noted(table: DeltaTable) -> object:
-        read.append(table)
-        return to_dataset(table)
+    def noted(connection: duckdb.DuckDBPyConnection, name: str, table: DeltaTable, *, named: set[str]) -> str:
+        read.append(named)
+        return register(connection, name, table, named=named)
 
-    monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", noted)
+    monkeypatch.setattr(ledger_module, "register", noted)
     Ledger(lake).append([entry("a", "1", "its own")])
     assert Ledger(lake).newest()["a"]["1"].state == "its own"
     assert read == []
     Ledger(Lake(lake.uri)).append([entry("a", "1", "another's")])
     assert Ledger(lake).newest()["a"]["1"].state == "another's"
-    assert len(read) == 1
+    assert [len(names) for names in read] == [1]
 
 
 def test_what_others_noted_while_an_entry_was_written_is_still_read(
