@@ -23,6 +23,8 @@ REFERENCES = {
     "iso_4217": ("currency_code", "currency_name"),
     "country": ("country", "country_code", "map_code", "longitude", "latitude", "is_small"),
 }
+# The schema of what a SELECT reads of the versions, in place of its sets.
+SETS = "sets"
 # The schemas that a mart's SELECT may read from: facts as they are now, and star tables with all of their rows.
 CURRENT, WHOLE_STAR = "current", "star"
 # How the name of every mart begins: the rights of the loader go by it.
@@ -55,6 +57,20 @@ class Query:
         """Names of the columns that the SELECT gives; ``*`` where it does not name them."""
         parsed = sqlglot.parse_one(self.sql, read="duckdb")
         return tuple(parsed.named_selects) if isinstance(parsed, exp.Query) else ()
+
+    @cached_property
+    def sets(self) -> dict[str, str]:
+        """The sets of values of versions that the SELECT reads: name -> SELECT. None if it reads them otherwise, too.
+
+        A set is a CTE, and a UNION of ``SELECT <expressions> FROM history.<table>``: a version can only add to it.
+        """
+        found, parsed = _sets(self.sql)
+        return {} if _read_by(parsed, HISTORY, LATEST) else {name: each.sql("duckdb") for name, each in found.items()}
+
+    @cached_property
+    def over_sets(self) -> str:
+        """The SELECT with ``sets.<name>`` in place of each of its sets."""
+        return _sets(self.sql)[1].sql("duckdb")
 
     @cached_property
     def definition(self) -> str:
@@ -192,6 +208,25 @@ def is_row_by_row(query: exp.Expr) -> bool:
         and source.this.db == HISTORY
         and query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Unnest) is None
     )
+
+
+def _sets(sql: str) -> tuple[dict[str, exp.Expr], exp.Expr]:
+    """The CTEs that are sets of values of versions, and the query that reads ``sets.<name>`` in place of each."""
+    query = sqlglot.parse_one(sql, read="duckdb")
+    found = {}
+    for each in query.ctes if isinstance(query, exp.Query) else ():
+        if not each.alias_column_names and _is_set(each.this):
+            found[each.alias] = each.this
+            each.set("this", exp.select("*").from_(exp.table_(each.alias, db=SETS)))
+    return found, query
+
+
+def _is_set(query: exp.Expr) -> bool:
+    """True for a UNION, without ALL, of queries that are row by row."""
+    if not isinstance(query, exp.Union) or not query.args.get("distinct"):
+        return False
+    clauses = {name for each in query.find_all(exp.Union) for name, value in each.args.items() if value}
+    return clauses == {"this", "expression", "distinct"} and all(map(is_row_by_row, _branches(query)))
 
 
 def together(query: Query) -> list[str]:

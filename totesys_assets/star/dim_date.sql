@@ -6,18 +6,8 @@ WITH created AS (
     UNION
     SELECT CAST(created_at AS DATE) FROM history.payment
 ),
-ends AS (
-    SELECT
-        DATE_TRUNC('year', MIN(date_id)) AS first_day,
-        DATE_TRUNC('year', MAX(date_id)) + INTERVAL '3' YEAR - INTERVAL '1' DAY AS last_day
-    FROM created
-),
-calendar AS (
-    SELECT CAST(days.day AS DATE) AS date_id
-    FROM ends
-    CROSS JOIN UNNEST(GENERATE_SERIES(ends.first_day, ends.last_day, INTERVAL '1' DAY)) AS days(day)
-    UNION
-    SELECT CAST(last_updated AS DATE) FROM history.sales_order
+named AS (
+    SELECT CAST(last_updated AS DATE) AS date_id FROM history.sales_order
     UNION
     SELECT CAST(agreed_delivery_date AS DATE) FROM history.sales_order
     UNION
@@ -32,6 +22,19 @@ calendar AS (
     SELECT CAST(last_updated AS DATE) FROM history.payment
     UNION
     SELECT CAST(payment_date AS DATE) FROM history.payment
+),
+ends AS (
+    SELECT
+        DATE_TRUNC('year', MIN(date_id)) AS first_day,
+        DATE_TRUNC('year', MAX(date_id)) + INTERVAL '3' YEAR - INTERVAL '1' DAY AS last_day
+    FROM created
+),
+calendar AS (
+    SELECT CAST(days.day AS DATE) AS date_id
+    FROM ends
+    CROSS JOIN UNNEST(GENERATE_SERIES(ends.first_day, ends.last_day, INTERVAL '1' DAY)) AS days(day)
+    UNION
+    SELECT date_id FROM named
 )
 SELECT
     date_id,

@@ -18,7 +18,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.ledger import Entry, Ledger, state_of
+from totesys_assets.capture.ledger import SETS, Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import WHOLE, DayRange, Days, chunks
@@ -32,6 +32,7 @@ from totesys_assets.sql_text import quoted
 from totesys_assets.stages import BUILD, timed
 from totesys_assets.transform.checks import checked
 from totesys_assets.transform.schemas import create_schemas, select_of
+from totesys_assets.transform.sets import Sets, gather, worth_keeping
 
 _ATTEMPTS = 5
 _WRITER = "build"
@@ -152,9 +153,10 @@ def _build_once(
     sources = {name: lake.find_versions(catalogue.source[name]) for name in query_of(table.name).sources}
     with engine.session() as connection:
         star = _Star(connection, catalogue, table, target, sources)
-        added, digest = bool(table.day_column) and star.add(), ""
+        added, digest, sets = bool(table.day_column) and star.add(), "", None
         if not table.day_column:
-            digest = star.remake(keep=changes_only)
+            held = known.get(SETS, {}).get(table.name)
+            digest, sets = star.remake(Sets.parse(held.state) if held is not None else None, keep=changes_only)
         elif not (added and changes_only):
             rows: Counter[str] = Counter()
             for name in sources:
@@ -171,7 +173,8 @@ def _build_once(
         Entry(processed_name(table), key, expected.get(key, ""), counts.get(key, 0), now, run_id, digest=digest)
         for key in keys
     ]
-    ledger.append(entry for entry in entries if entry.state != state_of(before, entry.partition))
+    notes = [Entry(SETS, table.name, sets.text, 0, now, run_id)] if sets is not None else []
+    ledger.append([*(entry for entry in entries if entry.state != state_of(before, entry.partition)), *notes])
     return Built(entries)
 
 
@@ -204,12 +207,13 @@ class _Star:
         """Add rows for the versions recorded since the last build, of all days. False where that cannot be told."""
         if not self._query.is_row_by_row:
             return False
-        (source,) = self._sources.values()
+        ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
         if built is None or built[0] != self._origin() or built[1] > until:
             return False
         if built[1] < until:
-            create_schemas(self._connection, self._catalogue, self._query, self._sources, None, since=built[1])
+            since = {name: built[1]}
+            create_schemas(self._connection, self._catalogue, self._query, self._sources, None, since=since)
             append(self._target, self._rows(), self._schema, _WRITER, self._marks(until))
         return True
 
@@ -221,13 +225,19 @@ class _Star:
         batches = chain.from_iterable(self._chunk(chunk) for chunk in chunked)
         replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
 
-    def remake(self, *, keep: bool) -> str:
-        """Make all of a table that is one set anew; returns the digest of its rows. ``keep`` what is there if equal.
+    def remake(self, kept: Sets | None, *, keep: bool) -> tuple[str, Sets | None]:
+        """Make all of a table that is one set anew. ``keep`` what is there if equal, and believe in the ``kept`` sets.
 
-        Most of what changes in ToteSys leaves the calendar as it is, which is made of it.
+        Most of what changes in ToteSys leaves the calendar as it is, which is made of it. Returns the digest of the
+        rows, and the sets if they are to be kept.
         """
-        create_schemas(self._connection, self._catalogue, self._query, self._sources, None)
-        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {select_of(self._table)}")
+        select, sets = select_of(self._table), None
+        if self._query.sets:
+            select, known = self._query.over_sets, kept if keep else None
+            sets = gather(self._connection, self._catalogue, self._query, self._sources, known)
+        else:
+            create_schemas(self._connection, self._catalogue, self._query, self._sources, None)
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {select}")
         digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
         found = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
         number = int(found[:15], 16)
@@ -235,7 +245,7 @@ class _Star:
             rows = timed(BUILD, engine.batches(self._connection.execute("FROM remade")))
             remade = conform(checked(self._table, rows), self._schema)
             replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
-        return found
+        return found, sets if sets is not None and worth_keeping(sets, kept, self._sources) else None
 
     def _chunk(self, days: Days | None) -> Iterator[pa.RecordBatch]:
         create_schemas(self._connection, self._catalogue, self._query, self._sources, days)
@@ -270,7 +280,8 @@ class _Star:
             held = register(self._connection, "star_held", self._target)
             return {WHOLE: int(self._connection.execute(f"SELECT count(*) FROM {held}").fetchall()[0][0])}
         days = DayRange(date.fromisoformat(keys[0]), date.fromisoformat(keys[-1]))
-        held, day = register(self._connection, "star_held", self._target, days), quoted(self._table.day_column)
+        column, day = self._table.day_column, quoted(self._table.day_column)
+        held = register(self._connection, "star_held", self._target, days, column=column)
         within = f"{day} BETWEEN DATE '{days.first}' AND DATE '{days.last}'"
         found = self._connection.execute(f"SELECT {day}, count(*) FROM {held} WHERE {within} GROUP BY 1").fetchall()
         return {each.isoformat(): count for each, count in found}

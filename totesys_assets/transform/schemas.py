@@ -52,11 +52,12 @@ def create_schemas(
     days: Days | None,
     *,
     as_of: datetime | None = None,
-    since: int | None = None,
+    since: Mapping[str, int] | None = None,
 ) -> None:
     """Give ``query`` its schemas over its source tables: of partitioned ones, only the rows of ``days``.
 
-    ``as_of`` (naive is UTC) leaves out what was recorded after it, ``since`` (microseconds since 1970) what was not.
+    ``as_of`` (naive is UTC) leaves out what was recorded after it, ``since`` (by table, microseconds since 1970) what
+    was not.
 
     ``history.<table>`` has all versions; ``latest.<table>`` the newest per key, the last known where the row is gone
     (facts still refer to it), and of a partitioned table the newest on each day that the row was on, so that a day's
@@ -103,7 +104,7 @@ def _create_versions(
     days: Days | None,
     schemas: tuple[str, str],
     as_of: datetime | None,
-    since: int | None,
+    since: Mapping[str, int] | None,
 ) -> None:
     """Create ``schemas``, which hold all versions of the sources and the newest of them."""
     history, latest = schemas
@@ -112,7 +113,14 @@ def _create_versions(
     for name, versions in sources.items():
         table = catalogue.source[name]
         columns = ", ".join(quoted(column) for column in (*table.by_name, OPERATION, RECORDED_AT))
-        held = register(connection, f"{history}_versions_of_{name}", versions, days if table.day_column else None)
+        held = register(
+            connection,
+            f"{history}_versions_of_{name}",
+            versions,
+            days if table.day_column else None,
+            column=table.day_column,
+            since=since[name] if since is not None else None,
+        )
         conditions = ["true"]
         if days is not None and table.day_column:
             day = quoted(table.day_column)
@@ -121,7 +129,7 @@ def _create_versions(
         if as_of is not None:
             conditions.append(f"{RECORDED_AT} <= {moment_sql(microseconds(as_of))}")
         if since is not None:
-            conditions.append(f"{RECORDED_AT} > {moment_sql(since)}")
+            conditions.append(f"{RECORDED_AT} > {moment_sql(since[name])}")
         within = f"WHERE {' AND '.join(conditions)}"
         _create_view(connection, history, name, f"SELECT {columns} FROM {held} {within}")
         # Where rows were only ever inserted, every version is the newest, and nothing need be sorted to find that out.
