@@ -83,11 +83,9 @@ def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partit
     Expects the rejected rows in the connection's temporary tables. Raises LostRace: then compare and call again.
     """
     nothing_rejected = connection.execute("SELECT count(*) FROM rejected").fetchone() == (0,)
-    held = lake.open(DEAD_LETTER)
-    if held is None:
-        if nothing_rejected:
-            return
-        held = lake.open_plain(DEAD_LETTER, SCHEMA, _DESCRIPTION)
+    if nothing_rejected and lake.find(DEAD_LETTER) is None:
+        return
+    held = lake.open_plain(DEAD_LETTER, SCHEMA, _DESCRIPTION)
     register(connection, "dead_letters_held", held)
     parameters = {"table": table.name, "partitions": partitions}
     changes = connection.execute(_CHANGES, parameters).to_arrow_table().cast(SCHEMA)

@@ -18,7 +18,6 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import SchemaDrift
 from totesys_assets.lake.commit import LostRace, append
-from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import REGISTRY, Lake
 from totesys_assets.source.interface import SourceSnapshot
@@ -64,9 +63,10 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
     if held is None:
         return []
     with engine.session() as connection:
+        source = register(connection, "held", held, value=("table_name", table) if table is not None else None)
         rows = (
             connection.execute(
-                f"SELECT table_name, version, status, columns, first_seen_at FROM {register(connection, 'held', held)} "
+                f"SELECT table_name, version, status, columns, first_seen_at FROM {source} "
                 "WHERE coalesce(table_name = $table, true) ORDER BY table_name, version",
                 {"table": table},
             )
@@ -81,8 +81,7 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
 
 def may_be_new(lake: Lake, table: Table) -> bool:
     """False if ``table`` was only ever seen with one structure: then nothing but another one is to be noted."""
-    held = lake.find(REGISTRY)
-    return held is None or mark(held, _writer(table)) != 1
+    return len(structures(lake, table.name)) != 1
 
 
 def _writer(table: Table) -> str:
@@ -108,6 +107,7 @@ def note(lake: Lake, snapshot: SourceSnapshot, table: Table, status: str) -> Non
             append(held, pa.Table.from_pylist([row], schema=_SCHEMA).to_batches(), _SCHEMA, _writer(table))
         except LostRace:
             continue  # somebody else noted this table's structure: look again
+        lake.share(held, REGISTRY)
         return
 
 

@@ -14,7 +14,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
-from totesys_assets.lake.marks import mark
+from totesys_assets.lake.marks import left, mark
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
@@ -71,8 +71,8 @@ def _commit(
     predicate: str | None,
     marks: Mapping[str, int],
 ) -> None:
-    fence = Transaction(writer, (mark(table, writer) or 0) + 1)
-    notes = [Transaction(name, number) for name, number in marks.items()]
+    before, all_marks = table.version(), {writer: (mark(table, writer) or 0) + 1, **marks}
+    notes = [Transaction(name, number) for name, number in all_marks.items()]
     with stage(LAKE), Background(batches) as background:
         try:
             write_deltalake(
@@ -80,7 +80,7 @@ def _commit(
                 pa.RecordBatchReader.from_batches(schema, background),
                 mode=mode,  # type: ignore[arg-type]  # its overloads take one literal each
                 predicate=predicate,
-                commit_properties=CommitProperties(app_transactions=[fence, *notes]),
+                commit_properties=CommitProperties(app_transactions=notes),
                 writer_properties=encodings(table),
                 target_file_size=_FILE_BYTES,
             )
@@ -94,6 +94,7 @@ def _commit(
             raise
         finally:
             count(LAKE, -background.waited)
+    left(table, before, all_marks)
     tidy(table)
 
 

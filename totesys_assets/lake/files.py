@@ -44,7 +44,7 @@ class Files:
     """The files of ``table`` that may hold rows of ``days``, by ``column``, recorded from ``since`` on.
 
     ``days`` None: of all. ``column``: a date or a timestamp; None: only the months tell. ``since``: microseconds since
-    1970. ``named``: only files of these names. Other rows may be in them.
+    1970. ``value``: with this value in this column. ``named``: only files of these names. Other rows may be in them.
     """
 
     def __init__(
@@ -53,29 +53,40 @@ class Files:
         days: Days | None = None,
         column: str | None = None,
         since: int | None = None,
+        value: tuple[str, Any] | None = None,
         named: Set[str] | None = None,
     ) -> None:
         self._table = table
         self._schema = pa.schema(table.schema().to_arrow())  # type: ignore[arg-type]  # Arrow's C interface
         self._known = pa.table(table.get_add_actions(flatten=True))
-        self._wanted = [*self._choose(days, column, since, named)]
+        self._wanted = [*self._choose(days, column, since, value, named)]
 
     def _choose(
-        self, days: Days | None, column: str | None, since: int | None, named: Set[str] | None
+        self,
+        days: Days | None,
+        column: str | None,
+        since: int | None,
+        value: tuple[str, Any] | None,
+        named: Set[str] | None,
     ) -> Iterator[int]:
         """Numbers of the files that may hold what is asked for. What nothing is known of, a file may hold."""
         paths, months, newest = (self._values(each) for each in ("path", f"partition.{MONTH}", f"max.{RECORDED_AT}"))
-        first, last = self._values(f"min.{column}"), self._values(f"max.{column}")
+        ends, wanted = self._ends(column), self._ends(value[0] if value is not None else None)
         asked = set(days.months) if days is not None else set()
         earliest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=since) - _CUT_OFF if since else None
         for number, path in enumerate(paths):
-            ends = (first[number], last[number])
-            if days is not None and not (_is_in(asked, months[number]) and _touches(days, ends)):
+            if days is not None and not (_is_in(asked, months[number]) and _touches(days, ends[number])):
                 continue
             if earliest is not None and newest[number] is not None and newest[number] <= earliest:
                 continue
+            if value is not None and not _may_be(value[1], wanted[number]):
+                continue
             if named is None or path.rpartition("/")[2] in named:
                 yield number
+
+    def _ends(self, column: str | None) -> list[tuple[Any, Any]]:
+        """The least and the greatest value of a column in each file."""
+        return [*zip(self._values(f"min.{column}"), self._values(f"max.{column}"), strict=True)]
 
     def _values(self, name: str) -> list[Any]:
         if name not in self._known.column_names:
@@ -152,6 +163,11 @@ def _is_in(months: set[str], month: str | None) -> bool:
 def _touches(days: Days, ends: tuple[date | None, date | None]) -> bool:
     first, last = (each.date() if isinstance(each, datetime) else each for each in ends)
     return first is None or last is None or any(each.first <= last and first <= each.last for each in days.ranges)
+
+
+def _may_be(value: Any, ends: tuple[Any, Any]) -> bool:
+    least, greatest = ends
+    return least is None or greatest is None or least <= value <= greatest
 
 
 def _type(arrow: pa.DataType) -> str:

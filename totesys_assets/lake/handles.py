@@ -19,6 +19,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileType
 
+from totesys_assets.lake.marks import inherit
+
 
 @dataclass(frozen=True)
 class _Kept:
@@ -46,9 +48,13 @@ class Handles:
     def open(self, uri: str) -> DeltaTable | None:
         """A new handle, which the caller may write with. None if there is no table. Raises OSError, DeltaError."""
         try:
-            return DeltaTable(uri, storage_options=self._options)
+            handle = DeltaTable(uri, storage_options=self._options)
         except TableNotFoundError:
             return None
+        kept = self._shared.get(uri)
+        if kept is not None and _is_current(kept):
+            inherit(handle, kept.handle)
+        return handle
 
     def find(self, uri: str) -> DeltaTable | None:
         """A handle that shows the table as it is now, to be read only. None if there is none. Raises as ``open``."""
@@ -98,23 +104,27 @@ class Handles:
 
 
 def _is_current(kept: _Kept) -> bool:
+    return _has_moved(kept) is False
+
+
+def _has_moved(kept: _Kept) -> bool | None:
+    """Whether there are newer commits. None if the table is another, or if that cannot be told."""
     try:
         commit, next_one = kept.files.get_file_info([_commit(kept.version), _commit(kept.version + 1)])
     except (OSError, DeltaError):  # opening the table tells what is wrong
-        return False
-    return next_one.type == FileType.NotFound and _is_same(commit, kept.commit)
+        return None
+    return next_one.type != FileType.NotFound if _is_same(commit, kept.commit) else None
 
 
 def _is_moved(kept: _Kept) -> bool:
     """Bring a handle up to date. False if it is one of another table, or of commits that are gone."""
-    try:
-        (commit,) = kept.files.get_file_info([_commit(kept.version)])
-        if not _is_same(commit, kept.commit):
+    moved = _has_moved(kept)
+    if moved:
+        try:
+            kept.handle.update_incremental()
+        except (OSError, DeltaError):
             return False
-        kept.handle.update_incremental()
-    except (OSError, DeltaError):
-        return False
-    return True
+    return moved is not None
 
 
 def _is_same(found: FileInfo, known: FileInfo) -> bool:

@@ -99,6 +99,7 @@ def test_all_of_it_works_in_a_bucket_that_locks_its_objects(on_s3: OnS3, seaweed
         assert len(second.request.assets) == 17
         requests = proxy.count()
         assert 500 < requests.total() < 1200  # docs/scaling.md
+        assert requests["GET"] <= 250
         assert requests["PUT"] < 45
         assert platform.query("SELECT count(*) FROM current_sales_order") == [(2,)]
 

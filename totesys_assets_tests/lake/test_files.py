@@ -86,6 +86,13 @@ def test_only_files_with_something_recorded_since_a_moment_are_read(table: Delta
     assert [holds_moment(table, moments[1] + more) for more in (-1, 0, 1)] == [False, True, False]
 
 
+def test_only_files_that_may_hold_a_value_are_read(table: DeltaTable) -> None:
+    assert orders(table, value=("sales_order_id", 1)) == [1]
+    assert orders(table, value=("sales_order_id", 3)) == []
+    assert orders(table, value=("_operation", "insert")) == [0, 1, 2]
+    assert orders(table, value=("unheard_of", 1)) == [0, 1, 2]
+
+
 def test_files_can_be_asked_for_by_name(table: DeltaTable) -> None:
     names = [uri.rpartition("/")[2] for uri in table.file_uris()]
     assert len(orders(table, named=set(names[:2]))) == 2

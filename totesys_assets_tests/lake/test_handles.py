@@ -14,6 +14,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake import handles
+from totesys_assets.lake.commit import append
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.tables import Lake
 
@@ -159,6 +160,15 @@ def test_the_handle_that_moves_reads_only_what_is_new(lake: Lake, monkeypatch: p
     assert moved(lake) == [1, 2, 3]
 
 
+def test_the_handle_that_moves_is_left_alone_while_nobody_writes(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moved(lake) == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "update_incremental", None)
+        assert moved(lake) == [1]
+    add(lake, 2)
+    assert moved(lake) == [1, 2]
+
+
 def test_the_handle_that_moves_is_another_for_a_new_table_and_after_a_writer_that_failed(
     lake: Lake,
 ) -> None:
@@ -188,11 +198,16 @@ def test_two_threads_never_have_the_handle_that_moves_at_once(lake: Lake) -> Non
     assert moved(lake) == list(range(1, 18))
 
 
-def test_a_mark_is_looked_up_once_for_each_state_of_a_handle(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(table: DeltaTable, number: int) -> None:
-        left = CommitProperties(app_transactions=[Transaction("mark", number)])
-        write_deltalake(table, pa.table({"value": [number]}), mode="append", commit_properties=left)
+SCHEMA = pa.schema([("value", pa.int64())])
 
+
+def leave(table: DeltaTable, number: int) -> None:
+    """A commit of somebody else's, with a mark."""
+    left = CommitProperties(app_transactions=[Transaction("mark", number)])
+    write_deltalake(table, pa.table({"value": [number]}), mode="append", commit_properties=left)
+
+
+def test_a_mark_is_looked_up_once_for_each_state_of_a_handle(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     table = lake.open("ledger")
     assert table is not None
     assert mark(table, "mark") is None
@@ -203,3 +218,55 @@ def test_a_mark_is_looked_up_once_for_each_state_of_a_handle(lake: Lake, monkeyp
         assert mark(table, "mark") == 5
     leave(table, 6)
     assert mark(table, "mark") == 6
+
+
+def commit(table: DeltaTable, marks: dict[str, int]) -> None:
+    append(table, [pa.RecordBatch.from_pydict({"value": [7]}, schema=SCHEMA)], SCHEMA, "writer", marks)
+
+
+def test_what_a_commit_of_ones_own_leaves_is_not_looked_up(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = lake.open("ledger")
+    assert table is not None
+    leave(table, 5)
+    assert (mark(table, "mark"), mark(table, "writer")) == (5, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "transaction_version", None)
+        commit(table, {"own": 1})
+        commit(table, {"own": 2})
+        assert [mark(table, name) for name in ("mark", "writer", "own")] == [5, 2, 2]
+    other = DeltaTable(lake.location("ledger"))
+    assert [mark(other, name) for name in ("mark", "writer", "own")] == [5, 2, 2]
+
+
+def test_what_others_left_before_a_commit_of_ones_own_is_looked_up(lake: Lake) -> None:
+    table = lake.open("ledger")
+    assert table is not None
+    leave(table, 5)
+    assert mark(table, "mark") == 5
+    leave(DeltaTable(lake.location("ledger")), 6)
+    commit(table, {"own": 1})
+    assert [mark(table, name) for name in ("mark", "writer", "own")] == [6, 1, 1]
+
+
+def test_a_writer_is_told_what_the_readers_know_of_the_very_same_state(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = lake.open("ledger")
+    assert table is not None
+    leave(table, 5)
+    found = lake.find("ledger")
+    assert found is not None
+    assert mark(found, "mark") == 5
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "transaction_version", None)
+        mine = lake.open("ledger")
+        assert mine is not None
+        assert mark(mine, "mark") == 5
+    # Set back by a commit, and written to again: as many commits, but others.
+    newest = Path(lake.uri, "ledger/_delta_log/00000000000000000001.json")
+    newest.unlink()
+    leave(DeltaTable(lake.location("ledger")), 66)
+    mine = lake.open("ledger")
+    assert mine is not None
+    assert mine.version() == found.version()
+    assert mark(mine, "mark") == 66
