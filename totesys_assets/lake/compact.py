@@ -14,6 +14,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.engine import one_line
 from totesys_assets.lake.encoding import encodings
+from totesys_assets.lake.files import listed
 from totesys_assets.lake.marks import mark
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def tidy(table: DeltaTable) -> None:
     No row changes. Does nothing while another process merges or replaces files.
     """
     folders = table.metadata().partition_columns
-    files = pa.table(table.get_add_actions(flatten=True))
+    files = listed(table)
     # Not Arrow's group_by, which imports all of pyarrow.dataset.
     rows = files.select(["path", *(f"partition.{folder}" for folder in folders)]).to_pylist()
     counts = Counter(tuple(row[f"partition.{folder}"] for folder in folders) for row in rows)

@@ -40,6 +40,12 @@ _TYPES = {
 }
 
 
+def listed(table: DeltaTable) -> pa.Table:
+    """The files of a table, with what its log knows of each: ``path``, ``num_records``, ``max.<column>`` and so on."""
+    # Not pa.table(), which asks whether it is given something of pandas, and imports that to know.
+    return pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+
+
 class Files:
     """The files of ``table`` that may hold rows of ``days``, by ``column``, recorded from ``since`` on.
 
@@ -58,7 +64,7 @@ class Files:
     ) -> None:
         self._table = table
         self._schema = pa.schema(table.schema().to_arrow())  # type: ignore[arg-type]  # Arrow's C interface
-        self._known = pa.table(table.get_add_actions(flatten=True))
+        self._known = listed(table)
         self._wanted = [*self._choose(days, column, since, value, named)]
 
     def _choose(

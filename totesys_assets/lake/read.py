@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import RECORDED_AT
 from totesys_assets.days import DayRange, Days
-from totesys_assets.lake.files import Files
+from totesys_assets.lake.files import Files, listed
 from totesys_assets.lake.marks import mark
 from totesys_assets.sql_text import quoted
 
@@ -77,7 +76,7 @@ def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:
 
     Timestamps are exact to the millisecond.
     """
-    files = pa.table(table.get_add_actions(flatten=True))
+    files = listed(table)
     if not {f"min.{column}", f"max.{column}"} <= set(files.column_names):
         return None
     least, greatest = files.column(f"min.{column}"), files.column(f"max.{column}")

@@ -30,6 +30,7 @@ from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_sch
 from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.compact import merge_files
+from totesys_assets.lake.files import listed
 from totesys_assets.lake.handles import Handles
 
 INGESTION, PROCESSED = "ingestion", "processed"
@@ -151,7 +152,7 @@ class Lake:
                         size += os.lstat(name, dir_fd=folder).st_size
             return size
         tables = [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
-        return sum(int(pc.sum(pa.table(table.get_add_actions()).column("size_bytes")).as_py() or 0) for table in tables)
+        return sum(int(pc.sum(listed(table).column("size_bytes")).as_py() or 0) for table in tables)
 
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.
