@@ -13,6 +13,7 @@ from datetime import datetime
 
 import duckdb
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Table
@@ -102,17 +103,22 @@ def open_keys(lake: Lake, table: Table) -> list[tuple[str, str]]:
 def open_dead_letters(lake: Lake) -> pa.Table:
     """Dead letters that are not mended yet: table, key, partition, column, reason, raw text, since when."""
     held = lake.find(DEAD_LETTER)
-    if held is None:
-        return SCHEMA.empty_table()
+    return SCHEMA.empty_table() if held is None else _open(held)
+
+
+def open_letters(lake: Lake) -> dict[tuple[str, str, str], datetime]:
+    """Table, key and partition of the dead letters that are not mended yet, and since when they are as they are."""
+    held = lake.find(DEAD_LETTER)
+    if held is None:  # not of an empty table, to make which imports pandas
+        return {}
+    letters = _open(held).select([*KEY, RECORDED_AT]).to_pylist()
+    return {(row["table_name"], row["row_key"], row["partition"]): row[RECORDED_AT] for row in letters}
+
+
+def _open(held: DeltaTable) -> pa.Table:
     with engine.session() as connection:
         source = register(connection, "held", held)
         query = f"SELECT * FROM {source} QUALIFY {newest_first(KEY)}"
         return connection.execute(
             f"SELECT * FROM ({query}) WHERE {OPERATION} <> 'delete' ORDER BY table_name, partition, row_key"
         ).to_arrow_table()
-
-
-def open_letters(lake: Lake) -> dict[tuple[str, str, str], datetime]:
-    """Table, key and partition of the dead letters that are not mended yet, and since when they are as they are."""
-    letters = open_dead_letters(lake).select([*KEY, RECORDED_AT]).to_pylist()
-    return {(row["table_name"], row["row_key"], row["partition"]): row[RECORDED_AT] for row in letters}
