@@ -10,7 +10,7 @@ a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from totesys_assets.capture.ledger import Entry
@@ -53,9 +53,13 @@ def changes(
 ) -> Changes:
     """The changes on ``partitions`` since they were captured, as the ledger knows it."""
     stale = {each for each in partitions if is_stale(each, found, known)}
-    captured = {each: (known[each].state, known[each].xmin_floor) for each in sorted(stale) if each in known}
-    written, dated = snapshot.written_since(table, captured)
+    written, dated = snapshot.written_since(table, captured_of(sorted(stale), known))
     return Changes(written, dated, frozenset(stale) - dated)
+
+
+def captured_of(partitions: Iterable[str], known: Mapping[str, Entry]) -> dict[str, tuple[str, int]]:
+    """State and xmin of the captures of ``partitions``, as the source is told of them."""
+    return {each: (known[each].state, known[each].xmin_floor) for each in partitions if each in known}
 
 
 def is_stale(partition: str, found: Mapping[str, Fingerprint], known: Mapping[str, Entry]) -> bool:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.changes import all_of, changes
+from totesys_assets.capture.changes import all_of, captured_of, changes
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
@@ -119,8 +119,13 @@ def capture(
     newest = ledger.newest()
     snapshot = assign_generation(ledger, snapshot, newest)
     days = days if table.day_column else None
+    partitions = days.keys if days is not None else [WHOLE]
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        found = snapshot.fingerprints(table, all_days, days)
+        if changes_only:
+            before = captured_of(partitions, newest.get(ingestion_name(table), {}))
+            found = snapshot.changed_fingerprints(table, all_days, days, before)
+        else:
+            found = snapshot.fingerprints(table, all_days, days)
     held = lake.find(INGESTION, table.name)
     if held is None:
         ledger.forget(ingestion_name(table), run_id)
@@ -131,7 +136,6 @@ def capture(
     missing = missing_entries(lake, table, held, newest)
     known = known | missing
     require_first_day(table, all_days, known)
-    partitions = days.keys if days is not None else [WHOLE]
     if not accept_deletions:
         rows = {key: entry.rows for key, entry in known.items()}
         now = dict.fromkeys(partitions, 0) | {key: each.rows for key, each in found.items()}

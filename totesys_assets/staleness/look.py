@@ -166,7 +166,7 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
                 engine.readable_errors(what),
                 drift_noted(lake, snapshot, table),
             ):
-                found[table.name] = snapshot.fingerprints(table, platform.all_days)
+                found[table.name] = snapshot.changed_fingerprints(table, platform.all_days)
                 unknown = unknown_columns(snapshot, table)
             if unknown:
                 examined.unknown[table.name] = unknown

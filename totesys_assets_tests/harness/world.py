@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import psycopg
@@ -39,7 +40,7 @@ from totesys_assets.platform import Platform, sources_of
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import Source, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot, SharedSnapshots
-from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys import Totesys, looks
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.sql_text import quoted
 from totesys_assets.staleness.decide import Request, everything, partitioned
@@ -241,18 +242,22 @@ class Theft:
 
 
 class WatchedTotesys(Totesys):
-    """ToteSys, with a look at what is committed whenever a snapshot is taken."""
+    """ToteSys, with a look at what is committed whenever a snapshot is taken, and whatever a look found compared."""
 
-    def __init__(self, url: str, schema: str, taken: Callable[[], None]) -> None:
-        super().__init__(url, allow_superuser=True, schema=schema)
+    def __init__(self, url: str, schema: str, taken: Callable[[], None], remembered: Path) -> None:
+        super().__init__(url, allow_superuser=True, schema=schema, remembered=remembered)
         self._taken = taken
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """The snapshot; nobody writes between its beginning and the look."""
-        with super().snapshot() as snapshot:
+        """The snapshot; nobody writes between its beginning and the look. Days are few here, and none are too many."""
+        with mock.patch.object(looks, "_MOST", 1.0), super().snapshot() as snapshot:
             self._taken()
             yield snapshot
+            for name, found in snapshot.looks.items():
+                assert found == looks.hashed(snapshot, self.tables[name])[0], (
+                    f"a look found other fingerprints of {name}"
+                )
 
 
 Record = tuple[str | None, ...]
@@ -351,7 +356,7 @@ class World:
 
     def totesys(self, taken: Callable[[], None]) -> Totesys:
         """ToteSys as the platform reaches it; ``taken`` is called at every snapshot."""
-        return WatchedTotesys(self.source_url, self.site.schema, taken)
+        return WatchedTotesys(self.source_url, self.site.schema, taken, self.folder.parent / "home" / "looked_at")
 
     def sources(self, taken: Callable[[], None]) -> tuple[Source, ...]:
         """ToteSys as ``totesys`` opens it, and the sources beside it."""
@@ -379,7 +384,7 @@ class World:
         seen: list[State] = []
         sources = self.sources(lambda: seen.append(self.read()))
         found = look(Platform(sources, self.lake, self.warehouse, self.days), unless=self._mark)
-        self._mark = found.mark
+        self._mark = self._mark if found.mark is None else found.mark  # as the file in the home
         return found, seen[0]
 
     def refresh(

@@ -25,7 +25,7 @@ from totesys_assets.capture import comparison, difference, statements
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.read import recorded_until
 from totesys_assets.lake.tables import Lake
@@ -35,6 +35,7 @@ from totesys_assets.load.staging import staging_name
 from totesys_assets.postgres import locks
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
+from totesys_assets.source.totesys.remembered import Fact, Remembered
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
@@ -264,7 +265,23 @@ def restored_from_another_server(world: World) -> None:
 
 
 def use_fingerprints(patch: Patch, mutant: Callable[..., dict[str, Fingerprint]]) -> None:
+    def changed(
+        snapshot: Snapshot, table: Table, all_days: DayRange, days: Days | None = None, _captured: object = None
+    ) -> dict[str, Fingerprint]:
+        return mutant(snapshot, table, all_days, days)
+
     patch.setattr(Snapshot, "fingerprints", mutant)
+    patch.setattr(Snapshot, "changed_fingerprints", changed)
+
+
+def looked_from_a_snapshots_end(patch: Patch) -> None:
+    fact = Remembered.of
+
+    def later(remembered: Remembered, table: str) -> Fact | None:
+        found = fact(remembered, table)
+        return found and replace(found, text="{1}:{1}:".format(*found.text.split(":")))
+
+    patch.setattr(Remembered, "of", later)
 
 
 def aggregated(aggregate: str) -> Callable[..., dict[str, Fingerprint]]:
@@ -443,6 +460,9 @@ CASES = {
     ),
     "days not counted": Case(
         numbers_not_compared, deletion, "versions of payment added", PAYMENTS_DIFFER, thorough=True
+    ),
+    "a look from the last one's end": Case(
+        looked_from_a_snapshots_end, transaction_open_across_a_refresh, "a look found other fingerprints"
     ),
     "the ledger written before the data": Case(
         ledger_first, killed_between_two_commits_of_a_capture, "no refresh asks for", ORDERS_DIFFER

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,6 +20,7 @@ from totesys_assets.errors import PlatformError, TableBusy, UnsafeLogin
 from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import check_query, require, set_local
 from totesys_assets.settings import Settings
+from totesys_assets.source.totesys.remembered import Remembered
 from totesys_assets.source.totesys.snapshot import ALIAS, Snapshot, read
 from totesys_assets.source.totesys.structure import source_tables, structure_query
 from totesys_assets.source.totesys.table_locks import LOCK_TIMEOUT, busy, lock_statement
@@ -26,6 +28,8 @@ from totesys_assets.sql_text import literal
 from totesys_assets.variables import IGNORE
 
 VARIABLE = "TOTESYS_URL"
+# In the home.
+_REMEMBERED = "looked_at"
 # Of locking all tables, before giving up: others come and go meanwhile.
 _ATTEMPTS = 3
 # xid text of the snapshot: unchanged text means that nothing whatever was committed in between. The timeline is in the
@@ -55,7 +59,8 @@ FROM ({check_query(LOCK_TIMEOUT)}) AS settings
 class Totesys:
     """The source database behind a libpq URL, with its tables in ``schema``.
 
-    ``allow_superuser``: take a login that could do anything there. ``ignores_new``: see ``Snapshot``.
+    ``allow_superuser``: take a login that could do anything there. ``ignores_new``: see ``Snapshot``. ``remembered``: a
+    file for what looks find (remembered.py).
     """
 
     def __init__(
@@ -66,9 +71,11 @@ class Totesys:
         allow_superuser: bool = False,
         schema: str = "public",
         ignores_new: bool = True,
+        remembered: Path | None = None,
     ) -> None:
         self._url = url
         self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
+        self._remembered = Remembered(remembered)
         self.schema = schema
         self.catalogue = tables or catalogue()
         self.name = TOTESYS
@@ -82,6 +89,7 @@ class Totesys:
             allow_superuser=settings.superuser_allowed,
             schema=settings.totesys_schema,
             ignores_new=settings.new_columns == IGNORE,
+            remembered=settings.home / _REMEMBERED,
         )
 
     def __repr__(self) -> str:
@@ -101,7 +109,11 @@ class Totesys:
             try:
                 engine.attach(connection, ALIAS, self._url, variable=VARIABLE)
                 if self._begin(connection, names):
-                    yield self._take(connection, names, held)
+                    self._remembered.read_again()
+                    try:
+                        yield self._take(connection, names, held)
+                    finally:
+                        self._remembered.save()
                     return
             finally:
                 engine.close(connection)
@@ -155,6 +167,7 @@ class Totesys:
             replayed=None if before is None or row["replayed"] is None else (before, row["replayed"]),
             process=row["process"],
             ignores_new=self._ignores_new,
+            remembered=self._remembered,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 import duckdb
 
@@ -18,15 +18,14 @@ from totesys_assets.digest import POSTGRES
 from totesys_assets.errors import SchemaDrift, TableBusy, WrongDatabase
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot, Transactions
 from totesys_assets.source.rows import row_key
-from totesys_assets.source.totesys import fingerprint, rows
+from totesys_assets.source.totesys import fingerprint, looks, rows
+from totesys_assets.source.totesys.fingerprint import CIRCLE, Places
+from totesys_assets.source.totesys.remembered import ByDay, Remembered
 from totesys_assets.source.totesys.structure import SourceTable, others_query
 from totesys_assets.source.totesys.table_locks import relation
 from totesys_assets.sql_text import literal
-from totesys_assets.stages import FINGERPRINT, stage
 
 ALIAS = "totesys"
-# Transaction ids lie on a circle of this size.
-_CIRCLE = 2**32
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 # Of the order of a standby's snapshots: room for what tells two apart that ended at the same position.
 _PROCESSES = 1024
@@ -44,7 +43,9 @@ class Snapshot(SourceSnapshot):
     ``text`` is ``pg_current_snapshot()``; ``server`` tells one server, timeline and database from another, and what it
     was before a crash or a restore from what it is after; ``lifetime`` also one start of it from the next;
     ``generation``: see capture/generation.py; ``taken_at`` (naive UTC) is when it was taken, by the source's clock;
-    ``scans`` are the scans made in it, which need not be made twice: see fingerprint.py. All ``tables`` were
+    ``scans`` are what was found in it by hashing all rows of a table, ``looks`` what was found in any way, and need not
+    be found twice; ``places``, where the rows are that were written since then, or since a snapshot that showed the
+    ``states`` of partitions. ``remembered``: what the last look found. All ``tables`` were
     locked before it was taken but for the ``held`` ones, of which a clause says who has them. ``schema`` is where they
     are, ``encoding`` that of their text. ``replayed``, of a standby: the positions in the WAL up to which it had
     replayed the primary's changes before and after the snapshot was taken; ``process`` is the server's for it.
@@ -59,7 +60,11 @@ class Snapshot(SourceSnapshot):
     taken_at: datetime
     tables: dict[str, SourceTable]
     generation: int = 0
-    scans: dict[tuple[str, DayRange], list[tuple[Any, ...]]] = field(default_factory=dict)
+    scans: dict[str, ByDay] = field(default_factory=dict)
+    looks: dict[str, ByDay] = field(default_factory=dict)
+    places: dict[str, Places] = field(default_factory=dict)
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
     schema: str = "public"
     encoding: str = "UTF8"
     held: dict[str, str] = field(default_factory=dict)
@@ -89,8 +94,7 @@ class Snapshot(SourceSnapshot):
         """What is noted with what is captured, for ``is_overtaken``."""
         if self.replayed:
             return self.replayed[1] * _PROCESSES + self.process % _PROCESSES
-        running = self.text.split(":")[2]
-        return self.xmax * 1_000_000 - len(running.split(",")) * bool(running)
+        return looks.order(self.text)
 
     def is_overtaken(self, table: Table, order: int) -> bool:
         """True if another snapshot of the same ``lifetime``, of this ``order``, may show more, whatever clocks say.
@@ -127,15 +131,63 @@ class Snapshot(SourceSnapshot):
     def fingerprints(self, table: Table, all_days: DayRange, days: Days | None = None) -> dict[str, Fingerprint]:
         """Fingerprint of every partition that has rows: one sequential scan, unless the snapshot was asked before."""
         self.require(table)
-        scanned = self.scans.get((table.name, all_days))
-        if scanned is None:
+        found = self.scans.get(table.name)
+        if found is None:
             days = None if days == all_days else days
-            with stage(FINGERPRINT):
-                scanned = self.rows(fingerprint.scan(table, self.relation(table), all_days, days))
+            found, _ = looks.hashed(self, table, fingerprint.examined(table, days, all_days))
             if days is None:
-                self.scans[table.name, all_days] = scanned
-        prefix = self.state_prefix(table)
-        return {partition: Fingerprint(count, f"{prefix}|{count}|{hash_}") for partition, count, hash_ in scanned}
+                self.scans[table.name] = found
+        return self._fingerprints(table, all_days, found)
+
+    def changed_fingerprints(
+        self,
+        table: Table,
+        all_days: DayRange,
+        days: Days | None = None,
+        captured: Mapping[str, tuple[str, int]] | None = None,
+    ) -> dict[str, Fingerprint]:
+        """The same fingerprints, with less reading if the last look found most of them: see looks.py.
+
+        With ``days``, the scan notes where the rows are that were written since ``captured``. What a standby calls
+        unfinished is not relied on.
+        """
+        self.require(table)
+        if table.name in self.looks:
+            return self._fingerprints(table, all_days, self.looks[table.name])
+        floor = self._floor(self._told(table, captured or {}))
+        places: Places | None
+        if days is not None and floor is not None:
+            found, places = looks.hashed(self, table, fingerprint.examined(table, days, all_days), floor)
+        elif days is not None or self.replayed:
+            return self.fingerprints(table, all_days, days)
+        else:
+            found, before, places = looks.look(self, table)
+            self.looks[table.name] = found
+            self.states[table.name] = {
+                key: each.state for key, each in self._fingerprints(table, all_days, before).items()
+            }
+        if places is not None:
+            self.places[table.name] = places
+        return self._fingerprints(table, all_days, found)
+
+    def _fingerprints(self, table: Table, all_days: DayRange, days: ByDay) -> dict[str, Fingerprint]:
+        prefix, found = self.state_prefix(table), fingerprint.by_partition(table, all_days, days)
+        return {key: Fingerprint(count, f"{prefix}|{count}|{hash_}") for key, (count, hash_) in found.items()}
+
+    def _told(self, table: Table, captured: Mapping[str, tuple[str, int]]) -> dict[str, int]:
+        """The first id that a row written since its capture can bear, of the partitions of which that is known."""
+        prefix, places = self.state_prefix(table), self.places.get(table.name, Places(0))
+        unchanged = self.states.get(table.name, {})
+        return {
+            key: max(xmin, places.floor) if unchanged.get(key) == state else xmin
+            for key, (state, xmin) in captured.items()
+            if xmin and state.startswith(prefix)
+        }
+
+    def _floor(self, told: Mapping[str, int]) -> int | None:
+        """The lowest of the ids; None if there are none, or it is too far round the circle."""
+        first = min(told.values(), default=self.xmax)
+        return first if told and 0 <= self.xmax - first < CIRCLE // 2 else None
 
     def written_since(self, table: Table, captured: Mapping[str, tuple[str, int]]) -> tuple[str, frozenset[str]]:
         """Condition of the rows that may have been written since partitions were captured; and of which it tells that.
@@ -144,13 +196,14 @@ class Snapshot(SourceSnapshot):
         finished: its xmin, or a later id. Ids are compared on the circle of 32 bits, as PostgreSQL itself does.
         Whatever is in doubt (another server, another structure, no xmin, too far round the circle) is not told.
         """
-        prefix = self.state_prefix(table)
-        told = {key: xmin for key, (state, xmin) in captured.items() if xmin and state.startswith(prefix)}
-        first = min(told.values(), default=self.xmax)
-        width = self.xmax - first
-        if not told or not 0 <= width < _CIRCLE // 2:
+        told = self._told(table, captured)
+        floor = self._floor(told)
+        if floor is None:
             return super().written_since(table, captured)
-        return f"(xmin::text::bigint - {first % _CIRCLE} + {_CIRCLE}) % {_CIRCLE} < {width}", frozenset(told)
+        written, places = fingerprint.is_written(floor, self.xmax), self.places.get(table.name)
+        if places is not None and places.floor <= floor:
+            written = f"{written} AND {places.condition}"
+        return written, frozenset(told)
 
     def relation(self, table: Table) -> str:
         """The source table by its full name, for SQL."""
