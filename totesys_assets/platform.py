@@ -14,7 +14,7 @@ from typing import Self
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.tables import LEDGER, Lake
+from totesys_assets.lake.tables import JOURNAL, Lake
 from totesys_assets.names import TOTESYS
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import Source
@@ -62,9 +62,9 @@ def other_sources(settings: Settings) -> tuple[Source, ...]:
 
 
 def slot_of(lake: Lake) -> str | None:
-    """The name of the slot in which the log of ToteSys is followed for this lake; None where nothing is in it yet."""
-    ledger = lake.find(LEDGER)
-    return None if ledger is None else slot_name(str(ledger.metadata().id))
+    """The name of the slot in which the log of ToteSys is followed for this lake; None where it never was."""
+    journal = lake.find(JOURNAL)
+    return None if journal is None else slot_name(str(journal.metadata().id))
 
 
 def log_of(settings: Settings, totesys_url: str, slot: str) -> Log:

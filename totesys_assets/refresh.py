@@ -29,6 +29,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request, everything, partitioned
+from totesys_assets.staleness.following import begin_following
 from totesys_assets.staleness.look import Look, look, mark_when_done
 from totesys_assets.staleness.mark import read_mark, write_mark
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -121,6 +122,7 @@ def refresh(
             requests = [_backfill(DayRange(*days), all_days)]
         else:
             mark = read_mark(settings.home)
+            begin_following(platform)
             seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=begin_imports)
             requests = seen.requests
     problems = [str(problem) for problem in seen.problems]

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, catalogue, lake_schema
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, catalogue, lake_schema
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.commit import append
@@ -127,7 +127,7 @@ def version(table: str, operation: str = "insert", seen: datetime = SEEN, /, **v
     row = {**_ROWS[table], **times, **values}
     unknown = row.keys() - columns.keys()
     assert not unknown, f"{table} has no {unknown}"
-    return {**row, OPERATION: operation, RECORDED_AT: seen}
+    return {**row, OPERATION: operation, RECORDED_AT: seen, COMMIT_LSN: None}
 
 
 def hold(lake: Lake, table: str, *versions: Row, dated: bool = False) -> None:

@@ -40,7 +40,7 @@ from totesys_assets.source.rows import row_id, row_key
 from totesys_assets.source.shared_snapshot import OpenSnapshots, own_faults
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.staleness.decide import stale_partitions
-from totesys_assets.staleness.look import Look, mark_when_done
+from totesys_assets.staleness.look import Look, mark_when_done, told_by_log
 from totesys_assets.warehouse.notes import Notes
 
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
@@ -134,7 +134,9 @@ class Observed:
             try:
                 what = f'"{table.name}" could not be examined'
                 with own_faults(table.group, what), engine.readable_errors(what):
-                    found[table.name] = self.snapshot_of(table).fingerprints(table, self.all_days)
+                    snapshot = self.snapshot_of(table)
+                    told = told_by_log(snapshot, self.lake, table, self.all_days, self.noted)
+                    found[table.name] = told if told is not None else snapshot.fingerprints(table, self.all_days)
             except PlatformError as problem:
                 self.problems[table.name] = problem
                 if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot

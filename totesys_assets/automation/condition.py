@@ -29,6 +29,7 @@ from totesys_assets.load.origin import require_known_lake
 from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.platform import Platform
 from totesys_assets.staleness import mark
+from totesys_assets.staleness.following import LogCondition, log_condition
 from totesys_assets.staleness.look import Examined, Look, examine, look
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Condition:
     """All of it. ``down``: part -> why it cannot be reached. ``up_to_date_at``: when everything was last loaded.
 
     ``left_over``: tables of the warehouse that were loaded once, and that the catalogue does not have any more.
+    ``log``: how the log of ToteSys is followed; None where that is not wanted.
     """
 
     source: list[SourceTable] = field(default_factory=list)
@@ -91,6 +93,7 @@ class Condition:
     lake_bytes: int | None = None
     disk_free_bytes: int | None = None
     left_over: list[str] = field(default_factory=list)
+    log: LogCondition | None = None
 
     @property
     def well(self) -> bool:
@@ -118,6 +121,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
     if seen is not None:
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
     found.up_to_date_at = mark.marked_at(home, lake.uri)
+    found.log = _asked(found, "totesys", lambda: log_condition(platform), None)
     if records:
         _asked(found, "dagster", lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:

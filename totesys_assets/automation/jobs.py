@@ -1,10 +1,12 @@
 """The jobs: named selections of assets that a schedule, the UI or the command line starts."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from totesys_assets.assets.describe import failures, own_checks
+from totesys_assets.capture.journal import prune
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.lake.tables import Lake
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, REFRESH, REFRESH_TAG
@@ -82,6 +84,8 @@ def compact_job() -> dg.JobDefinition:
     def compact_tables(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
         for location, merged in lake.compact().items():
             context.log.info(f"{location}: {merged} files merged")
+        if pruned := prune(lake, datetime.now(UTC).date()):
+            context.log.info(f"journal: {pruned} changes of more than a week ago removed")
 
     @dg.job(name=COMPACT, description="Merges the lake's small files. No row changes.")
     def compact_lake() -> None:

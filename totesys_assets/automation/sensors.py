@@ -40,6 +40,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request
+from totesys_assets.staleness.following import begin_following
 from totesys_assets.staleness.look import Examined, look
 from totesys_assets.staleness.mark import cursor_of, parse_cursor
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -182,6 +183,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 probe.note()
                 started = time.monotonic()
                 platform = Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day))
+                begin_following(platform)
                 seen = look(platform, unless=mark, on_examined=report)
                 for problem in seen.told:
                     context.log.error(problem)

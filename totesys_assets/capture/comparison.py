@@ -45,6 +45,21 @@ def _commit(held: DeltaTable, recorded_at: int | None) -> str:
     return f"{held.metadata().id} {recorded_at}"
 
 
+def is_overtaken(snapshot: SourceSnapshot, table: Table, held: DeltaTable) -> bool:
+    """True if ``held`` has, or may have, versions from a later snapshot."""
+    return snapshot.is_overtaken(table, mark(held, snapshot.lifetime) or 0)
+
+
+def require_newest(snapshot: SourceSnapshot, table: Table, held: DeltaTable) -> None:
+    """Raise StaleSnapshot if ``held`` has versions from a later snapshot: what is new there would look gone here."""
+    if is_overtaken(snapshot, table, held):
+        by_clock = " If no other is running, the clock of this machine was set back." * (snapshot.transactions is None)
+        raise StaleSnapshot(
+            f'Another refresh captured "{table.name}" from a later snapshot while this one held an earlier. '
+            f"Nothing is lost; refresh again.{by_clock}"
+        )
+
+
 class Comparison:
     """One table of the source, and what is held of it."""
 
@@ -71,7 +86,7 @@ class Comparison:
         """Append versions, then dead letters, each behind its fence. Raises LostRace."""
         connection = self._snapshot.connection
         held = self._lake.open_versions(self._table)
-        self._require_newest(held)
+        require_newest(self._snapshot, self._table, held)
         schema = lake_schema(self._table, versioned=True)
         # Later than all that the table holds, even if the source's clock was set back: versions follow one another, and
         # what is made of them need only look at those recorded since.
@@ -93,17 +108,6 @@ class Comparison:
             if letter[1] in self._changes.stale:
                 connection.execute("INSERT INTO rejected VALUES (?, ?, ?, ?)", letter)
         self._keep_dead_letters(connection)
-
-    def _require_newest(self, held: DeltaTable) -> None:
-        """Refuse to compare with versions from a later snapshot: what is new there would look gone or changed here."""
-        if self._snapshot.is_overtaken(self._table, mark(held, self._snapshot.lifetime) or 0):
-            by_clock = " If no other is running, the clock of this machine was set back." * (
-                self._snapshot.transactions is None
-            )
-            raise StaleSnapshot(
-                f'Another refresh captured "{self._table.name}" from a later snapshot while this one held an earlier. '
-                f"Nothing is lost; refresh again.{by_clock}"
-            )
 
     def _keep_dead_letters(self, connection: duckdb.DuckDBPyConnection) -> None:
         for partition, count in connection.execute("SELECT partition, count(*) FROM rejected GROUP BY 1").fetchall():

@@ -11,18 +11,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.changes import all_of, captured_of, changes
+from totesys_assets.capture.changes import all_of, captured_of, changes, is_stale
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
+from totesys_assets.capture.following import followed_entry, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
+from totesys_assets.capture.logged import Logged, Refuse, follow
+from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
-from totesys_assets.errors import ConcurrentWriters, MassDeletion, PlatformError
+from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
@@ -34,8 +38,6 @@ log = logging.getLogger(__name__)
 
 # No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
 _UNKNOWN = "unknown"
-# A table of fewer rows than this may lose most of them without anybody being asked.
-_MASS_DELETION_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,8 @@ def capture(
     ledger = Ledger(lake)
     newest = ledger.newest()
     snapshot = assign_generation(ledger, snapshot, newest)
-    days = days if table.day_column else None
-    partitions = days.keys if days is not None else [WHOLE]
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
-        if changes_only:
-            before = captured_of(partitions, newest.get(ingestion_name(table), {}))
-            found = snapshot.changed_fingerprints(table, all_days, days, before)
-        else:
-            found = snapshot.fingerprints(table, all_days, days)
+        snapshot.require(table)
     held = lake.find(INGESTION, table.name)
     if held is None:
         ledger.forget(ingestion_name(table), run_id)
@@ -136,77 +132,133 @@ def capture(
     missing = missing_entries(lake, table, held, newest)
     known = known | missing
     require_first_day(table, all_days, known)
-    if not accept_deletions:
+    days = days if table.day_column else None
+    refuse = None if accept_deletions else partial(refuse_mass_deletion, table)
+    with engine.readable_errors(failed):
+        reached = reach(lake, snapshot)
+        logged = follow(snapshot, lake, table, all_days, reached, newest, known, refuse)
+        if logged is not None and logged.is_noted and changes_only:
+            result = _taken(logged, days)
+        else:
+            begins = reached is not None and (logged is None or not logged.is_noted)
+            before = {**known, **logged.entries} if logged is not None else known
+            result = _compare(
+                snapshot, lake, table, all_days, days, before, refuse, changes_only=changes_only, begins=begins
+            )
+            if logged is not None:
+                result = _after(logged, result)
+    snapshot.keep(table)
+    captured = Captured(_entries(snapshot, table, result, known, run_id))
+    # Nothing new to say about a partition is not said again.
+    new = {
+        entry.partition: entry
+        for entry in captured.entries
+        if entry.missed or entry.state != state_of(known, entry.partition)
+    }
+    noted = [*(missing | new).values()]
+    if reached is not None and result.is_complete and (noted or logged is None or logged.changes):
+        noted.append(followed_entry(table, reached, result.committed, logged.columns if logged is not None else ""))
+    if noted:
+        last = Entry(LAST, table.name, result.committed, 0, datetime.now(UTC), run_id)
+        complete = complete_entries(snapshot, table.name, seen_until(snapshot) if result.is_complete else seen, run_id)
+        ledger.append([*noted, last, *complete, *source_entries(snapshot, run_id)])
+    return captured
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a capture found on ``partitions``, and did.
+
+    ``found``: their fingerprints. ``counts``: versions by partition and operation, and dead letters by partition.
+    ``missed``: how many of the versions, by partition, the log should have told of; None where it is not followed.
+    ``committed``: the newest commit to the lake. ``is_complete``: all of the table is as the snapshot shows it.
+    """
+
+    partitions: Sequence[str]
+    found: Mapping[str, Fingerprint]
+    counts: Counter[tuple[str, str]]
+    committed: str
+    is_complete: bool
+    missed: Mapping[str, int] | None = None
+
+
+def _taken(logged: Logged, days: Days | None) -> _Result:
+    """What was taken from the journal: on all days that it told of, also on those that nobody asked for."""
+    partitions = sorted({*(days.keys if days is not None else [WHOLE]), *logged.touched})
+    return _Result(partitions, logged.found, logged.counts, logged.committed, is_complete=True)
+
+
+def _after(logged: Logged, compared: _Result) -> _Result:
+    """A comparison after what was taken from the journal. What it found besides, the log has missed."""
+    counts, missed = Counter(logged.counts), Counter[str]()
+    for (partition, what), count in compared.counts.items():
+        is_letters = what == "rejected"
+        counts[partition, what] = count if is_letters else counts[partition, what] + count
+        missed[partition] += 0 if is_letters else count
+    found = dict(logged.found)
+    for partition in compared.partitions:
+        now, known = compared.found.get(partition), found.get(partition)
+        # A partition that is as it was keeps its state: what is made of it need not be made anew.
+        if now is None or known is None or now.rows != known.rows or missed[partition] or not logged.is_noted:
+            found.pop(partition, None)
+            found |= {partition: now} if now is not None else {}
+    partitions = sorted({*compared.partitions, *logged.touched})
+    is_complete = logged.is_noted or compared.is_complete
+    return _Result(partitions, found, counts, compared.committed, is_complete, missed)
+
+
+def _compare(
+    snapshot: SourceSnapshot,
+    lake: Lake,
+    table: Table,
+    all_days: DayRange,
+    days: Days | None,
+    known: Mapping[str, Entry],
+    refuse: Refuse | None,
+    *,
+    changes_only: bool,
+    begins: bool,
+) -> _Result:
+    """Compare a table with the source. ``begins``: all that is stale of it, so that it can be followed from here on."""
+    is_complete = days is None or (days == all_days and not changes_only)
+    partitions = days.keys if days is not None else [WHOLE]
+    if begins and changes_only and days is not None:
+        is_complete = True
+        found = snapshot.fingerprints(table, all_days)
+        partitions = sorted({*partitions, *(key for key in found.keys() | known.keys() if is_stale(key, found, known))})
+    elif changes_only:
+        found = snapshot.changed_fingerprints(table, all_days, days, captured_of(partitions, known))
+    else:
+        found = snapshot.fingerprints(table, all_days, days)
+    if refuse is not None:
         rows = {key: entry.rows for key, entry in known.items()}
         now = dict.fromkeys(partitions, 0) | {key: each.rows for key, each in found.items()}
         if not changes_only and any(now[key] < rows.get(key, 0) for key in partitions):
             # A day that was emptied, or a table? Only a look at all days tells.
-            with engine.readable_errors(failed):
-                everything = snapshot.fingerprints(table, all_days)
+            everything = snapshot.fingerprints(table, all_days)
             now = dict.fromkeys(rows, 0) | {key: each.rows for key, each in everything.items()}
-        _refuse_mass_deletion(table, sum(rows.values()), sum((rows | now).values()))
+        refuse(sum(rows.values()), sum((rows | now).values()))
     to_read = changes(snapshot, table, partitions, found, known) if changes_only else all_of(partitions)
     for _ in range(ATTEMPTS):
         comparison = Comparison(snapshot, lake, table, all_days, found, to_read)
-        with engine.readable_errors(failed):
-            try:
-                comparison.commit()
-            except LostRace:
-                log.info("%s: another refresh committed first; comparing again", table.name)
-                continue
-        snapshot.keep(table)
-        captured = Captured(_entries(snapshot, table, partitions, found, known, comparison.counts, run_id))
-        # Nothing new to say about a partition is not said again.
-        new = {
-            entry.partition: entry
-            for entry in captured.entries
-            if entry.missed or entry.state != state_of(known, entry.partition)
-        }
-        if missing or new:
-            is_complete = days is None or (days == all_days and not changes_only)
-            noted = complete_entries(snapshot, table.name, seen_until(snapshot) if is_complete else seen, run_id)
-            last = Entry(LAST, table.name, comparison.committed, 0, datetime.now(UTC), run_id)
-            ledger.append([*(missing | new).values(), last, *noted, *source_entries(snapshot, run_id)])
-        return captured
+        try:
+            comparison.commit()
+        except LostRace:
+            log.info("%s: another refresh committed first; comparing again", table.name)
+            continue
+        return _Result(partitions, found, comparison.counts, comparison.committed, is_complete)
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
         "Nothing is lost; refresh again."
     )
 
 
-def require_first_day(table: Table, all_days: DayRange, known: Mapping[str, Entry]) -> None:
-    """Raise PlatformError if days of ``table`` that were captured are none of ``all_days``: the first was moved later.
-
-    Else their rows would be dead letters of the new first day, and gone from the days that they are on.
-    """
-    first = min((key for key, entry in known.items() if entry.state and key != WHOLE), default=None)
-    if first is not None and first < all_days.first.isoformat():
-        raise PlatformError(
-            f'TOTESYS_FIRST_DAY is {all_days.first}, but "{table.name}" was captured from {first} on, and days that '
-            f"were captured cannot be left out. Set it to {first} or an earlier day; or begin anew, with another "
-            "LAKE_URI and another WAREHOUSE_SCHEMA."
-        )
-
-
-def _refuse_mass_deletion(table: Table, before: int, now: int) -> None:
-    if before >= _MASS_DELETION_ROWS and now < before / 2:
-        raise MassDeletion(
-            f'"{table.name}" had {before:,} rows and now has {now:,}: a wrong database, a truncated table or lost '
-            "rights. Nothing of it was captured. If the rows were meant to go: totesys refresh --accept-deletions."
-        )
-
-
 def _entries(
-    snapshot: SourceSnapshot,
-    table: Table,
-    partitions: Sequence[str],
-    found: Mapping[str, Fingerprint],
-    known: Mapping[str, Entry],
-    counts: Counter[tuple[str, str]],
-    run_id: str,
+    snapshot: SourceSnapshot, table: Table, result: _Result, known: Mapping[str, Entry], run_id: str
 ) -> list[Entry]:
-    """What to write in the ledger, for every partition that was asked for; ``known`` is what it says so far."""
+    """What to write in the ledger, for every partition of the result; ``known`` is what it says so far."""
     entries, ids = [], snapshot.transactions
+    partitions, found, counts = result.partitions, result.found, result.counts
     for partition in partitions:
         fingerprint = found.get(partition, Fingerprint(0, ""))
         inserted, updated, deleted = (counts[partition, each] for each in ("insert", "update", "delete"))
@@ -214,6 +266,10 @@ def _entries(
         # Emptied; or the last day of a table that never had a row, and so was captured all the same.
         if not state and (state_of(known, partition) or (not found and not known and partition == partitions[-1])):
             state = EMPTY
+        if result.missed is not None:
+            missed = result.missed.get(partition, 0)
+        else:  # versions where the fingerprint has stayed the same: what only a comparison of content finds
+            missed = inserted + updated + deleted if state == state_of(known, partition) else 0
         entries.append(
             Entry(
                 asset=ingestion_name(table),
@@ -226,8 +282,7 @@ def _entries(
                 updated=updated,
                 deleted=deleted,
                 rejected=counts[partition, "rejected"],
-                # Versions where the fingerprint has stayed the same: what only a comparison of content finds.
-                missed=inserted + updated + deleted if state == state_of(known, partition) else 0,
+                missed=missed,
                 xmin_floor=ids.xmin if ids is not None else 0,
             )
         )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
-from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.rows import examined_sql, row_key
@@ -131,7 +131,8 @@ class Statements:
 
     def lake_columns(self) -> str:
         """DuckDB's select list of the columns that the lake has."""
-        return f"*, strftime(_day, '%Y-%m') AS {MONTH}" if self.table.day_column else "*"
+        month = f", strftime(_day, '%Y-%m') AS {MONTH}" if self.table.day_column else ""
+        return f"*, CAST(NULL AS BIGINT) AS {COMMIT_LSN}{month}"
 
     def partition(self) -> str:
         """DuckDB expression of the partition that a row is examined with, of its ``_day``."""

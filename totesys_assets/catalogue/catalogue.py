@@ -29,6 +29,8 @@ BY_DAY = "by day: "
 # What the lake adds to every source table.
 OPERATION = "_operation"
 RECORDED_AT = "_recorded_at"
+# Where in the log of the source the version was committed; NULL of one that a comparison found.
+COMMIT_LSN = "_commit_lsn"
 MONTH = "_month"
 
 # sqlglot's name of a type -> (PostgreSQL's format_type(), the lake's Arrow type). The lake keeps a time of day as
@@ -284,11 +286,15 @@ def _type(kind: exp.DataType, enums: dict[str, tuple[str, ...]]) -> tuple[str, p
 def lake_schema(table: Table, *, versioned: bool) -> pa.Schema:
     """Arrow schema of a table in the lake.
 
-    ``versioned`` source tables get ``_operation`` and ``_recorded_at``; partitioned ones ``_month``, their folder.
+    ``versioned`` source tables get what tells a version; partitioned ones ``_month``, their folder.
     """
     fields = [pa.field(column.name, column.arrow, column.nullable) for column in table.lake_columns]
     if versioned:
-        fields += [pa.field(OPERATION, pa.string(), False), pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False)]
+        fields += [
+            pa.field(OPERATION, pa.string(), False),
+            pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False),
+            pa.field(COMMIT_LSN, pa.int64(), True),
+        ]
     if table.day_column:
         fields.append(pa.field(MONTH, pa.string(), False))
     return pa.schema(fields)

@@ -62,7 +62,7 @@ def stop(slot: str | None) -> None:
     settings = Settings.from_env()
     name = slot or _own_slot(settings)
     if name is None:
-        say(out, "[green]✓[/green] ", "Nothing to drop: there is no lake yet, and so no slot.")
+        say(out, "[green]✓[/green] ", "Nothing to drop: the log was never followed for this lake.")
         return
     with source_only(settings, reporter(err)) as url, log_of(settings, url, name) as opened:
         was_there = opened.state().slot is not None and opened.finish()
@@ -71,7 +71,7 @@ def stop(slot: str | None) -> None:
 
 
 def _own_slot(settings: Settings) -> str | None:
-    """The slot of the lake that the settings name; None where there is no lake."""
+    """The slot of the lake that the settings name; None where the log was never followed for it."""
     from totesys_assets.lake.tables import Lake
     from totesys_assets.platform import slot_of
 

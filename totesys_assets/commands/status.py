@@ -26,6 +26,7 @@ from totesys_assets.terminal import address, err, out, program, reporter, say, s
 
 if TYPE_CHECKING:
     from totesys_assets.automation.condition import Condition
+    from totesys_assets.staleness.following import LogCondition
 
 
 @click.command()
@@ -106,6 +107,8 @@ def _print(where: dict[str, str], found: Condition) -> None:
             say(err, f"[red]✗[/red] {part:<10} ", found.down[part])
         elif part in where:
             say(out, f"  {part:<10} ", f"{where[part]} ({more[part]})" if more.get(part) else where[part])
+    if found.log is not None:
+        say(out, "  log        ", _log(found.log))
     say(out, "  up to date ", _ago(found.up_to_date_at) or "never, as far as known")
     if found.last_failure is not None:
         say(out, "  failed     ", f"{_ago(found.last_failure.at)}: {found.last_failure.problem}")
@@ -126,6 +129,15 @@ def _print(where: dict[str, str], found: Condition) -> None:
         say(out, "", f"Next: {program()} refresh")
     elif found.well:
         say(out, "", "Everything is up to date.")
+
+
+def _log(log: LogCondition) -> str:
+    if log.reason is not None:
+        when = f" since {log.lost_at:%Y-%m-%d %H:%M} UTC" if log.lost_at is not None else ""
+        return f"not followed{when}: {log.reason}. Tables are compared; what changed twice in between was seen once"
+    kept = f", {words.size(log.kept_bytes)} kept by ToteSys" if log.kept_bytes is not None else ""
+    allowed = f" of {words.size(log.allowed_bytes)} allowed" if log.allowed_bytes is not None else ""
+    return f"on, {words.size(log.behind_bytes or 0)} behind{kept}{allowed}"
 
 
 def _print_source(found: Condition) -> None:

@@ -34,6 +34,7 @@ _TYPES = {
     pa.int64(): "BIGINT",
     pa.float64(): "DOUBLE",
     pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
     pa.date32(): "DATE",
     pa.timestamp("us"): "TIMESTAMP",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",

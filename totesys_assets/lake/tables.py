@@ -10,6 +10,7 @@ written to: its handle belongs to the caller, and moves on with each commit.
     <lake>/processed/<table>           the star tables and the marts
     <lake>/ledger, <lake>/dead_letter  what each stage did, and the rows that break a type or a rule
     <lake>/schema_registry             the structures that the source's tables had
+    <lake>/journal                     what the log of ToteSys told of
     <lake>/file_copy                   the last good copy of each dropped file, written by source/dropped.py
 """
 
@@ -34,7 +35,7 @@ from totesys_assets.lake.files import listed
 from totesys_assets.lake.handles import Handles
 
 INGESTION, PROCESSED = "ingestion", "processed"
-LEDGER, DEAD_LETTER, REGISTRY = "ledger", "dead_letter", "schema_registry"
+LEDGER, DEAD_LETTER, REGISTRY, JOURNAL = "ledger", "dead_letter", "schema_registry", "journal"
 
 # Commits between two checkpoints of a table's log: who opens a table reads the commits since the last checkpoint, and
 # who looks up a mark reads them again. With Delta's default of 100 that took twice as long as with 20; in a bucket,
@@ -126,15 +127,23 @@ class Lake:
             return self._create(parts, schema, folders, table.description, append_only=False, mode="overwrite")
         return self._open(table, lake_schema(table, versioned=False), PROCESSED, append_only=False)
 
-    def open_plain(self, name: str, schema: pa.Schema, description: str, found: DeltaTable | None = None) -> DeltaTable:
-        """The ledger, the dead letters or the schema registry, to be written to, created if missing.
+    def open_plain(
+        self,
+        name: str,
+        schema: pa.Schema,
+        description: str,
+        found: DeltaTable | None = None,
+        *,
+        append_only: bool = True,
+    ) -> DeltaTable:
+        """A table that is neither of a source nor of the star, to be written to, created if missing.
 
-        ``found`` is a handle that the caller has.
+        ``found`` is a handle that the caller has; ``append_only``: of a new table, no row is ever removed.
         """
         found = found if found is not None else self.open(name)
         if found is not None:
             return _with_new_columns(found, schema)
-        return self._create([name], schema, [], description, append_only=True)
+        return self._create([name], schema, [], description, append_only=append_only)
 
     def present(self) -> list[str]:
         """The tables that a lake in a folder has. Of a bucket none are told: to ask for each would take too long."""
@@ -178,7 +187,7 @@ class Lake:
         tables = catalogue()
         yield from ((INGESTION, name) for name in tables.source)
         yield from ((PROCESSED, name) for name in tables.warehouse)
-        yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,))
+        yield from ((LEDGER,), (DEAD_LETTER,), (REGISTRY,), (JOURNAL,))
 
     def _open(self, table: Table, schema: pa.Schema, zone: str, *, append_only: bool) -> DeltaTable:
         found = self.open(zone, table.name)

@@ -13,14 +13,19 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange, Days
 from totesys_assets.digest import Dialect
 from totesys_assets.source.rows import partition_sql
+
+if TYPE_CHECKING:
+    from totesys_assets.source.totesys.log import Log
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,15 @@ class SourceSnapshot(ABC):
     def transactions(self) -> Transactions | None:
         """The source's transaction ids. None: it has none, and a partition that differs is compared as a whole."""
         return None
+
+    @property
+    def log(self) -> Log | None:
+        """The log of the source, which tells of every change that was committed. None: it has none."""
+        return None
+
+    def hides(self, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Of transactions that were committed, by their ids on the circle of 32 bits: those that are not shown."""
+        return np.zeros(len(xids), bool)
 
     def with_generation(self, generation: int) -> Self:  # noqa: ARG002 - there is one
         """The snapshot as one of a generation of transaction ids. A source without them has no generations."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -17,20 +18,28 @@ import duckdb
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.difference import ingestion_name, missing_entries, require_first_day
+from totesys_assets.capture.changes import is_stale
+from totesys_assets.capture.comparison import committed, is_overtaken
+from totesys_assets.capture.difference import ingestion_name, missing_entries
+from totesys_assets.capture.following import behind, followed_entry, reach
 from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
+from totesys_assets.capture.log_lines import Undecided
+from totesys_assets.capture.logged import prepared
+from totesys_assets.capture.refusals import require_first_day
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
-from totesys_assets.errors import PlatformError, told_once
+from totesys_assets.errors import PlatformError, StaleSnapshot, told_once
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.load.origin import open_sources, open_tables, require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.shared_snapshot import OpenSnapshots, SharedSnapshots, own_faults
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,25 @@ def look(
     return Look(asked, stale, examined, mark if clean else None, source=source, looked_at=looked_at)
 
 
+def follow_from_here(
+    lake: Lake,
+    table: Table,
+    snapshot: SourceSnapshot,
+    found: Mapping[str, Fingerprint],
+    noted: Mapping[str, Mapping[str, Entry]],
+) -> None:
+    """Note of a table that is as the snapshot shows it that it can be followed in the log from here on.
+
+    ``found``: its fingerprints; ``noted``: the ledger's entries.
+    """
+    known, reached, held = noted.get(ingestion_name(table), {}), reach(lake, snapshot), lake.find(INGESTION, table.name)
+    if reached is None or held is None or behind(reached, held, table, noted) is not None:
+        return
+    is_stale_now = any(is_stale(key, found, known) for key in found.keys() | known.keys())
+    if not is_stale_now and not is_overtaken(snapshot, table, held):
+        Ledger(lake).append([followed_entry(table, reached, committed(held))])
+
+
 def _seen_until(lake: Lake, first: Mapping[str, SourceSnapshot]) -> str:
     """Up to which transaction the source that numbers them was seen; of the ``first`` snapshot that was looked at."""
     numbered = [snapshot for snapshot in first.values() if snapshot.transactions is not None]
@@ -166,7 +194,12 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
                 engine.readable_errors(what),
                 drift_noted(lake, snapshot, table),
             ):
-                found[table.name] = snapshot.changed_fingerprints(table, platform.all_days)
+                newest = ledger.newest()
+                told = told_by_log(snapshot, lake, table, platform.all_days, newest)
+                found[table.name] = (
+                    told if told is not None else snapshot.changed_fingerprints(table, platform.all_days)
+                )
+                follow_from_here(lake, table, snapshot, found[table.name], newest)
                 unknown = unknown_columns(snapshot, table)
             if unknown:
                 examined.unknown[table.name] = unknown
@@ -178,6 +211,30 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
         if table.group in opened.problems and found.pop(table.name, None) is not None:  # its source is gone by now
             examined.blocked[table.name] = opened.problems[table.group]
     return found, examined
+
+
+def told_by_log(
+    snapshot: SourceSnapshot,
+    lake: Lake,
+    table: Table,
+    all_days: DayRange,
+    newest: Mapping[str, Mapping[str, Entry]],
+) -> dict[str, Fingerprint] | None:
+    """Fingerprints of a table's partitions as the log tells, without a scan; None where it is not followed.
+
+    ``newest``: the ledger's entries.
+    """
+    snapshot.require(table)
+    known = newest.get(ingestion_name(table), {})
+    logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot), newest, known)
+    if logged is None or not logged.is_noted:
+        return None
+    try:
+        logged.look()
+    except (Undecided, StaleSnapshot) as reason:
+        log.info("%s is compared: %s", table.name, reason)
+        return None
+    return logged.found
 
 
 def _reopen(opened: OpenSnapshots, snapshots: dict[str, SourceSnapshot], source: str, ledger: Ledger) -> None:

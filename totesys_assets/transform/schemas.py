@@ -11,7 +11,7 @@ import sqlglot
 from deltalake import DeltaTable
 from sqlglot import exp
 
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Table
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, Catalogue, Table
 from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, WHOLE_STAR, Query, query_of
 from totesys_assets.days import Days
 from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
@@ -113,6 +113,8 @@ def _create_versions(
     for name, versions in sources.items():
         table = catalogue.source[name]
         columns = ", ".join(quoted(column) for column in (*table.by_name, OPERATION, RECORDED_AT))
+        is_there = COMMIT_LSN in {field.name for field in versions.schema().fields}  # not in a lake of before
+        columns += f", {COMMIT_LSN}" if is_there else f", CAST(NULL AS BIGINT) AS {COMMIT_LSN}"
         held = register(
             connection,
             f"{history}_versions_of_{name}",

@@ -16,7 +16,16 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Column, Table, catalogue, ddl, lake_schema
+from totesys_assets.catalogue.catalogue import (
+    COMMIT_LSN,
+    OPERATION,
+    RECORDED_AT,
+    Column,
+    Table,
+    catalogue,
+    ddl,
+    lake_schema,
+)
 from totesys_assets.catalogue.queries import REFERENCES, query_of
 
 pytestmark = pytest.mark.pure
@@ -420,8 +429,8 @@ def test_a_table_is_partitioned_by_the_one_column_that_its_ddl_names() -> None:
 @pytest.mark.parametrize("name", TABLES.source)
 def test_the_lake_keeps_a_source_table_in_exact_types_with_the_version_after_it(name: str) -> None:
     expected = [*fields(TABLES.source[name]), pa.field(OPERATION, pa.string(), False)]
-    expected += [pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False), *month(name)]
-    assert lake_schema(TABLES.source[name], versioned=True) == pa.schema(expected)
+    expected += [pa.field(RECORDED_AT, pa.timestamp("us", tz="UTC"), False), pa.field(COMMIT_LSN, pa.int64())]
+    assert lake_schema(TABLES.source[name], versioned=True) == pa.schema([*expected, *month(name)])
 
 
 @pytest.mark.parametrize("name", TABLES.star)

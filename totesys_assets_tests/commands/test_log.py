@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from totesys_assets.commands import main
 from totesys_assets.databases import databases
-from totesys_assets.lake.tables import LEDGER, Lake
+from totesys_assets.lake.tables import JOURNAL, Lake
 from totesys_assets.local import sql_files
 from totesys_assets.platform import slot_of
 from totesys_assets.settings import Settings
@@ -83,9 +83,9 @@ def test_a_source_that_offers_nothing_is_told_all_that_it_lacks(platform: Platfo
 
 
 def test_stop_drops_the_slot_of_this_lake_and_no_other(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("stop") == (0, "✓ Nothing to drop: there is no lake yet, and so no slot.\n")
+    assert run("stop") == (0, "✓ Nothing to drop: the log was never followed for this lake.\n")
     lake = Lake(home.lake_uri)
-    lake.open_plain(LEDGER, pa.schema([("n", pa.int32())]), "the ledger")
+    lake.open_plain(JOURNAL, pa.schema([("n", pa.int32())]), "the journal")
     own, other = slot_of(lake), slot_name("another lake")
     assert own is not None
     with databases(home, dagster=False) as urls:

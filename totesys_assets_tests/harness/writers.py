@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from totesys_assets_tests.harness.source import BY_DAY, COLUMNS
 
 if TYPE_CHECKING:
+    from totesys_assets_tests.harness.followed import Followed
     from totesys_assets_tests.harness.world import World
 
 # A lock that another of our sessions holds will not be given up while we wait: there is one thread.
@@ -272,7 +273,7 @@ KINDS: dict[str, Callable[[Scribe, Writer, int, int, int], None]] = {
 class Writer:
     """One session. What the server refuses is undone, back to a savepoint where the session is a careful one."""
 
-    def __init__(self, world: World, *, careful: bool) -> None:
+    def __init__(self, world: World | Followed, *, careful: bool) -> None:
         self._world, self._careful = world, careful
         self._connection = psycopg.connect(
             world.source_url, autocommit=True, options=_PATIENCE, application_name="writer"

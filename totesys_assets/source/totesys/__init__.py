@@ -20,6 +20,7 @@ from totesys_assets.errors import PlatformError, TableBusy, UnsafeLogin
 from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import check_query, require, set_local
 from totesys_assets.settings import Settings
+from totesys_assets.source.totesys.log import Log
 from totesys_assets.source.totesys.remembered import Remembered
 from totesys_assets.source.totesys.snapshot import ALIAS, Snapshot, read
 from totesys_assets.source.totesys.structure import source_tables, structure_query
@@ -60,7 +61,7 @@ class Totesys:
     """The source database behind a libpq URL, with its tables in ``schema``.
 
     ``allow_superuser``: take a login that could do anything there. ``ignores_new``: see ``Snapshot``. ``remembered``: a
-    file for what looks find (remembered.py).
+    file for what looks find (remembered.py). ``log``: its log.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Totesys:
         schema: str = "public",
         ignores_new: bool = True,
         remembered: Path | None = None,
+        log: Log | None = None,
     ) -> None:
         self._url = url
+        self.log = log
         self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
         self._remembered = Remembered(remembered)
         self.schema = schema
@@ -90,6 +93,7 @@ class Totesys:
             schema=settings.totesys_schema,
             ignores_new=settings.new_columns == IGNORE,
             remembered=settings.home / _REMEMBERED,
+            log=Log(url, schema=settings.totesys_schema, wanted=settings.follows_log),
         )
 
     def __repr__(self) -> str:
@@ -168,6 +172,7 @@ class Totesys:
             process=row["process"],
             ignores_new=self._ignores_new,
             remembered=self._remembered,
+            source_log=self.log,
         )
 
 

@@ -51,12 +51,20 @@ _TO_DO: Mapping[type[PlatformError], str] = {
 class Log:
     """The log of the ToteSys behind a libpq URL, in the slot ``slot``. Its sessions stay open until ``close``.
 
-    ``schema`` and ``tables`` are those of ToteSys that ``state`` is to tell of.
+    ``schema`` and ``tables`` are those of ToteSys that ``state`` is to tell of. ``wanted``: it is to be followed.
     """
 
-    def __init__(self, url: str, slot: str, *, schema: str = "public", tables: Collection[str] | None = None) -> None:
-        self._url, self.slot, self._schema = url, slot, schema
-        self._tables = tables if tables is not None else _of_totesys()
+    def __init__(
+        self,
+        url: str,
+        slot: str = "",
+        *,
+        schema: str = "public",
+        tables: Collection[str] | None = None,
+        wanted: bool = True,
+    ) -> None:
+        self._url, self.slot, self.schema, self.wanted = url, slot, schema, wanted
+        self.tables = tables if tables is not None else _of_totesys()
         self._session: psycopg.Connection[tuple[object, ...]] | None = None
         self._duckdb: duckdb.DuckDBPyConnection | None = None
 
@@ -83,12 +91,12 @@ class Log:
 
         Raises ConnectionFailed, and PlatformError for a server older than PostgreSQL 13.
         """
-        ((found,),) = self._ask(state_query(self.slot, self._schema, self._tables), _QUICK)
+        ((found,),) = self._ask(state_query(self.slot, self.schema, self.tables), _QUICK)
         return LogState.of(found)
 
     def needs(self, state: LogState) -> list[Need]:
         """What following the log needs of the server, and what of it is missing in ``state``."""
-        return needs(state, self._tables, self._schema)
+        return needs(state, self.tables, self.schema)
 
     def begin(self) -> int:
         """Make the slot: from the position that is returned on, the server keeps its log for us.
@@ -141,6 +149,10 @@ class Log:
             slot = self.state().slot
             if slot is None or slot.confirmed is None or slot.confirmed < upto:
                 raise
+
+    def flush(self) -> None:
+        """Let everything that was committed so far reach the server's disk, from where alone it can be read."""
+        self._ask("SET LOCAL synchronous_commit = 'local'; SELECT pg_current_xact_id()::text", _QUICK)
 
     def finish(self) -> bool:
         """Drop the slot. False if there was none. Raises LogBusy, ConnectionFailed, and PlatformError as ``begin``."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange, Days
@@ -24,6 +26,9 @@ from totesys_assets.source.totesys.remembered import ByDay, Remembered
 from totesys_assets.source.totesys.structure import SourceTable, others_query
 from totesys_assets.source.totesys.table_locks import relation
 from totesys_assets.sql_text import literal
+
+if TYPE_CHECKING:
+    from totesys_assets.source.totesys.log import Log
 
 ALIAS = "totesys"
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
@@ -71,8 +76,21 @@ class Snapshot(SourceSnapshot):
     replayed: tuple[int, int] | None = None
     process: int = 0
     ignores_new: bool = True
+    source_log: Log | None = None
 
     dialect = POSTGRES
+
+    @property
+    def log(self) -> Log | None:
+        """PostgreSQL's log of ToteSys, if the platform knows of it."""
+        return self.source_log
+
+    def hides(self, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Those that were running when the snapshot was taken, and those that began later."""
+        ahead = (xids - self.xmin) % _CIRCLE
+        running = [int(each) % _CIRCLE for each in self.text.split(":")[2].split(",") if each]
+        hidden: npt.NDArray[np.bool_] = (ahead >= self.xmax - self.xmin) | np.isin(xids, running)
+        return hidden & (ahead < _CIRCLE // 2)
 
     @property
     def instant(self) -> str:

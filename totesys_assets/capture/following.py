@@ -1,0 +1,218 @@
+"""Following the log of a source: up to where the journal holds it, as a snapshot shows it, and how far each table is.
+
+Belongs here: beginning and giving up, which transactions a snapshot shows, what is noted of each table. Does not belong
+here: the journal itself (journal.py), and what is made of it (log_versions.py, logged.py).
+
+A capture brings a table to what one snapshot shows, whether it compares or follows the log. So it takes from the
+journal what the snapshot shows, and leaves the rest to the next. Of one row nothing is left out of the middle: whoever
+writes a row waits until the transaction that wrote it before can be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import duckdb
+import numpy as np
+from deltalake import DeltaTable
+
+from totesys_assets import engine
+from totesys_assets.capture.comparison import committed
+from totesys_assets.capture.journal import PRUNED, Journal
+from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.log_lines import Behind
+from totesys_assets.capture.log_piece import LSN, STRETCH
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
+from totesys_assets.lake.marks import mark
+from totesys_assets.lake.read import RECORDED, register
+from totesys_assets.lake.tables import Lake
+from totesys_assets.source.interface import SourceSnapshot
+
+if TYPE_CHECKING:
+    from totesys_assets.source.totesys.log import Log
+
+log = logging.getLogger(__name__)
+
+# Asset of the ledger's entries that say of a table how far it is brought up from the journal; and, under the empty
+# name, since when the log is not followed, and why.
+FOLLOWED = "log"
+# Marks of a commit that was made from the journal: its _recorded_at, the stretch of the journal, the position up to
+# which it is used, and how many transactions of before that were left out.
+_BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since", "log_left_out"
+# After the log was lost or could not begin, it is tried again after this.
+_AGAIN_SECONDS = 60
+_BUSY_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the journal goes for a snapshot: all that it shows lies before ``until`` in ``stretch``.
+
+    ``hidden`` are the transactions before ``until`` that it does not show; what was committed before ``kept_from`` was
+    removed from the journal.
+    """
+
+    stretch: int
+    until: int
+    hidden: tuple[int, ...]
+    kept_from: int = 0
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What the ledger notes of a table: up to where of ``stretch`` it was brought, as of which commit to the lake."""
+
+    commit: str
+    stretch: int
+    since: int
+    also: tuple[int, ...] = ()
+    columns: str = ""
+
+
+_REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDictionary()
+
+
+def begin(lake: Lake, source_log: Log) -> None:
+    """Follow a log from now on, if that is wanted and it is not followed; or give it up, if it is not wanted.
+
+    What stands in the way is noted in the ledger, and tried again a minute later: until then tables are compared.
+    """
+    journal = Journal(lake, source_log.schema, source_log.tables)
+    stretch = journal.stretch
+    if stretch and not source_log.wanted:
+        _give_up(lake, journal, source_log, "it was switched off")
+    if stretch or not source_log.wanted or _tried_lately(lake):
+        return
+    try:
+        journal.begin(source_log)
+    except PlatformError as error:
+        _give_up(lake, journal, source_log, str(error))
+    else:
+        Ledger(lake).append([_entry("", {})])
+
+
+def reach(lake: Lake, snapshot: SourceSnapshot) -> Reach | None:
+    """How far the journal goes for a snapshot, to which it is brought up, once. None where the log is not followed.
+
+    Where the log does not go on, that is noted, and the next refresh begins anew. Raises ConnectionFailed, and
+    LogBusy while somebody else reads it.
+    """
+    if snapshot.log is None or not snapshot.log.wanted:
+        return None
+    if snapshot.connection not in _REACHES:
+        _REACHES[snapshot.connection] = _reach(lake, snapshot, snapshot.log)
+    return _REACHES[snapshot.connection]
+
+
+def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | None:
+    journal = Journal(lake, source_log.schema, source_log.tables)
+    stretch = journal.stretch
+    if not stretch:
+        return None
+    for left in range(_BUSY_SECONDS, -1, -1):
+        try:
+            until = journal.drain(source_log).position
+            break
+        except LogBusy:
+            if not left:
+                raise
+            time.sleep(1)
+        except (ConnectionFailed, ConcurrentWriters):
+            raise
+        except PlatformError as error:
+            _give_up(lake, journal, source_log, str(error))
+            return None
+    held = journal.find()
+    if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
+        return None
+    return Reach(stretch, until, _hidden(held, stretch, until, snapshot), mark(held, PRUNED) or 0)
+
+
+def _hidden(held: DeltaTable, stretch: int, until: int, snapshot: SourceSnapshot) -> tuple[int, ...]:
+    """The positions of the journal's transactions that a snapshot does not show."""
+    with engine.session() as connection:
+        rows = connection.execute(
+            f"SELECT DISTINCT {LSN}, xid FROM {register(connection, 'journal', held)} "
+            f"WHERE {STRETCH} = {stretch} AND {LSN} < {until} ORDER BY 1"
+        ).to_arrow_table()
+    positions, xids = (np.asarray(rows.column(name).combine_chunks(), np.int64) for name in (LSN, "xid"))
+    return tuple(positions[snapshot.hides(xids)].tolist())
+
+
+def behind(
+    reach: Reach | None, held: DeltaTable | None, table: Table, newest: Mapping[str, Mapping[str, Entry]]
+) -> tuple[Behind, bool] | None:
+    """What of the journal ``table`` is behind with; and whether the ledger notes all that was taken from it before.
+
+    None where the table must be compared first. ``newest``: the ledger's entries.
+    """
+    if reach is None or held is None:
+        return None
+    noted = _noted(newest, table)
+    if noted is not None and min((noted.since, *noted.also)) < reach.kept_from:
+        return None
+    if noted is not None and noted.stretch == reach.stretch and noted.commit == committed(held):
+        found = Behind(reach.stretch, noted.since, reach.until, noted.also, reach.hidden, noted.columns)
+        return found, True
+    recorded = mark(held, RECORDED)
+    # A capture that was killed before it could note what it had committed.
+    is_taken = recorded and mark(held, _BY_LOG) == recorded and mark(held, _STRETCH) == reach.stretch
+    if is_taken and not mark(held, _LEFT_OUT):
+        return Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, (), reach.hidden), False
+    return None
+
+
+def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
+    """What a commit of versions from the journal leaves with the table, beside its ``_recorded_at``."""
+    return {
+        RECORDED: recorded_at,
+        _BY_LOG: recorded_at,
+        _STRETCH: behind.stretch,
+        _SINCE: behind.until,
+        _LEFT_OUT: len(behind.hidden),
+    }
+
+
+def followed_entry(table: Table, reach: Reach, commit: str, columns: str = "") -> Entry:
+    """The ledger's entry that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake."""
+    return _entry(table.name, asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns)))
+
+
+def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | None:
+    entry = newest.get(FOLLOWED, {}).get(table.name)
+    if entry is None or not entry.state:
+        return None
+    found = _Noted(**json.loads(entry.state))
+    return replace(found, also=tuple(found.also))
+
+
+def _entry(name: str, state: Mapping[str, object]) -> Entry:
+    return Entry(FOLLOWED, name, json.dumps(state), 0, datetime.now(UTC), "")
+
+
+def lost(lake: Lake) -> tuple[datetime, str] | None:
+    """Since when the log is not followed, and why; None if it is, or never was."""
+    entry = Ledger(lake).newest([FOLLOWED]).get(FOLLOWED, {}).get("")
+    reason = json.loads(entry.state).get("lost") if entry is not None else None
+    return (entry.recorded_at, reason) if entry is not None and reason else None
+
+
+def _tried_lately(lake: Lake) -> bool:
+    found = lost(lake)
+    return found is not None and (datetime.now(UTC) - found[0]).total_seconds() < _AGAIN_SECONDS
+
+
+def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
+    log.warning("The log of ToteSys is not followed: %s", reason)
+    Ledger(lake).append([_entry("", {"lost": reason})])
+    with suppress(PlatformError):  # the slot of a server that is gone, say: whoever begins anew tries again
+        journal.end(source_log)

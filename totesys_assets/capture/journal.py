@@ -1,0 +1,246 @@
+"""The journal: each change of a row that the log of ToteSys told of, kept in the lake before the source forgets it.
+
+Belongs here: bringing the journal up to the end of the log, so that each transaction is in it once, whatever happens.
+Does not belong here: reading the log (source/totesys/log.py), and what becomes of the changes (versions.py).
+
+A piece of the log is one commit to the lake, for all tables. Only then is the source told to forget it. So the slot is
+never ahead of the journal; a piece that was written and not forgotten comes again, and must be what it was. Whatever
+does not fit is a ``Gap``: then tables are compared, and the journal begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import chain
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+
+from totesys_assets import engine
+from totesys_assets.capture.log_piece import DAY, LSN, SCHEMA, STRETCH, Piece, growing
+from totesys_assets.errors import ConcurrentWriters, PlatformError
+from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.lake.marks import mark
+from totesys_assets.lake.read import RECORDED, register
+from totesys_assets.lake.tables import JOURNAL, Lake
+from totesys_assets.source.totesys.log import Log, slot_name
+from totesys_assets.source.totesys.log_state import LogState
+
+_DESCRIPTION = "Every change of a row that the log of ToteSys told of, as it told of it, in the order of the commits"
+# Marks of the journal's commits: the position in the log up to which it is complete, a random number for the stretch of
+# the log since ``begin`` (0 after a gap), and digests of what must stay the same meanwhile.
+POSITION = "log"
+# Up to where it was removed again, of old age.
+PRUNED = "log_pruned"
+_STRETCH = "log_stretch"
+_SERVER, _PUBLICATION = "log_server", "log_publication"
+_WRITER = "journal"
+# Messages of a piece, unless one transaction has more.
+_PIECE = 100_000
+# A log that has nothing for us is forgotten in steps of a segment of it: each costs a commit.
+_IDLE_BYTES = 16 * 2**20
+_ATTEMPTS = 5
+# Of what the server allows a slot to keep: then it is dropped, before the server has to remove what it keeps.
+_MOST_KEPT = 0.8
+# Days for which the journal is kept.
+_KEPT_DAYS = 7
+
+
+class Gap(PlatformError):
+    """The log does not go on where the journal ends: what lies between was not seen."""
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a drain did: changes added to the journal, and the position up to which it is complete now."""
+
+    changes: int
+    position: int
+
+
+def prune(lake: Lake, today: date) -> int:
+    """Remove what the journal holds of more than a week ago; returns the rows. A table that needs it is compared."""
+    held = lake.open(JOURNAL)
+    if held is None:
+        return 0
+    old = f"{DAY} < '{today - timedelta(days=_KEPT_DAYS)}'"
+    with engine.session() as connection:
+        count, newest = connection.execute(
+            f"SELECT count(*), max({LSN}) FILTER (WHERE {STRETCH} = {mark(held, _STRETCH) or 0}) "
+            f"FROM {register(connection, 'journal', held)} WHERE {old}"
+        ).fetchall()[0]
+    if count:
+        kept_from = (newest + 1) if newest is not None else mark(held, PRUNED) or 0
+        held.delete(old, commit_properties=CommitProperties(app_transactions=[Transaction(PRUNED, kept_from)]))
+    return int(count)
+
+
+class Journal:
+    """The journal of the ``tables`` in ``schema`` of the source, in a lake."""
+
+    def __init__(self, lake: Lake, schema: str, tables: Collection[str]) -> None:
+        self._lake, self._schema, self._tables = lake, schema, frozenset(tables)
+
+    def find(self) -> DeltaTable | None:
+        """The journal as it is now, to be read; None if there is none."""
+        return self._lake.find(JOURNAL)
+
+    @property
+    def stretch(self) -> int:
+        """A number for the stretch of the log that the journal holds without a gap; 0 if it has not begun."""
+        held = self.find()
+        return 0 if held is None else mark(held, _STRETCH) or 0
+
+    def position(self, log: Log) -> int | None:
+        """The position up to which the journal holds the log, which is told its slot; None where it is not followed."""
+        held = self.find()
+        if held is None or not mark(held, _STRETCH):
+            return None
+        log.slot = _slot(held)
+        return mark(held, POSITION)
+
+    def begin(self, log: Log) -> None:
+        """Begin anew, from now on, with a new slot. What was committed before is for a comparison to find."""
+        held = self._lake.open_plain(JOURNAL, SCHEMA, _DESCRIPTION, append_only=False)
+        log.slot = _slot(held)
+        log.finish()
+        position, state = log.begin(), log.state()
+        marks = {
+            POSITION: position,
+            _STRETCH: secrets.randbits(62) or 1,
+            _SERVER: _number(state.server),
+            _PUBLICATION: _number(str(state.publication)),
+            PRUNED: 0,
+        }
+        self._commit(held, [], marks)
+
+    def end(self, log: Log) -> None:
+        """Keep no log any more. What the journal holds stays there."""
+        held = self._lake.open(JOURNAL)
+        if held is None:
+            return
+        if mark(held, _STRETCH):
+            self._commit(held, [], {_STRETCH: 0})
+        log.slot = _slot(held)
+        log.finish()
+
+    def drain(self, log: Log) -> Drained:
+        """Bring the journal up to the end of the log, and at least up to all that anybody can see by now.
+
+        Raises Gap where the log does not go on, UnknownFormat, ConcurrentWriters, and what reading the log raises.
+        """
+        changes = attempts = written = 0
+        while True:
+            held = self._lake.open(JOURNAL)
+            if held is None or not mark(held, _STRETCH):
+                raise Gap("the journal has not begun")
+            log.slot = _slot(held)
+            state = log.state()
+            position, confirmed, flushed = _ends(held, state)
+            written = written or _written(state)
+            if flushed < written:  # what was committed without waiting for the disk can be seen, and not be read
+                log.flush()
+                continue
+            if flushed <= position:
+                return Drained(changes, position)
+            try:
+                found, is_last = self._piece(held, log, confirmed, position, flushed)
+            except LostRace as race:
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise ConcurrentWriters(
+                        "Other refreshes kept reading the log of ToteSys. Nothing is lost; refresh again."
+                    ) from race
+                continue
+            changes += found
+            if is_last:
+                return Drained(changes, mark(held, POSITION) or position)
+
+    def _piece(self, held: DeltaTable, log: Log, confirmed: int, position: int, flushed: int) -> tuple[int, bool]:
+        """Write the next piece. Returns its changes, and whether the log has no more for now. Raises LostRace."""
+        with engine.session() as connection:
+            piece = Piece(connection, log.batches(flushed, _PIECE), position, mark(held, _STRETCH) or 0)
+            is_last = piece.messages < _PIECE
+            end = max(flushed, piece.end) if is_last else piece.end
+            recorded = growing(piece.commits, mark(held, RECORDED) or 0)
+            rows = piece.rows(recorded, self._schema, self._tables)
+            first = next(rows, None)
+            seam = _seam(piece, held, confirmed)
+            if first is not None:
+                self._commit(held, chain([first], rows, seam), {POSITION: end, RECORDED: int(recorded[-1])})
+            else:
+                list(seam)
+                if end > position and (not is_last or end - position >= _IDLE_BYTES):
+                    self._commit(held, [], {POSITION: end})
+            upto = min(end, mark(held, POSITION) or 0)
+            if upto > confirmed:
+                log.forget(upto)
+            return piece.changes, is_last
+
+    def _commit(self, held: DeltaTable, batches: Iterable[pa.RecordBatch], marks: dict[str, int]) -> None:
+        append(held, batches, SCHEMA, _WRITER, marks)
+
+
+def _slot(held: DeltaTable) -> str:
+    return slot_name(str(held.metadata().id))
+
+
+def _written(state: LogState) -> int:
+    """The position up to which the server has written its log, on disk or not."""
+    slot = state.slot
+    return slot.restart + slot.retained if slot and slot.restart is not None and slot.retained is not None else 0
+
+
+def _ends(held: DeltaTable, state: LogState) -> tuple[int, int, int]:
+    """Where the journal ends, up to where the slot forgot the log, and where the log ends.
+
+    Raises Gap unless the log goes on where the journal ends.
+    """
+    position = mark(held, POSITION) or 0
+    slot, flushed = state.slot, state.flushed
+    if slot is None or slot.confirmed is None:
+        raise Gap("its slot is gone")
+    if slot.lost:
+        raise Gap(f"the server has removed what the slot kept ({slot.reason or slot.wal_status})")
+    if not slot.ours:
+        raise Gap("its slot is another's")
+    if flushed is None:
+        raise Gap("the server is a standby")
+    if state.keep_bytes is None:
+        raise Gap("max_slot_wal_keep_size sets no limit any more, so that the slot could fill the disk of the server")
+    if (slot.retained or 0) > _MOST_KEPT * state.keep_bytes:
+        raise Gap(
+            f"the slot kept {slot.retained:,} bytes of the {state.keep_bytes:,} that it may: it is given up before"
+        )
+    if mark(held, _SERVER) != _number(state.server):
+        raise Gap("it is another server, or one that was restored or failed over")
+    if mark(held, _PUBLICATION) != _number(str(state.publication)):
+        raise Gap("what is published was changed")
+    if slot.confirmed > position:
+        raise Gap("somebody else read the slot, or made it anew")
+    if flushed < position:
+        raise Gap("the server was set back to an earlier state")
+    return position, slot.confirmed, flushed
+
+
+def _number(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
+
+def _seam(piece: Piece, held: DeltaTable, confirmed: int) -> Iterator[pa.RecordBatch]:
+    """Raise Gap unless what came again is what came before. It is asked when the rest of the piece was read."""
+    until = min(piece.position, piece.end or piece.position)
+    if confirmed < until:
+        with engine.session() as connection:
+            journal = register(connection, "journal", held)
+            before = connection.execute(
+                f"SELECT DISTINCT {LSN}, xid, epoch_us(committed_at) FROM {journal} "
+                f"WHERE {STRETCH} = {piece.stretch} AND {LSN} >= {confirmed} AND {LSN} < {until}"
+            ).fetchall()
+        if {(each.lsn, each.xid, each.committed_at) for each in piece.again} != set(before):
+            raise Gap("the log is not the one that was read: the server was set back to an earlier state")
+    yield from ()

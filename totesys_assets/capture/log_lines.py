@@ -1,0 +1,214 @@
+"""Lines of the log: what it says of a table's rows, typed, and of each row the first rule that it breaks.
+
+Belongs here: reading them from the journal, and a row's text as a dead letter has it. Does not belong here: what
+follows of them (log_versions.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from totesys_assets import engine
+from totesys_assets.capture import log_statements
+from totesys_assets.capture.log_piece import LSN, ORDINAL, STRETCH, TABLE
+from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.days import DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.source.rules import Rule, first_broken, without_partition
+from totesys_assets.source.totesys.pgoutput import DELETE, TRUNCATE, Flags, Messages, Relation
+from totesys_assets.source.typed_text import typed
+from totesys_assets.sql_text import literal, quoted
+
+# Types whose values row_to_json writes without quotes, and those that it writes with a T, by their oids.
+_BARE, _MOMENTS = {20, 21, 23, 26, 700, 701, 1700}, {1114, 1184}
+_BOOLEAN = 16
+
+
+class Undecided(PlatformError):
+    """The log alone does not tell what a row is like: the table must be compared."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What of the journal a table is behind with: what was committed from ``since`` on, before ``until``.
+
+    ``stretch`` is the journal's, positions are those of the log. ``also`` are transactions of before ``since`` that
+    were left out, and ``hidden`` those that are left out now, because the snapshot does not show them. ``columns`` are
+    those of the last row that was taken from the log; nothing if none was.
+    """
+
+    stretch: int
+    since: int
+    until: int
+    also: tuple[int, ...] = ()
+    hidden: tuple[int, ...] = ()
+    columns: str = ""
+
+    @property
+    def condition(self) -> str:
+        """SQL condition of the journal's rows."""
+        also = f" OR {LSN} IN ({', '.join(map(str, self.also))})" if self.also else ""
+        hidden = f" AND {LSN} NOT IN ({', '.join(map(str, self.hidden))})" if self.hidden else ""
+        return f"{STRETCH} = {self.stretch} AND {LSN} < {self.until} AND ({LSN} >= {self.since}{also}){hidden}"
+
+
+class LogLines:
+    """The lines of one table, in the temporary tables ``journaled``, ``transactions``, ``truncations`` and ``lines``.
+
+    Expects the journal and what is held of the table, as ``journal`` and ``held``.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, all_days: DayRange) -> None:
+        self._connection, self._table, self._all_days = connection, table, all_days
+        self._columns = [quoted(column.name) for column in table.columns]
+        # What the table looks like to the log, in the last row.
+        self.columns = ""
+
+    def read(self, behind: Behind) -> int:
+        """Make them; returns how many changes there are. Raises Undecided."""
+        self.columns = behind.columns
+        self._connection.execute(
+            f"CREATE TEMP TABLE journaled AS SELECT {LSN} AS lsn, {ORDINAL}, epoch_us(recorded_at) AS recorded, kind, "
+            f"relation, message FROM journal WHERE {TABLE} = {literal(self._table.name)} AND {behind.condition}"
+        )
+        changes = int(self._connection.execute("SELECT count(*) FROM journaled").fetchall()[0][0])
+        if not changes:
+            return 0
+        flags = ", ".join(f"CAST(NULL AS BOOLEAN) AS same_{i}" for i, _ in enumerate(self._columns))
+        self._connection.execute(log_statements.LINES.format(columns=", ".join(self._columns), flags=flags))
+        self._connection.execute(
+            "CREATE TEMP TABLE transactions AS SELECT lsn, min(recorded) AS recorded FROM journaled GROUP BY 1"
+        )
+        self._connection.execute(
+            f"CREATE TEMP TABLE truncations AS SELECT lsn, ordinal FROM journaled WHERE kind = '{chr(TRUNCATE)}'"
+        )
+        rows = f"SELECT lsn, ordinal, relation, message FROM journaled WHERE kind <> '{chr(TRUNCATE)}'"
+        for batch in engine.batches(self._connection.execute(f"{rows} ORDER BY lsn, ordinal")):
+            described = batch.column("relation").dictionary_encode()
+            numbers = np.asarray(described.indices)
+            for number, description in enumerate(described.dictionary.to_pylist()):
+                self._add(batch.filter(pa.array(numbers == number)), self._relation(bytes(description or b"")))
+        return changes
+
+    def _relation(self, description: bytes) -> Relation:
+        """The table as the log describes it. Raises Undecided if it was another before, or lacks a column."""
+        relation = Relation.read(description)
+        columns = repr((relation.oid, relation.columns, relation.keys))
+        names = [name for name, *_ in relation.columns]
+        missing = [column.name for column in self._table.columns if column.name not in names]
+        if missing or (self.columns and self.columns != columns):
+            raise Undecided(f'the columns of "{self._table.name}" were changed')
+        if sorted(names[key] for key in relation.keys) != sorted(self._table.primary_key):
+            whole = len(relation.keys) == len(names)  # REPLICA IDENTITY FULL
+            if not whole:
+                raise Undecided(f'rows of "{self._table.name}" are not known by their key in the log')
+        self.columns = columns
+        return relation
+
+    def _add(self, batch: pa.RecordBatch, relation: Relation) -> None:
+        messages = Messages(batch.column("message"))
+        rows = messages.rows(relation)
+        nothing = pa.nulls(len(messages), pa.string())
+        same: dict[str, Flags] = rows.unchanged
+        decoded: dict[str, Any] = {
+            "lsn": batch.column("lsn"),
+            "ordinal": batch.column("ordinal"),
+            "deleted": pa.array(messages.kind == DELETE),
+        }
+        for i, column in enumerate(self._table.columns):
+            decoded[f"text_{i}"] = rows.values[column.name]
+            decoded[f"same_{i}"] = pa.array(same.get(column.name, np.zeros(len(messages), bool)))
+            if column.name in self._table.primary_key:
+                decoded[f"old_{i}"] = rows.old_keys.get(column.name, nothing)
+        self._connection.register("decoded", pa.table(decoded))
+        values = {column.name: typed(column, f"text_{i}") for i, column in enumerate(self._table.columns)}
+        self._require_typed(values)
+        old = {
+            column.name: typed(column, f"old_{i}")
+            for i, column in enumerate(self._table.columns)
+            if column.name in rows.old_keys
+        }
+        first = next(iter(old.values()), "NULL")
+        changed = " OR ".join(f"{value} IS DISTINCT FROM {values[name]}" for name, value in old.items())
+        changed = f"{first} IS NOT NULL AND ({changed})" if old else ""
+        if len(old) > 1 and self._any(f"FROM decoded WHERE {changed}"):
+            raise Undecided(f'a row of "{self._table.name}" has another key, which is of several columns')
+        self._connection.execute(
+            log_statements.ARRIVALS.format(
+                came_from=f"CASE WHEN {changed} THEN CAST({first} AS VARCHAR) END" if old else "NULL",
+                typed=", ".join(f"{value} AS {quoted(name)}" for name, value in values.items()),
+                flags=", ".join(f"same_{i}" for i in range(len(values))),
+                broken=first_broken(self._rules(values)),
+            )
+        )
+        if changed:
+            self._connection.execute(
+                log_statements.DEPARTURES.format(
+                    old_key=", ".join(f"{value} AS {quoted(name)}" for name, value in old.items()), changed=changed
+                )
+            )
+        self._connection.unregister("decoded")
+
+    def _require_typed(self, values: Mapping[str, str]) -> None:
+        """Refuse text that is no value of its type; that a number or a time may be none is for the rules to say."""
+        odd = [
+            f"(text_{i} IS NOT NULL AND {values[column.name]} IS NULL)"
+            for i, column in enumerate(self._table.columns)
+            if not column.type.startswith(("numeric", "timestamp"))
+        ]
+        odd += [
+            f"(text_{i} IS NOT NULL AND text_{i} <> 'NaN' AND {values[column.name]} IS NULL)"
+            for i, column in enumerate(self._table.columns)
+            if column.type.startswith("numeric")
+        ]
+        if odd and self._any(f"FROM decoded WHERE NOT deleted AND ({' OR '.join(odd)})"):
+            raise Undecided(f'a row of "{self._table.name}" has a value of another type in the log')
+
+    def _rules(self, values: Mapping[str, str]) -> Iterator[Rule]:
+        """The rules that ToteSys is asked for in a comparison (source/totesys/rows.py), of the text in the log."""
+        texts = {column.name: f"text_{i}" for i, column in enumerate(self._table.columns)}
+        no_time = {name: f"({texts[name]} IS NOT NULL AND {value} IS NULL)" for name, value in values.items()}
+        for column, _, reason in without_partition(self._table, self._all_days):
+            value = values[column.name]
+            first, end = (literal(each.isoformat()) for each in (self._all_days.first, self._all_days.end))
+            yield column, f"{no_time[column.name]} OR NOT ({value} >= {first} AND {value} < {end})", reason
+        for column in self._table.columns:
+            if column.type.startswith("numeric"):
+                yield column, f"{texts[column.name]} = 'NaN'", "is not a number"
+            elif column.type.startswith("timestamp") and column.name != self._table.day_column:
+                outside = f"{no_time[column.name]} OR {values[column.name]} >= '9999-12-31 23:59:59.9995'"
+                yield column, outside, "is no time between the years 1 and 9999"
+
+    def _any(self, rows: str) -> bool:
+        return bool(self._connection.execute(f"SELECT EXISTS (SELECT 1 {rows})").fetchall()[0][0])
+
+
+def raw_text(relation: Relation, texts: Mapping[str, str | None]) -> str:
+    """A row as PostgreSQL's row_to_json writes it."""
+
+    def written(type_: int, text: str | None) -> str:
+        if text is None:
+            return "null"
+        if type_ == _BOOLEAN:
+            return "true" if text == "t" else "false"
+        if type_ in _BARE and text.lstrip("-")[:1].isdigit():
+            return text
+        if type_ in _MOMENTS:
+            text = text.replace(" ", "T", 1)
+        return json.dumps(text, ensure_ascii=False)
+
+    return (
+        "{"
+        + ",".join(
+            f"{json.dumps(name, ensure_ascii=False)}:{written(type_, texts[name])}"
+            for name, type_, _ in relation.columns
+        )
+        + "}"
+    )

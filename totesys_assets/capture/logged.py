@@ -1,0 +1,202 @@
+"""One table brought up to what a snapshot shows from the journal: every version that was committed on the way.
+
+Belongs here: committing what log_versions.py makes, behind the same fences as a comparison. Does not belong here: when
+the journal may be believed (following.py), and what the ledger notes of it (difference.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from itertools import chain
+
+import duckdb
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from totesys_assets import engine
+from totesys_assets.capture import dead_letters
+from totesys_assets.capture.comparison import ATTEMPTS, committed, require_newest
+from totesys_assets.capture.following import Reach, behind, marks
+from totesys_assets.capture.ledger import EMPTY, Entry
+from totesys_assets.capture.log_lines import Behind, Undecided
+from totesys_assets.capture.log_versions import LogVersions
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table, lake_schema
+from totesys_assets.days import DayRange
+from totesys_assets.errors import StaleSnapshot
+from totesys_assets.lake.commit import LostRace, append, conform
+from totesys_assets.lake.read import microseconds, recorded_until
+from totesys_assets.lake.tables import INGESTION, JOURNAL, Lake
+from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.stages import DIFFERENCE, stage
+
+log = logging.getLogger(__name__)
+# Raises MassDeletion for rows before and now.
+Refuse = Callable[[int, int], None]
+
+
+def follow(
+    snapshot: SourceSnapshot,
+    lake: Lake,
+    table: Table,
+    all_days: DayRange,
+    reached: Reach | None,
+    newest: Mapping[str, Mapping[str, Entry]],
+    known: Mapping[str, Entry],
+    refuse: Refuse | None,
+) -> Logged | None:
+    """Bring a table from the journal to what ``snapshot`` shows. None where it must be compared, to begin or anew.
+
+    ``newest``: the ledger's entries, ``known`` those of the table. Raises StaleSnapshot where another refresh was
+    quicker, and what ``refuse`` raises.
+    """
+    logged = prepared(snapshot, lake, table, all_days, reached, newest, known)
+    if logged is None:
+        return None
+    try:
+        logged.commit(refuse)
+    except Undecided as reason:
+        log.info("%s is compared: %s", table.name, reason)
+        return None
+    except LostRace as race:
+        raise StaleSnapshot(f'Another refresh captured "{table.name}". Nothing is lost; refresh again.') from race
+    return logged
+
+
+def prepared(
+    snapshot: SourceSnapshot,
+    lake: Lake,
+    table: Table,
+    all_days: DayRange,
+    reached: Reach | None,
+    newest: Mapping[str, Mapping[str, Entry]],
+    known: Mapping[str, Entry],
+) -> Logged | None:
+    """What the journal says of a table, if it is followed. None where it must be compared."""
+    found = behind(reached, lake.find(INGESTION, table.name), table, newest)
+    prefix = f"{snapshot.state_prefix(table)}|"
+    # Rows may read as something else since, or be of another table, though the log has told of no change.
+    if found is None or not all(each.fingerprint.startswith(prefix) for each in known.values() if each.fingerprint):
+        return None
+    return Logged(snapshot, lake, table, all_days, known, *found)
+
+
+class Logged:
+    """What the journal says of one table, of what ``snapshot`` shows, ``behind`` which the table is.
+
+    ``known``: the ledger's entries of the table. ``is_noted``: they are about all that was taken from the journal.
+    """
+
+    def __init__(
+        self,
+        snapshot: SourceSnapshot,
+        lake: Lake,
+        table: Table,
+        all_days: DayRange,
+        known: Mapping[str, Entry],
+        behind: Behind,
+        is_noted: bool,
+    ) -> None:
+        self._snapshot, self._lake, self._table = snapshot, lake, table
+        self._all_days, self._known, self._behind = all_days, known, behind
+        self.is_noted = is_noted
+        # Versions by partition and operation, and dead letters by partition; rows of the source that came to a
+        # partition less those that left it.
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._came: Counter[str] = Counter()
+        # Changes in the journal, what it says the table's columns are, and the newest commit to the lake.
+        self.changes, self.columns, self.committed = 0, behind.columns, ""
+
+    @property
+    def touched(self) -> set[str]:
+        """The partitions that are not as they were."""
+        return {partition for partition, _ in self.counts} | {key for key, count in self._came.items() if count}
+
+    @property
+    def found(self) -> dict[str, Fingerprint]:
+        """The fingerprints of all partitions that have rows, as of the snapshot."""
+        found = {key: Fingerprint(each.rows, each.fingerprint) for key, each in self._known.items() if each.fingerprint}
+        prefix = self._snapshot.state_prefix(self._table)
+        for key in self.touched:
+            rows = (found[key].rows if key in found else 0) + self._came[key]
+            found.pop(key, None)
+            if rows > 0:
+                found[key] = Fingerprint(rows, f"{prefix}|{rows}|log {self._behind.stretch:x} {self._behind.until}")
+        return found
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The ledger's entries of what was touched, as they would be now."""
+        now, moment, found = {}, self._snapshot.read_at(self._table).replace(tzinfo=UTC), self.found
+        for key in self.touched:
+            there = found.get(key, Fingerprint(0, EMPTY))
+            now[key] = Entry(f"{INGESTION}/{self._table.name}", key, there.state, there.rows, moment, "")
+        return now
+
+    def look(self) -> None:
+        """Find out what ``commit`` would do. Raises Undecided and StaleSnapshot."""
+        with engine.session() as connection:
+            made = self._make(connection, self._lake.find_versions(self._table))
+            if made is not None:
+                self._note_letters(*made.letters(0))
+
+    def commit(self, refuse: Refuse | None) -> None:
+        """Append versions, then dead letters. Raises Undecided, LostRace, StaleSnapshot, and what ``refuse`` raises."""
+        held = self._lake.open_versions(self._table)
+        self.committed = committed(held)
+        with engine.session() as connection:
+            made = self._make(connection, held)
+            if made is None:
+                return
+            if refuse is not None:
+                rows = sum(entry.rows for entry in self._known.values())
+                refuse(rows, rows + sum(self._came.values()))
+            recorded_at = self._append(made, connection, held)
+            self._keep_letters(made, connection, recorded_at)
+
+    def _make(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> LogVersions | None:
+        require_newest(self._snapshot, self._table, held)
+        journal = self._lake.find(JOURNAL)
+        if journal is None:
+            return None
+        letters = dead_letters.open_dead_letters(self._lake)
+        mine = letters.filter(pc.field("table_name") == self._table.name)
+        made = LogVersions(connection, self._table, self._all_days, mine)
+        with stage(DIFFERENCE):
+            made.make(journal, held, self._behind)
+        self.changes, self.columns, self.counts, self._came = made.changes, made.columns, made.counts, made.came
+        return made if made.changes else None
+
+    def _append(self, made: LogVersions, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> int:
+        """Commit the versions; returns when the newest was recorded."""
+        schema = lake_schema(self._table, versioned=True)
+        batches = conform(made.batches(), schema)
+        first = next(batches, None)
+        if first is None:
+            return recorded_until(held)
+        newest = connection.execute(f"SELECT epoch_us(max({RECORDED_AT})) FROM difference").fetchall()
+        recorded_at = int(newest[0][0])
+        noted = {self._snapshot.lifetime: self._snapshot.order(self._table), **marks(self._behind, recorded_at)}
+        append(held, chain([first], batches), schema, f"capture:{self._table.name}", noted)
+        self.committed = committed(held)
+        self._lake.share(held, INGESTION, self._table.name)
+        return recorded_at
+
+    def _keep_letters(self, made: LogVersions, connection: duckdb.DuckDBPyConnection, recorded_at: int) -> None:
+        taken_at = max(recorded_at, microseconds(self._snapshot.read_at(self._table)))
+        for attempt in range(ATTEMPTS):
+            partitions, letters = made.letters(taken_at)
+            self._note_letters(partitions, letters)
+            try:
+                if partitions:
+                    dead_letters.keep(connection, self._lake, self._table, partitions)
+                return
+            except LostRace:
+                if attempt == ATTEMPTS - 1:
+                    raise
+
+    def _note_letters(self, partitions: list[str], letters: Counter[str]) -> None:
+        for partition in {*partitions, *self.touched}:
+            self.counts[partition, "rejected"] = letters[partition]

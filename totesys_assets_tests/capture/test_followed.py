@@ -1,0 +1,366 @@
+"""The log of ToteSys, followed: every committed version, in order, exactly once, whatever happens in between."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from totesys_assets.capture import following, logged
+from totesys_assets.capture.journal import Journal, prune
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.errors import MassDeletion, PlatformError
+from totesys_assets.lake.tables import JOURNAL
+from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.source.totesys.log import Log
+from totesys_assets_tests.conftest import PostgresServer
+from totesys_assets_tests.harness.followed import Followed, followed
+from totesys_assets_tests.harness.servers import LOGICAL, MachineServer, running
+from totesys_assets_tests.harness.source import COLUMNS
+from totesys_assets_tests.harness.writers import KINDS, Scribe, Writer
+
+_LARGE = "x" * 9_000
+
+
+both_servers = pytest.mark.parametrize("server", ["embedded", "installed"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, scratch: Path) -> Iterator[EmbeddedServer]:
+    """The embedded server, or the one that the machine has, which is of an older PostgreSQL."""
+    name = getattr(request, "param", "embedded")
+    made = (EmbeddedServer if name == "embedded" else MachineServer)(scratch / f"followed_{name}", LOGICAL)
+    with running(made):
+        yield made
+
+
+@pytest.fixture
+def source(server: EmbeddedServer, tmp_path: Path) -> Iterator[Followed]:
+    postgres = PostgresServer(server)
+    url = postgres.database("followed")
+    try:
+        with followed(url, tmp_path / "lake") as made:
+            yield made
+    finally:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+        postgres.drop("followed")
+
+
+def rename(design: int, name: str) -> str:
+    return f"UPDATE design SET design_name = '{name}' WHERE design_id = {design}"
+
+
+def names(source: Followed, design: int = 1) -> list[str | None]:
+    return [row["design_name"] for row in source.versions("design")[str(design), "*"].rows]
+
+
+# Every version
+
+
+@both_servers
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(3, 20))])
+def test_the_lake_holds_just_the_versions_that_were_committed(source: Followed, seed: int) -> None:
+    chance = random.Random(seed)
+    scribe, writers = Scribe(source.first_day), [Writer(source, careful=each == 0) for each in range(3)]
+    for _ in range(60 if seed < 3 else 300):
+        _step(source, chance, scribe, chance.choice(writers))
+    for writer in writers:
+        writer.end("COMMIT")
+        source.observe()
+        writer.close()
+    source.refresh()
+    assert source.is_on
+    assert source.differing() == []
+    assert source.letters_differing() == set()
+    by_log = [each for name in COLUMNS for row in source.versions(name).values() for each in row.positions if each]
+    assert len(by_log) > 10
+    assert source.missed() == 0
+
+
+def _step(source: Followed, chance: random.Random, scribe: Scribe, writer: Writer) -> None:
+    def truncate(*, refill: bool) -> None:
+        if not writer.in_transaction:
+            kept = "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM payment WHERE payment_id % 2 = 0"
+            back = "INSERT INTO payment SELECT * FROM kept"
+            writer.run(f"BEGIN; {kept}; TRUNCATE payment; {back}; COMMIT" if refill else "TRUNCATE payment")
+
+    a, b, c = (chance.randrange(1000) for _ in range(3))
+    steps: list[tuple[float, Callable[[], object]]] = [
+        (0.12, lambda: writer.begin(chance.choice(["READ COMMITTED", "REPEATABLE READ"]))),
+        (0.18, lambda: writer.end(chance.choice(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]))),
+        (0.06, lambda: writer.savepoint(chance.choice(["SAVEPOINT", "RELEASE", "ROLLBACK TO"]))),
+        (
+            0.06,
+            lambda: writer.run(f"UPDATE design SET file_location = '{_LARGE}{b % 3}' WHERE design_id % 3 = {c % 3}"),
+        ),
+        (0.01, lambda: truncate(refill=True)),
+        (0.01, lambda: truncate(refill=False)),
+        (0.07, source.refresh),
+        (0.02, source.missed),
+        (0.47, lambda: scribe.write(writer, chance.choice(list(KINDS)), a, b, c)),
+    ]
+    chance.choices([step for _, step in steps], [weight for weight, _ in steps])[0]()
+    if not writer.in_transaction:
+        source.observe()
+
+
+def test_a_thousand_updates_of_one_row_are_a_thousand_versions_in_order(source: Followed) -> None:
+    with psycopg.connect(source.source_url, autocommit=True) as connection:
+        for number in range(1000):
+            connection.execute(rename(1, f"name {number}").encode())
+    done = source.refresh()["design"]
+    assert done.total("updated") == 1000
+    assert names(source)[1:] == [f"name {number}" for number in range(1000)]
+    moments = source.versions("design")["1", "*"].moments
+    assert moments == sorted(set(moments))
+
+
+@both_servers
+def test_a_transaction_is_of_one_moment_in_all_tables(source: Followed) -> None:
+    source.run(
+        f"BEGIN; {rename(1, 'a')}; UPDATE sales_order SET units_sold = 7; UPDATE payment SET paid = NOT paid; COMMIT",
+        rename(1, "b"),
+    )
+    source.refresh()
+    moments = {
+        row.moments[-1]
+        for name in ("sales_order", "payment")
+        for row in source.versions(name).values()
+        if row.positions[-1]
+    }
+    (moment,) = moments
+    assert source.versions("design")["1", "*"].moments[1] == moment
+
+
+def test_what_a_snapshot_hides_is_left_to_the_next(source: Followed) -> None:
+    """A transaction is in the log before it can be seen, for as long as a standby does not confirm it."""
+    with psycopg.connect(source.source_url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        connection.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while source.ask("SHOW synchronous_standby_names") != [("nobody",)]:
+            assert time.monotonic() < deadline
+        waiting = psycopg.connect(source.source_url, autocommit=True)
+        pid = waiting.info.backend_pid
+        thread = threading.Thread(target=lambda: waiting.execute(rename(1, "waits").encode()))
+        thread.start()
+        try:
+            seen = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+            while connection.execute(seen, [pid]).fetchone() != (1,):
+                assert thread.is_alive()
+            connection.execute("SET synchronous_commit = local")
+            connection.execute("UPDATE currency SET currency_code = 'CHF' WHERE currency_id = 2")
+            source.refresh()
+            assert source.versions("currency")["2", "*"].rows[-1]["currency_code"] == "CHF"
+            assert "waits" not in names(source)
+            assert source.missed() == 0
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+            thread.join()
+            waiting.close()
+    source.observe()
+    source.refresh()
+    assert source.differing() == []
+    assert names(source)[1:] == ["waits"]
+
+
+# What goes wrong
+
+
+def test_a_crash_after_the_versions_were_committed_loses_and_doubles_nothing(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    source.run(rename(1, "c"), rename(1, "d"))
+    source.refresh()
+    assert source.differing() == []
+    source.run(rename(1, "e"))
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def test_a_crash_before_the_source_was_told_to_forget_doubles_nothing(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "forget", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    source.run(rename(1, "b"))
+    source.refresh()
+    assert source.is_on
+    assert names(source)[1:] == ["a", "b"]
+
+
+def test_a_crash_before_the_versions_were_committed_loses_nothing(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(logged, "append", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    source.run(rename(1, "c"))
+    source.refresh()
+    assert names(source)[1:] == ["a", "b", "c"]
+
+
+def _crash(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+LOSSES = {
+    "its slot is gone": "SELECT pg_drop_replication_slot('{slot}')",
+    "somebody else read the slot": "SELECT count(*) FROM pg_logical_slot_get_binary_changes('{slot}', NULL, NULL, "
+    "'proto_version', '1', 'publication_names', 'totesys_log')",
+    "what is published was changed": "ALTER PUBLICATION totesys_log DROP TABLE currency; "
+    "ALTER PUBLICATION totesys_log ADD TABLE currency",
+    "totesys log check": "ALTER SCHEMA totesys_log RENAME TO elsewhere",
+}
+
+
+@both_servers
+@pytest.mark.parametrize("why", LOSSES)
+def test_where_the_log_is_lost_tables_are_compared_until_it_begins_again(
+    source: Followed, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "told"))
+    source.refresh()
+    source.run(rename(1, "not seen"), rename(1, "a"))
+    source.run(*LOSSES[why].format(slot=source.log.slot).split("; "))
+    source.run(rename(1, "b"))
+    source.refresh()
+    assert not source.is_on
+    assert why in source.why_not
+    assert names(source)[1:] == ["told", "b"]
+    if "RENAME" in LOSSES[why]:
+        source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log")
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.refresh()
+    source.refresh()
+    source.run(rename(1, "c"), rename(1, "d"))
+    source.refresh()
+    assert names(source)[1:] == ["told", "b", "c", "d"]
+    assert source.missed() == 0
+
+
+def test_a_log_that_is_not_wanted_any_more_is_given_up(source: Followed) -> None:
+    slots = "SELECT count(*) FROM pg_replication_slots"
+    assert source.ask(slots) == [(1,)]
+    source.log.wanted = False
+    source.run(rename(1, "a"), rename(1, "b"))
+    source.refresh()
+    assert source.ask(slots) == [(0,)]
+    assert names(source)[1:] == ["b"]
+    assert source.missed() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keep_bytes": None}, "sets no limit any more"),
+        ({"keep_bytes": 1}, "it is given up before"),
+        ({"flushed": 1}, "was set back to an earlier state"),
+        ({"flushed": None}, "is a standby"),
+        ({"server": "another"}, "it is another server"),
+    ],
+)
+def test_a_log_that_would_harm_or_mislead_is_given_up(
+    source: Followed, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    state = source.log.state()
+    with monkeypatch.context() as patch:
+        patch.setattr(source.log, "state", lambda: replace(state, **change))
+        source.refresh()
+    assert words in source.why_not
+    assert source.ask("SELECT count(*) FROM pg_replication_slots") == [(0,)]
+    assert names(source)[1:] == ["b"]
+
+
+def test_a_table_whose_columns_change_is_compared_and_followed_again(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run("ALTER TABLE design ADD COLUMN note text DEFAULT 'x'", rename(1, "b"), rename(2, "c"))
+    source.refresh()
+    source.run(rename(1, "d"), rename(1, "e"))
+    source.refresh()
+    assert names(source)[1:] == ["a", "b", "d", "e"]
+    assert source.missed() == 0
+
+
+def test_most_of_a_table_is_not_deleted_without_consent_and_the_slot_goes_on(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(
+        "INSERT INTO design SELECT 1000 + n, now(), 'many', '/', 'f', now() FROM generate_series(1, 50) AS n",
+    )
+    source.refresh()
+    source.run("DELETE FROM design WHERE design_id >= 1000", rename(1, "a"), rename(1, "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr("totesys_assets_tests.harness.followed.capture", _without_consent)
+        with pytest.raises(MassDeletion):
+            source.refresh()
+    journal = Journal(source.lake, "public", COLUMNS)
+    position, slot = journal.position(source.log), source.log.state().slot
+    assert slot is not None
+    assert slot.confirmed == position
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def _without_consent(*arguments: object, **named: object) -> object:
+    from totesys_assets.capture.difference import capture
+
+    return capture(*arguments, **{**named, "accept_deletions": False})  # type: ignore[arg-type]
+
+
+# The journal's age
+
+
+def test_what_the_journal_no_longer_has_is_compared(source: Followed) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with source.totesys.snapshot() as snapshot:
+        assert following.reach(source.lake, snapshot) is not None
+    assert prune(source.lake, source.days.last) == 0
+    assert prune(source.lake, source.days.last + timedelta(days=20)) >= 2
+    source.refresh()
+    assert names(source)[1:] == ["b"]
+    source.run(rename(1, "c"), rename(1, "d"))
+    source.refresh()
+    assert names(source)[1:] == ["b", "c", "d"]
+
+
+def test_a_lake_that_lost_its_journal_begins_anew(source: Followed) -> None:
+    import shutil
+
+    shutil.rmtree(Path(source.lake.location(JOURNAL)))
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run(rename(1, "b"), rename(1, "c"))
+    source.refresh()
+    assert names(source)[-3:] == ["a", "b", "c"]
+
+
+def test_a_server_that_is_not_there_is_no_gap(source: Followed) -> None:
+    other = Log("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(PlatformError):
+        Journal(source.lake, "public", COLUMNS).drain(other)
+    assert source.is_on
