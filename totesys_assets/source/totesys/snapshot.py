@@ -25,6 +25,7 @@ from totesys_assets.source.totesys.fingerprint import CIRCLE, Places
 from totesys_assets.source.totesys.remembered import ByDay, Remembered
 from totesys_assets.source.totesys.structure import SourceTable, others_query
 from totesys_assets.source.totesys.table_locks import relation
+from totesys_assets.source.totesys.visibility import hidden_by
 from totesys_assets.sql_text import literal
 
 if TYPE_CHECKING:
@@ -87,10 +88,7 @@ class Snapshot(SourceSnapshot):
 
     def hides(self, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Those that were running when the snapshot was taken, and those that began later."""
-        ahead = (xids - self.xmin) % _CIRCLE
-        running = [int(each) % _CIRCLE for each in self.text.split(":")[2].split(",") if each]
-        hidden: npt.NDArray[np.bool_] = (ahead >= self.xmax - self.xmin) | np.isin(xids, running)
-        return hidden & (ahead < _CIRCLE // 2)
+        return hidden_by(self.text, xids)
 
     @property
     def instant(self) -> str:

@@ -1,0 +1,22 @@
+"""Which committed transactions a snapshot does not show yet."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+# Transaction ids lie on a circle of this size.
+_CIRCLE = 2**32
+
+
+def hidden_by(snapshot: str, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Of transactions, by their ids on the circle, those that were running or had not begun in ``snapshot``.
+
+    ``snapshot`` is the text of ``pg_current_snapshot()``. Half of the circle lies ahead of it.
+    """
+    first, end, listed = snapshot.split(":")
+    xmin, xmax = int(first), int(end)
+    ahead = (xids - xmin) % _CIRCLE
+    running = [int(each) % _CIRCLE for each in listed.split(",") if each]
+    hidden: npt.NDArray[np.bool_] = (ahead >= xmax - xmin) | np.isin(xids, running)
+    return hidden & (ahead < _CIRCLE // 2)
