@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# Transaction ids lie on a circle of this size.
-_CIRCLE = 2**32
+from totesys_assets.source.totesys.fingerprint import CIRCLE
 
 
 def hidden_by(snapshot: str, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -16,7 +15,7 @@ def hidden_by(snapshot: str, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool
     """
     first, end, listed = snapshot.split(":")
     xmin, xmax = int(first), int(end)
-    ahead = (xids - xmin) % _CIRCLE
-    running = [int(each) % _CIRCLE for each in listed.split(",") if each]
+    ahead = (xids - xmin) % CIRCLE
+    running = [int(each) % CIRCLE for each in listed.split(",") if each]
     hidden: npt.NDArray[np.bool_] = (ahead >= xmax - xmin) | np.isin(xids, running)
-    return hidden & (ahead < _CIRCLE // 2)
+    return hidden & (ahead < CIRCLE // 2)
