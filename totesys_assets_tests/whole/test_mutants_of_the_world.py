@@ -394,8 +394,8 @@ CASES = {
     "whatever relation has the name": Case(
         without_relations,
         another_table_takes_the_place,
-        "versions of sales_order added",
-        "totesys/sales_order content_equals_source: 1 row differs",
+        "a look found other fingerprints of sales_order",
+        "totesys/sales_order nothing_overdue: 1 row that waits",
     ),
     "tables not locked before the snapshot": Case(
         no_lock_before_the_snapshot,
