@@ -208,6 +208,24 @@ def test_a_crash_before_the_source_was_told_to_forget_doubles_nothing(
     assert names(source)[1:] == ["a", "b"]
 
 
+def test_what_comes_again_and_is_not_what_came_is_another_history(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "forget", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    journal = source.lake.open(JOURNAL)
+    assert journal is not None
+    journal.update({"xid": "xid + 1"})
+    source.run(rename(1, "b"))
+    source.refresh()
+    assert "not the one that was read" in source.why_not
+    assert names(source)[-1] == "b"
+    assert source.missed() == 0
+
+
 def test_a_crash_before_the_versions_were_committed_loses_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
