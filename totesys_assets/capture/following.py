@@ -149,13 +149,13 @@ def _hidden(held: DeltaTable, stretch: int, until: int, snapshot: SourceSnapshot
 
 
 def behind(
-    reach: Reach | None, held: DeltaTable | None, table: Table, newest: Mapping[str, Mapping[str, Entry]]
+    reach: Reach, held: DeltaTable | None, table: Table, newest: Mapping[str, Mapping[str, Entry]]
 ) -> tuple[Behind, bool] | None:
     """What of the journal ``table`` is behind with; and whether the ledger notes all that was taken from it before.
 
     None where the table must be compared first. ``newest``: the ledger's entries.
     """
-    if reach is None or held is None:
+    if held is None:
         return None
     noted = _noted(newest, table)
     if noted is not None and min((noted.since, *noted.also)) < reach.kept_from:

@@ -75,6 +75,8 @@ def prepared(
     known: Mapping[str, Entry],
 ) -> Logged | None:
     """What the journal says of a table, if it is followed. None where it must be compared."""
+    if reached is None:
+        return None
     found = behind(reached, lake.find(INGESTION, table.name), table, newest)
     prefix = f"{snapshot.state_prefix(table)}|"
     # Rows may read as something else since, or be of another table, though the log has told of no change.

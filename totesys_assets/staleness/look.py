@@ -141,8 +141,11 @@ def follow_from_here(
 
     ``found``: its fingerprints; ``noted``: the ledger's entries.
     """
-    known, reached, held = noted.get(ingestion_name(table), {}), reach(lake, snapshot), lake.find(INGESTION, table.name)
-    if reached is None or held is None or behind(reached, held, table, noted) is not None:
+    reached = reach(lake, snapshot)
+    if reached is None:
+        return
+    known, held = noted.get(ingestion_name(table), {}), lake.find(INGESTION, table.name)
+    if held is None or behind(reached, held, table, noted) is not None:
         return
     is_stale_now = any(is_stale(key, found, known) for key in found.keys() | known.keys())
     if not is_stale_now and not is_overtaken(snapshot, table, held):
