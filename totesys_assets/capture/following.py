@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -29,7 +29,7 @@ from totesys_assets.capture.comparison import committed
 from totesys_assets.capture.journal import PRUNED, Journal
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
-from totesys_assets.capture.log_piece import LSN, STRETCH
+from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
 from totesys_assets.lake.marks import mark
@@ -58,13 +58,14 @@ class Reach:
     """How far the journal goes for a snapshot: all that it shows lies before ``until`` in ``stretch``.
 
     ``hidden`` are the transactions before ``until`` that it does not show; what was committed before ``kept_from`` was
-    removed from the journal.
+    removed from the journal. ``newest``: of each table that has changes there, where the newest was committed.
     """
 
     stretch: int
     until: int
     hidden: tuple[int, ...]
     kept_from: int = 0
+    newest: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,18 +135,23 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
     held = journal.find()
     if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
         return None
-    return Reach(stretch, until, _hidden(held, stretch, until, snapshot), mark(held, PRUNED) or 0)
+    hidden, newest = _transactions(held, stretch, until, snapshot)
+    return Reach(stretch, until, hidden, mark(held, PRUNED) or 0, newest)
 
 
-def _hidden(held: DeltaTable, stretch: int, until: int, snapshot: SourceSnapshot) -> tuple[int, ...]:
-    """The positions of the journal's transactions that a snapshot does not show."""
+def _transactions(
+    held: DeltaTable, stretch: int, until: int, snapshot: SourceSnapshot
+) -> tuple[tuple[int, ...], dict[str, int]]:
+    """The positions of the transactions that a snapshot does not show, and of each table that of its newest change."""
     with engine.session() as connection:
         rows = connection.execute(
-            f"SELECT DISTINCT {LSN}, xid FROM {register(connection, 'journal', held)} "
-            f"WHERE {STRETCH} = {stretch} AND {LSN} < {until} ORDER BY 1"
+            f"SELECT {TABLE}, {LSN}, min(xid) AS xid FROM {register(connection, 'journal', held)} "
+            f"WHERE {STRETCH} = {stretch} AND {LSN} < {until} GROUP BY 1, 2 ORDER BY 2"
         ).to_arrow_table()
+    tables = rows.column(TABLE).to_pylist()
     positions, xids = (np.asarray(rows.column(name).combine_chunks(), np.int64) for name in (LSN, "xid"))
-    return tuple(positions[snapshot.hides(xids)].tolist())
+    hidden = sorted(set(positions[snapshot.hides(xids)].tolist()))
+    return tuple(hidden), {str(name): position for name, position in zip(tables, positions.tolist(), strict=True)}
 
 
 def behind(
@@ -161,7 +167,8 @@ def behind(
     if noted is not None and min((noted.since, *noted.also)) < reach.kept_from:
         return None
     if noted is not None and noted.stretch == reach.stretch and noted.commit == committed(held):
-        found = Behind(reach.stretch, noted.since, reach.until, noted.also, reach.hidden, noted.columns)
+        newest_change = reach.newest.get(table.name, 0)
+        found = Behind(reach.stretch, noted.since, reach.until, noted.also, reach.hidden, noted.columns, newest_change)
         return found, True
     recorded = mark(held, RECORDED)
     # A capture that was killed before it could note what it had committed.

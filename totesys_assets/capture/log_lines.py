@@ -50,6 +50,12 @@ class Behind:
     also: tuple[int, ...] = ()
     hidden: tuple[int, ...] = ()
     columns: str = ""
+    newest: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the journal has nothing more of the table, ``newest`` being its newest change there."""
+        return not self.also and self.newest is not None and self.newest < self.since
 
     @property
     def condition(self) -> str:

@@ -139,6 +139,8 @@ class Logged:
 
     def look(self) -> None:
         """Find out what ``commit`` would do. Raises Undecided and StaleSnapshot."""
+        if self._behind.is_empty:
+            return
         with engine.session() as connection:
             made = self._make(connection, self._lake.find_versions(self._table))
             if made is not None:
@@ -148,6 +150,8 @@ class Logged:
         """Append versions, then dead letters. Raises Undecided, LostRace, StaleSnapshot, and what ``refuse`` raises."""
         held = self._lake.open_versions(self._table)
         self.committed = committed(held)
+        if self._behind.is_empty:
+            return
         with engine.session() as connection:
             made = self._make(connection, held)
             if made is None:
