@@ -1,7 +1,7 @@
 """The journal: each change of a row that the log of ToteSys told of, kept in the lake before the source forgets it.
 
 Belongs here: bringing the journal up to the end of the log, so that each transaction is in it once, whatever happens.
-Does not belong here: reading the log (source/totesys/log.py), and what becomes of the changes (versions.py).
+Does not belong here: reading the log (source/totesys/log.py), and what becomes of the changes (log_versions.py).
 
 A piece of the log is one commit to the lake, for all tables. Only then is the source told to forget it. So the slot is
 never ahead of the journal; a piece that was written and not forgotten comes again, and must be what it was. Whatever
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -44,6 +45,8 @@ _PIECE = 100_000
 # A log that has nothing for us is forgotten in steps of a segment of it: each costs a commit.
 _IDLE_BYTES = 16 * 2**20
 _ATTEMPTS = 5
+# The server's own writer takes up to a second to bring what was committed without waiting to the disk.
+_WAIT_SECONDS, _MOST_WAITS = 0.01, 3000
 # Of what the server allows a slot to keep: then it is dropped, before the server has to remove what it keeps.
 _MOST_KEPT = 0.8
 # Days for which the journal is kept.
@@ -133,7 +136,7 @@ class Journal:
 
         Raises Gap where the log does not go on, UnknownFormat, ConcurrentWriters, and what reading the log raises.
         """
-        changes = attempts = written = 0
+        changes = attempts = written = waits = 0
         while True:
             held = self._lake.open(JOURNAL)
             if held is None or not mark(held, _STRETCH):
@@ -143,7 +146,12 @@ class Journal:
             position, confirmed, flushed = _ends(held, state)
             written = written or _written(state)
             if flushed < written:  # what was committed without waiting for the disk can be seen, and not be read
-                log.flush()
+                if not waits:  # once, for it takes a transaction id; the server's own writer then does it
+                    log.flush()
+                waits += 1
+                if waits > _MOST_WAITS:
+                    raise PlatformError("The server of ToteSys does not write its log to the disk.")
+                time.sleep(_WAIT_SECONDS)
                 continue
             if flushed <= position:
                 return Drained(changes, position)

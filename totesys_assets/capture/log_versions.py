@@ -1,7 +1,7 @@
 """Versions of a table's rows, made of what the journal says of them: one for each transaction that changed a row.
 
-Belongs here: typing what the log wrote as text, filling in what it left out, and the state of each row after each
-transaction against the one before. Does not belong here: the journal itself (journal.py), and committing (logged.py).
+Belongs here: filling in what the log left out, and the state of each row after each transaction against the one before.
+Does not belong here: what the log says, typed (log_lines.py), and committing (logged.py).
 
 What the log calls an insert, an update or a delete is not believed: only whether the row is there afterwards, and with
 which values. A row that breaks a rule keeps its last good version for as long as it stays on its day, as in a

@@ -151,7 +151,7 @@ class Log:
                 raise
 
     def flush(self) -> None:
-        """Let everything that was committed so far reach the server's disk, from where alone it can be read."""
+        """Let the server bring what was committed so far to its disk, from where alone it can be read; it takes a moment."""
         self._ask("SET LOCAL synchronous_commit = 'local'; SELECT pg_current_xact_id()::text", _QUICK)
 
     def finish(self) -> bool:
