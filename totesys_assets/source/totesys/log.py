@@ -151,7 +151,7 @@ class Log:
                 raise
 
     def flush(self) -> None:
-        """Let the server bring what was committed so far to its disk, from where alone it can be read; it takes a moment."""
+        """Let the server bring what was committed to its disk, from where alone it can be read. It takes a moment."""
         self._ask("SET LOCAL synchronous_commit = 'local'; SELECT pg_current_xact_id()::text", _QUICK)
 
     def finish(self) -> bool:
