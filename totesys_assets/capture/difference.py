@@ -135,7 +135,7 @@ def capture(
     days = days if table.day_column else None
     refuse = None if accept_deletions else partial(refuse_mass_deletion, table)
     with engine.readable_errors(failed):
-        reached = reach(lake, snapshot)
+        reached = reach(lake, snapshot, table)
         logged = follow(snapshot, lake, table, all_days, reached, newest, known, refuse)
         if logged is not None and logged.is_noted and changes_only:
             result = _taken(logged, days)

@@ -59,6 +59,7 @@ class Reach:
 
     ``hidden`` are the transactions before ``until`` that it does not show; what was committed before ``kept_from`` was
     removed from the journal. ``newest``: of each table that has changes there, where the newest was committed.
+    ``told`` are the tables of which the log tells every change.
     """
 
     stretch: int
@@ -66,6 +67,7 @@ class Reach:
     hidden: tuple[int, ...]
     kept_from: int = 0
     newest: Mapping[str, int] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def begin(lake: Lake, source_log: Log) -> None:
         Ledger(lake).append([_entry("", {})])
 
 
-def reach(lake: Lake, snapshot: SourceSnapshot) -> Reach | None:
-    """How far the journal goes for a snapshot, to which it is brought up, once. None where the log is not followed.
+def reach(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Reach | None:
+    """How far the journal goes for a snapshot, to which it is brought up, once. None where the log is not followed, or
+    does not tell all of ``table``: one that is not published, or has parts, say.
 
     Where the log does not go on, that is noted, and the next refresh begins anew. Raises ConnectionFailed, and
     LogBusy while somebody else reads it.
@@ -111,7 +114,8 @@ def reach(lake: Lake, snapshot: SourceSnapshot) -> Reach | None:
         return None
     if snapshot.connection not in _REACHES:
         _REACHES[snapshot.connection] = _reach(lake, snapshot, snapshot.log)
-    return _REACHES[snapshot.connection]
+    found = _REACHES[snapshot.connection]
+    return found if found is not None and table.name in found.told else None
 
 
 def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | None:
@@ -121,7 +125,7 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
         return None
     for left in range(_BUSY_SECONDS, -1, -1):
         try:
-            until = journal.drain(source_log).position
+            drained = journal.drain(source_log)
             break
         except LogBusy:
             if not left:
@@ -135,8 +139,8 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
     held = journal.find()
     if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
         return None
-    hidden, newest = _transactions(held, stretch, until, snapshot)
-    return Reach(stretch, until, hidden, mark(held, PRUNED) or 0, newest)
+    hidden, newest = _transactions(held, stretch, drained.position, snapshot)
+    return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told)
 
 
 def _transactions(

@@ -59,10 +59,14 @@ class Gap(PlatformError):
 
 @dataclass(frozen=True)
 class Drained:
-    """What a drain did: changes added to the journal, and the position up to which it is complete now."""
+    """What a drain did: changes added to the journal, and the position up to which it is complete now.
+
+    ``told`` are the tables of which the log tells every change, and did since ``begin``.
+    """
 
     changes: int
     position: int
+    told: frozenset[str] = frozenset()
 
 
 def prune(lake: Lake, today: date) -> int:
@@ -154,7 +158,7 @@ class Journal:
                 time.sleep(_WAIT_SECONDS)
                 continue
             if flushed <= position:
-                return Drained(changes, position)
+                return Drained(changes, position, state.told)
             try:
                 found, is_last = self._piece(held, log, confirmed, position, flushed)
             except LostRace as race:
@@ -166,7 +170,7 @@ class Journal:
                 continue
             changes += found
             if is_last:
-                return Drained(changes, mark(held, POSITION) or position)
+                return Drained(changes, mark(held, POSITION) or position, state.told)
 
     def _piece(self, held: DeltaTable, log: Log, confirmed: int, position: int, flushed: int) -> tuple[int, bool]:
         """Write the next piece. Returns its changes, and whether the log has no more for now. Raises LostRace."""

@@ -141,7 +141,7 @@ def follow_from_here(
 
     ``found``: its fingerprints; ``noted``: the ledger's entries.
     """
-    reached = reach(lake, snapshot)
+    reached = reach(lake, snapshot, table)
     if reached is None:
         return
     known, held = noted.get(ingestion_name(table), {}), lake.find(INGESTION, table.name)
@@ -229,7 +229,7 @@ def told_by_log(
     """
     snapshot.require(table)
     known = newest.get(ingestion_name(table), {})
-    logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot), newest, known)
+    logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot, table), newest, known)
     if logged is None or not logged.is_noted:
         return None
     try:

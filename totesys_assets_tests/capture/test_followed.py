@@ -312,6 +312,46 @@ def test_a_log_that_would_harm_or_mislead_is_given_up(
     assert names(source)[1:] == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("ALTER PUBLICATION totesys_log DROP TABLE design", "ALTER PUBLICATION totesys_log ADD TABLE design"),
+        pytest.param(
+            "ALTER TABLE design ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE design DISABLE ROW LEVEL SECURITY",
+            marks=pytest.mark.thorough,
+        ),
+        ("CREATE TABLE part () INHERITS (design)", "DROP TABLE part"),
+        pytest.param(
+            "ALTER PUBLICATION totesys_log SET (publish = 'insert')",
+            "ALTER PUBLICATION totesys_log SET (publish = '{}')",
+            marks=pytest.mark.thorough,
+        ),
+    ],
+    ids=["not published", "secured", "with parts", "of inserts"],
+)
+def test_a_table_of_which_the_log_does_not_tell_all_is_compared(
+    source: Followed, change: str, back: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that is not in the publication is none that does not change: spice#11289, zalando#2085."""
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.run(change)
+    source.refresh()
+    source.refresh()
+    assert source.is_on
+    source.run(rename(1, "a"), rename(1, "b"), "UPDATE currency SET currency_code = 'CHF'")
+    source.refresh()
+    assert names(source)[1:] == ["b"]
+    assert all(each.positions[-1] for each in source.versions("currency").values()) == ("(publish" not in change)
+    source.run(back.format("insert, update, delete, truncate"), rename(1, "c"))
+    source.refresh()
+    source.refresh()
+    source.run(rename(1, "d"), rename(1, "e"))
+    source.refresh()
+    assert names(source)[1:] == ["b", "c", "d", "e"]
+    assert source.missed() == 0
+
+
 def test_a_table_whose_columns_change_is_compared_and_followed_again(source: Followed) -> None:
     source.run(rename(1, "a"))
     source.refresh()
@@ -356,7 +396,7 @@ def _without_consent(*arguments: object, **named: object) -> object:
 def test_what_the_journal_no_longer_has_is_compared(source: Followed) -> None:
     source.run(rename(1, "a"), rename(1, "b"))
     with source.totesys.snapshot() as snapshot:
-        assert following.reach(source.lake, snapshot) is not None
+        assert following.reach(source.lake, snapshot, source.totesys.tables["design"]) is not None
     assert prune(source.lake, source.days.last) == 0
     assert prune(source.lake, source.days.last + timedelta(days=20)) >= 2
     source.refresh()

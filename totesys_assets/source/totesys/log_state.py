@@ -150,6 +150,12 @@ class LogState:
     login: str
     provider: str | None
 
+    @property
+    def told(self) -> frozenset[str]:
+        """The tables of which the log tells every change."""
+        tables = self.tables.items() if self.whole else ()
+        return frozenset(name for name, table in tables if table.published and table.obstacle is None)
+
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> LogState:
         """The state that the row of ``state_query`` tells."""
