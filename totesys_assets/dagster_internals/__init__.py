@@ -9,9 +9,10 @@ storage.py                 a pool in place of a new connection for nearly every 
                            event, which is about 250 for a run of 22 assets
 event_batches.py           Dagster's own work in a first load of two years: 18 s of  ``store_event_batch`` of
                            a processor, 7.5 s once PostgreSQL makes the planned      dagster-postgres
-                           events, and 2 s less with batches in arrays
-partition_events.py        2 s less of the same load, and steps that do not wait     ``context.add_asset_metadata``,
-                           for one another's events                                  ``context.log_event`` and
+                           events, and a third of that once it makes those of
+                           materialisations
+partition_events.py        one event of a step's materialisations to make those of,  ``context.add_asset_metadata``,
+                           and steps that do not wait for one another's events       ``context.log_event`` and
                                                                                      ``log_dagster_event``
 executor.py                steps side by side; one after the other leaves a third    ``in_process_executor``
                            of two cores idle

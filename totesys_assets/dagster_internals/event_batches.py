@@ -4,17 +4,18 @@ Belongs here: how a batch of events becomes rows. Does not belong here: which ev
 which is storage.py.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dagster import DagsterEventType, EventLogEntry, serialize_value
+from dagster import AssetMaterialization, DagsterEventType, EventLogEntry, serialize_value
 from sqlalchemy.engine import Connection
 
-# Stands for the partition in a planned event of many partitions, until PostgreSQL makes an event for each.
-_EACH = "<each partition>"
-# Stands for what differs in the text that a step's materialisations share.
-_TIME, _MATERIALIZATION = "<time>", "<materialization>"
+# Stands for the partition in an event of many partitions, until PostgreSQL makes an event for each; and for what is
+# materialised, in the text that the materialisations of a step share.
+_EACH, _MATERIALIZATION = "<each partition>", "<materialization>"
+# Stands for a number in the text that partitions with the same names of metadata share.
+_NUMBER = -(2**52) + 1
 # An array per column: SQLAlchemy needs 0.3 s for an INSERT of 500 rows, psycopg needs 10 ms for the arrays.
 # An event becomes a row for each of its keys. An event without keys becomes one row with NULL.
 _INSERT = f"""
@@ -33,11 +34,23 @@ JOIN stored USING (place)
 ORDER BY position
 RETURNING id
 """
-_INSERT_TAGS = """
-INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
-SELECT * FROM unnest(
-    %(event_id)s::bigint[], %(asset_key)s::text[], %(key)s::text[], %(value)s::text[], %(timestamp)s::timestamp[]
+_INSERT_EACH = f"""
+WITH stored AS (
+    INSERT INTO event_logs (run_id, event, dagster_event_type, "timestamp", step_key, asset_key, partition)
+    SELECT
+        %(run_id)s,
+        replace(%(event)s, '"{_MATERIALIZATION}"', replace(text, '"{_EACH}"', coalesce(to_json(key)::text, 'null'))),
+        %(dagster_event_type)s, %(timestamp)s, %(step_key)s, %(asset_key)s, key
+    FROM unnest(%(key)s::text[], %(text)s::text[]) WITH ORDINALITY AS partitions (key, text, position)
+    ORDER BY position
+    RETURNING id
+), tagged AS (
+    INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
+    SELECT id, %(asset_key)s, name, value, %(timestamp)s
+    FROM stored CROSS JOIN unnest(%(tags)s::text[], %(values)s::text[]) WITH ORDINALITY AS tags (name, value, position)
+    ORDER BY id, position
 )
+SELECT max(id) FROM stored
 """
 _INSERT_CHECKS = """
 INSERT INTO asset_check_executions (
@@ -64,9 +77,10 @@ def insert(connection: Connection, events: Sequence[EventLogEntry]) -> list[int]
     rows = [(place, key) for place, keys in enumerate(planned, 1) for key in keys or (None,)]
     columns = {
         "run_id": [event.run_id for event in events],
-        "event": _serialized(
-            _plan_of_each(event) if keys else event for event, keys in zip(events, planned, strict=True)
-        ),
+        "event": [
+            serialize_value(_plan_of_each(event) if keys else event)
+            for event, keys in zip(events, planned, strict=True)
+        ],
         "dagster_event_type": [event.get_dagster_event().event_type_value for event in events],
         "timestamp": [_moment(event) for event in events],
         "step_key": [event.get_dagster_event().step_key for event in events],
@@ -79,20 +93,30 @@ def insert(connection: Connection, events: Sequence[EventLogEntry]) -> list[int]
     return list({place: int(number) for (place, _), number in zip(rows, inserted, strict=True)}.values())
 
 
-def insert_tags(
-    connection: Connection,
-    events: Sequence[EventLogEntry],
-    event_ids: Sequence[int],
-    tags: Sequence[Mapping[str, str]],
-) -> None:
-    """Insert the tags by which events of assets are found; ``tags`` has those of each event."""
-    rows = [
-        (event_id, _asset(event), key, value, _moment(event))
-        for event, event_id, of_event in zip(events, event_ids, tags, strict=True)
-        for key, value in of_event.items()
-    ]
-    names = ("event_id", "asset_key", "key", "value", "timestamp")
-    _insert_rows(connection, _INSERT_TAGS, names, rows)
+def insert_each(
+    connection: Connection, event: EventLogEntry, tags: Mapping[str, str], others: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Insert the materialisation of an asset or a partition and, before it, those of ``others`` in the same step.
+
+    ``others`` has the metadata of each, ``tags`` those of all by which events of assets are found. Returns the id of
+    ``event``. Most metadata are counts: their text is made of that of another partition.
+    """
+    whole = event.get_dagster_event()
+    materialization = whole.step_materialization_data.materialization
+    marked: Any = whole.step_materialization_data._replace(materialization=_MATERIALIZATION)  # type: ignore[arg-type]
+    parameters = {
+        "run_id": event.run_id,
+        "event": serialize_value(event._replace(dagster_event=whole._replace(event_specific_data=marked))),
+        "dagster_event_type": whole.event_type_value,
+        "timestamp": _moment(event),
+        "step_key": whole.step_key,
+        "asset_key": _asset(event),
+        "key": [*others, materialization.partition],
+        "text": [*_texts(materialization, others.values()), serialize_value(materialization)],
+        "tags": list(tags),
+        "values": list(tags.values()),
+    }
+    return int(connection.exec_driver_sql(_INSERT_EACH, parameters).scalar_one())
 
 
 def insert_planned_checks(connection: Connection, events: Sequence[EventLogEntry], event_ids: Sequence[int]) -> None:
@@ -106,16 +130,10 @@ def insert_planned_checks(connection: Connection, events: Sequence[EventLogEntry
                 (plan.asset_key.to_string(), plan.check_name, partition, event.run_id, text, moment, event_id)
                 for partition in (plan.partitions_subset.get_partition_keys() if plan.partitions_subset else [None])
             ]
-    names = ("asset_key", "check_name", "partition", "run_id", "event", "timestamp", "event_id")
-    _insert_rows(connection, _INSERT_CHECKS, names, rows)
-
-
-def _insert_rows(
-    connection: Connection, statement: str, names: Sequence[str], rows: Sequence[tuple[object, ...]]
-) -> None:
     if rows:
+        names = ("asset_key", "check_name", "partition", "run_id", "event", "timestamp", "event_id")
         columns = {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-        connection.exec_driver_sql(statement, columns)
+        connection.exec_driver_sql(_INSERT_CHECKS, columns)
 
 
 def _planned_partitions(event: EventLogEntry) -> tuple[str | None, ...]:
@@ -133,28 +151,23 @@ def _plan_of_each(event: EventLogEntry) -> EventLogEntry:
     return event._replace(dagster_event=whole._replace(event_specific_data=plan))
 
 
-def _serialized(events: Iterable[EventLogEntry]) -> list[str]:
-    """Each event as Dagster serialises it.
-
-    The materialisations of a step differ only in their time and in what is materialised. The larger part, which they
-    share, is serialised once.
-    """
-    texts: list[str] = []
-    shared, template = None, ""
-    for event in events:
-        whole = event.get_dagster_event()
-        if event.dagster_event_type != DagsterEventType.ASSET_MATERIALIZATION:
-            texts.append(serialize_value(event))
+def _texts(materialization: AssetMaterialization, others: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What is materialised with each of ``others`` as metadata, as Dagster serialises it, for any partition."""
+    templates: dict[tuple[str, ...], str] = {}
+    for metadata in others:
+        names = tuple(metadata)
+        if any(type(value) is not int for value in metadata.values()):  # True is an int, but no number in JSON
+            yield serialize_value(_for_each(materialization, metadata))
             continue
-        data = whole.step_materialization_data
-        marked: dict[str, Any] = {"materialization": _MATERIALIZATION}
-        marked = {"timestamp": _TIME, "dagster_event": whole._replace(event_specific_data=data._replace(**marked))}
-        rest = event._replace(**marked)
-        if rest != shared:
-            shared, template = rest, serialize_value(rest)
-        text = template.replace(f'"{_TIME}"', repr(event.timestamp), 1)
-        texts.append(text.replace(f'"{_MATERIALIZATION}"', serialize_value(data.materialization), 1))
-    return texts
+        if names not in templates:
+            text = serialize_value(_for_each(materialization, dict.fromkeys(names, _NUMBER)))
+            templates[names] = text.replace("%", "%%").replace(str(_NUMBER), "%d")
+        yield templates[names] % tuple(metadata.values())
+
+
+def _for_each(materialization: AssetMaterialization, metadata: Mapping[str, Any]) -> AssetMaterialization:
+    """The materialisation with other metadata, and a placeholder for the partition's key."""
+    return materialization._replace(partition=_EACH).with_metadata(metadata)
 
 
 def _asset(event: EventLogEntry) -> str | None:

@@ -26,7 +26,6 @@ from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for
 from dagster._utils.interrupts import check_captured_interrupt
 
 from totesys_assets import engine
-from totesys_assets.dagster_internals.partition_events import store_batches_directly
 from totesys_assets.names import LANE_TAG, PRIORITY_TAG, WAREHOUSE
 
 if TYPE_CHECKING:
@@ -194,7 +193,6 @@ def _started(context: dg.StepExecutionContext, messages: queue.SimpleQueue[_Mess
         handler, here = context.log._dagster_handler, threading.get_ident()
         whatever = handler.filter
         handler.filter = lambda record: record.thread == here and whatever(record)  # type: ignore[method-assign]
-        store_batches_directly(context)
         broken: BaseException | None = None
         try:
             for event in dagster_event_sequence_for_step(context):

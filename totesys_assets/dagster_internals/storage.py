@@ -38,7 +38,6 @@ RECYCLE_SECONDS = 1800
 UNLIMITED = -1
 UNLIMITED_TIME = dict.fromkeys(("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"), "0")
 PLANNED = {DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED}
-MATERIALIZED = {DagsterEventType.ASSET_MATERIALIZATION}
 
 _engines: dict[tuple[object, ...], Engine] = {}
 
@@ -165,36 +164,37 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
         """Store one event; an event that plans several partitions becomes one per partition."""
         if event.dagster_event_type in PLANNED:
             self._store(event)
+        elif event.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION:
+            self.store_materializations(event, {})
         else:
             super().store_event(event)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store a batch of events with a handful of statements.
 
-        dagster-postgres stores planned events one by one, and takes long over a statement for many others. A run over
-        all of two years spent 9 s so, of 17. (dagster-io/dagster#33831: when it is fixed, this may go.)
+        dagster-postgres stores planned events one by one. A run over all of two years spent 9 s so, of 17.
+        (dagster-io/dagster#33831: when it is fixed, this may go.)
         """
-        kinds = {event.dagster_event_type for event in events}
-        if kinds <= PLANNED or kinds <= MATERIALIZED:
+        if {event.dagster_event_type for event in events} <= PLANNED:
             self._store(*events)
         else:
             super().store_event_batch(events)
+
+    def store_materializations(self, event: EventLogEntry, others: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store the materialisation of a partition and, before it, those of ``others``, which has their metadata."""
+        with self.index_transaction() as transaction:
+            number = event_batches.insert_each(transaction, event, self._tags_for_asset_event(event), others)
+            self._store_asset_event(transaction, event, number)
 
     def _store(self, *events: EventLogEntry) -> None:
         # One transaction, because if a batch fails, Dagster stores its events again one by one.
         with self.index_transaction() as transaction:
             numbers = event_batches.insert(transaction, events)
-            self._store_asset_event_tags(transaction, events, numbers)
             # Of each asset's events the last one stands in the table of assets, as if they had come one by one.
             last = {event.get_dagster_event().asset_key: place for place, event in enumerate(events)}
             for place in last.values():
                 self._store_asset_event(transaction, events[place], numbers[place])  # skips checks, which have no key
             event_batches.insert_planned_checks(transaction, events, numbers)
-
-    def _store_asset_event_tags(
-        self, conn: Connection, events: Sequence[EventLogEntry], event_ids: Sequence[int]
-    ) -> None:
-        event_batches.insert_tags(conn, events, event_ids, [self._tags_for_asset_event(event) for event in events])
 
     @property
     def supports_asset_checks(self) -> bool:

@@ -77,13 +77,13 @@ IMPORTED: dict[tuple[str, str], list[str] | None] = {
 STORAGES = (PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage)
 ATTRIBUTES: dict[tuple[type, str], list[str] | None] = {
     **{(storage, "_engine"): None for storage in STORAGES},
-    (PostgresEventLogStorage, "_store_asset_event_tags"): ["conn", "events", "event_ids"],
     (PostgresEventLogStorage, "_store_asset_event"): ["conn", "event", "event_id"],
     (PostgresEventLogStorage, "_tags_for_asset_event"): ["event"],
     (PostgresEventLogStorage, "_has_asset_key_col_on_connection"): ["conn", "column_name"],
     (dg.DefaultRunLauncher, "_instance"): None,
     (dg.QueuedRunCoordinator, "_instance"): None,
     (dg.StepExecutionContext, "_metadata_accumulator"): None,
+    (dg.StepExecutionContext, "asset_partition_key_range_for_output"): ["output_name"],
     (dg.DagsterLogManager, "_dagster_handler"): None,
 }
 DAGSTER = {"dagster", "dagster_postgres", "dagster_aws"}

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from dagster._core.storage.event_log.migration import ASSET_DATA_MIGRATIONS
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from psycopg.rows import dict_row
 
 from totesys_assets.dagster_internals.storage import (
@@ -26,7 +27,7 @@ from totesys_assets.dagster_internals.storage import (
     PooledScheduleStorage,
     pooled_engine,
 )
-from totesys_assets.dagster_internals.switch import execute_here, steps_executor
+from totesys_assets.dagster_internals.switch import execute_here, record_partitions, steps_executor
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets_tests.harness.servers import HOSTILE, hostile_login
 
@@ -69,12 +70,27 @@ def sales(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | d
     yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True, check_name=n) for n in ("sums", "keys")])
 
 
-@dg.asset(deps=[orders])
+@dg.asset(deps=[orders], code_version="1")
 def calendar() -> None: ...
 
 
+@dg.asset(deps=[orders], partitions_def=days, backfill_policy=in_one_run, code_version="1")
+def counted(context: dg.AssetExecutionContext) -> None:
+    """Says something of each day of the run, and of days beside them, as the platform's assets do."""
+    if BESIDE not in context.run.tags:
+        record_partitions(context, {key: {} for key in context.partition_keys}, {})
+        return
+    own: dict[str, dict[str, Any]] = {key: {"100 %d": n, "é": -n} for n, key in enumerate(context.partition_keys)}
+    own["2025-01-03"] = {"rows": 10**17, "of": "a text", "share": 0.5, "none": None}
+    own |= {"2025-01-04": {}, "2025-01-05": {"any": True}}
+    own["2025-01-20"]["lineage"] = dg.TableColumnLineage({"a": [dg.TableColumnDep(dg.AssetKey("orders"), "b")]})
+    record_partitions(context, own, {key: {"rows": 7} for key in context.run.tags[BESIDE].split()})
+
+
+BESIDE = "test/beside"
+
 definitions = dg.Definitions(
-    assets=[orders, sales, calendar],
+    assets=[orders, sales, calendar, counted],
     jobs=[
         dg.define_asset_job("refresh", executor_def=dg.in_process_executor),
         dg.define_asset_job("side_by_side", executor_def=steps_executor),
@@ -275,29 +291,52 @@ def test_storages_that_start_at_once_on_an_empty_database_do_not_collide(
 
 @pytest.mark.parametrize("executed", [job, side_by_side], ids=["one after the other", "side by side"])
 @pytest.mark.parametrize("batch_size", [pytest.param("0", marks=pytest.mark.thorough), "500"])
+@pytest.mark.parametrize(
+    "tags",
+    [RANGE | {BESIDE: "2025-01-25 2025-01-27"}, RANGE | {"dagster/asset_partition_range_end": "2025-01-01"}],
+    ids=["many days", "one day"],
+)
 def test_what_is_stored_of_partitions_is_what_dagster_postgres_stores(
-    with_tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: str, executed: dg.JobDefinition
+    with_tables: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: str,
+    executed: dg.JobDefinition,
+    tags: dict[str, str],
 ) -> None:
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", batch_size)
-    ours = run_of_twenty_days(executed, copy_of(with_tables), tmp_path, monkeypatch, yaml=YAML)
-    theirs = run_of_twenty_days(job, copy_of(with_tables), tmp_path, monkeypatch, yaml=PLAIN)
-    for stored in ours, theirs:
-        kinds = Counter((row["asset_key"], row["dagster_event_type"]) for row in stored["event_logs"])
-        assert set(kinds.values()) == {20}
-        assert len(kinds) == 4
-        assert len(stored["asset_event_tags"]) == 40
-        assert len(stored["asset_keys"]) == 2
-    assert ours == theirs
+    ours = left_of_a_run(executed, tags, copy_of(with_tables), tmp_path, monkeypatch, yaml=YAML)
+    theirs = left_of_a_run(job, tags, copy_of(with_tables), tmp_path, monkeypatch, yaml=PLAIN)
+    made = Counter(row["asset_key"] for row in theirs["event_logs"])
+    own, beside = (20, 2) if BESIDE in tags else (1, 0)
+    events = {'["orders"]': 2 * own, '["sales"]': 2 * own, '["counted"]': 2 * own + beside, '["calendar"]': 1}
+    assert made == events
+    assert len(theirs["asset_event_tags"]) == 3 * own + 1
+    assert len(theirs["asset_keys"]) == 4
+    for what, stored in theirs.items():
+        assert ours[what] == stored, what
 
 
-def run_of_twenty_days(
-    executed: dg.JobDefinition, url: str, home: Path, monkeypatch: pytest.MonkeyPatch, yaml: str
-) -> dict[str, list[dict[str, Any]]]:
-    """What a run has left of its partitioned assets in Dagster's tables, without what is never the same twice."""
-    with instance(url, home, monkeypatch, yaml=yaml) as dagster:
-        run_id = execute_here(executed, dagster, run_config={}, tags=RANGE).run_id
-    ignored = ["id", "event_id", "timestamp", "event_timestamp", "pid", "cached_status_data", "storage_id"]
+def left_of_a_run(
+    executed: dg.JobDefinition,
+    tags: dict[str, str],
+    url: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    yaml: str,
+) -> dict[str, list[Any]]:
+    """What a run has left of its assets in Dagster's tables, without what is never the same twice.
+
+    Without the plan of the one that has no partitions, too, which Dagster makes for each partition of the run.
+    """
+    ignored = ["id", "event_id", "timestamp", "event_timestamp", "pid", "storage_id", "latest_storage_id"]
     ignored += ["last_materialization_timestamp", "dagster/input_event_pointer/orders", "create_timestamp"]
+    with instance(url, home, monkeypatch, yaml=yaml) as dagster:
+        run_id = execute_here(executed, dagster, run_config={}, tags=tags).run_id
+        for key in map(dg.AssetKey, ("orders", "sales", "counted")):
+            cached = get_and_update_asset_status_cache_value(dagster, key, days)
+            assert cached is not None
+            assert cached.serialized_materialized_partition_subset
 
     def comparable(value: Any) -> Any:
         if isinstance(value, dict):
@@ -308,31 +347,20 @@ def run_of_twenty_days(
             return comparable(json.loads(value))
         return value.replace(run_id, "the run").replace(executed.name, "the job") if isinstance(value, str) else value
 
+    newest = "SELECT asset_key, max(id) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION' GROUP BY 1"
+    noted = "SELECT asset_key, (last_materialization::json ->> 'storage_id')::bigint FROM asset_keys"
+    assert set(rows(url, noted)) == set(rows(url, newest))
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return {
             table: [
                 comparable(row)
-                for row in connection.execute(f"SELECT * FROM {table} ORDER BY id".encode())
-                if row["asset_key"] in ('["orders"]', '["sales"]')
+                for row in connection.execute(f"SELECT * FROM {table} ORDER BY asset_key, id".encode())
+                if row["asset_key"] is not None
+                and (row["asset_key"], row.get("dagster_event_type"))
+                != ('["calendar"]', "ASSET_MATERIALIZATION_PLANNED")
             ]
             for table in ("event_logs", "asset_event_tags", "asset_keys")
         }
-
-
-def test_in_a_batch_of_several_assets_each_keeps_what_is_its_own(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = [dg.AssetKey("orders"), dg.AssetKey("sales")]
-    with instance(url, tmp_path, monkeypatch) as dagster:
-        job.execute_in_process(instance=dagster, tags=RANGE)
-        events = [dagster.fetch_materializations(key, limit=1).records[0].event_log_entry for key in keys]
-        dagster.event_log_storage.store_event_batch(events)
-        for key, event in zip(keys, events, strict=True):
-            assert [record.event_log_entry for record in dagster.fetch_materializations(key, limit=2).records] == [
-                event
-            ] * 2
-            (asset,) = dagster.get_asset_records([key])
-            assert asset.asset_entry.last_materialization == event
 
 
 def test_what_has_no_partitions_is_planned_once_beside_what_has(
