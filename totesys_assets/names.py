@@ -17,6 +17,8 @@ CHANGES = "changes"
 STOPPING_FILE = "stopping"
 # The check that no row of a captured table is in the dead letters.
 NO_DEAD_LETTERS = "no_dead_letters"
+# The check that a comparison found nothing of a captured table that the log, or a fingerprint, had not told of.
+NOTHING_MISSED = "nothing_missed"
 
 # All refreshes have this tag: they run one after the other, and the sensor waits for them.
 REFRESH_TAG = {"totesys/refresh": "true"}

@@ -23,6 +23,9 @@ STALE = "stale"  # minutes
 DEAD_LETTERS = "dead_letters"  # open
 BLOCKED = "blocked"  # tables
 AUDIT_DIFFERS = "audit_differs"  # findings
+MISSED = "missed"  # tables
+LOG_LOST = "log_lost"  # minutes
+LOG_KEPT = "log_kept"  # percent
 
 # A topic that does not answer must not hold up the sensors.
 _SECONDS = 5

@@ -94,6 +94,9 @@ locals {
     DeadLetters      = { event = "dead_letters", value = "$.open" }
     AuditDifferences = { event = "audit_differs", value = "$.findings" }
     TablesBlocked    = { event = "blocked", value = "$.tables" }
+    TablesMissed     = { event = "missed", value = "$.tables" }
+    LogLost          = { event = "log_lost", value = "1" }
+    LogKept          = { event = "log_kept", value = "$.percent" }
   }
 }
 
@@ -146,6 +149,21 @@ locals {
         text = "ToteSys, lake and warehouse differ: the check in the UI says in what, and what mends it."
         of   = local.namespace, metric = "AuditDifferences", by = {}
         stat = "Maximum", period = 300, periods = 1, sign = ">", than = 0
+      }
+      versions-missed = {
+        text = "A comparison found versions that the log of ToteSys, or a fingerprint, had not told of: the check nothing_missed says which."
+        of   = local.namespace, metric = "TablesMissed", by = {}
+        stat = "Maximum", period = 300, periods = 1, sign = ">", than = 0
+      }
+      log-lost = {
+        text = "The log of ToteSys is to be followed and is not: tables are compared. What changed twice between two refreshes is seen once."
+        of   = local.namespace, metric = "LogLost", by = {}
+        stat = "Sum", period = 300, periods = 1, sign = ">=", than = 1
+      }
+      log-kept = {
+        text = "ToteSys keeps more than half of the log that it may keep for us. At 80 % it is given up."
+        of   = local.namespace, metric = "LogKept", by = {}
+        stat = "Maximum", period = 300, periods = 1, sign = ">", than = 50
       }
       database-storage = {
         text = "The database has less than ${var.database_least_free_gib} GiB of free storage: it has reached what it may grow to."
@@ -256,7 +274,7 @@ locals {
   graphs = [
     { title = "Found up to date", stat = "Sum", metrics = [[local.namespace, "UpToDate"]] },
     { title = "Runs failed, stale", stat = "Sum", metrics = [[local.namespace, "RunsFailed"], [local.namespace, "Stale"]] },
-    { title = "Dead letters, audit differences, blocked tables", stat = "Maximum", metrics = [[local.namespace, "DeadLetters"], [local.namespace, "AuditDifferences"], [local.namespace, "TablesBlocked"]] },
+    { title = "Dead letters, audit differences, blocked and missed", stat = "Maximum", metrics = [for metric in ["DeadLetters", "AuditDifferences", "TablesBlocked", "TablesMissed"] : [local.namespace, metric]] },
     { title = "Memory of services (%)", stat = "Maximum", metrics = [for name in keys(local.services) : ["AWS/ECS", "MemoryUtilization", "ClusterName", var.name, "ServiceName", name]] },
     { title = "Processor of services (%)", stat = "Average", metrics = [for name in keys(local.services) : ["AWS/ECS", "CPUUtilization", "ClusterName", var.name, "ServiceName", name]] },
     { title = "Requests and errors", stat = "Sum", metrics = [for metric in ["RequestCount", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count"] : ["AWS/ApplicationELB", metric, "LoadBalancer", aws_lb.ui.arn_suffix]] },

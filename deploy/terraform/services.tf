@@ -81,6 +81,7 @@ locals {
     TOTESYS_ALERT_TOPIC         = aws_sns_topic.alerts.arn
     TOTESYS_UI_URL              = "https://${var.ui_host}"
     TOTESYS_STALE_MINUTES       = tostring(var.stale_minutes)
+    TOTESYS_LOG                 = var.totesys_log
     TOTESYS_CODE_SERVER         = "${aws_service_discovery_service.code.name}.${aws_service_discovery_private_dns_namespace.main.name}"
     TOTESYS_RUN_CLUSTER         = aws_ecs_cluster.main.name
     TOTESYS_RUN_TASK_DEFINITION = local.run_family

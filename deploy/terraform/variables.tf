@@ -101,6 +101,17 @@ variable "stale_minutes" {
   }
 }
 
+variable "totesys_log" {
+  description = "Whether PostgreSQL's log of ToteSys is followed, \"on\" or \"off\": docs/how-to/log.md says what ToteSys needs for it."
+  type        = string
+  default     = "off"
+
+  validation {
+    condition     = contains(["on", "off"], var.totesys_log)
+    error_message = "totesys_log is on or off."
+  }
+}
+
 # Network --------------------------------------------------------------------------------------------------------------
 
 variable "vpc_cidr" {

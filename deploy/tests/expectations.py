@@ -35,7 +35,17 @@ ROLE_URLS = {
     "warehouse-reader-url": ("warehouse_reader", "warehouse"),
     "dagster-url": ("dagster", "dagster"),
 }
-METRICS = {"UpToDate", "RunsFailed", "Stale", "DeadLetters", "AuditDifferences", "TablesBlocked"}
+METRICS = {
+    "UpToDate",
+    "RunsFailed",
+    "Stale",
+    "DeadLetters",
+    "AuditDifferences",
+    "TablesBlocked",
+    "TablesMissed",
+    "LogLost",
+    "LogKept",
+}
 ALARMS = {
     f"{NAME}-{alarm}"
     for alarm in (
@@ -44,6 +54,9 @@ ALARMS = {
         "dead-letters",
         "tables-blocked",
         "audit-differences",
+        "versions-missed",
+        "log-lost",
+        "log-kept",
         "not-up-to-date",
         "code-memory",
         "daemon-memory",
@@ -475,6 +488,7 @@ def environment(expected: Expectations, cloud: Cloud, kind: str, found: dict[str
     expected.same(f"{kind}: LAKE_URI", found["LAKE_URI"], f"s3://{BUCKETS['lake']}/totesys")
     expected.same(f"{kind}: FILES_URI", found["FILES_URI"], f"s3://{BUCKETS['lake']}/files")
     expected.same(f"{kind}: TOTESYS_WORK_BUCKET", found["TOTESYS_WORK_BUCKET"], BUCKETS["work"])
+    expected.same(f"{kind}: TOTESYS_LOG", found["TOTESYS_LOG"], "off")
     expected.same(f"{kind}: TOTESYS_ALERT_TOPIC", found["TOTESYS_ALERT_TOPIC"], cloud.topic)
     expected.same(f"{kind}: TOTESYS_RUN_CLUSTER", found["TOTESYS_RUN_CLUSTER"], NAME)
     expected.same(
@@ -739,12 +753,20 @@ def logs(expected: Expectations, cloud: Cloud) -> None:
         "DeadLetters": "dead_letters",
         "AuditDifferences": "audit_differs",
         "TablesBlocked": "blocked",
+        "TablesMissed": "missed",
+        "LogLost": "log_lost",
+        "LogKept": "log_kept",
+    }
+    values = {
+        "DeadLetters": "$.open",
+        "AuditDifferences": "$.findings",
+        "TablesBlocked": "$.tables",
+        "TablesMissed": "$.tables",
+        "LogKept": "$.percent",
     }
     for metric, each in made.items():
         expected.same(f"{metric}: pattern", each["filterPattern"], f'{{ $.totesys_event = "{events[metric]}" }}')
-        value = {"DeadLetters": "$.open", "AuditDifferences": "$.findings", "TablesBlocked": "$.tables"}.get(
-            metric, "1"
-        )
+        value = values.get(metric, "1")
         expected.same(f"{metric}: value", each["metricTransformations"][0]["metricValue"], value)
         expected.same(f"{metric}: namespace", each["metricTransformations"][0]["metricNamespace"], f"Totesys/{NAME}")
 

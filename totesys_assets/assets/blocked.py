@@ -106,7 +106,7 @@ def report(instance: dg.DagsterInstance, tables: Catalogue, examined: Examined) 
     What was never said is taken for passed: the first materialisation says it.
     """
     found = evaluations(tables, examined)
-    known = _latest(instance, [each.asset_check_key for each in found])
+    known = latest(instance, [each.asset_check_key for each in found])
     for each in found:
         if known.get(each.asset_check_key, (True, None)) != (each.passed, each.description):
             instance.report_runless_asset_event(each)
@@ -119,11 +119,11 @@ def report(instance: dg.DagsterInstance, tables: Catalogue, examined: Examined) 
 def blocked(instance: dg.DagsterInstance, tables: Catalogue) -> dict[str, str]:
     """Source table -> why it cannot be captured, as was found by the last look that Dagster knows of."""
     keys = [key for key in check_keys(tables) if key.name == CAN_BE_CAPTURED]
-    found = _latest(instance, keys)
+    found = latest(instance, keys)
     return {key.asset_key.path[-1]: str(found[key][1]) for key in keys if key in found and not found[key][0]}
 
 
-def _latest(
+def latest(
     instance: dg.DagsterInstance, keys: list[dg.AssetCheckKey]
 ) -> dict[dg.AssetCheckKey, tuple[bool, str | None]]:
     """What each check said last: whether it passed, and its description. Only of those that were evaluated."""

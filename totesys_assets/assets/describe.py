@@ -20,7 +20,17 @@ from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import CHANGES_ONLY_TAG, MADE, MART, NO_DEAD_LETTERS, OTHER_DAYS_TAG, STAR, TOTESYS, WAREHOUSE
+from totesys_assets.names import (
+    CHANGES_ONLY_TAG,
+    MADE,
+    MART,
+    NO_DEAD_LETTERS,
+    NOTHING_MISSED,
+    OTHER_DAYS_TAG,
+    STAR,
+    TOTESYS,
+    WAREHOUSE,
+)
 
 OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
@@ -170,7 +180,8 @@ def own_checks(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
 
 def _own_checks(group: str, table: str) -> Iterator[dg.AssetCheckKey]:
     if group not in MADE:
-        yield dg.AssetCheckKey(dg.AssetKey([group, table]), NO_DEAD_LETTERS)
+        for check in (NO_DEAD_LETTERS, NOTHING_MISSED):
+            yield dg.AssetCheckKey(dg.AssetKey([group, table]), check)
     for spec in blocked.checks(group, table):
         yield spec.key
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets import blocked
+from totesys_assets.assets import blocked, missed
 from totesys_assets.assets.describe import (
     OWNERS,
     changes_only,
@@ -71,6 +71,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: table.group},
         check_specs=[
             *blocked.checks(table.group, table.name),
+            missed.spec(table),
             dg.AssetCheckSpec(
                 NO_DEAD_LETTERS,
                 asset=key,
@@ -107,7 +108,11 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
         log.info("%s: %s rows compared, %s versions added", table.asset, captured.total("rows"), captured.versions)
         _tag_versions(context, table, captured)
-        checks = [_check(captured), *map(blocked.result, blocked.of_captured(table, None, unknown))]
+        checks = [
+            _check(captured),
+            missed.result(table, captured.missed),
+            *map(blocked.result, blocked.of_captured(table, None, unknown)),
+        ]
         return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=checks)
 
     return _asset
@@ -130,7 +135,7 @@ def _report(context: dg.AssetExecutionContext, lake: Lake, table: Table, capture
         entry.partition: {
             **row_count(entry.rows, of_partition=table.day_column is not None),
             "versions_added": entry.inserted + entry.updated + entry.deleted,
-            **({"missed_by_fingerprint": entry.missed} if entry.missed else {}),
+            **({"missed": entry.missed} if entry.missed else {}),
         }
         for entry in captured.entries
     }

@@ -3,8 +3,9 @@
 Belongs here: the thin Dagster wrappers. Does not belong here: what is worth a message (incidents.py), what Dagster has
 recorded (records.py), how a message is sent (notices.py), and bringing in changes (sensors.py).
 
-The sensors run in the process that loads the definitions. They read Dagster's records and, after a refresh, the dead
-letters of the lake. None of them connects to ToteSys or the warehouse, and none waits, so they never delay ``changes``.
+The sensors run in the process that loads the definitions. They read Dagster's records; after a refresh, the dead
+letters of the lake; and, where the log is to be followed, the lake's notes of that. None of them connects to ToteSys or
+the warehouse, and none waits, so they never delay ``changes``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.assets.blocked import blocked
-from totesys_assets.automation.incidents import Known, Verdict, is_worth_a_message, judge, news_of_blocked
+from totesys_assets.assets.missed import missed
+from totesys_assets.automation.incidents import (
+    Known,
+    Verdict,
+    is_worth_a_message,
+    judge,
+    news_of_blocked,
+    news_of_kept,
+    news_of_log,
+    news_of_missed,
+)
 from totesys_assets.automation.records import (
     differences,
     failed_before,
@@ -28,6 +39,8 @@ from totesys_assets.automation.records import (
     will_retry,
 )
 from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.journal import HALF, kept_percent
+from totesys_assets.capture.log_notes import read_note
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
@@ -35,6 +48,9 @@ from totesys_assets.notices import (
     AUDIT_DIFFERS,
     BLOCKED,
     DEAD_LETTERS,
+    LOG_KEPT,
+    LOG_LOST,
+    MISSED,
     RUN_FAILED,
     STALE,
     UP_TO_DATE,
@@ -101,15 +117,16 @@ def audit_alert(audit: Any) -> dg.SensorDefinition:
 
 
 def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``freshness``: when all was last up to date, what is blocked, how many dead letters there are."""
+    """The sensor ``freshness``: when all was last up to date, what is blocked or missed, how the log is followed."""
 
     @dg.sensor(
         name="freshness",
         minimum_interval_seconds=FRESHNESS_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Finds out every minute when the platform was last up to date: when a look found nothing to do, or "
-        "a refresh succeeded. Reports when that is too long ago, which tables cannot be captured, and when either is "
-        "over. Its cursor holds what was reported; losing the cursor costs at most one message.",
+        "a refresh succeeded. Reports when that is too long ago, which tables cannot be captured, what only a "
+        "comparison found, that the log of ToteSys is not followed or too much of it is kept, and when any of it is "
+        "over. Its cursor holds what was reported; losing the cursor costs at most one message of each kind.",
     )
     def _freshness(
         context: dg.SensorEvaluationContext, notices: dg.ResourceParam[Notices], lake: dg.ResourceParam[Lake]
@@ -121,6 +138,9 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         known = replace(_count(lake, known, found.finished), up_to_date=verdict.up_to_date, stale_told=stale_told)
         reasons = blocked(context.instance, catalogue())
         known = _report_blocked(notices, known, reasons, now)
+        known = _report_missed(notices, known, missed(context.instance, catalogue()), now)
+        if settings.follows_log:
+            known = _report_log(notices, lake, known, now)
         if known.counted is not None:
             notices.line(DEAD_LETTERS, open=known.open)
         reason = f"Last up to date {now - known.up_to_date:.0f} s ago. Dead letters: {known.open}."
@@ -154,6 +174,38 @@ def _report_blocked(notices: Notices, known: Known, reasons: dict[str, str], now
     if news is not None and not notices.send(*news, now):
         return known  # the next evaluation tries again
     return replace(known, blocked=reasons)
+
+
+def _report_missed(notices: Notices, known: Known, found: dict[str, str], now: float) -> Known:
+    """Report once what a comparison found missed of tables, and once that the next one found nothing."""
+    if found:
+        notices.line(MISSED, tables=len(found))
+    news = news_of_missed(known.missed, found)
+    if news is not None and not notices.send(*news, now):
+        return known
+    return replace(known, missed=found)
+
+
+def _report_log(notices: Notices, lake: Lake, known: Known, now: float) -> Known:
+    """Report once that the log is not followed, and once that it is again; and the same of how much of it is kept."""
+    try:
+        note, kept = read_note(lake), kept_percent(lake)
+    except PlatformError as error:  # as in _count
+        log.warning("It was not looked up how the log is followed: %s", error)
+        return known
+    notices.line(LOG_KEPT, percent=kept)
+    news = news_of_kept(known.kept_told, kept, HALF)
+    if news is None or notices.send(*news, now):
+        known = replace(known, kept_told=kept > HALF)
+    loss, is_lost = note.loss, note.loss is not None and note.since is None
+    if loss is None:
+        return known
+    news = news_of_log(known, loss.at, loss.reason, loss.seen_until, note.since)
+    if is_lost or (news is not None and loss.at.isoformat() != known.log_lost):  # also one that is over by now
+        notices.line(LOG_LOST, minutes=int(now - loss.at.timestamp()) // 60)
+    if news is not None and not notices.send(*news, now):
+        return known
+    return replace(known, log_lost=loss.at.isoformat(), log_open=is_lost)
 
 
 def _count(lake: Lake, known: Known, finished: str | None) -> Known:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 
 _HOUR = 3600
 
@@ -29,7 +30,9 @@ class Known:
     """What one evaluation keeps for the next: when the platform was last up to date, whether staleness was reported.
 
     ``counted`` is the run after which the ``open`` dead letters were counted; only runs change their number.
-    ``blocked``: tables reported as blocked, with the reason. Losing all of this costs at most one message.
+    ``blocked`` and ``missed``: tables reported as such, with the reason. ``log_lost``: the loss of the log that was
+    reported last, by its moment, and ``log_open`` until it is over; ``kept_told`` while too much of it is kept. Losing
+    all of this costs at most one message of each kind.
     """
 
     up_to_date: float
@@ -37,6 +40,10 @@ class Known:
     counted: str | None = None
     open: int = 0
     blocked: dict[str, str] = field(default_factory=dict)
+    missed: dict[str, str] = field(default_factory=dict)
+    log_lost: str = ""
+    log_open: bool = False
+    kept_told: bool = False
 
     @classmethod
     def read(cls, cursor: str | None, now: float) -> Known:
@@ -99,6 +106,58 @@ def news_of_blocked(reported: Mapping[str, str], found: Mapping[str, str]) -> tu
     )
     subject = f"{_named(new)} cannot be captured" if new else f"{_named(over)} can be captured again"
     return f"ToteSys: {subject}", "\n".join(text)
+
+
+def news_of_missed(reported: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, str] | None:
+    """Subject and text of the message about versions that only a comparison found; None if there is nothing new.
+
+    ``reported`` and ``found``: table -> what was missed. It is reported again when another comparison finds more.
+    """
+    new = [name for name, what in found.items() if reported.get(name) != what]
+    over = [name for name in reported if name not in found]
+    if new:
+        return f"ToteSys: a comparison found what was missed of {_named(new)}", "\n".join(found[name] for name in new)
+    if over:
+        return f"ToteSys: nothing is missed any more of {_named(over)}", "The last comparison found nothing to mend."
+    return None
+
+
+def news_of_log(
+    known: Known, lost_at: datetime | None, reason: str, seen_until: datetime | None, since: datetime | None
+) -> tuple[str, str] | None:
+    """Subject and text of the message about following the log; None if there is nothing new.
+
+    ``lost_at``, ``reason`` and ``seen_until`` are of the last loss; ``since``: it is followed since then, None if not.
+    """
+    if lost_at is None:
+        return None
+    seen = f" Every version that was committed until {_at(seen_until)} was seen." if seen_until is not None else ""
+    twice = "of a row that changed more than once between two refreshes, the last state was seen."
+    over = f"It is followed again since {_at(since)}.{seen} In between tables were compared: {twice}" if since else ""
+    if lost_at.isoformat() != known.log_lost:
+        if over:
+            return "ToteSys: its log was not followed for a while", f"From {_at(lost_at)}: {reason} {over}"
+        return "ToteSys: its log is not followed", (
+            f"{reason}{seen} Until it goes on, which is tried every minute, tables are compared: {twice}"
+        )
+    return ("ToteSys: its log is followed again", over) if known.log_open and over else None
+
+
+def news_of_kept(told: bool, percent: int, half: int) -> tuple[str, str] | None:
+    """Subject and text of the message about how much of the log is kept for us; None if there is nothing new."""
+    if percent > half and not told:
+        return f"ToteSys: {percent} % of the log that its server may keep for us is kept", (
+            "At 80 % the log is given up, and tables are compared. Either the platform was away for long, which is "
+            "over by now; or a transaction stays open in ToteSys, see pg_stat_activity; or the limit is small for what "
+            "the server writes: raise max_slot_wal_keep_size."
+        )
+    if percent <= half and told:
+        return "ToteSys: its server keeps less log for us again", f"It keeps {percent} % of what it may."
+    return None
+
+
+def _at(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment is not None else "then"
 
 
 def _named(tables: list[str]) -> str:

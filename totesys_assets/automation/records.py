@@ -19,6 +19,7 @@ from totesys_assets.names import (
     LEFT_OUT_TAG,
     LOOKED_AT_TAG,
     NO_DEAD_LETTERS,
+    NOTHING_MISSED,
     REFRESH_TAG,
     WILL_RETRY_TAG,
 )
@@ -156,7 +157,9 @@ def differences(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [
         f"{check.asset_key.to_user_string()}: {check.description or check.check_name}"
         for check in checks
-        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR and check.check_name != NO_DEAD_LETTERS
+        if not check.passed
+        and check.severity == dg.AssetCheckSeverity.ERROR
+        and check.check_name not in (NO_DEAD_LETTERS, NOTHING_MISSED)
     ]
 
 

@@ -22,6 +22,7 @@ from totesys_assets.capture.following import followed_entry, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
+from totesys_assets.capture.missed import MISSED, Missed, missed_entry
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.catalogue.catalogue import OPERATION, Table
@@ -42,9 +43,13 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Captured:
-    """What one capture of one table did: an entry for each of its partitions, changed or not."""
+    """What one capture of one table did: an entry for each of its partitions, changed or not.
+
+    ``missed``: what the last comparison of the table found that should have been known; this one, or one before it.
+    """
 
     entries: list[Entry]
+    missed: Missed | None = None
 
     def total(self, name: str) -> int:
         """Sum of a count over the partitions: rows, inserted, updated, deleted or rejected."""
@@ -148,21 +153,20 @@ def capture(
             if logged is not None:
                 result = _after(logged, result)
     snapshot.keep(table)
-    captured = Captured(_entries(snapshot, table, result, known, run_id))
+    entries = _entries(snapshot, table, result, known, run_id)
     # Nothing new to say about a partition is not said again.
-    new = {
-        entry.partition: entry
-        for entry in captured.entries
-        if entry.missed or entry.state != state_of(known, entry.partition)
-    }
+    new = {each.partition: each for each in entries if each.missed or each.state != state_of(known, each.partition)}
     noted = [*(missing | new).values()]
     if reached is not None and result.is_complete and (noted or logged is None or logged.changes):
         noted.append(followed_entry(table, reached, result.committed, logged.columns if logged is not None else ""))
+    missed, is_whole = Missed.of(newest, table.name), not changes_only and days in (None, all_days)
+    found = missed_entry(missed, entries, table.name, by_log=logged is not None, is_whole=is_whole)
+    noted.extend(found)
     if noted:
         last = Entry(LAST, table.name, result.committed, 0, datetime.now(UTC), run_id)
         complete = complete_entries(snapshot, table.name, seen_until(snapshot) if result.is_complete else seen, run_id)
         ledger.append([*noted, last, *complete, *source_entries(snapshot, run_id)])
-    return captured
+    return Captured(entries, Missed.of({MISSED: {table.name: found[0]}}, table.name) if found else missed)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from totesys_assets.capture.comparison import committed
 from totesys_assets.capture.journal import PRUNED, Journal
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
+from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Asset of the ledger's entries that say of a table how far it is brought up from the journal; and, under the empty
-# name, since when the log is not followed, and why.
-FOLLOWED = "log"
 # Marks of a commit that was made from the journal: its _recorded_at, the stretch of the journal, the position up to
 # which it is used, and how many transactions of before that were left out.
 _BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since", "log_left_out"
@@ -100,7 +98,7 @@ def begin(lake: Lake, source_log: Log) -> None:
     except PlatformError as error:
         _give_up(lake, journal, source_log, str(error))
     else:
-        Ledger(lake).append([_entry("", {})])
+        Ledger(lake).append([read_note(lake).begun().entry])
 
 
 def reach(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Reach | None:
@@ -195,7 +193,8 @@ def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
 
 def followed_entry(table: Table, reach: Reach, commit: str, columns: str = "") -> Entry:
     """The ledger's entry that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake."""
-    return _entry(table.name, asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns)))
+    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns))
+    return Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
 
 
 def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | None:
@@ -206,24 +205,15 @@ def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | 
     return replace(found, also=tuple(found.also))
 
 
-def _entry(name: str, state: Mapping[str, object]) -> Entry:
-    return Entry(FOLLOWED, name, json.dumps(state), 0, datetime.now(UTC), "")
-
-
-def lost(lake: Lake) -> tuple[datetime, str] | None:
-    """Since when the log is not followed, and why; None if it is, or never was."""
-    entry = Ledger(lake).newest([FOLLOWED]).get(FOLLOWED, {}).get("")
-    reason = json.loads(entry.state).get("lost") if entry is not None else None
-    return (entry.recorded_at, reason) if entry is not None and reason else None
-
-
 def _tried_lately(lake: Lake) -> bool:
-    found = lost(lake)
-    return found is not None and (datetime.now(UTC) - found[0]).total_seconds() < _AGAIN_SECONDS
+    note = read_note(lake)
+    if note.since is not None or note.tried_at is None:
+        return False
+    return (datetime.now(UTC) - note.tried_at).total_seconds() < _AGAIN_SECONDS
 
 
 def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
     log.warning("The log of ToteSys is not followed: %s", reason)
-    Ledger(lake).append([_entry("", {"lost": reason})])
+    Ledger(lake).append([read_note(lake).lost(reason, journal.seen_until).entry])
     with suppress(PlatformError):  # the slot of a server that is gone, say: whoever begins anew tries again
         journal.end(source_log)

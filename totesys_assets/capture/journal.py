@@ -14,8 +14,9 @@ import hashlib
 import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ POSITION = "log"
 PRUNED = "log_pruned"
 _STRETCH = "log_stretch"
 _SERVER, _PUBLICATION = "log_server", "log_publication"
+# How much of what the server allows a slot to keep ours kept when it last passed half of it, in percent.
+_KEPT = "log_kept"
 _WRITER = "journal"
 # Messages of a piece, unless one transaction has more.
 _PIECE = 100_000
@@ -49,6 +52,8 @@ _ATTEMPTS = 5
 _WAIT_SECONDS, _MOST_WAITS = 0.01, 3000
 # Of what the server allows a slot to keep: then it is dropped, before the server has to remove what it keeps.
 _MOST_KEPT = 0.8
+# In percent: above it, somebody should look.
+HALF = 50
 # Days for which the journal is kept.
 _KEPT_DAYS = 7
 
@@ -86,6 +91,12 @@ def prune(lake: Lake, today: date) -> int:
     return int(count)
 
 
+def kept_percent(lake: Lake) -> int:
+    """How much of what the server allows ours keeps, as of when it last passed half; 0 where it is not followed."""
+    held = lake.find(JOURNAL)
+    return 0 if held is None or not mark(held, _STRETCH) else mark(held, _KEPT) or 0
+
+
 class Journal:
     """The journal of the ``tables`` in ``schema`` of the source, in a lake."""
 
@@ -110,6 +121,13 @@ class Journal:
         log.slot = _slot(held)
         return mark(held, POSITION)
 
+    @property
+    def seen_until(self) -> datetime | None:
+        """When the newest transaction in the journal was committed; None where it has not begun, or has none."""
+        held = self.find()
+        recorded = mark(held, RECORDED) if held is not None and mark(held, _STRETCH) else None
+        return datetime.fromtimestamp(recorded / 1_000_000, UTC) if recorded else None
+
     def begin(self, log: Log) -> None:
         """Begin anew, from now on, with a new slot. What was committed before is for a comparison to find."""
         held = self._lake.open_plain(JOURNAL, SCHEMA, _DESCRIPTION, append_only=False)
@@ -122,6 +140,7 @@ class Journal:
             _SERVER: _number(state.server),
             _PUBLICATION: _number(str(state.publication)),
             PRUNED: 0,
+            _KEPT: 0,
         }
         self._commit(held, [], marks)
 
@@ -148,6 +167,7 @@ class Journal:
             log.slot = _slot(held)
             state = log.state()
             position, confirmed, flushed = _ends(held, state)
+            self._note_kept(held, _kept_percent(state))
             written = written or _written(state)
             if flushed < written:  # what was committed without waiting for the disk can be seen, and not be read
                 if not waits:  # once, for it takes a transaction id; the server's own writer then does it
@@ -193,12 +213,22 @@ class Journal:
                 log.forget(upto)
             return piece.changes, is_last
 
+    def _note_kept(self, held: DeltaTable, kept: int) -> None:
+        if (kept > HALF) != ((mark(held, _KEPT) or 0) > HALF):
+            with suppress(LostRace):  # whoever was quicker has noted it
+                self._commit(held, [], {_KEPT: kept})
+
     def _commit(self, held: DeltaTable, batches: Iterable[pa.RecordBatch], marks: dict[str, int]) -> None:
         append(held, batches, SCHEMA, _WRITER, marks)
 
 
 def _slot(held: DeltaTable) -> str:
     return slot_name(str(held.metadata().id))
+
+
+def _kept_percent(state: LogState) -> int:
+    kept = state.slot.retained if state.slot is not None else None
+    return 100 * (kept or 0) // state.keep_bytes if state.keep_bytes else 0
 
 
 def _written(state: LogState) -> int:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from totesys_assets.capture import following
 from totesys_assets.capture.journal import Journal
+from totesys_assets.capture.log_notes import read_note
 from totesys_assets.platform import Platform
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.log import Log
@@ -17,7 +18,7 @@ from totesys_assets.source.totesys.log import Log
 
 @dataclass(frozen=True)
 class LogCondition:
-    """How the log is followed. ``lost_at`` and ``reason``: since when it is not, and why; else None.
+    """How the log is followed. ``since`` when it is; or ``lost_at`` and ``reason``: since when it is not, and why.
 
     ``behind_bytes`` of the log are not in the journal yet; the source keeps ``kept_bytes`` of it for us, of
     ``allowed_bytes``. None where it is not followed.
@@ -28,6 +29,7 @@ class LogCondition:
     behind_bytes: int | None = None
     kept_bytes: int | None = None
     allowed_bytes: int | None = None
+    since: datetime | None = None
 
 
 def begin_following(platform: Platform) -> None:
@@ -41,15 +43,18 @@ def log_condition(platform: Platform) -> LogCondition | None:
     log = _log(platform)
     if log is None or not log.wanted:
         return None
-    lost = following.lost(platform.lake)
+    note = read_note(platform.lake)
     position = Journal(platform.lake, log.schema, log.tables).position(log)
     if position is None:
-        return LogCondition(*(lost or (None, "it begins with the next refresh")))
+        if note.loss is None or note.since is not None:
+            return LogCondition(reason="it begins with the next refresh")
+        return LogCondition(note.loss.at, note.loss.reason)
     state = log.state()
     return LogCondition(
         behind_bytes=max(0, (state.flushed or position) - position),
         kept_bytes=state.slot.retained if state.slot else None,
         allowed_bytes=state.keep_bytes,
+        since=note.since,
     )
 
 

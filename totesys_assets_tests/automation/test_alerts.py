@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,17 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from totesys_assets.assets import blocked
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.log_notes import LogNote, read_note
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
 from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, REFRESH_TAG
 from totesys_assets.notices import Notices
+from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Examined
 from totesys_assets.staleness.mark import cursor_of
+from totesys_assets_tests.audit.test_audit import forge_ledger
 from totesys_assets_tests.conftest import Platform
 
 
@@ -330,6 +334,70 @@ def test_a_lake_that_cannot_be_read_does_not_silence_the_rest(watcher: Watcher) 
     (log / f"{0:020}.json").write_text("no JSON", encoding="ascii")
     watcher.run_ended(SUCCESS)
     assert watcher.evaluate("freshness") == [{"totesys_event": "up_to_date"}]
+
+
+def test_a_log_that_is_not_followed_is_told_by_what_the_lake_notes(watcher: Watcher) -> None:
+    watcher.platform.settings = replace(watcher.platform.settings, follows_log=True)
+    ledger = Ledger(watcher.platform.lake)
+    followed = LogNote().begun()
+    ledger.append([followed.entry])
+    assert watcher.evaluate("freshness") == [{"totesys_event": "log_kept", "percent": 0}]
+    lost = followed.lost("Its slot is gone.", None)
+    for reason in ("Its slot is gone.", "There is no door."):  # it is tried again each minute
+        ledger.append([lost.lost(reason, None).entry])
+        assert watcher.evaluate("freshness")[1:] == [{"totesys_event": "log_lost", "minutes": 0}]
+    ((subject, text),) = watcher.letterbox.messages
+    assert subject == "ToteSys: its log is not followed"
+    assert text.startswith("Its slot is gone. Every version that was committed until ")
+    ledger.append([read_note(watcher.platform.lake).begun().entry])
+    assert watcher.evaluate("freshness")[1:] == watcher.evaluate("freshness")[1:] == []
+    assert watcher.letterbox.subjects[1:] == ["ToteSys: its log is followed again"]
+    again = read_note(watcher.platform.lake).lost("Another read its slot.", None).begun()
+    ledger.append([again.entry])
+    assert watcher.evaluate("freshness")[1:] == [{"totesys_event": "log_lost", "minutes": 0}]
+    assert watcher.evaluate("freshness")[1:] == []
+    assert watcher.letterbox.subjects[2:] == ["ToteSys: its log was not followed for a while"]
+
+
+def test_a_log_of_which_too_much_is_kept_is_told(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher.platform.settings = replace(watcher.platform.settings, follows_log=True)
+    for percent in (51, 60, 20, 20):
+        monkeypatch.setattr("totesys_assets.automation.alerts.kept_percent", lambda _, now=percent: now)
+        assert watcher.evaluate("freshness") == [{"totesys_event": "log_kept", "percent": percent}]
+    assert [subject.partition(":")[2] for subject in watcher.letterbox.subjects] == [
+        " 51 % of the log that its server may keep for us is kept",
+        " its server keeps less log for us again",
+    ]
+
+
+def test_where_the_log_is_not_wanted_nothing_is_told_of_it(watcher: Watcher) -> None:
+    Ledger(watcher.platform.lake).append([LogNote().begun().lost("it was switched off", None).entry])
+    assert watcher.evaluate("freshness") == []
+
+
+@pytest.mark.refreshed
+def test_what_a_comparison_found_missed_has_a_red_check_and_is_told_until_the_next_finds_nothing(
+    run_watcher: Watcher,
+) -> None:
+    platform = run_watcher.platform
+    everything = Request(("totesys/design", "totesys/sales_order"), platform.all_days)
+
+    def told() -> list[dict[str, Any]]:
+        return [line for line in run_watcher.evaluate("freshness") if line["totesys_event"] == "missed"]
+
+    platform.sql("UPDATE design SET design_name = 'unseen' WHERE design_id = 1")
+    forge_ledger(platform, "design")
+    assert platform.run(everything).success
+    assert told() == told() == [{"totesys_event": "missed", "tables": 1}]
+    ((subject, text),) = run_watcher.letterbox.messages
+    assert subject == "ToteSys: a comparison found what was missed of the table design"
+    assert '1 version of "design" of which no fingerprint had told' in text
+    platform.sql("UPDATE design SET design_name = 'seen' WHERE design_id = 1")
+    platform.refresh()
+    assert told() == [{"totesys_event": "missed", "tables": 1}]
+    assert platform.run(everything).success
+    assert told() == []
+    assert run_watcher.letterbox.subjects[1:] == ["ToteSys: nothing is missed any more of the table design"]
 
 
 def audit_run(watcher: Watcher) -> None:

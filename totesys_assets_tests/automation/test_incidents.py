@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from totesys_assets.automation.incidents import Known, is_worth_a_message, judge
+from totesys_assets.automation.incidents import (
+    Known,
+    is_worth_a_message,
+    judge,
+    news_of_kept,
+    news_of_log,
+    news_of_missed,
+)
 
 pytestmark = pytest.mark.pure
 
@@ -77,3 +86,49 @@ def test_failures_are_over_once_when_it_is_up_to_date_after_the_last_of_them() -
 def test_a_success_before_the_failure_does_not_end_it() -> None:
     assert not judge(Known(NOON - 60), NOON - 40, NOON - 30, NOON, PATIENCE).is_over
     assert judge(Known(NOON - 40), NOON - 20, NOON - 30, NOON, PATIENCE).is_over
+
+
+LOST, MINUTE = datetime.fromtimestamp(NOON, UTC), timedelta(minutes=1)
+
+
+def test_a_log_that_was_never_lost_is_no_news() -> None:
+    assert news_of_log(Known(NOON), None, "", None, LOST) is None
+
+
+def test_a_log_that_is_lost_is_told_once_and_once_that_it_is_followed_again() -> None:
+    loss = LOST, "Its slot is gone.", LOST - MINUTE
+    subject, text = news_of_log(Known(NOON), *loss, None) or ("", "")
+    assert subject == "ToteSys: its log is not followed"
+    assert text.startswith("Its slot is gone. Every version that was committed until 2026-01-05 11:59:00 UTC was seen.")
+    told = Known(NOON, log_lost=LOST.isoformat(), log_open=True)
+    assert news_of_log(told, *loss, None) is None
+    subject, text = news_of_log(told, *loss, LOST + MINUTE) or ("", "")
+    assert subject == "ToteSys: its log is followed again"
+    assert "since 2026-01-05 12:01:00 UTC" in text
+    assert news_of_log(Known(NOON, log_lost=LOST.isoformat()), *loss, LOST + MINUTE) is None
+
+
+def test_a_log_that_was_lost_between_two_evaluations_is_told_all_the_same() -> None:
+    known = Known(NOON, log_lost=(LOST - 60 * MINUTE).isoformat())
+    subject, text = news_of_log(known, LOST, "Its slot is gone.", None, LOST + MINUTE) or ("", "")
+    assert subject == "ToteSys: its log was not followed for a while"
+    assert text.startswith(
+        "From 2026-01-05 12:00:00 UTC: Its slot is gone. It is followed again since 2026-01-05 12:01"
+    )
+
+
+def test_more_than_half_of_the_log_is_told_once_and_once_that_it_is_less() -> None:
+    assert news_of_kept(False, 50, 50) is None
+    assert (news_of_kept(False, 51, 50) or ("",))[0].startswith("ToteSys: 51 % of the log")
+    assert news_of_kept(True, 60, 50) is None
+    assert (news_of_kept(True, 50, 50) or ("",))[0] == "ToteSys: its server keeps less log for us again"
+
+
+def test_what_was_missed_is_told_whenever_a_comparison_finds_more_and_once_that_it_is_over() -> None:
+    (subject, text) = news_of_missed({}, {"design": "Found 1."}) or ("", "")
+    assert (subject, text) == ("ToteSys: a comparison found what was missed of the table design", "Found 1.")
+    assert news_of_missed({"design": "Found 1."}, {"design": "Found 1."}) is None
+    assert news_of_missed({"design": "Found 1."}, {"design": "Found 2."}) is not None
+    assert (news_of_missed({"design": "x", "staff": "x"}, {}) or ("",))[0] == (
+        "ToteSys: nothing is missed any more of 2 tables"
+    )

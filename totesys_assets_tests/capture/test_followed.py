@@ -15,8 +15,11 @@ import psycopg
 import pytest
 
 from totesys_assets.capture import following, logged
-from totesys_assets.capture.journal import Journal, prune
+from totesys_assets.capture.journal import Journal, kept_percent, prune
 from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.log_notes import read_note
+from totesys_assets.capture.log_piece import Piece
+from totesys_assets.capture.missed import Missed
 from totesys_assets.errors import MassDeletion, PlatformError
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
@@ -422,3 +425,70 @@ def test_a_server_that_is_not_there_is_no_gap(source: Followed) -> None:
     with pytest.raises(PlatformError):
         Journal(source.lake, "public", COLUMNS).drain(other)
     assert source.is_on
+
+
+# What is told of it
+
+
+def test_that_more_than_half_of_the_log_is_kept_is_noted_and_that_it_is_over(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    assert kept_percent(source.lake) == 0
+    state = source.log.state()
+    assert state.slot is not None
+    for retained, noted in ((70, 70), (60, 70), (10, 10)):
+        slot = replace(state.slot, restart=0, retained=retained)
+        with monkeypatch.context() as patch:
+            now = replace(state, slot=slot, keep_bytes=100)
+            patch.setattr(source.log, "state", lambda now=now: now)
+            source.refresh()
+        assert source.is_on
+        assert kept_percent(source.lake) == noted
+
+
+def test_a_loss_is_noted_with_its_reason_and_what_was_seen_before(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    [seen] = source.versions("design")["1", "*"].moments[1:]
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.run("ALTER SCHEMA totesys_log RENAME TO elsewhere")
+    source.refresh()
+    first = read_note(source.lake)
+    source.refresh()  # another try
+    assert first.since is None
+    assert first.loss is not None
+    assert first.loss.seen_until == seen
+    again = read_note(source.lake)
+    assert again.loss is not None
+    assert (again.loss.at, again.loss.seen_until) == (first.loss.at, seen)
+    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log")
+    source.refresh()
+    note = read_note(source.lake)
+    assert note.since is not None
+    assert note.since > first.loss.at
+    assert note.loss == again.loss
+
+
+def test_what_the_log_did_not_tell_of_is_counted_until_a_comparison_finds_nothing(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Piece, "rows", lambda self, *_: iter(()))  # a log that tells of nothing
+        patch.setattr("totesys_assets.capture.journal._IDLE_BYTES", 0)
+        source.run(rename(1, "a"))
+        source.refresh()
+    assert names(source)[1:] == []
+    source.refresh(full=True)
+    assert names(source)[1:] == ["a"]
+    source.run(rename(1, "b"))
+    source.refresh()
+    assert names(source)[1:] == ["a", "b"]
+    found = Missed.of(Ledger(source.lake).newest(), "design")
+    assert found is not None
+    assert (found.versions, found.by_log) == (1, True)
+    source.refresh(full=True)
+    assert Missed.of(Ledger(source.lake).newest(), "design") is None

@@ -55,7 +55,15 @@ def test_every_task_of_the_makefile_that_is_named_is_there() -> None:
 def test_every_variable_that_is_named_is_there() -> None:
     declared = set(re.findall(r'^variable "(\w+)"', terraform("variables.tf"), re.MULTILINE))
     named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)(?: =[^`]*)?`", DOCUMENT))
-    # What else is written so in the document: a job, two checks, and GitHub's and AWS's own words.
-    others = {"refresh_everything", "no_dead_letters", "rates_are_fresh"}
+    # What else is written so in the document: a job, checks, words of PostgreSQL, and GitHub's and AWS's own.
+    others = {
+        "refresh_everything",
+        "no_dead_letters",
+        "nothing_missed",
+        "rates_are_fresh",
+        "max_slot_wal_keep_size",
+        "pg_stat_activity",
+        "wal_level",
+    }
     assert {"password_version", "lake_lock_days", "ui_host"} & named
     assert named - others <= declared | set(re.findall(r'^output "(\w+)"', terraform("outputs.tf"), re.MULTILINE))

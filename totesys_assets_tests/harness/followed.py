@@ -20,9 +20,10 @@ from totesys_assets import engine
 from totesys_assets.capture.changes import is_stale
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture, ingestion_name
-from totesys_assets.capture.following import begin, lost
+from totesys_assets.capture.following import begin
 from totesys_assets.capture.journal import Journal
 from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.log_notes import read_note
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, ddl
 from totesys_assets.days import WHOLE, days_of, partition_range
 from totesys_assets.lake.read import register
@@ -116,8 +117,8 @@ class Followed:
     @property
     def why_not(self) -> str:
         """Why the log is not followed."""
-        found = lost(self.lake)
-        return found[1] if found is not None else ""
+        note = read_note(self.lake)
+        return note.loss.reason if note.loss is not None and note.since is None else ""
 
     def versions(self, name: str) -> dict[Place, Versions]:
         """The lake's versions of a table, by key and day."""

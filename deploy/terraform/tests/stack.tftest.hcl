@@ -199,7 +199,7 @@ run "stack" {
     condition = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run] :
       toset([for variable in task.definition.environment : variable.name]) == toset([
         "AWS_DEFAULT_REGION", "AWS_REGION", "DAGSTER_CURRENT_IMAGE", "DAGSTER_HOME", "FILES_URI", "LAKE_URI", "TOTESYS_ALERT_TOPIC", "TOTESYS_CODE_SERVER",
-        "TOTESYS_HOME", "TOTESYS_RUN_CLUSTER", "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION",
+        "TOTESYS_HOME", "TOTESYS_LOG", "TOTESYS_RUN_CLUSTER", "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION",
         "TOTESYS_STALE_MINUTES", "TOTESYS_UI_URL", "TOTESYS_WORK_BUCKET",
       ])
     ])
@@ -389,7 +389,8 @@ run "stack" {
 
   assert {
     condition = toset(concat(keys(aws_cloudwatch_metric_alarm.alarm), ["not-up-to-date"])) == toset([
-      "run-failed", "stale", "tables-blocked", "dead-letters", "audit-differences", "not-up-to-date", "code-memory", "daemon-memory",
+      "run-failed", "stale", "tables-blocked", "dead-letters", "audit-differences", "versions-missed", "log-lost",
+      "log-kept", "not-up-to-date", "code-memory", "daemon-memory",
       "dashboard-memory", "database-storage", "database-cpu", "database-connections", "balancer-errors", "ui-errors", "webserver-unhealthy",
       "viewer-unhealthy", "dashboard-unhealthy", "api-unhealthy", "rates-failed",
     ])
@@ -414,6 +415,9 @@ run "stack" {
       DeadLetters      = ["{ $.totesys_event = \"dead_letters\" }", "$.open"]
       AuditDifferences = ["{ $.totesys_event = \"audit_differs\" }", "$.findings"]
       TablesBlocked    = ["{ $.totesys_event = \"blocked\" }", "$.tables"]
+      TablesMissed     = ["{ $.totesys_event = \"missed\" }", "$.tables"]
+      LogLost          = ["{ $.totesys_event = \"log_lost\" }", "1"]
+      LogKept          = ["{ $.totesys_event = \"log_kept\" }", "$.percent"]
     }
     error_message = "The filters find the lines that the platform writes."
   }
