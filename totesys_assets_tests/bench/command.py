@@ -42,6 +42,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--scenario", "names", multiple=True, help="One of them only; may be given several times.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often; above M once.")
 @click.option("--samples", type=click.IntRange(min=1), default=20, show_default=True, help="Orders for the latency.")
+@click.option("--log", "follows_log", is_flag=True, help="Follow the log of ToteSys instead of comparing.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything that was measured into this file.")
 @click.option("--svg", "svg_file", type=_FILE, help="Draw a chart into this file; needs --peers.")
 @click.option(
@@ -56,6 +57,7 @@ def bench(
     names: tuple[str, ...],
     rounds: int,
     samples: int,
+    follows_log: bool,
     json_file: Path | None,
     svg_file: Path | None,
     peers: Path | None,
@@ -84,7 +86,7 @@ def bench(
     if stored is not None and not names:
         names = tuple(_titles())  # all that has a ratio
     with _home(home) as folder, only_one(folder / "bench.lock", "the bench"):
-        measured = _measured(folder, wanted, names, rounds, samples, peers)
+        measured = _measured(folder, wanted, names, rounds, samples, peers, follows_log=follows_log)
     _print(measured)
     if json_file is not None:
         json_file.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
@@ -138,7 +140,14 @@ def _home(given: Path | None) -> Iterator[Path]:
 
 
 def _measured(
-    home: Path, scales: list[Scale], names: tuple[str, ...], rounds: int, samples: int, peers: Path | None
+    home: Path,
+    scales: list[Scale],
+    names: tuple[str, ...],
+    rounds: int,
+    samples: int,
+    peers: Path | None,
+    *,
+    follows_log: bool,
 ) -> dict[str, Any]:
     say, where = reporter(err), machine()
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
@@ -150,7 +159,7 @@ def _measured(
     orders: dict[str, int] = {}
     postgres = ""
     for scale in scales:
-        with sandbox(home / scale.name, scale, say) as prepared:
+        with sandbox(home / scale.name, scale, say, follows_log=follows_log) as prepared:
             postgres, orders[scale.name] = prepared.postgres(), prepared.rows()["sales_order"]
             turns = Rounds(prepared, say, tools(peers) if peers else (), runs, absent)
             try:

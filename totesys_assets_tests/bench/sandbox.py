@@ -64,11 +64,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """All that one scale is measured on. The servers run for as long as the block of ``sandbox``."""
+    """All that one scale is measured on. The servers run for as long as the block of ``sandbox``.
+
+    ``follows_log``: what is measured follows the log of ToteSys, and does not compare.
+    """
 
     scale: Scale
     home: Path
     urls: Databases = field(repr=False)
+    follows_log: bool = False
 
     def refresh(self, *arguments: str) -> Program:
         """``totesys refresh``, as a user starts it."""
@@ -79,11 +83,15 @@ class Sandbox:
         foreign = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "DAGSTER_")
         env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         argv = [sys.executable, "-m", "totesys_assets.cli", *arguments]
-        return Program(argv, {**env, "TOTESYS_HOME": str(self.home), "PYTHONUNBUFFERED": "1"})
+        ours = {"TOTESYS_HOME": str(self.home), "TOTESYS_LOG": "on" if self.follows_log else "off"}
+        return Program(argv, {**env, **ours, "PYTHONUNBUFFERED": "1"})
 
     def reset(self) -> None:
         """Put ToteSys back as it was filled, and empty everything else: lake, warehouse, Dagster's database."""
         source = sql.SQL("TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(PRISTINE))
+        with _administering(self.urls.totesys) as connection:  # a database with slots is not dropped
+            slots = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s"
+            connection.execute(slots, [TOTESYS])
         _recreate(self.urls.totesys, TOTESYS, source)
         for name in (WAREHOUSE, DAGSTER):
             _recreate(self.urls.warehouse, name)
@@ -166,11 +174,11 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(home: Path, scale: Scale, report: Report) -> Iterator[Sandbox]:
+def sandbox(home: Path, scale: Scale, report: Report, *, follows_log: bool = False) -> Iterator[Sandbox]:
     """A filled ToteSys and an empty platform in ``home``; data that are there from before are used again."""
     settings = Settings.from_env({"TOTESYS_HOME": str(home)})
     with databases(settings, scale=scale.factor, report=report) as urls:
-        made = Sandbox(scale, home, urls)
+        made = Sandbox(scale, home, urls, follows_log)
         _keep_pristine(urls.totesys)
         made.reset()
         yield made
