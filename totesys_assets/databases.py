@@ -21,7 +21,7 @@ import psycopg
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
 from totesys_assets.settings import Settings
-from totesys_assets.variables import FIRST_DAY_FILE
+from totesys_assets.variables import FIRST_DAY_FILE, LOG_FILE
 
 if TYPE_CHECKING:
     from totesys_assets.local.postgres import EmbeddedServer
@@ -194,7 +194,7 @@ def _open_door(source: EmbeddedServer) -> None:
     from totesys_assets.local.postgres import SUPERUSER
     from totesys_assets.local.sql_files import run_file, sql_folder
 
-    file, noted = sql_folder() / _DOOR, source.folder / "door"
+    file, noted = sql_folder() / _DOOR, _door_noted(source)
     if not file.is_file():  # installed without the checkout: ToteSys is compared only
         return
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -203,6 +203,22 @@ def _open_door(source: EmbeddedServer) -> None:
         noted.write_text(digest, encoding="ascii")
 
 
+def follow_log(settings: Settings) -> None:
+    """From now on, the log of an embedded ToteSys is followed in this home, unless TOTESYS_LOG says otherwise.
+
+    Where ToteSys has no door to it, nothing changes.
+    """
+    if not settings.totesys_url and _door_noted(embedded(settings)[0]).exists():
+        (settings.home / LOG_FILE).touch()
+
+
+def _door_noted(source: EmbeddedServer) -> Path:
+    return source.folder / "door"
+
+
 def refreshed(settings: Settings) -> Settings:
-    """The settings, with the first day that is noted in the home by now."""
-    return replace(settings, first_day=Settings.from_env().first_day) if not settings.totesys_url else settings
+    """The settings, with what is noted in the home by now: the first day, and whether the log is followed."""
+    if settings.totesys_url:
+        return settings
+    now = Settings.from_env()
+    return replace(settings, first_day=now.first_day, follows_log=now.follows_log)

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, OFF, ON, STALE_MINUTES, STOP
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LOG_FILE, OFF, ON, STALE_MINUTES, STOP
 
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
@@ -73,7 +73,7 @@ class Settings:
             files_uri=_place(env.get("FILES_URI") or str(home / "files"), "FILES_URI"),
             rates_url=_rates_url(env.get("TOTESYS_RATES_URL") or None),
             api_keys=_hashes(env.get("TOTESYS_API_KEYS") or ""),
-            follows_log=_choice("TOTESYS_LOG", env.get("TOTESYS_LOG") or OFF, (OFF, ON)) == ON,
+            follows_log=_follows_log(env.get("TOTESYS_LOG"), home, embedded=totesys_url is None),
             warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             warehouse_reader_url=_database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
             first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
@@ -223,6 +223,12 @@ def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
     if first > datetime.now(UTC).date():
         raise SettingsError(f"{said_by} is {first}, a day to come: set it to the day of the first rows of ToteSys.")
     return first
+
+
+def _follows_log(value: str | None, home: Path, *, embedded: bool) -> bool:
+    if not value:
+        return embedded and (home / LOG_FILE).exists()
+    return _choice("TOTESYS_LOG", value, (OFF, ON)) == ON
 
 
 def _topic(value: str | None) -> str | None:

@@ -15,8 +15,9 @@ FIRST_DAY_FILE = "first_day"
 STALE_MINUTES = 30
 # What a nullable column that is new in ToteSys does to its table.
 IGNORE, STOP = "ignore", "stop"
-# Whether PostgreSQL's log of ToteSys is followed.
+# Whether PostgreSQL's log of ToteSys is followed; in the home, whether that of the embedded one is.
 OFF, ON = "off", "on"
+LOG_FILE = "log"
 
 
 class Variable(NamedTuple):
@@ -84,7 +85,7 @@ VARIABLES = (
         "TOTESYS_LOG",
         f"`{ON}` lets PostgreSQL's log of ToteSys be followed where it can be: `totesys log check` says so. With "
         f"`{OFF}`, tables are compared only.",
-        f"`{OFF}`",
+        f"`{OFF}`; for the embedded ToteSys `{ON}`, once `totesys up` has run",
     ),
     Variable(
         "TOTESYS_ALLOW_SUPERUSER",

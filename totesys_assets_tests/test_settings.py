@@ -11,7 +11,7 @@ import pytest
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.lake.tables import Lake
 from totesys_assets.settings import Settings, SettingsError
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, LOG_FILE
 
 pytestmark = pytest.mark.pure
 
@@ -295,6 +295,18 @@ def test_the_variable_counts_more_than_the_file(home: Path) -> None:
 def test_the_file_of_an_embedded_totesys_says_nothing_of_another(home: Path) -> None:
     noted(home, "2024-08-19")
     assert read(home, TOTESYS_URL=TOTESYS).first_day == FIRST_DAY
+
+
+def test_the_log_is_followed_where_the_variable_or_the_home_says_so(home: Path) -> None:
+    assert not read(home).follows_log
+    assert read(home, TOTESYS_URL=TOTESYS, TOTESYS_LOG="on").follows_log
+    home.mkdir(exist_ok=True)
+    (home / LOG_FILE).touch()
+    assert read(home).follows_log
+    assert not read(home, TOTESYS_LOG="off").follows_log
+    assert not read(home, TOTESYS_URL=TOTESYS).follows_log, "the file is about the embedded ToteSys"
+    with pytest.raises(SettingsError, match="TOTESYS_LOG is 'yes': set it to off or on"):
+        read(home, TOTESYS_LOG="yes")
 
 
 def test_a_first_day_to_come_is_refused(home: Path) -> None:

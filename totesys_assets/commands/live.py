@@ -14,7 +14,7 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.refresh import SCALE_HELP, one_pass
-from totesys_assets.databases import databases, refreshed
+from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
@@ -110,6 +110,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
         elif dashboard_port:
             session.require_free_port(dashboard_port, "totesys up --dashboard-port")
         with databases(settings, scale=scale, report=reporter(out)) as urls:
+            follow_log(settings)
             settings = refreshed(settings)
             one_pass(settings, urls, out)
             with interrupts.orderly_end():
