@@ -29,7 +29,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request, everything, partitioned
-from totesys_assets.staleness.following import begin_following
+from totesys_assets.staleness.following import begin_following, end_following
 from totesys_assets.staleness.look import Look, look, mark_when_done
 from totesys_assets.staleness.mark import read_mark, write_mark
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -138,6 +138,7 @@ def refresh(
         _migrate(warehouse, summary)
     finally:
         shared_snapshots.close()
+        end_following(platform)
     mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
         write_mark(settings.home, mark, seen.looked_at)

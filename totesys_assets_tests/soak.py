@@ -5,8 +5,9 @@
 A seed stands for a few interleavings. What fails is made as short as possible and printed with its seed, which replays
 it: ``--seed 7 --minutes 0`` does seed 7 alone. The exit code is then 1.
 
-Every second seed, the odd ones, is for a copy of the package that has marts over the star and files as a source. A
-program of its own runs it: one process has one catalogue.
+Every fourth seed, 2, 6 and so on, is for worlds whose log is followed. Every second seed, the odd ones, is for a copy
+of the package that has marts over the star and files as a source. A program of its own runs it: one process has one
+catalogue.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests.harness import package_copy
-from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithFiles, InterleavingsWithLosses
+from totesys_assets_tests.harness.logged_world import LoggedLaboratory
+from totesys_assets_tests.harness.machine import (
+    Interleavings,
+    InterleavingsWithFiles,
+    InterleavingsWithLog,
+    InterleavingsWithLosses,
+)
 from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # What one seed stands for: few, so that a replay is quick and the time is kept.
@@ -64,6 +71,8 @@ class Soak:
         if number % 2:
             tally, failure = run_in_a_copy(number)
             self.laboratory.tally.add(tally)
+        elif number % 4:
+            failure = run_with_the_log(self.laboratory.tally, number)
         else:
             failure = run_here(self.laboratory, InterleavingsWithLosses, number)
         if failure:
@@ -87,7 +96,8 @@ class Soak:
             "Dagster, compactions, changed structures and settings, tables that take another's place, parts attached "
             "and detached, truncated tables, crowds of rows that come and go, processes that spill meanwhile, "
             "warehouses of an older version, broken and odd files and archives, and removed parts of the lake. "
-            "Every second seed has marts over the star and files as a source too.",
+            "Every second seed has marts over the star and files as a source too. In every fourth, the log "
+            "is followed: it breaks, and refreshes are killed.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]
@@ -105,6 +115,14 @@ def run_here(laboratory: Laboratory, kind: type[Interleavings], number: int) -> 
         # Hypothesis hangs the shortest series that fails on the error as notes.
         return "".join(traceback.format_exception(error, limit=-3))
     return ""
+
+
+def run_with_the_log(tally: Tally, number: int) -> str:
+    """Run the interleavings of a seed in worlds whose log is followed, as ``run_here``, and count what was done."""
+    with _laboratory(LoggedLaboratory) as laboratory:
+        failure = run_here(laboratory, InterleavingsWithLog, number)
+        tally.add(laboratory.tally)
+        return failure
 
 
 def run_in_a_copy(number: int) -> tuple[Tally, str]:
@@ -148,11 +166,11 @@ def _be_quiet() -> None:
 
 
 @contextmanager
-def _laboratory() -> Iterator[Laboratory]:
+def _laboratory(kind: type[Laboratory] = Laboratory) -> Iterator[Laboratory]:
     with tempfile.TemporaryDirectory(prefix="totesys-soak-", ignore_cleanup_errors=True) as name:
         # PostgreSQL's user must be able to enter, if that is not ours.
         Path(name).chmod(0o755)
-        with Laboratory(Path(name)).open() as opened:
+        with kind(Path(name)).open() as opened:
             yield opened
 
 

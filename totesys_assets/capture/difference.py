@@ -157,8 +157,10 @@ def capture(
     # Nothing new to say about a partition is not said again.
     new = {each.partition: each for each in entries if each.missed or each.state != state_of(known, each.partition)}
     noted = [*(missing | new).values()]
-    if reached is not None and result.is_complete and (noted or logged is None or logged.changes):
-        noted.append(followed_entry(table, reached, result.committed, logged.columns if logged is not None else ""))
+    columns = logged.columns if logged is not None else ""
+    has_news = noted or logged is None or logged.changes or logged.is_rewritten
+    if reached is not None and result.is_complete and has_news:
+        noted.append(followed_entry(table, reached, result.committed, snapshot.file(table), columns))
     missed, is_whole = Missed.of(newest, table.name), not changes_only and days in (None, all_days)
     found = missed_entry(missed, entries, table.name, by_log=logged is not None, is_whole=is_whole)
     noted.extend(found)
@@ -199,11 +201,14 @@ def _after(logged: Logged, compared: _Result) -> _Result:
         is_letters = what == "rejected"
         counts[partition, what] = count if is_letters else counts[partition, what] + count
         missed[partition] += 0 if is_letters else count
+    is_new = {key for key, count in missed.items() if count}
+    if logged.is_rewritten:
+        missed.clear()
     found = dict(logged.found)
     for partition in compared.partitions:
         now, known = compared.found.get(partition), found.get(partition)
         # A partition that is as it was keeps its state: what is made of it need not be made anew.
-        if now is None or known is None or now.rows != known.rows or missed[partition] or not logged.is_noted:
+        if now is None or known is None or now.rows != known.rows or partition in is_new or not logged.is_noted:
             found.pop(partition, None)
             found |= {partition: now} if now is not None else {}
     partitions = sorted({*compared.partitions, *logged.touched})

@@ -70,13 +70,17 @@ class Reach:
 
 @dataclass(frozen=True)
 class _Noted:
-    """What the ledger notes of a table: up to where of ``stretch`` it was brought, as of which commit to the lake."""
+    """What the ledger notes of a table: up to where of ``stretch`` it was brought, as of which commit to the lake.
+
+    ``columns`` are as the log has them, ``file`` is where the source has its rows.
+    """
 
     commit: str
     stretch: int
     since: int
     also: tuple[int, ...] = ()
     columns: str = ""
+    file: int = 0
 
 
 _REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDictionary()
@@ -157,11 +161,11 @@ def _transactions(
 
 
 def behind(
-    reach: Reach, held: DeltaTable | None, table: Table, newest: Mapping[str, Mapping[str, Entry]]
+    reach: Reach, held: DeltaTable | None, table: Table, newest: Mapping[str, Mapping[str, Entry]], file: int
 ) -> tuple[Behind, bool] | None:
-    """What of the journal ``table`` is behind with; and whether the ledger notes all that was taken from it before.
+    """What of the journal ``table`` is behind with; and whether that, and what the ledger notes, is all there is of it.
 
-    None where the table must be compared first. ``newest``: the ledger's entries.
+    None where the table must be compared first. ``newest``: the ledger's entries. ``file``: where its rows are now.
     """
     if held is None:
         return None
@@ -170,8 +174,11 @@ def behind(
         return None
     if noted is not None and noted.stretch == reach.stretch and noted.commit == committed(held):
         newest_change = reach.newest.get(table.name, 0)
-        found = Behind(reach.stretch, noted.since, reach.until, noted.also, reach.hidden, noted.columns, newest_change)
-        return found, True
+        since, until, is_rewritten = noted.since, reach.until, noted.file != file
+        found = Behind(
+            reach.stretch, since, until, noted.also, reach.hidden, noted.columns, newest_change, is_rewritten
+        )
+        return found, not is_rewritten
     recorded = mark(held, RECORDED)
     # A capture that was killed before it could note what it had committed.
     is_taken = recorded and mark(held, _BY_LOG) == recorded and mark(held, _STRETCH) == reach.stretch
@@ -191,9 +198,9 @@ def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
     }
 
 
-def followed_entry(table: Table, reach: Reach, commit: str, columns: str = "") -> Entry:
+def followed_entry(table: Table, reach: Reach, commit: str, file: int, columns: str = "") -> Entry:
     """The ledger's entry that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake."""
-    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns))
+    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns, file))
     return Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
 
 

@@ -41,7 +41,8 @@ class Behind:
 
     ``stretch`` is the journal's, positions are those of the log. ``also`` are transactions of before ``since`` that
     were left out, and ``hidden`` those that are left out now, because the snapshot does not show them. ``columns`` are
-    those of the last row that was taken from the log; nothing if none was.
+    those of the last row that was taken from the log; nothing if none was. ``is_rewritten``: the rows are in another
+    file since, and may be others, without a word in the log.
     """
 
     stretch: int
@@ -51,6 +52,7 @@ class Behind:
     hidden: tuple[int, ...] = ()
     columns: str = ""
     newest: int | None = None
+    is_rewritten: bool = False
 
     @property
     def is_empty(self) -> bool:

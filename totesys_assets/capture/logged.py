@@ -77,7 +77,7 @@ def prepared(
     """What the journal says of a table, if it is followed. None where it must be compared."""
     if reached is None:
         return None
-    found = behind(reached, lake.find(INGESTION, table.name), table, newest)
+    found = behind(reached, lake.find(INGESTION, table.name), table, newest, snapshot.file(table))
     prefix = f"{snapshot.state_prefix(table)}|"
     # Rows may read as something else since, or be of another table, though the log has told of no change.
     if found is None or not all(each.fingerprint.startswith(prefix) for each in known.values() if each.fingerprint):
@@ -88,7 +88,8 @@ def prepared(
 class Logged:
     """What the journal says of one table, of what ``snapshot`` shows, ``behind`` which the table is.
 
-    ``known``: the ledger's entries of the table. ``is_noted``: they are about all that was taken from the journal.
+    ``known``: the ledger's entries of the table. ``is_noted``: they are about all that was taken from the journal, and
+    the journal tells all that was done since.
     """
 
     def __init__(
@@ -112,19 +113,24 @@ class Logged:
         self.changes, self.columns, self.committed = 0, behind.columns, ""
 
     @property
+    def is_rewritten(self) -> bool:
+        """Whether its rows may be others, without a word in the log."""
+        return self._behind.is_rewritten
+
+    @property
     def touched(self) -> set[str]:
         """The partitions that are not as they were."""
         return {partition for partition, _ in self.counts} | {key for key, count in self._came.items() if count}
 
     @property
     def found(self) -> dict[str, Fingerprint]:
-        """The fingerprints of all partitions that have rows, as of the snapshot."""
+        """The fingerprints of all partitions that have rows, as of the snapshot, or had some since the one before."""
         found = {key: Fingerprint(each.rows, each.fingerprint) for key, each in self._known.items() if each.fingerprint}
         prefix = self._snapshot.state_prefix(self._table)
         for key in self.touched:
-            rows = (found[key].rows if key in found else 0) + self._came[key]
-            found.pop(key, None)
-            if rows > 0:
+            before = found.pop(key, None)
+            rows = (before.rows if before is not None else 0) + self._came[key]
+            if rows > 0 or before is None:  # a row that came and went on an empty day is two versions
                 found[key] = Fingerprint(rows, f"{prefix}|{rows}|log {self._behind.stretch:x} {self._behind.until}")
         return found
 

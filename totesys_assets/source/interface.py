@@ -122,6 +122,10 @@ class SourceSnapshot(ABC):
     def structure(self, table: Table) -> str:
         """Digest of all that may change what a row reads as, without the row being written. It has no ``|``."""
 
+    def file(self, table: Table) -> int:  # noqa: ARG002 - what has no log has no use for it
+        """A number that is another when all rows of ``table`` were written anew without a word in the log."""
+        return 0
+
     @abstractmethod
     def fingerprints(self, table: Table, all_days: DayRange, days: Days | None = None) -> dict[str, Fingerprint]:
         """Fingerprint of every partition that has rows, by partition key; with ``days``, at least those of these days.

@@ -38,6 +38,12 @@ def begin_following(platform: Platform) -> None:
         following.begin(platform.lake, log)
 
 
+def end_following(platform: Platform) -> None:
+    """End the sessions in which the log was read. The slot stays."""
+    if (log := _log(platform)) is not None:
+        log.close()
+
+
 def log_condition(platform: Platform) -> LogCondition | None:
     """How the log is followed; None where that is not wanted. Raises ConnectionFailed."""
     log = _log(platform)

@@ -145,11 +145,14 @@ def follow_from_here(
     if reached is None:
         return
     known, held = noted.get(ingestion_name(table), {}), lake.find(INGESTION, table.name)
-    if held is None or behind(reached, held, table, noted) is not None:
+    if held is None:
+        return
+    followed = behind(reached, held, table, noted, snapshot.file(table))
+    if followed is not None and followed[1]:
         return
     is_stale_now = any(is_stale(key, found, known) for key in found.keys() | known.keys())
     if not is_stale_now and not is_overtaken(snapshot, table, held):
-        Ledger(lake).append([followed_entry(table, reached, committed(held))])
+        Ledger(lake).append([followed_entry(table, reached, committed(held), snapshot.file(table))])
 
 
 def _seen_until(lake: Lake, first: Mapping[str, SourceSnapshot]) -> str:
@@ -223,21 +226,26 @@ def told_by_log(
     all_days: DayRange,
     newest: Mapping[str, Mapping[str, Entry]],
 ) -> dict[str, Fingerprint] | None:
-    """Fingerprints of a table's partitions as the log tells, without a scan; None where it is not followed.
+    """Fingerprints of a table's partitions as the log tells; None where it is not followed.
 
+    There is no scan, unless the table was rewritten, or a capture was killed before it noted what it had done.
     ``newest``: the ledger's entries.
     """
     snapshot.require(table)
     known = newest.get(ingestion_name(table), {})
     logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot, table), newest, known)
-    if logged is None or not logged.is_noted:
+    if logged is None:
         return None
     try:
         logged.look()
     except (Undecided, StaleSnapshot) as reason:
         log.info("%s is compared: %s", table.name, reason)
         return None
-    return logged.found
+    if logged.is_noted:
+        return logged.found
+    found = snapshot.changed_fingerprints(table, all_days)
+    told = {key: each for key, each in logged.found.items() if key in logged.touched}
+    return {key: each for key, each in found.items() if key not in logged.touched} | told
 
 
 def _reopen(opened: OpenSnapshots, snapshots: dict[str, SourceSnapshot], source: str, ledger: Ledger) -> None:

@@ -64,14 +64,14 @@ class Followed:
         for statement in statements:
             with psycopg.connect(self.source_url, autocommit=True) as connection:
                 connection.execute(statement.encode())
-            self.observe()
+            self.wrote()
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of a query in ToteSys."""
         with psycopg.connect(self.source_url) as connection:
             return connection.execute(query.encode()).fetchall()
 
-    def observe(self) -> None:
+    def wrote(self) -> None:
         """Let the model see what is committed now. It sees every commit if this is called after each."""
         state = read(self.source_url)
         for table in COLUMNS:
@@ -173,7 +173,7 @@ def followed(url: str, folder: Path) -> Iterator[Followed]:
     apply("source_log.sql", url)
     made = Followed(url, folder, first_day)
     try:
-        made.observe()
+        made.wrote()
         made.refresh()
         yield made
     finally:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
 from totesys_assets_tests.harness import drops, files, older
+from totesys_assets_tests.harness.logged_world import BREAKS, KILLS, LoggedWorld
 from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
 from totesys_assets_tests.harness.spilling import spill_at_once
@@ -76,7 +77,7 @@ class Interleavings(RuleBasedStateMachine):
         self.laboratory.tally.interleavings += 1
         self.world = self._stack.enter_context(self.laboratory.world())
         self._scribe = Scribe(self.world.days.first)
-        self._administrator = Administrator(self.world.source_url, self.world.warehouse_url)
+        self._administrator = Administrator(self.world.source_url, self.world.warehouse_url, self.world.wrote)
         # The last one is careless: whatever is refused it, it loses its whole transaction.
         self._writers = [Writer(self.world, careful=number < WRITERS - 1) for number in range(WRITERS)]
 
@@ -145,6 +146,7 @@ class Interleavings(RuleBasedStateMachine):
         """A table is being truncated or rewritten when a refresh begins, and is done while the refresh waits."""
         self.write(who, several)
         self.laboratory.tally.faults += 1
+        self.happened(how)
         with self._administrator.under_way(how, table):
             self.world.refresh(accept_deletions=True)
 
@@ -182,6 +184,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(what=st.sampled_from(_MISHAPS), number=_small)
     def mishap(self, what: str, number: int) -> None:
         self.laboratory.tally.faults += 1
+        self.happened(what)
         if what == "lose the ledger":
             self.world.lose_ledger()
         elif what == "lose Dagster":
@@ -208,6 +211,9 @@ class Interleavings(RuleBasedStateMachine):
             self._administrator.run(f"TRUNCATE {('payment', 'payment, transaction')[number % 2]}")
         else:
             self._administrator.run(what)
+
+    def happened(self, what: str) -> None:
+        """A mishap begins."""
 
     @rule(lacking=st.sampled_from(sorted(older.LACKS)))
     def upgrade(self, lacking: str) -> None:
@@ -317,6 +323,38 @@ class InterleavingsWithFiles(InterleavingsWithLosses):
             self.world.refresh()
         elif then == "backfill":
             self.world.backfill(DayRange(first, first + timedelta(days=changes[0][0])))
+
+
+class InterleavingsWithLog(InterleavingsWithLosses):
+    """The same where the log is followed: it breaks too, and refreshes are killed.
+
+    Of its own, so that a seed of the others goes on to do the same.
+    """
+
+    @rule(who=_who, several=_several, what=st.sampled_from(BREAKS), number=_small, again=st.sampled_from((True, False)))
+    def break_log(self, who: int, several: list[Statement], what: str, number: int, again: bool) -> None:
+        """Something happens to the log, and may be noticed at once or after others wrote more."""
+        self.write(who, several)
+        self.laboratory.tally.faults += 1
+        self.logged.break_log(what, number)
+        if again:
+            self.world.refresh(accept_deletions=True)
+
+    @rule(who=_who, several=_several, where=st.sampled_from(sorted(KILLS)), call=st.integers(1, 4))
+    def kill(self, who: int, several: list[Statement], where: str, call: int) -> None:
+        self.write(who, several)
+        self.laboratory.tally.faults += 1
+        self.logged.kill(where, call)
+
+    def happened(self, what: str) -> None:
+        if what not in ("lose Dagster", "compact the lake", "a crowd comes", "a crowd goes", "copy the lake"):
+            self.logged.excuse()
+
+    @property
+    def logged(self) -> LoggedWorld:
+        """The world, whose log is followed."""
+        assert isinstance(self.world, LoggedWorld)
+        return self.world
 
 
 def _once(after: int, action: Callable[[], None]) -> Callable[[int], None]:

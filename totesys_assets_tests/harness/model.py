@@ -83,6 +83,11 @@ class Model:
                     model.dead[partition].add(key)
         return added
 
+    def add(self, table: str, place: Place, version: Version, moment: int) -> None:
+        """Add a version that somebody else came to, as of a moment."""
+        self.tables[table].versions[place].append(version)
+        self.tables[table].moments[place] = self._moment = max(self._moment, moment)
+
     def pending(self, table: str, days: Days | None, state: State) -> list[tuple[Place, Version]]:
         """What a capture would add."""
         return list(self._difference(table, self._wanted(table, days), state))

@@ -6,7 +6,7 @@ belong here: the application's statements, which are in writers.py, and in which
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from threading import Event, Thread
@@ -34,8 +34,8 @@ ALTERATIONS = ("fill a shadow", "swap with the shadow", "make a child", "detach 
 class Administrator:
     """Somebody who alters tables, and gives up at once when others have locks on them."""
 
-    def __init__(self, source_url: str, warehouse_url: str) -> None:
-        self._source_url, self._warehouse_url = source_url, warehouse_url
+    def __init__(self, source_url: str, warehouse_url: str, wrote: Callable[[], None] = lambda: None) -> None:
+        self._source_url, self._warehouse_url, self._wrote = source_url, warehouse_url, wrote
         self._children = count(_FIRST_OF_CHILDREN)
 
     def run(self, statement: str) -> bool:
@@ -46,6 +46,7 @@ class Administrator:
                 session.run(statement)
         except psycopg.Error:
             return False
+        self._wrote()
         return True
 
     def alter(self, what: str, number: int) -> bool:

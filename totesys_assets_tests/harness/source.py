@@ -98,9 +98,16 @@ class Observer:
 def read(url: str, schema: str = "public") -> State:
     """What is committed now, in one snapshot: taken when nobody rewrites a table, which would look empty to it."""
     with Observer(url, schema) as observer:
-        observer.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        observer.run(f"LOCK TABLE {', '.join(COLUMNS)} IN ACCESS SHARE MODE")
-        return {table: _read_table(observer, table) for table in COLUMNS}
+        return read_by(observer)
+
+
+def read_by(observer: Observer) -> State:
+    """The same in a session that is open."""
+    observer.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    observer.run(f"LOCK TABLE {', '.join(COLUMNS)} IN ACCESS SHARE MODE")
+    state = {table: _read_table(observer, table) for table in COLUMNS}
+    observer.run("COMMIT")
+    return state
 
 
 def _read_table(observer: Observer, table: str) -> dict[str, Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -121,10 +121,12 @@ class Tally:
 class Laboratory:
     """A server, and the templates of which worlds are made."""
 
+    settings: Mapping[str, str] = _SETTINGS
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tally = Tally()
-        self._server = EmbeddedServer(folder / "server", _SETTINGS)
+        self._server = EmbeddedServer(folder / "server", self.settings)
 
     @contextmanager
     def open(self) -> Iterator[Laboratory]:
@@ -148,6 +150,7 @@ class Laboratory:
         with psycopg.connect(self._server.url("source")) as connection:
             connection.execute(ddl("totesys.sql").encode())
             connection.execute(trade(self._first_day).encode())
+        self._prepare(self._server.url("source"))
         # What may take the place of a table, or become a part of it: its rows bear older ids than any look.
         administrator = Administrator(self._server.url("source"), self._server.url("warehouse"))
         for number, what in enumerate(("fill a shadow", "fill a shadow", "make a child")):
@@ -162,6 +165,9 @@ class Laboratory:
         shutil.copytree(self.folder / "lake", self.folder / "lake_template")
         for name in ("source", "warehouse"):
             self.admin(f"CREATE DATABASE {name}_template TEMPLATE {name}")
+
+    def _prepare(self, url: str) -> None:
+        """Whatever else ToteSys needs."""
 
     def _world(self) -> World:
         urls = self._server.url("source"), self._server.url("warehouse")
@@ -346,6 +352,10 @@ class World:
         with self.writer() as writer:
             writer.run(statement)
         self.site.settle()
+        self.wrote()
+
+    def wrote(self) -> None:
+        """Something may have been committed."""
 
     def writer(self) -> Observer:
         """A session that may write to ToteSys."""

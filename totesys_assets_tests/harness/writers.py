@@ -334,6 +334,8 @@ class Writer:
             elif self.in_transaction:
                 self._connection.execute("ROLLBACK")
             return []
+        if not self.in_transaction:
+            self._world.wrote()
         return rows
 
     def close(self) -> None:

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests import soak
-from totesys_assets_tests.harness.machine import Interleavings
+from totesys_assets_tests.harness.logged_world import LoggedLaboratory
+from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithLog
 from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
 SEED = 25
+LOG_SEED = 4
 SERIES = settings(
     max_examples=3,
     database=None,
@@ -61,7 +63,26 @@ def test_whatever_happens_marts_and_a_source_of_files_follow_too() -> None:
     assert tally.faults > 2
 
 
-def test_every_second_seed_of_a_soak_has_marts_and_files(
+@pytest.mark.parametrize(
+    ("steps", "examples", "followed"), [(3, 2, 4), pytest.param(25, 3, 40, marks=pytest.mark.thorough)]
+)
+def test_whatever_happens_to_the_log_the_lake_has_every_committed_version_once(
+    scratch: Path, steps: int, examples: int, followed: int
+) -> None:
+    """Where it could not be followed, every state that a refresh could see."""
+    folder = scratch / f"logged_{steps}"
+    folder.mkdir()
+    with LoggedLaboratory(folder).open() as laboratory:
+        machine = type("Machine", (InterleavingsWithLog,), {"laboratory": laboratory})
+        series = settings(SERIES, max_examples=examples, stateful_step_count=steps)
+        run_state_machine_as_test(seed(LOG_SEED)(machine), settings=series)
+        tally = laboratory.tally
+        assert tally.lost == tally.doubled == 0
+        assert isinstance(laboratory, LoggedLaboratory)
+        assert laboratory.followings.followed > followed
+
+
+def test_every_second_seed_of_a_soak_has_marts_and_files_and_every_fourth_the_log(
     monkeypatch: pytest.MonkeyPatch, laboratory: Laboratory
 ) -> None:
     ran: list[str] = []
@@ -70,17 +91,22 @@ def test_every_second_seed_of_a_soak_has_marts_and_files(
         ran.append(f"{number} in a copy")
         return Tally(runs=2), "a row of the mart too many"
 
+    def with_the_log(_tally: Tally, number: int) -> str:
+        ran.append(f"{number} with the log")
+        return ""
+
     def here(_laboratory: Laboratory, _kind: object, number: int) -> str:
         ran.append(f"{number} here")
         return ""
 
     monkeypatch.setattr(soak, "run_in_a_copy", in_a_copy)
+    monkeypatch.setattr(soak, "run_with_the_log", with_the_log)
     monkeypatch.setattr(soak, "run_here", here)
     runs_before = laboratory.tally.runs
     every = soak.Soak(laboratory)
-    for number in (6, 7):
+    for number in (6, 7, 8):
         every.run(number)
-    assert ran == ["6 here", "7 in a copy"]
+    assert ran == ["6 with the log", "7 in a copy", "8 here"]
     assert every.failures == {7: "a row of the mart too many"}
     assert laboratory.tally.runs == runs_before + 2
 
@@ -116,7 +142,7 @@ def test_a_soak_that_finds_something_says_so_with_the_seed(
 
     monkeypatch.setattr(soak, "run_state_machine_as_test", find_something)
     report = tmp_path / "report.md"
-    assert soak.main(["--minutes", "0", "--seed", "6", "--report", str(report)]) == 1
-    assert "seed 6 failed" in capsys.readouterr().out
-    assert "seeds 6 to 6: FAILED" in report.read_text()
+    assert soak.main(["--minutes", "0", "--seed", "8", "--report", str(report)]) == 1
+    assert "seed 8 failed" in capsys.readouterr().out
+    assert "seeds 8 to 8: FAILED" in report.read_text()
     assert "AssertionError: a row too many" in report.read_text()

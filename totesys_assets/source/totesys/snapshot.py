@@ -142,6 +142,10 @@ class Snapshot(SourceSnapshot):
         """Digest of the table's structure: see fingerprint.py."""
         return fingerprint.structure(self.tables[table.name], table)
 
+    def file(self, table: Table) -> int:
+        """The number of the file in which the server has the rows: a TRUNCATE makes another, and a rewrite."""
+        return self.tables[table.name].file
+
     def fingerprints(self, table: Table, all_days: DayRange, days: Days | None = None) -> dict[str, Fingerprint]:
         """Fingerprint of every partition that has rows: one sequential scan, unless the snapshot was asked before."""
         self.require(table)

@@ -41,7 +41,7 @@ WITH RECURSIVE wanted AS (
 )
 SELECT c.relname AS table_name, c.relkind::text AS kind, r.identity AS relations, r.odd_part, r.odd_storage, r.locked,
     has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
-    row_security_active(c.oid) AS filtered, a.attname AS column_name,
+    row_security_active(c.oid) AS filtered, c.relfilenode::bigint AS file, a.attname AS column_name,
     CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
          ELSE quote_ident(t.typname) END AS type,
     concat_ws(' ', a.attnum, (
@@ -69,8 +69,8 @@ class SourceTable:
 
     ``identities`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
     ``relations`` identifies what the table consists of. ``odd_part`` and ``odd_storage`` are what parts may not be;
-    ``computed`` are columns that are worked out when they are read, ``required`` those that may not be NULL; ``locked``
-    is whether all parts are.
+    ``file`` is the number of the file that its rows are in; ``computed`` are columns that are worked out when they are
+    read, ``required`` those that may not be NULL; ``locked`` is whether all parts are.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -78,6 +78,7 @@ class SourceTable:
     kind: str = "r"
     readable: bool = True
     filtered: bool = False
+    file: int = 0
     relations: str = ""
     odd_part: str | None = None
     odd_storage: str | None = None
@@ -103,7 +104,7 @@ def _names(tables: Collection[str]) -> str:
 def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
     """The tables by name, of the rows of ``structure_query``."""
     tables: dict[str, SourceTable] = {}
-    for table, kind, relations, part, storage, locked, readable, filtered, column, *column_facts in rows:
+    for table, kind, relations, part, storage, locked, readable, filtered, file, column, *column_facts in rows:
         type_, identity, computed, required = column_facts
         found = tables.setdefault(
             str(table),
@@ -111,6 +112,7 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
                 kind=str(kind),
                 readable=bool(readable),
                 filtered=bool(filtered),
+                file=int(str(file)),
                 relations=str(relations),
                 odd_part=None if part is None else str(part),
                 odd_storage=None if storage is None else str(storage),
