@@ -150,14 +150,13 @@ def _transactions(
 ) -> tuple[tuple[int, ...], dict[str, int]]:
     """The positions of the transactions that a snapshot does not show, and of each table that of its newest change."""
     with engine.session() as connection:
+        drained = f"FROM {register(connection, 'journal', held)} WHERE {STRETCH} = {stretch} AND {LSN} < {until}"
+        newest = connection.execute(f"SELECT {TABLE}, max({LSN}) {drained} GROUP BY 1").fetchall()
         rows = connection.execute(
-            f"SELECT {TABLE}, {LSN}, min(xid) AS xid FROM {register(connection, 'journal', held)} "
-            f"WHERE {STRETCH} = {stretch} AND {LSN} < {until} GROUP BY 1, 2 ORDER BY 2"
+            f"SELECT DISTINCT {LSN}, xid {drained} AND {snapshot.may_hide('xid')} ORDER BY 1"
         ).to_arrow_table()
-    tables = rows.column(TABLE).to_pylist()
     positions, xids = (np.asarray(rows.column(name).combine_chunks(), np.int64) for name in (LSN, "xid"))
-    hidden = sorted(set(positions[snapshot.hides(xids)].tolist()))
-    return tuple(hidden), {str(name): position for name, position in zip(tables, positions.tolist(), strict=True)}
+    return tuple(positions[snapshot.hides(xids)].tolist()), dict(newest)
 
 
 def behind(

@@ -60,6 +60,11 @@ class Behind:
         return not self.also and self.newest is not None and self.newest < self.since
 
     @property
+    def oldest(self) -> int:
+        """The position before which nothing of it lies."""
+        return min((self.since, *self.also))
+
+    @property
     def condition(self) -> str:
         """SQL condition of the journal's rows."""
         also = f" OR {LSN} IN ({', '.join(map(str, self.also))})" if self.also else ""
@@ -68,16 +73,13 @@ class Behind:
 
 
 class LogLines:
-    """The lines of one table, in the temporary tables ``journaled``, ``transactions``, ``truncations`` and ``lines``.
-
-    Expects the journal and what is held of the table, as ``journal`` and ``held``.
-    """
+    """The lines of one table, in the temporary tables ``journaled`` and ``lines``; expects the journal as ``journal``."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, all_days: DayRange) -> None:
         self._connection, self._table, self._all_days = connection, table, all_days
         self._columns = [quoted(column.name) for column in table.columns]
-        # What the table looks like to the log, in the last row.
-        self.columns = ""
+        # What the table looks like to the log, in the last row; and how often it was emptied as a whole.
+        self.columns, self.truncations = "", 0
 
     def read(self, behind: Behind) -> int:
         """Make them; returns how many changes there are. Raises Undecided."""
@@ -86,24 +88,20 @@ class LogLines:
             f"CREATE TEMP TABLE journaled AS SELECT {LSN} AS lsn, {ORDINAL}, epoch_us(recorded_at) AS recorded, kind, "
             f"relation, message FROM journal WHERE {TABLE} = {literal(self._table.name)} AND {behind.condition}"
         )
-        changes = int(self._connection.execute("SELECT count(*) FROM journaled").fetchall()[0][0])
+        counts = f"SELECT count(*), count(*) FILTER (kind = '{chr(TRUNCATE)}') FROM journaled"
+        changes, self.truncations = self._connection.execute(counts).fetchall()[0]
         if not changes:
             return 0
+        nothing = (f"{typed(column, 'CAST(NULL AS VARCHAR)')} AS {quoted(column.name)}" for column in self._table.columns)
         flags = ", ".join(f"CAST(NULL AS BOOLEAN) AS same_{i}" for i, _ in enumerate(self._columns))
-        self._connection.execute(log_statements.LINES.format(columns=", ".join(self._columns), flags=flags))
-        self._connection.execute(
-            "CREATE TEMP TABLE transactions AS SELECT lsn, min(recorded) AS recorded FROM journaled GROUP BY 1"
-        )
-        self._connection.execute(
-            f"CREATE TEMP TABLE truncations AS SELECT lsn, ordinal FROM journaled WHERE kind = '{chr(TRUNCATE)}'"
-        )
+        self._connection.execute(log_statements.LINES.format(columns=", ".join(nothing), flags=flags))
         rows = f"SELECT lsn, ordinal, relation, message FROM journaled WHERE kind <> '{chr(TRUNCATE)}'"
         for batch in engine.batches(self._connection.execute(f"{rows} ORDER BY lsn, ordinal")):
             described = batch.column("relation").dictionary_encode()
             numbers = np.asarray(described.indices)
             for number, description in enumerate(described.dictionary.to_pylist()):
                 self._add(batch.filter(pa.array(numbers == number)), self._relation(bytes(description or b"")))
-        return changes
+        return int(changes)
 
     def _relation(self, description: bytes) -> Relation:
         """The table as the log describes it. Raises Undecided if it was another before, or lacks a column."""

@@ -12,7 +12,7 @@ LINES = """
 CREATE TEMP TABLE lines AS
 SELECT CAST(NULL AS BIGINT) AS lsn, CAST(NULL AS BIGINT) AS ordinal, false AS present, {columns}, {flags},
     CAST(NULL AS VARCHAR) AS broken, CAST(NULL AS VARCHAR) AS came_from, false AS departed
-FROM (SELECT * FROM held LIMIT 0)
+WHERE false
 """
 ARRIVALS = """
 INSERT INTO lines BY NAME
@@ -36,7 +36,8 @@ QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY present DESC, {recorded_
 TRUNCATED = """
 INSERT INTO lines BY NAME
 SELECT lsn, ordinal, false AS present, {keys}, false AS departed
-FROM truncations CROSS JOIN (SELECT {keys} FROM base UNION SELECT {keys} FROM lines)
+FROM (SELECT lsn, ordinal FROM journaled WHERE kind = '{truncate}')
+    CROSS JOIN (SELECT {keys} FROM base UNION SELECT {keys} FROM lines)
 """
 # Large values that did not change are those of the line before, or of the version held; of a dead letter, those of its
 # text. ``row`` tells the lines of one row from those of others, whatever its key.
@@ -46,7 +47,7 @@ SELECT * EXCLUDE ({fills}, row) REPLACE ({replaced}), {missing} AS missing
 FROM (
     SELECT *, {filling}
     FROM (
-        SELECT lines.*, {row} AS row FROM lines {rows} WHERE present
+        SELECT lines.*, {row} AS row FROM lines {followed} WHERE present
         UNION ALL BY NAME
         SELECT 0 AS lsn, 0 AS ordinal, {columns}, {key} AS row
         FROM base LEFT JOIN letters ON letters.row_key = {key} WHERE present OR letters.row_key IS NOT NULL
@@ -56,10 +57,11 @@ FROM (
 WHERE lsn > 0
 UNION ALL BY NAME SELECT *, false AS missing FROM lines WHERE NOT present
 """
-# The state of each row after each transaction, behind that which is held. Where a state breaks a rule, the row stays as
-# the last good one was, if it never left that one's day since.
-CHAIN = """
-CREATE TEMP TABLE chain AS
+# The state of each row after each transaction, behind that which is held, against the one before. Where a state breaks a
+# rule, the row stays as the last good one was, if it never left that one's day since. A transaction counts as recorded
+# when the journal says, but later than all that is held.
+DIFFERENCE = """
+CREATE TEMP TABLE difference AS
 WITH net AS (
     SELECT lsn, ordinal, present, {columns}, CASE WHEN present THEN coalesce(broken, {rule}) END AS broken
     FROM filled
@@ -76,12 +78,9 @@ WITH net AS (
         END AS present
     FROM (SELECT *, first_value({day}) OVER (PARTITION BY {keys}, good ORDER BY lsn) AS first_day FROM numbered)
     WINDOW since AS (PARTITION BY {keys}, good ORDER BY lsn)
-)
-SELECT *, {day} AS _day FROM settled
-"""
-DIFFERENCE = """
-CREATE TEMP TABLE difference AS
-WITH pairs AS (
+), chain AS (
+    SELECT *, {day} AS _day FROM settled
+), pairs AS (
     SELECT *, coalesce(lag(present) OVER before, false) AS was_present, lag(_day) OVER before AS was_day, {lagged}
     FROM chain WINDOW before AS (PARTITION BY {keys} ORDER BY lsn)
 ), versions AS (
@@ -90,15 +89,14 @@ WITH pairs AS (
     UNION ALL
     SELECT lsn, {was}, 'delete', was_day
     FROM pairs WHERE lsn > 0 AND was_present AND (NOT present OR _day <> was_day)
+), moments AS (
+    SELECT lsn, greatest(max(recorded - place) OVER (ORDER BY lsn), {after} + 1) + place AS moment
+    FROM (
+        SELECT lsn, min(recorded) AS recorded, row_number() OVER (ORDER BY lsn) - 1 AS place FROM journaled GROUP BY 1
+    )
 )
 SELECT versions.* EXCLUDE (lsn), {moment} AS {recorded_at}, lsn AS {commit_lsn}
 FROM versions JOIN moments USING (lsn)
-"""
-# When each transaction counts as recorded: as the journal says, but later than all that is held.
-MOMENTS_OF = """
-CREATE TEMP TABLE moments AS
-SELECT lsn, greatest(max(recorded - place) OVER (ORDER BY lsn), {after} + 1) + place AS moment
-FROM (SELECT lsn, recorded, row_number() OVER (ORDER BY lsn) - 1 AS place FROM transactions)
 """
 # The last state of each row that was touched, and where it was before: a dead letter is where it is noted.
 NOW = """
@@ -113,8 +111,8 @@ UNION ALL
 SELECT {key}, {partition} FROM base WHERE present AND {key} NOT IN (SELECT row_key FROM letters)
 """
 CAME = """
-SELECT partition, sum(number)
-FROM (SELECT partition, 1 AS number FROM now WHERE present UNION ALL SELECT partition, -1 FROM was)
+SELECT partition, sum(number), count(broken)
+FROM (SELECT partition, 1 AS number, broken FROM now WHERE present UNION ALL SELECT partition, -1, NULL FROM was)
 GROUP BY 1
 """
 REJECTED = f"""

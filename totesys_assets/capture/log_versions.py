@@ -20,13 +20,14 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture import dead_letters, log_statements
 from totesys_assets.capture.log_lines import Behind, LogLines, Undecided, raw_text
+from totesys_assets.capture.log_piece import LSN
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Column, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB
 from totesys_assets.lake.read import moment_sql, recorded_until, register
 from totesys_assets.source.rows import partition_sql, row_key
 from totesys_assets.source.rules import first_broken
-from totesys_assets.source.totesys.pgoutput import Messages, Relation
+from totesys_assets.source.totesys.pgoutput import TRUNCATE, Messages, Relation
 from totesys_assets.source.typed_text import typed
 from totesys_assets.sql_text import literal, quoted
 
@@ -54,6 +55,8 @@ class LogVersions:
         # Versions by partition and operation; rows that came to a partition in the source, less those that left it.
         self.counts: Counter[tuple[str, str]] = Counter()
         self.came: Counter[str] = Counter()
+        # Whether rows are dead letters now, or were.
+        self._has_letters = letters.num_rows > 0
 
     @property
     def _day(self) -> str:
@@ -62,30 +65,31 @@ class LogVersions:
 
     def make(self, journal: DeltaTable, held: DeltaTable, behind: Behind) -> None:
         """Make ``difference``. Raises Undecided."""
-        register(self._connection, "held", held)
-        register(self._connection, "journal", journal)
+        register(self._connection, "journal", journal, within=(LSN, behind.oldest, behind.until))
         self._connection.register("letters", self._letters)
         lines = LogLines(self._connection, self._table, self._all_days)
         self.changes = lines.read(behind)
         self.columns = lines.columns
         if not self.changes:
             return
-        self._find_base()
+        self._find_base(held, is_truncated=lines.truncations > 0)
         self._fill()
-        self._chain()
         self._compare(recorded_until(held))
         self._count()
 
     # What is held, and what the log left out
 
-    def _find_base(self) -> None:
-        touched = f"({self._keys}) IN (SELECT ({self._keys}) FROM lines)"
-        if self._any("FROM truncations"):
-            touched = "true"
-        elif len(self._table.primary_key) == 1:  # files whose least and greatest key are known need not be read
-            least = self._connection.execute(f"SELECT min({self._keys}), max({self._keys}) FROM lines").fetchall()[0]
-            if all(isinstance(each, int) for each in least):
-                touched += f" AND {self._keys} BETWEEN {least[0]} AND {least[1]}"
+    def _find_base(self, held: DeltaTable, *, is_truncated: bool) -> None:
+        key, touched = self._table.primary_key[0], f"({self._keys}) IN (SELECT ({self._keys}) FROM lines)"
+        ends = f"SELECT min({quoted(key)}), max({quoted(key)}) FROM lines"
+        least, greatest = self._connection.execute(ends).fetchall()[0]
+        if is_truncated:
+            touched, within = "true", None
+        elif isinstance(least, int):  # files whose least and greatest key are known need not be read
+            touched, within = f"{touched} AND {quoted(key)} BETWEEN {least} AND {greatest}", (key, least, greatest)
+        else:
+            within = None
+        register(self._connection, "held", held, within=within)
         self._connection.execute(
             log_statements.BASE.format(
                 columns=", ".join(self._columns),
@@ -96,18 +100,22 @@ class LogVersions:
                 day=self._day,
             )
         )
-        self._connection.execute(log_statements.TRUNCATED.format(keys=self._keys))
+        if is_truncated:
+            self._connection.execute(log_statements.TRUNCATED.format(keys=self._keys, truncate=chr(TRUNCATE)))
 
     def _fill(self) -> None:
-        same = [i for i, _ in enumerate(self._columns) if self._any(f"FROM lines WHERE present AND same_{i}")]
+        flags = ", ".join(f"coalesce(bool_or(same_{i}), false)" for i, _ in enumerate(self._columns))
+        found = self._connection.execute(f"SELECT {flags} FROM lines WHERE present").fetchall()[0]
+        same = [i for i, is_left_out in enumerate(found) if is_left_out]
         if not same:
             self._connection.execute("CREATE TEMP VIEW filled AS SELECT * FROM lines")
             return
         is_left_out = " OR ".join(f"same_{i}" for i in same)
         key, letter = row_key(self._table), "letters.row_key IS NOT NULL"
-        row, rows = key, ""
+        row, followed = key, ""
         if self._any(f"FROM lines WHERE came_from IS NOT NULL AND ({is_left_out})"):
-            row, rows = "followed.row", f"JOIN followed USING (lsn, ordinal) WHERE followed.row_key = {key} AND"
+            row = "followed.row"
+            followed = f"JOIN followed ON (lines.lsn, lines.ordinal, {key}) = (followed.lsn, followed.ordinal, row_key)"
             self._follow_rows(key)
         held = [
             f"CASE WHEN {letter} THEN {typed(column, _in_letter(column))} ELSE base.{name} END AS {name}"
@@ -126,10 +134,10 @@ class LogVersions:
                     for i in same
                 ),
                 row=row,
-                rows=rows,
+                followed=followed,
                 columns=", ".join(held),
                 key=key,
-            ).replace("AND WHERE", "AND")
+            )
         )
         if self._any("FROM filled WHERE missing"):
             raise Undecided(f'a large value of "{self._table.name}" that did not change is not held')
@@ -155,12 +163,12 @@ class LogVersions:
 
     # What became of the rows
 
-    def _chain(self) -> None:
+    def _compare(self, after: int) -> None:
+        names = [column.name for column in self._table.columns]
+        was = {name: quoted(f"was {name}") for name in names}
         self._connection.execute(
-            log_statements.CHAIN.format(
-                columns=", ".join(self._columns),
+            log_statements.DIFFERENCE.format(
                 rule=first_broken(dead_letters.engine_rules(self._table)),
-                keys=self._keys,
                 day=self._day,
                 settled=", ".join(
                     f"CASE WHEN broken IS NULL THEN {name} ELSE first_value({name}) OVER since END AS {name}"
@@ -168,15 +176,7 @@ class LogVersions:
                     else name
                     for name in self._columns
                 ),
-            )
-        )
-
-    def _compare(self, after: int) -> None:
-        names = [column.name for column in self._table.columns]
-        was = {name: quoted(f"was {name}") for name in names}
-        self._connection.execute(log_statements.MOMENTS_OF.format(after=after))
-        self._connection.execute(
-            log_statements.DIFFERENCE.format(
+                after=after,
                 lagged=", ".join(f"lag({quoted(name)}) OVER before AS {was[name]}" for name in names),
                 keys=self._keys,
                 columns=", ".join(self._columns),
@@ -215,14 +215,17 @@ class LogVersions:
                 keys=self._keys,
             )
         )
-        for partition, count in self._connection.execute(log_statements.CAME).fetchall():
+        for partition, count, broken in self._connection.execute(log_statements.CAME).fetchall():
             self.came[partition] += int(count)
+            self._has_letters = self._has_letters or broken > 0
 
     def letters(self, taken_at: int) -> tuple[list[str], Counter[str]]:
         """Make ``rejected`` and ``capture_time`` for dead_letters.keep, as of ``taken_at`` (microseconds since 1970).
 
         Returns the partitions that it is about, and of each partition the number of its dead letters.
         """
+        if not self._has_letters:
+            return [], Counter()
         self._connection.execute(
             f"CREATE OR REPLACE TEMP TABLE capture_time AS SELECT {moment_sql(taken_at)} AS taken_at"
         )

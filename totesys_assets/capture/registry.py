@@ -63,7 +63,7 @@ def structures(lake: Lake, table: str | None = None) -> list[Structure]:
     if held is None:
         return []
     with engine.session() as connection:
-        source = register(connection, "held", held, value=("table_name", table) if table is not None else None)
+        source = register(connection, "held", held, within=("table_name", table, table) if table is not None else None)
         rows = (
             connection.execute(
                 f"SELECT table_name, version, status, columns, first_seen_at FROM {source} "

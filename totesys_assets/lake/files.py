@@ -51,7 +51,8 @@ class Files:
     """The files of ``table`` that may hold rows of ``days``, by ``column``, recorded from ``since`` on.
 
     ``days`` None: of all. ``column``: a date or a timestamp; None: only the months tell. ``since``: microseconds since
-    1970. ``value``: with this value in this column. ``named``: only files of these names. Other rows may be in them.
+    1970. ``within``: a column, and between which values it is, both included. ``named``: only files of these names. Other
+    rows may be in them.
     """
 
     def __init__(
@@ -60,25 +61,25 @@ class Files:
         days: Days | None = None,
         column: str | None = None,
         since: int | None = None,
-        value: tuple[str, Any] | None = None,
+        within: tuple[str, Any, Any] | None = None,
         named: Set[str] | None = None,
     ) -> None:
         self._table = table
         self._schema = pa.schema(table.schema().to_arrow())  # type: ignore[arg-type]  # Arrow's C interface
         self._known = listed(table)
-        self._wanted = [*self._choose(days, column, since, value, named)]
+        self._wanted = [*self._choose(days, column, since, within, named)]
 
     def _choose(
         self,
         days: Days | None,
         column: str | None,
         since: int | None,
-        value: tuple[str, Any] | None,
+        within: tuple[str, Any, Any] | None,
         named: Set[str] | None,
     ) -> Iterator[int]:
         """Numbers of the files that may hold what is asked for. What nothing is known of, a file may hold."""
         paths, months, newest = (self._values(each) for each in ("path", f"partition.{MONTH}", f"max.{RECORDED_AT}"))
-        ends, wanted = self._ends(column), self._ends(value[0] if value is not None else None)
+        ends, wanted = self._ends(column), self._ends(within[0] if within is not None else None)
         asked = set(days.months) if days is not None else set()
         earliest = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=since) - _CUT_OFF if since else None
         for number, path in enumerate(paths):
@@ -86,7 +87,7 @@ class Files:
                 continue
             if earliest is not None and newest[number] is not None and newest[number] <= earliest:
                 continue
-            if value is not None and not _may_be(value[1], wanted[number]):
+            if within is not None and not _overlap(within[1:], wanted[number]):
                 continue
             if named is None or path.rpartition("/")[2] in named:
                 yield number
@@ -172,9 +173,9 @@ def _touches(days: Days, ends: tuple[date | None, date | None]) -> bool:
     return first is None or last is None or any(each.first <= last and first <= each.last for each in days.ranges)
 
 
-def _may_be(value: Any, ends: tuple[Any, Any]) -> bool:
+def _overlap(asked: tuple[Any, Any], ends: tuple[Any, Any]) -> bool:
     least, greatest = ends
-    return least is None or greatest is None or least <= value <= greatest
+    return least is None or greatest is None or (least <= asked[1] and asked[0] <= greatest)
 
 
 def _type(arrow: pa.DataType) -> str:

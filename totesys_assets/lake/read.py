@@ -30,17 +30,17 @@ def register(
     *,
     column: str | None = None,
     since: int | None = None,
-    value: tuple[str, Any] | None = None,
+    within: tuple[str, Any, Any] | None = None,
     named: Set[str] | None = None,
 ) -> str:
     """Make a table readable in DuckDB under ``name``. Returns the quoted name.
 
     Files are left out that hold no rows of ``days`` (by the date or timestamp ``column``), or none recorded from
-    ``since`` on (microseconds since 1970), or none with ``value`` (column and value), or that are not among those
+    ``since`` on (microseconds since 1970), or none ``within`` two values of a column, or that are not among those
     ``named``. The others may hold other rows as well. Nothing is read yet: DuckDB reads the columns and rows that a
     query needs. Raises duckdb.Error where a file is gone.
     """
-    files = Files(table, days, column, since, value, named)
+    files = Files(table, days, column, since, within, named)
     select = files.select
     if select is None:
         connection.register(name, files.dataset())

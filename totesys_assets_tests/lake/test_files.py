@@ -87,10 +87,10 @@ def test_only_files_with_something_recorded_since_a_moment_are_read(table: Delta
 
 
 def test_only_files_that_may_hold_a_value_are_read(table: DeltaTable) -> None:
-    assert orders(table, value=("sales_order_id", 1)) == [1]
-    assert orders(table, value=("sales_order_id", 3)) == []
-    assert orders(table, value=("_operation", "insert")) == [0, 1, 2]
-    assert orders(table, value=("unheard_of", 1)) == [0, 1, 2]
+    assert orders(table, within=("sales_order_id", 1, 1)) == [1]
+    assert orders(table, within=("sales_order_id", 3, 9)) == []
+    assert orders(table, within=("_operation", "insert", "insert")) == [0, 1, 2]
+    assert orders(table, within=("unheard_of", 1, 1)) == [0, 1, 2]
 
 
 def test_files_can_be_asked_for_by_name(table: DeltaTable) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import duckdb
 import numpy as np
 import pytest
 
-from totesys_assets.source.totesys.visibility import hidden_by
+from totesys_assets.source.totesys.visibility import hidden_by, hideable
 
 CIRCLE = 2**32
 
@@ -19,6 +20,8 @@ def test_what_was_running_and_what_came_later_is_hidden(start: int, turns: int) 
     ids = np.array([(xmin + offset) % CIRCLE for offset in (-2, -1, 0, 1, 2, 3, 4, 5, 6, CIRCLE // 2 - 1)], np.int64)
     expected = [False, False, True, False, False, True, False, True, True, True]
     assert hidden_by(text, ids).tolist() == expected
+    asked = f"SELECT {hideable(xmin, 'id')} FROM (SELECT unnest({ids.tolist()}) AS id)"
+    assert [found for (found,) in duckdb.sql(asked).fetchall()] == [False, False, *[True] * 8]
 
 
 @pytest.mark.pure

@@ -24,7 +24,7 @@ from totesys_assets.source.totesys.fingerprint import CIRCLE, Places
 from totesys_assets.source.totesys.remembered import ByDay, Remembered
 from totesys_assets.source.totesys.structure import SourceTable
 from totesys_assets.source.totesys.table_locks import relation
-from totesys_assets.source.totesys.visibility import hidden_by
+from totesys_assets.source.totesys.visibility import hidden_by, hideable
 from totesys_assets.sql_text import literal
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class Snapshot(SourceSnapshot):
     def hides(self, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Those that were running when the snapshot was taken, and those that began later."""
         return hidden_by(self.text, xids)
+
+    def may_hide(self, xid: str) -> str:
+        """Those of the ids that ``xmin`` begins, on the half of the circle that lies ahead of it."""
+        return hideable(self.xmin, xid)
 
     @property
     def instant(self) -> str:

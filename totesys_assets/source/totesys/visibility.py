@@ -19,3 +19,8 @@ def hidden_by(snapshot: str, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool
     running = [int(each) % CIRCLE for each in listed.split(",") if each]
     hidden: npt.NDArray[np.bool_] = (ahead >= xmax - xmin) | np.isin(xids, running)
     return hidden & (ahead < CIRCLE // 2)
+
+
+def hideable(xmin: int, xid: str) -> str:
+    """SQL condition of the ids on the half of the circle that begins with ``xmin``: only they can be hidden."""
+    return f"({xid} - {xmin % CIRCLE} + {CIRCLE}) % {CIRCLE} < {CIRCLE // 2}"
