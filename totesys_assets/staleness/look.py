@@ -231,6 +231,8 @@ def told_by_log(
     There is no scan, unless the table was rewritten, or a capture was killed before it noted what it had done.
     ``newest``: the ledger's entries.
     """
+    if snapshot.log is None:  # nor is its table copied, which may not be needed
+        return None
     snapshot.require(table)
     known = newest.get(ingestion_name(table), {})
     logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot, table), newest, known)

@@ -20,6 +20,7 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.platform import Platform
 from totesys_assets.source.copied import CopiedSnapshot
 from totesys_assets.source.interface import Fingerprint
+from totesys_assets.source.seen import Seen
 from totesys_assets.source.shared_snapshot import OpenSnapshots
 from totesys_assets.staleness.look import _examine
 
@@ -31,11 +32,13 @@ DAYS = DayRange(date(2024, 8, 19), date(2024, 8, 25))
 class Snapshot(CopiedSnapshot):
     """One row; ``fault`` is raised for a table called ``second``."""
 
-    def __init__(self, source: str, fault: Exception | None) -> None:
-        super().__init__(source, "now")
+    def __init__(self, source: str, fault: Exception | None, seen: Seen | None = None) -> None:
+        super().__init__(source, "now", seen=seen)
         self._fault = fault
+        self.texts_read: list[str] = []
 
     def texts(self, table: Table) -> pa.Table:
+        self.texts_read.append(table.name)
         return pa.table({"id": pa.array(["1"])})
 
     def fingerprints(self, table: Table, all_days: DayRange, days: Days | None = None) -> dict[str, Fingerprint]:
@@ -71,6 +74,17 @@ def examined(folder: Path, *sources: Small) -> tuple[set[str], dict[str, str]]:
     finally:
         opened.close()
     return set(found), {name: str(problem) for name, problem in all_examined.blocked.items()}
+
+
+def test_what_a_look_has_seen_of_a_source_is_not_read_by_the_next(tmp_path: Path) -> None:
+    seen, looks = Seen(), []
+    for _ in range(2):
+        source = Small("quiet")
+        look = Snapshot("quiet", None, seen)
+        source.snapshot = lambda look=look: look  # type: ignore[method-assign]
+        assert examined(tmp_path, source) == ({"first_quiet", "second_quiet"}, {})
+        looks.append(look.texts_read)
+    assert looks == [["first_quiet", "second_quiet"], []]
 
 
 def test_a_source_that_goes_away_in_the_middle_of_a_look_does_not_stop_the_others(tmp_path: Path) -> None:
