@@ -1,6 +1,7 @@
 """Where everything meets: the assets, what automates them, and the resources they use."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from totesys_assets.automation.schedules import schedules
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.dagster_internals.switch import steps_executor
+from totesys_assets.days import DayRange, partition_range
 from totesys_assets.settings import Settings
 
 
@@ -48,8 +50,8 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
 
 
 def warm_up() -> None:
-    """Read what all runs need, before the fork server forks; each run builds definitions from its own settings."""
-    build_definitions().get_repository_def().get_all_jobs()
+    """Read and build what all runs need, before the fork server forks."""
+    defs().get_repository_def().get_all_jobs()
     for table in catalogue().warehouse.values():
         query_lineage(catalogue(), table)
 
@@ -57,4 +59,11 @@ def warm_up() -> None:
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads, from the environment's settings."""
-    return build_definitions()
+    settings = Settings.from_env()
+    return _built(settings, partition_range(settings.first_day))
+
+
+@lru_cache(maxsize=1)
+def _built(settings: Settings, _: DayRange) -> dg.Definitions:
+    """All definitions, as long as settings and days are the same: a run that was forked has those of its parent."""
+    return build_definitions(settings)

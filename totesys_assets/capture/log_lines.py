@@ -73,7 +73,7 @@ class Behind:
 
 
 class LogLines:
-    """The lines of one table, in the temporary tables ``journaled`` and ``lines``; expects the journal as ``journal``."""
+    """Lines of one table, in the temporary tables ``journaled`` and ``lines``. Expects the journal as ``journal``."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, all_days: DayRange) -> None:
         self._connection, self._table, self._all_days = connection, table, all_days
@@ -92,7 +92,8 @@ class LogLines:
         changes, self.truncations = self._connection.execute(counts).fetchall()[0]
         if not changes:
             return 0
-        nothing = (f"{typed(column, 'CAST(NULL AS VARCHAR)')} AS {quoted(column.name)}" for column in self._table.columns)
+        null = "CAST(NULL AS VARCHAR)"
+        nothing = (f"{typed(column, null)} AS {quoted(column.name)}" for column in self._table.columns)
         flags = ", ".join(f"CAST(NULL AS BOOLEAN) AS same_{i}" for i, _ in enumerate(self._columns))
         self._connection.execute(log_statements.LINES.format(columns=", ".join(nothing), flags=flags))
         rows = f"SELECT lsn, ordinal, relation, message FROM journaled WHERE kind <> '{chr(TRUNCATE)}'"

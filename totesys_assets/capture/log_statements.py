@@ -57,9 +57,9 @@ FROM (
 WHERE lsn > 0
 UNION ALL BY NAME SELECT *, false AS missing FROM lines WHERE NOT present
 """
-# The state of each row after each transaction, behind that which is held, against the one before. Where a state breaks a
-# rule, the row stays as the last good one was, if it never left that one's day since. A transaction counts as recorded
-# when the journal says, but later than all that is held.
+# The state of each row after each transaction, behind that which is held, against the one before. Where a state breaks
+# a rule, the row stays as the last good one was, if it never left that one's day since. A transaction counts as
+# recorded when the journal says, but later than all that is held.
 DIFFERENCE = """
 CREATE TEMP TABLE difference AS
 WITH net AS (

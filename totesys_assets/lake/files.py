@@ -51,8 +51,8 @@ class Files:
     """The files of ``table`` that may hold rows of ``days``, by ``column``, recorded from ``since`` on.
 
     ``days`` None: of all. ``column``: a date or a timestamp; None: only the months tell. ``since``: microseconds since
-    1970. ``within``: a column, and between which values it is, both included. ``named``: only files of these names. Other
-    rows may be in them.
+    1970. ``within``: a column, and between which values it is, both included. ``named``: only files of these names.
+    Other rows may be in them.
     """
 
     def __init__(

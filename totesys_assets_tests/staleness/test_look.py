@@ -76,15 +76,15 @@ def examined(folder: Path, *sources: Small) -> tuple[set[str], dict[str, str]]:
     return set(found), {name: str(problem) for name, problem in all_examined.blocked.items()}
 
 
-def test_what_a_look_has_seen_of_a_source_is_not_read_by_the_next(tmp_path: Path) -> None:
-    seen, looks = Seen(), []
-    for _ in range(2):
-        source = Small("quiet")
-        look = Snapshot("quiet", None, seen)
-        source.snapshot = lambda look=look: look  # type: ignore[method-assign]
+def test_what_a_look_has_seen_of_a_source_is_not_read_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, seen = Small("quiet"), Seen()
+    looks = [Snapshot("quiet", None, seen) for _ in range(2)]
+    monkeypatch.setattr(source, "snapshot", iter(looks).__next__)
+    for _ in looks:
         assert examined(tmp_path, source) == ({"first_quiet", "second_quiet"}, {})
-        looks.append(look.texts_read)
-    assert looks == [["first_quiet", "second_quiet"], []]
+    assert [look.texts_read for look in looks] == [["first_quiet", "second_quiet"], []]
 
 
 def test_a_source_that_goes_away_in_the_middle_of_a_look_does_not_stop_the_others(tmp_path: Path) -> None:
