@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -259,7 +259,7 @@ class Platform:
         """Made once, as in a process of Dagster's that loads them."""
         return _definitions(self.settings)
 
-    def sql(self, statement: str, parameters: Sequence[object] | None = None) -> None:
+    def sql(self, statement: str, parameters: Sequence[object] | Mapping[str, object] | None = None) -> None:
         """Run a statement in ToteSys, in a transaction of its own."""
         with psycopg.connect(self.totesys_url, autocommit=True) as connection:
             connection.execute(statement, parameters)

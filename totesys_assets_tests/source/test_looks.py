@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,46 @@ def test_an_order_that_is_gone_is_not_made_up_for_by_a_new_one(orders: Platform,
 def test_an_order_that_moves_is_missed_where_it_was(orders: Platform, hashed: list[str]) -> None:
     orders.sql("UPDATE sales_order SET created_at = '2024-08-27' WHERE sales_order_id = 2")
     require_found(orders, hashed, on(7), EVERYTHING)
+
+
+NEW = """
+INSERT INTO sales_order SELECT %(new)s, '2024-08-20'::date + %(two)s * interval '1 day', last_updated, design_id,
+    staff_id, counterparty_id, units_sold, unit_price, currency_id, agreed_delivery_date, agreed_payment_date,
+    agreed_delivery_location_id
+FROM sales_order ORDER BY sales_order_id LIMIT 1
+"""
+WRITINGS = {
+    NEW: 8,
+    "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = %(one)s": 4,
+    "UPDATE sales_order SET created_at = '2024-08-19'::date + %(two)s WHERE sales_order_id = %(one)s": 3,
+    "UPDATE sales_order SET created_at = 'infinity' WHERE sales_order_id = %(one)s": 1,
+    "DELETE FROM sales_order WHERE sales_order_id = %(one)s": 3,
+    "DELETE FROM sales_order WHERE created_at = (SELECT min(created_at) FROM sales_order)": 1,
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_written_a_look_finds_what_hashing_all_would(
+    orders: Platform, hashed: list[str], seed: int
+) -> None:
+    chance, new = random.Random(seed), count(100)
+    orders.sql("UPDATE sales_order SET created_at = '2024-08-20'::date + sales_order_id % 6")
+    found(orders)
+    hashed.clear()
+    with psycopg.connect(orders.totesys_url) as late:
+        for _ in range(40):
+            for writing in chance.choices([*WRITINGS], [*WRITINGS.values()], k=chance.choice([1, 1, 2, 3])):
+                values = {"one": chance.randrange(1, 21), "two": chance.randrange(8), "new": next(new)}
+                if writing == NEW and chance.random() < 0.3:
+                    late.execute(NEW, values)  # of which the snapshots to come may know the id, and see nothing
+                else:
+                    orders.sql(writing, values)
+            if chance.random() < 0.3:
+                late.commit()
+            with orders.totesys.snapshot() as snapshot:
+                seen = snapshot.changed_fingerprints(ORDERS, orders.all_days)
+                assert seen == snapshot.fingerprints(ORDERS, orders.all_days)
+    assert any(each != EVERYTHING for each in hashed)  # most of the others are those of ``fingerprints``
 
 
 @pytest.mark.parametrize("how", ["COMMIT", "a savepoint", "prepared"])
