@@ -50,7 +50,7 @@ _LATE = (
     "totesys_assets.dagster_internals.executor",
     "totesys_assets.dagster_internals.partition_events",
     "totesys_assets.local.postgres",
-    "upath",
+    "upath.implementations.local",
 )
 
 

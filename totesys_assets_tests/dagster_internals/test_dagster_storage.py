@@ -350,8 +350,16 @@ def left_of_a_run(
     newest = "SELECT asset_key, max(id) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION' GROUP BY 1"
     noted = "SELECT asset_key, (last_materialization::json ->> 'storage_id')::bigint FROM asset_keys"
     assert set(rows(url, noted)) == set(rows(url, newest))
+    # Of what a step did else, what it is called and says; it says how long it took.
+    others = rows(
+        url,
+        r"SELECT step_key, dagster_event_type, regexp_replace(event::json ->> 'user_message', '[\d.]+m?s\.?$', ''), "
+        "event::json -> 'dagster_event' ->> 'event_type_value', partition FROM event_logs WHERE step_key IS NOT NULL "
+        "AND asset_key IS NULL AND dagster_event_type <> 'ASSET_CHECK_EVALUATION_PLANNED' ORDER BY step_key, id",
+    )
+    assert others
     with psycopg.connect(url, row_factory=dict_row) as connection:
-        return {
+        return {"others": others} | {
             table: [
                 comparable(row)
                 for row in connection.execute(f"SELECT * FROM {table} ORDER BY asset_key, id".encode())
@@ -394,6 +402,23 @@ def test_planned_checks_are_stored_as_dagster_postgres_stores_them(
     stored = rows(ours, planned)
     assert len(stored) == 40  # two checks, each on the days of the range
     assert stored == rows(theirs, planned)
+
+
+def test_what_is_told_of_a_run_takes_a_statement_for_each_event(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with instance(url, tmp_path, monkeypatch) as dagster:
+        run_id = job.execute_in_process(instance=dagster, tags=RANGE).run_id
+        (start,) = dagster.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)
+        statements = _statements(url)
+        dagster.event_log_storage.store_event(start)
+        assert len(statements) == 1
+        for _ in range(2):
+            statements.clear()
+            assert dagster.get_run_record_by_id(run_id) is not None
+        assert len(statements) == 1
+        stored = dagster.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)
+        assert stored == [start, start]
 
 
 def test_the_result_of_a_check_is_stored_without_a_look_for_its_table(
