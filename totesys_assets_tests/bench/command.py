@@ -171,11 +171,11 @@ def _measured(
                     if not chosen:
                         turns.load()
                     asked.append(answers.measure(prepared, say))
-                if scale.factor <= 1 and (not names or LATENCY in names):
+                if LATENCY in names or (not names and scale.factor <= 1):
                     latencies.append(latency.measure(prepared, samples, say))
             except PlatformError as error:  # what was measured until then is worth keeping
                 failed.append(f"Scale {scale.name}: {error}")
-    return document(runs, latencies, absent, failed, where, orders, postgres, asked)
+    return document(runs, latencies, absent, failed, where, orders, postgres, asked, follows_log=follows_log)
 
 
 def _drawn(measured: dict[str, Any], peers: Path) -> str:
@@ -209,6 +209,8 @@ def _print(measured: dict[str, Any]) -> None:
             f"Commit to warehouse under totesys up, scale {each['scale']}: median {each['p50']:.2f} s, "
             f"95 % within {each['p95']:.2f} s ({each['samples']} orders, {each['least']:.2f} to {each['most']:.2f} s).",
         )
+        if lake := each["in_the_lake"]:
+            say(out, "", f"Commit to the lake's journal: median {lake['p50']:.2f} s, 95 % within {lake['p95']:.2f} s.")
     for tool, reason in measured["absent"].items():
         say(out, "[yellow]![/yellow] ", f"{tool} was not measured: {reason}")
     for failure in measured["failed"]:

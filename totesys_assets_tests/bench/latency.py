@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -36,17 +36,22 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from commit to visibility, one per order, in their order; and the memory of all processes at its end."""
+    """Seconds from commit to visibility, one per order, in their order; and the memory of all processes at its end.
+
+    ``in_the_lake``: seconds until the order was in the lake's journal; none where the log is not followed.
+    """
 
     scale: str
     seconds: list[float]
     memory_bytes: int
+    in_the_lake: list[float] = field(default_factory=list)
 
 
 def measure(sandbox: Sandbox, samples: int, report: Report) -> Latency:
     """Place ``samples`` orders, one after the other, and see each arrive. One before them is not counted."""
     draw = random.Random(samples)
     seconds: list[float] = []
+    in_the_lake: list[float] = []
     with (
         _up(sandbox) as process,
         Traffic(sandbox.urls.totesys, seed=samples) as traffic,
@@ -55,20 +60,40 @@ def measure(sandbox: Sandbox, samples: int, report: Report) -> Latency:
     ):
         for number in range(samples + 1):
             time.sleep(draw.uniform(0, PAUSE_SECONDS))
+            journal = Journal(sandbox)
             traffic.new_sale()
             committed = time.monotonic()
             newest = source.execute("SELECT max(sales_order_id) FROM sales_order").fetchall()[0][0]
-            _await_visible(warehouse, newest, committed + ARRIVAL_SECONDS)
+            _await_visible(warehouse, newest, committed + ARRIVAL_SECONDS, journal.look)
             taken = time.monotonic() - committed
             if number:
                 seconds.append(round(taken, 3))
+                in_the_lake += [round(journal.moved_at - committed, 3)] if journal.moved_at is not None else []
                 report(f"{sandbox.scale.name} order {number} of {samples}: in the warehouse after {taken:.2f} s")
         memory = memory_of_tree(process.pid)
-    return Latency(sandbox.scale.name, seconds, memory)
+    return Latency(sandbox.scale.name, seconds, memory, in_the_lake)
 
 
-def _await_visible(warehouse: psycopg.Connection, order: int, deadline: float) -> None:
+class Journal:
+    """When the next commit to the lake's journal is there, as often as ``look`` is called."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        folder = sandbox.home / "lake" / "journal" / "_delta_log"
+        commits = [int(path.stem) for path in folder.glob("*.json")]
+        self._next = folder / f"{max(commits, default=0) + 1:020}.json"
+        self.moved_at: float | None = None
+
+    def look(self) -> None:
+        """Note the time if it is there."""
+        if self.moved_at is None and self._next.exists():
+            self.moved_at = time.monotonic()
+
+
+def _await_visible(
+    warehouse: psycopg.Connection, order: int, deadline: float, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     while warehouse.execute(VISIBLE, [order]).fetchone() is None:
+        meanwhile()
         if time.monotonic() > deadline:
             raise PlatformError(f"Order {order} was not in the warehouse after {ARRIVAL_SECONDS} s.")
         time.sleep(POLL_SECONDS)

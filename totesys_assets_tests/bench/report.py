@@ -121,6 +121,8 @@ def document(
     sales_orders: dict[str, int],
     postgres: str,
     answers: Sequence[Answers] = (),
+    *,
+    follows_log: bool = False,
 ) -> Document:
     """Everything that was measured, and on what: what ``--json`` writes and ``--guard`` reads."""
     return {
@@ -129,6 +131,7 @@ def document(
         "versions": versions(postgres),
         "memory_is": memory_kind(),
         "sales_orders": sales_orders,
+        "follows_log": follows_log,
         "figures": [asdict(each) for each in figures(runs)],
         "latency": [_latency(each) for each in latencies],
         "questions": [asdict(each) for each in answers],
@@ -149,7 +152,12 @@ def _latency(measured: Latency) -> Document:
         "most": ordered[-1],
         "memory_bytes": measured.memory_bytes,
         "seconds": measured.seconds,
+        "in_the_lake": _in_the_lake(sorted(measured.in_the_lake)),
     }
+
+
+def _in_the_lake(ordered: Sequence[float]) -> Document | None:
+    return {"p50": percentile(ordered, 50), "p95": percentile(ordered, 95)} if ordered else None
 
 
 def percentile(ordered: Sequence[float], share: int) -> float:

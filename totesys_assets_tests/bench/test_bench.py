@@ -211,11 +211,11 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Rounds], Non
             return {"sales_order": 11_180}
 
     @contextmanager
-    def sandbox(*_: object) -> Iterator[Stub]:
+    def sandbox(*_: object, follows_log: bool) -> Iterator[Stub]:
         yield Stub()
 
     def latency_of(*_: object) -> Latency:
-        return Latency("S", [3.0, 4.0], 1)
+        return Latency("S", [3.0, 4.0], 1, [0.4, 0.5])
 
     monkeypatch.setattr("totesys_assets_tests.bench.command.sandbox", sandbox)
 
@@ -268,6 +268,7 @@ def test_the_latency_is_printed_with_its_samples_and_the_questions_with_their_co
     result = CliRunner().invoke(bench, ["--home", str(tmp_path)])
     printed = capfd.readouterr().out + result.output
     assert "median 3.00 s, 95 % within 4.00 s (2 orders" in printed
+    assert "Commit to the lake's journal: median 0.40 s, 95 % within 0.50 s." in printed
     assert re.search(r"headline +4\.2", printed)
     assert re.search(r"known_on +1,234\.5", printed)
 
@@ -449,8 +450,24 @@ def test_latency_is_measured_once_for_each_order_but_the_first(small: Sandbox, m
     told: list[str] = []
     measured = latency.measure(small, 3, told.append)
     assert len(measured.seconds) == len(told) == 3
+    assert measured.in_the_lake == [], "nothing follows the log"
     assert measured.memory_bytes > 0
     assert small.rows()["sales_order"] == before + 4
+
+
+def test_the_journal_has_moved_when_its_next_commit_is_there(small: Sandbox) -> None:
+    log = small.home / "lake" / "journal" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{7:020}.json").touch()
+    journal = latency.Journal(small)
+    journal.look()
+    assert journal.moved_at is None
+    (log / f"{8:020}.json").touch()
+    journal.look()
+    moved_at = journal.moved_at
+    journal.look()
+    assert moved_at is not None
+    assert journal.moved_at == moved_at < time.monotonic()
 
 
 @pytest.mark.thorough
