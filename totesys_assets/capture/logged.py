@@ -78,9 +78,11 @@ def prepared(
     if reached is None:
         return None
     found = behind(reached, lake.find(INGESTION, table.name), table, newest, snapshot.file(table))
-    prefix = f"{snapshot.state_prefix(table)}|"
-    # Rows may read as something else since, or be of another table, though the log has told of no change.
-    if found is None or not all(each.fingerprint.startswith(prefix) for each in known.values() if each.fingerprint):
+    # Rows may read as something else since, or be of another table, though the log has told of no change. That it is
+    # the log of the same server, which has not lost what it told, is for the journal to say.
+    if found is None or not all(
+        snapshot.has_structure(table, each.state) for each in known.values() if each.fingerprint
+    ):
         return None
     return Logged(snapshot, lake, table, all_days, known, *found)
 

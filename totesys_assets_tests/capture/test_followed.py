@@ -14,16 +14,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from totesys_assets.capture import following, logged
-from totesys_assets.capture.journal import Journal, kept_percent, prune
+from totesys_assets.capture import following, log_statements, logged
+from totesys_assets.capture import journal as journal_module
+from totesys_assets.capture.journal import POSITION, Journal, kept_percent, prune
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
+from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
 from totesys_assets.errors import MassDeletion, PlatformError
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.source.totesys.log import Log
+from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import PostgresServer
 from totesys_assets_tests.harness.followed import Followed, followed
 from totesys_assets_tests.harness.servers import LOGICAL, MachineServer, running
@@ -515,3 +518,85 @@ def test_what_the_log_did_not_tell_of_is_counted_until_a_comparison_finds_nothin
     assert (found.versions, found.by_log) == (1, True)
     source.refresh(full=True)
     assert Missed.of(Ledger(source.lake).newest(), "design") is None
+
+
+# Mutants: what would be wrong, and is seen
+
+
+def large_value_that_stays(source: Followed) -> None:
+    source.run(f"UPDATE design SET file_location = '{_LARGE}'", rename(1, "a"))
+    source.refresh()
+    source.run(rename(1, "b"), rename(1, "c"))
+
+
+def truncated_and_filled_again(source: Followed) -> None:
+    source.run("TRUNCATE payment", "INSERT INTO payment_type VALUES (99, 'SALES_REFUND', now(), now())")
+
+
+def written_and_not_forgotten(source: Followed) -> None:
+    """A refresh that is killed between the two, whichever comes first."""
+    source.run(rename(1, "a"), rename(1, "b"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "append", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    source.run(rename(1, "c"))
+
+
+def unchanged_as_null(patch: pytest.MonkeyPatch) -> None:
+    def fill(made: Any) -> None:
+        made._connection.execute("CREATE TEMP VIEW filled AS SELECT * FROM lines")
+
+    patch.setattr(LogVersions, "_fill", fill)
+
+
+def truncate_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(log_statements, "TRUNCATED", log_statements.TRUNCATED + " WHERE false")
+    # Nor is the file looked at, for which the table would be compared.
+    patch.setattr(Snapshot, "file", lambda *_: 0)
+
+
+def advanced_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
+    piece, commit = Journal._piece, Journal._commit
+
+    def forgotten_first(journal: Journal, held: Any, log: Log, *rest: Any) -> Any:
+        def forget_and_commit(_: Journal, held: Any, batches: Any, marks: dict[str, int]) -> None:
+            if POSITION in marks:
+                log.forget(marks[POSITION])
+            commit(journal, held, batches, marks)
+
+        patch.setattr(Journal, "_commit", forget_and_commit)
+        return piece(journal, held, log, *rest)
+
+    patch.setattr(Journal, "_piece", forgotten_first)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "scenario"),
+    [
+        (unchanged_as_null, large_value_that_stays),
+        (truncate_ignored, truncated_and_filled_again),
+        (advanced_before_it_is_written, written_and_not_forgotten),
+    ],
+)
+def test_a_mutant_is_noticed(
+    source: Followed,
+    mutate: Callable[[pytest.MonkeyPatch], None],
+    scenario: Callable[[Followed], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unchanged large values as NULL (ingestr#805), TRUNCATE that vanishes (rivet#286), a slot ahead (etl#935)."""
+    with monkeypatch.context() as patch:
+        mutate(patch)
+        scenario(source)
+        source.refresh()
+    assert source.differing() != []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("scenario", [large_value_that_stays, truncated_and_filled_again, written_and_not_forgotten])
+def test_without_a_mutant_nothing_is(source: Followed, scenario: Callable[[Followed], None]) -> None:
+    scenario(source)
+    source.refresh()
+    assert source.differing() == []
+    assert source.is_on
