@@ -30,9 +30,10 @@ CLAIMS = {
     LEDGER: "The ledger notes no version that the lake does not hold.",
     OVERDUE: "What waits for a refresh was written since the last one that was complete, and the probe, which saves a "
     "refresh where nothing changed, does not say that nothing did.",
-    HISTORY: "Every version follows from the one before it. No row was deleted and came back equal in every column: "
-    "where one did, look whether the source had it all the while, for then the deletion in the history is a false one. "
-    "The newest versions are dated when they were written.",
+    HISTORY: "Every version follows from the one before it. No row was deleted and came back equal in every column, "
+    "unless the log told of its deletion: where one did, look whether the source had it all the while, for then the "
+    "deletion in the history is a false one. The newest versions are dated when they were written, or, by the log, "
+    "committed.",
     ROWS: "The warehouse's current rows are those of the source, by number and key.",
     RECORDS: "The warehouse holds every record that follows from the lake's versions, in every column, and no other.",
     MONEY: "The sums of money, by currency, are those of the source.",

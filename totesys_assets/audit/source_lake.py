@@ -13,7 +13,8 @@ from deltalake import DeltaTable
 
 from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, day_sql, total
-from totesys_assets.catalogue.catalogue import MONTH, OPERATION, RECORDED_AT, Table
+from totesys_assets.capture.following import is_by_log
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.lake.marks import mark
@@ -153,13 +154,14 @@ _RECENT = 50
 _VERSIONS = """
 SELECT row_key, moment, operation,
     operation = 'insert' AND lag(operation) OVER row_versions = 'delete' AND digest = lag(digest) OVER row_versions
-        AS is_return,
+        AND lag(position) OVER row_versions IS NULL AS is_return,
     CASE operation WHEN 'insert' THEN coalesce(lag(operation) OVER day_versions, 'delete') <> 'delete'
         WHEN 'update' THEN coalesce(lag(operation) OVER day_versions, 'delete') = 'delete'
             OR digest = lag(digest) OVER day_versions
         ELSE coalesce(lag(operation) OVER day_versions, 'delete') = 'delete' END AS is_odd
 FROM (
-    SELECT {key} AS row_key, {day} AS day, _recorded_at AS moment, _operation AS operation, {digest} AS digest
+    SELECT {key} AS row_key, {day} AS day, _recorded_at AS moment, _operation AS operation, {digest} AS digest,
+        {position} AS position
     FROM {versions} WHERE {key} IN (SELECT {key} FROM {versions} GROUP BY {key} HAVING count(*) > 1)
 ) AS several
 WINDOW row_versions AS (PARTITION BY row_key ORDER BY moment, operation <> 'delete'),
@@ -177,6 +179,7 @@ def history(seen: Observed, table: Table) -> Finding:
 
     A row that moves to another day is deleted and inserted at the same instant, with another created_at. If a row was
     deleted and came back equal in every column, the deletion may be false: the source may have had it all the time.
+    Not if the deletion has a position in the source's log, which told of it.
     """
     asset, held = table.asset, seen.versions.get(table.name)
     if held is None or not held.file_uris():
@@ -185,6 +188,7 @@ def history(seen: Observed, table: Table) -> Finding:
         key=row_id(table),
         day=f"CAST({quoted(table.day_column)} AS DATE)" if table.day_column else "NULL",
         digest=row_number(table.columns, DUCKDB),
+        position=COMMIT_LSN if COMMIT_LSN in {field.name for field in held.schema().fields} else "NULL",
         versions=register(seen.engine, f"history_of_{table.name}", held),
     )
     [(odd, returned, first, last)] = seen.engine.execute(_ODD.format(versions=versions)).fetchall()
@@ -217,6 +221,7 @@ def _misdated(held: DeltaTable) -> str | None:
     newest, newest_rows = (datetime.fromtimestamp(each[0]["timestamp"] / 1000, UTC) for each in (writes, with_rows))
     if moment > newest + _LATER:
         return f"the newest versions are dated {moment - newest} after they were written".replace(", ", " and ")
-    if moment < newest_rows - _EARLIER:
+    # By the log a version is dated by its commit, however long that was not read.
+    if moment < newest_rows - _EARLIER and not is_by_log(held):
         return f"the newest versions are dated {newest_rows - moment} before they were written".replace(", ", " and ")
     return None

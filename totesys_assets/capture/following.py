@@ -178,12 +178,15 @@ def behind(
             reach.stretch, since, until, noted.also, reach.hidden, noted.columns, newest_change, is_rewritten
         )
         return found, not is_rewritten
-    recorded = mark(held, RECORDED)
     # A capture that was killed before it could note what it had committed.
-    is_taken = recorded and mark(held, _BY_LOG) == recorded and mark(held, _STRETCH) == reach.stretch
-    if is_taken and not mark(held, _LEFT_OUT):
+    if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and not mark(held, _LEFT_OUT):
         return Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, (), reach.hidden), False
     return None
+
+
+def is_by_log(held: DeltaTable) -> bool:
+    """Whether the newest versions in a table of the lake were made from the journal, and so are dated by commits."""
+    return mark(held, RECORDED) is not None and mark(held, _BY_LOG) == mark(held, RECORDED)
 
 
 def marks(behind: Behind, recorded_at: int) -> dict[str, int]:

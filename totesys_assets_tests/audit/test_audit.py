@@ -15,7 +15,7 @@ import duckdb
 import psycopg
 import pytest
 from click.testing import CliRunner
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from totesys_assets.audit import audit as audit_module
 from totesys_assets.audit import rules
@@ -370,6 +370,16 @@ def commit_to(platform: Platform, table: str, changed: str) -> None:
 
 
 @pytest.mark.refreshed
+@pytest.mark.parametrize("position", ["NULL", "4711"], ids=["by comparison", "by the log"])
+def test_a_deletion_that_the_log_told_of_is_believed(platform: Platform, position: str) -> None:
+    for operation in ("delete", "insert"):
+        later = "_recorded_at + INTERVAL 1 MICROSECOND AS _recorded_at"
+        commit_to(platform, "payment", f"'{operation}' AS _operation, {position} AS _commit_lsn, {later}")
+    finding = {(each.asset, each.check): each for each in look_back(platform)}["totesys/payment", HISTORY]
+    assert (finding.outcome, finding.numbers["rows_returned"]) == (("warning", 1), ("equal", 0))[position != "NULL"]
+
+
+@pytest.mark.refreshed
 def test_a_version_that_does_not_follow_from_the_one_before_it_is_named(platform: Platform) -> None:
     commit_to(platform, "payment", "_recorded_at + INTERVAL 1 MICROSECOND AS _recorded_at")
     finding = differing(look_back(platform))["totesys/payment", HISTORY]
@@ -397,6 +407,27 @@ def test_versions_that_are_dated_by_another_clock_are_warned_of(
     finding = {(each.asset, each.check): each for each in look_back(platform)}["totesys/payment", HISTORY]
     assert finding.outcome == "warning"
     assert said in finding.detail
+
+
+def test_versions_that_the_log_dates_by_commits_of_long_ago_are_not_warned_of(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Totesys._take
+    ago = timedelta(hours=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Totesys, "_take", lambda *every: replace(made := take(*every), taken_at=made.taken_at - ago))
+        platform.refresh()
+
+    def outcome() -> str:
+        found = {(each.asset, each.check): each for each in look_back(platform)}
+        return found["totesys/payment", HISTORY].outcome
+
+    assert outcome() == "warning"
+    held = DeltaTable(platform.lake.location("ingestion", "payment"))
+    rows = held.to_pyarrow_table().slice(0, 0)
+    by_log = [Transaction("log_recorded", held.transaction_version("recorded_at") or 0)]
+    write_deltalake(held, rows, mode="append", commit_properties=CommitProperties(app_transactions=by_log))
+    assert outcome() == "equal"
 
 
 @pytest.mark.thorough
