@@ -35,9 +35,9 @@ def read(
     its rows as they are now: one for each sales order, as ``current_sales_order`` shows it, with ``_recorded_at``, when
     it was first seen so. ``as_of`` (a date, a time, or a text of either; in UTC without a zone) gives what had been
     recorded by then. ``history`` gives every version of a fact or a source table, with ``_operation`` (insert, update,
-    delete) and ``_recorded_at``: what the warehouse's ``fact_…`` tables hold. ``lake`` is a folder or
-    ``s3://bucket/prefix``;
-    by default what LAKE_URI says.
+    delete) and ``_recorded_at``: what the warehouse's ``fact_…`` tables hold. A version of a source table that was
+    followed in the log has its position there, ``_commit_lsn``. ``lake`` is a folder or ``s3://bucket/prefix``; by
+    default what LAKE_URI says.
 
         >>> import totesys_assets
         >>> orders = totesys_assets.read("fact_sales_order")  # doctest: +SKIP

@@ -38,7 +38,7 @@ MARTS = sorted(TABLES.marts)
 OF_FACTS = [f"{kind}_{fact.removeprefix('fact_')}" for kind in ("current", "history") for fact in FACTS]
 VIEWS = [*OF_FACTS, "fact_purchase_orders", *(view.name for view in views())]
 IN_TOTESYS = [name for name, table in TABLES.source.items() if table.group == TOTESYS]
-NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_recorded", "_design_sales")
+NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_followed", "_recorded", "_design_sales")
 SECRET = "out of a vault"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -384,7 +384,7 @@ def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_dat
     assert rights(loaded.warehouse, loaded.names["loader"]) == {
         **{name: {"SELECT", "INSERT"} for name in FACTS},
         **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger", "_dead_letter")},
-        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding")},
+        **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding", "_followed")},
         **{name: {"SELECT"} for name in (*VIEWS, "_migration", "_recorded", "_design_sales")},
     }
 

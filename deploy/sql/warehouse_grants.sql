@@ -15,7 +15,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 
 -- Facts are added to. Dimensions, the ledger of loads and the notes on dead letters are brought up to date. The rows of
--- marts and the findings of the audit are replaced. Nobody but the owner deletes anything else. What triggers keep, they
+-- marts, the findings of the audit and the notes on followed stretches are replaced. Nobody but the owner deletes anything else. What triggers keep, they
 -- write with the owner's rights.
 -- Of what others keep in the schema nothing is granted: only what belongs to the schema's owner.
 SELECT format(statement, pg_class.oid::regclass, :'loader', :'reader')
@@ -27,7 +27,7 @@ unnest(ARRAY[
     CASE WHEN relkind IN ('r', 'p') AND relname LIKE 'fact\_%' THEN 'GRANT INSERT ON %1$s TO %2$I' END,
     CASE WHEN relkind IN ('r', 'p') AND (relname LIKE 'dim\_%' OR relname IN ('_ledger', '_dead_letter'))
         THEN 'GRANT INSERT, UPDATE ON %1$s TO %2$I' END,
-    CASE WHEN relkind IN ('r', 'p') AND (relname LIKE 'mart\_%' OR relname = '_finding')
+    CASE WHEN relkind IN ('r', 'p') AND (relname LIKE 'mart\_%' OR relname IN ('_finding', '_followed'))
         THEN 'GRANT INSERT, UPDATE, DELETE ON %1$s TO %2$I' END
 ]) WITH ORDINALITY AS wanted (statement, place)
 WHERE relkind IN ('r', 'p', 'v') AND statement IS NOT NULL

@@ -63,7 +63,7 @@ SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_cla
 WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
     AND relowner <> quote_ident(:'owner')::regrole AND (
         relname ~ '^(dim_|fact_|mart_|current_|history_)'
-        OR relname IN ('_ledger', '_migration', '_dead_letter', '_finding', '_recorded', '_design_sales')
+        OR relname IN ('_ledger', '_migration', '_dead_letter', '_finding', '_followed', '_recorded', '_design_sales')
         OR relkind = 'v' AND relname IN ('conversion_rate', 'purchase', 'receivable', 'sale')
     ) \gexec
 

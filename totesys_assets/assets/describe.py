@@ -14,7 +14,7 @@ import dagster as dg
 
 from totesys_assets.assets import blocked
 from totesys_assets.capture.ledger import Ledger
-from totesys_assets.catalogue.catalogue import OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, Catalogue, Column, Table, ddl
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.dagster_internals import switch
 from totesys_assets.days import ONE_DAY, WHOLE, DayRange, Days, DaySet
@@ -36,6 +36,9 @@ OWNERS = ["team:data-platform"]
 # What the lake adds to a source table, as users see it.
 _OPERATION = dg.TableColumn(OPERATION, "character varying", "how this version came to be: insert, update or delete")
 _FIRST_SEEN = "when this version was first seen, by {clock}"
+_COMMITTED = dg.TableColumn(
+    COMMIT_LSN, "bigint", "where its commit is in the log of ToteSys; empty for a version that a comparison found"
+)
 
 
 def keys(tables: Mapping[str, Table], names: Iterable[str]) -> list[dg.AssetKey]:
@@ -59,7 +62,8 @@ def definition_metadata(
 
 def _version_columns(table: Table) -> list[dg.TableColumn]:
     clock = "the source's clock" if table.group == TOTESYS else "the clock of the machine that copied it"
-    return [_OPERATION, dg.TableColumn(RECORDED_AT, "timestamp with time zone", _FIRST_SEEN.format(clock=clock))]
+    recorded = dg.TableColumn(RECORDED_AT, "timestamp with time zone", _FIRST_SEEN.format(clock=clock))
+    return [_OPERATION, recorded, *([_COMMITTED] if table.group == TOTESYS else [])]
 
 
 def ddl_reference(table: Table) -> dg.LocalFileCodeReference:

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, captured_of, changes, is_stale
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
-from totesys_assets.capture.following import followed_entry, reach
+from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
@@ -157,10 +157,14 @@ def capture(
     # Nothing new to say about a partition is not said again.
     new = {each.partition: each for each in entries if each.missed or each.state != state_of(known, each.partition)}
     noted = [*(missing | new).values()]
-    columns = logged.columns if logged is not None else ""
+    columns, file = logged.columns if logged is not None else "", snapshot.file(table)
     has_news = noted or logged is None or logged.changes or logged.is_rewritten
     if reached is not None and result.is_complete and has_news:
-        noted.append(followed_entry(table, reached, result.committed, snapshot.file(table), columns))
+        missed = logged is not None and any(each.missed for each in entries)
+        goes_on = logged is not None and not logged.is_rewritten
+        noted += followed_entries(
+            table, reached, result.committed, newest, file, columns=columns, goes_on=goes_on, is_missed=missed
+        )
     missed, is_whole = Missed.of(newest, table.name), not changes_only and days in (None, all_days)
     found = missed_entry(missed, entries, table.name, by_log=logged is not None, is_whole=is_whole)
     noted.extend(found)

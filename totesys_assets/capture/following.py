@@ -31,6 +31,7 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
+from totesys_assets.capture.stretches import Going, begun
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
 from totesys_assets.lake.marks import mark
@@ -57,7 +58,7 @@ class Reach:
 
     ``hidden`` are the transactions before ``until`` that it does not show; what was committed before ``kept_from`` was
     removed from the journal. ``newest``: of each table that has changes there, where the newest was committed.
-    ``told`` are the tables of which the log tells every change.
+    ``told`` are the tables of which the log tells every change. ``as_of``: when the snapshot was taken.
     """
 
     stretch: int
@@ -66,13 +67,15 @@ class Reach:
     kept_from: int = 0
     newest: Mapping[str, int] = field(default_factory=dict)
     told: frozenset[str] = frozenset()
+    as_of: datetime = datetime.min
 
 
 @dataclass(frozen=True)
 class _Noted:
     """What the ledger notes of a table: up to where of ``stretch`` it was brought, as of which commit to the lake.
 
-    ``columns`` are as the log has them, ``file`` is where the source has its rows.
+    ``columns`` are as the log has them, ``file`` is where the source has its rows. ``as_of``: as of which snapshot, and
+    ``seen_since``: from which on every version was seen; moments in ISO form.
     """
 
     commit: str
@@ -81,6 +84,8 @@ class _Noted:
     also: tuple[int, ...] = ()
     columns: str = ""
     file: int = 0
+    as_of: str = ""
+    seen_since: str = ""
 
 
 _REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDictionary()
@@ -102,7 +107,7 @@ def begin(lake: Lake, source_log: Log) -> None:
     except PlatformError as error:
         _give_up(lake, journal, source_log, str(error))
     else:
-        Ledger(lake).append([read_note(lake).begun().entry])
+        Ledger(lake).append([read_note(lake).begun(journal.stretch).entry])
 
 
 def reach(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Reach | None:
@@ -142,7 +147,7 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
     if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
         return None
     hidden, newest = _transactions(held, stretch, drained.position, snapshot)
-    return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told)
+    return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told, _as_of(snapshot))
 
 
 def _transactions(
@@ -200,10 +205,34 @@ def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
     }
 
 
-def followed_entry(table: Table, reach: Reach, commit: str, file: int, columns: str = "") -> Entry:
-    """The ledger's entry that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake."""
-    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns, file))
-    return Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
+def followed_entries(
+    table: Table,
+    reach: Reach,
+    commit: str,
+    newest: Mapping[str, Mapping[str, Entry]],
+    file: int,
+    *,
+    columns: str = "",
+    goes_on: bool = False,
+    is_missed: bool = False,
+) -> list[Entry]:
+    """The ledger's entries that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake.
+
+    ``newest``: its entries. ``file``: where the source has the rows. ``goes_on``: all that became of them since what it
+    notes, the log has told; else they were compared, and are followed from here on. ``is_missed``: the comparison found
+    more than the log had told of.
+    """
+    before, as_of = _noted(newest, table), reach.as_of.isoformat()
+    goes_on = goes_on and before is not None and not is_missed and before.seen_since != ""
+    since = before.seen_since if before is not None and goes_on else as_of
+    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns, file, as_of, since))
+    entry = Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
+    going = Going(before.seen_since, before.as_of) if before is not None else Going()
+    return [entry] if goes_on else [entry, *begun(table.name, going, reach.as_of, newest, missed=is_missed)]
+
+
+def _as_of(snapshot: SourceSnapshot) -> datetime:
+    return snapshot.taken_at.replace(tzinfo=UTC)
 
 
 def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | None:

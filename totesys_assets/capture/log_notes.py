@@ -35,12 +35,14 @@ class Loss:
 class LogNote:
     """``since``: the log is followed since then; None if it is not. ``loss``: the last one; None if there was none.
 
-    ``tried_at``: when this was noted, which is when it was last tried where it is not followed.
+    ``tried_at``: when this was noted, which is when it was last tried where it is not followed. ``stretch``: of the
+    journal, since ``since``.
     """
 
     since: datetime | None = None
     loss: Loss | None = None
     tried_at: datetime | None = None
+    stretch: int = 0
 
     @classmethod
     def of(cls, newest: Mapping[str, Mapping[str, Entry]]) -> Self:
@@ -50,11 +52,11 @@ class LogNote:
             return cls()
         told: dict[str, Any] = json.loads(entry.state)
         loss = Loss(_moment(told["lost_at"]), told["lost"], _moment(told.get("seen"))) if "lost_at" in told else None
-        return cls(_moment(told.get("since")), loss, entry.recorded_at)
+        return cls(_moment(told.get("since")), loss, entry.recorded_at, told.get("stretch", 0))
 
-    def begun(self) -> Self:
-        """The log is followed from now on."""
-        return replace(self, since=datetime.now(UTC))
+    def begun(self, stretch: int = 0) -> Self:
+        """The log is followed from now on, in a ``stretch`` of the journal."""
+        return replace(self, since=datetime.now(UTC), stretch=stretch)
 
     def lost(self, reason: str, seen_until: datetime | None) -> Self:
         """It is not followed from now on; or still not, for another reason perhaps."""
@@ -66,7 +68,7 @@ class LogNote:
     @property
     def entry(self) -> Entry:
         """The ledger's entry of it."""
-        told: dict[str, str] = {"since": self.since.isoformat()} if self.since else {}
+        told: dict[str, Any] = {"since": self.since.isoformat(), "stretch": self.stretch} if self.since else {}
         if self.loss is not None:
             told |= {"lost_at": self.loss.at.isoformat(), "lost": self.loss.reason}
             told |= {"seen": self.loss.seen_until.isoformat()} if self.loss.seen_until else {}

@@ -63,6 +63,25 @@ def as_of(timestamp: datetime, schema: str | None) -> None:
     _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
 
 
+def _how_exact(lake: Any, moment: datetime) -> str:
+    """Of which tables of ToteSys every version that was committed by ``moment`` was seen, in a sentence."""
+    from totesys_assets.capture.ledger import Ledger
+    from totesys_assets.capture.stretches import stretches
+    from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.names import TOTESYS
+
+    try:
+        newest = Ledger(lake).newest()
+    except PlatformError as error:
+        return f"It is not known whether the log of ToteSys was followed then: {error}"
+    tables = [name for name, table in catalogue().source.items() if table.group == TOTESYS]
+    compared = [name for name in tables if not any(each.covers(moment) for each in stretches(newest, name))]
+    if not compared:
+        return "Exact to the transaction: the log of ToteSys was followed then."
+    which = "ToteSys" if len(compared) == len(tables) else ", ".join(compared)
+    return f"As of the last refresh before that moment: {which}. The log was not followed then."
+
+
 def _restore(schema: str, moment: datetime | None) -> None:
     settings = Settings.from_env()
     schema_name(schema, "--into")
@@ -80,6 +99,7 @@ def _restore(schema: str, moment: datetime | None) -> None:
             )
             unequal = differing(used, target) if moment is None and used.loaded() else []
             contents = target.contents()
+            exact = _how_exact(Lake(settings.lake_uri), moment) if moment is not None else ""
     grid = Grid(header_style="bold")
     grid.add_column("table")
     for name in ("rows", "versions"):
@@ -89,6 +109,8 @@ def _restore(schema: str, moment: datetime | None) -> None:
     show(out, grid)
     count = sum(written.values())
     say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
+    if moment is not None:
+        say(out, "", exact)
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

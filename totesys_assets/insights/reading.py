@@ -44,7 +44,7 @@ SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM m
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
-_CHANGED = {"_dead_letter": "noted_at", "_finding": "audited_at"}
+_CHANGED = {"_dead_letter": "noted_at", "_finding": "audited_at", "_followed": "noted_at"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
+from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
 from totesys_assets.load.merge import is_doubled, merge, require_distinct, written
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
@@ -82,6 +83,7 @@ def load(
                     work = _Load(connection, warehouse, lake, table, run_id)
                     loaded = work.merge(days if table.day_column else None, changes_only, adopt_lake=adopt_lake)
                     note_letters(connection, warehouse, lake, table)
+                    note_followed(connection, warehouse, lake, table)
                     return loaded
             except LostRace:  # for the lake's note of an adoption, and nothing was committed
                 continue

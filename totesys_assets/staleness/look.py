@@ -21,7 +21,7 @@ from totesys_assets import engine
 from totesys_assets.capture.changes import is_stale
 from totesys_assets.capture.comparison import committed, is_overtaken
 from totesys_assets.capture.difference import ingestion_name, missing_entries
-from totesys_assets.capture.following import behind, followed_entry, reach
+from totesys_assets.capture.following import behind, followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.log_lines import Undecided
@@ -152,7 +152,7 @@ def follow_from_here(
         return
     is_stale_now = any(is_stale(key, found, known) for key in found.keys() | known.keys())
     if not is_stale_now and not is_overtaken(snapshot, table, held):
-        Ledger(lake).append([followed_entry(table, reached, committed(held), snapshot.file(table))])
+        Ledger(lake).append(followed_entries(table, reached, committed(held), noted, snapshot.file(table)))
 
 
 def _seen_until(lake: Lake, first: Mapping[str, SourceSnapshot]) -> str:

@@ -23,7 +23,7 @@ from totesys_assets.sql_text import literal, quoted
 # table of the lake. LAKE: the tables of versions that it was made of (load/origin.py).
 NEWEST, LAKE = "newest", "lake"
 
-LEDGER, MIGRATION, DEAD_LETTER, FINDING = "_ledger", "_migration", "_dead_letter", "_finding"
+LEDGER, MIGRATION, DEAD_LETTER, FINDING, FOLLOWED = "_ledger", "_migration", "_dead_letter", "_finding", "_followed"
 # These two PostgreSQL keeps itself (kept.py).
 RECORDED, DESIGN_SALES = "_recorded", "_design_sales"
 # Each with its columns and keys, and what it holds.
@@ -64,6 +64,19 @@ CREATE TABLE IF NOT EXISTS {} (
     PRIMARY KEY (asset, check_name)
 );
 COMMENT ON TABLE {} IS 'What the last audit found, check by check. Run_id: the run in Dagster, if it was one'
+""",
+    FOLLOWED: """
+CREATE TABLE IF NOT EXISTS {} (
+    table_name text NOT NULL,
+    followed_from timestamptz NOT NULL,
+    followed_until timestamptz,
+    reason text,
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (table_name, followed_from)
+);
+COMMENT ON TABLE {} IS 'The stretches of each fact in which every committed version was seen, from the log of ToteSys. '
+    'Outside of them rows were compared: of a row that changed more than once between two refreshes, the last state '
+    'was seen. Without followed_until a stretch goes on, up to the last load; reason: why it ended'
 """,
     RECORDED: """
 CREATE TABLE IF NOT EXISTS {} (

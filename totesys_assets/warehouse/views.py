@@ -58,10 +58,12 @@ _CURRENT_COMMENT = "{what} as they are now, one row each: the newest version of 
 _HISTORY_COMMENT = (
     "{what} as they came to be, one row per version, with the time in which it was valid. As they were at a moment: "
     "valid_from <= moment AND (valid_to > moment OR valid_to IS NULL) AND NOT is_deleted. As they are now: is_current "
-    "AND NOT is_deleted, or the view current_{subject}."
+    "AND NOT is_deleted, or the view current_{subject}. In the stretches that _followed has of the table, every "
+    "version that was committed is here, dated by its commit. Outside of them, the states that refreshes saw."
 )
 VALIDITY = {
-    "valid_from": "when this version was first seen; the version is valid from then on",
+    "valid_from": "when this version was first seen, or, in a stretch of _followed, committed; the version is valid "
+    "from then on",
     "valid_to": "when the next version, or its end, was first seen; empty for the last version. Ask for "
     "valid_to > moment OR valid_to IS NULL",
     "is_current": "true for the last version of each row: how it is now, or, where is_deleted is true too, that it is "

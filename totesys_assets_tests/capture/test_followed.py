@@ -22,6 +22,7 @@ from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
 from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
+from totesys_assets.capture.stretches import Stretch, stretches
 from totesys_assets.errors import MassDeletion, PlatformError
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
@@ -600,3 +601,71 @@ def test_without_a_mutant_nothing_is(source: Followed, scenario: Callable[[Follo
     source.refresh()
     assert source.differing() == []
     assert source.is_on
+
+
+# Which stretches of history are whole
+
+
+def seen(source: Followed, table: str = "design") -> list[Stretch]:
+    return stretches(Ledger(source.lake).newest(), table)
+
+
+def test_a_stretch_begins_with_the_first_comparison_and_goes_on(source: Followed) -> None:
+    before = seen(source)
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.refresh(full=True)
+    assert seen(source) == before
+    [stretch] = before
+    assert (stretch.until, stretch.reason) == (None, None)
+    assert stretch.covers(source.versions("design")["1", "*"].moments[1])
+    assert not stretch.covers(stretch.since - timedelta(microseconds=1))
+
+
+def test_a_stretch_ends_with_the_last_capture_before_the_log_was_lost_and_another_begins(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run("ALTER SCHEMA totesys_log RENAME TO elsewhere", rename(1, "not seen"), rename(1, "b"))
+    source.refresh()
+    [first] = seen(source)
+    assert first.until is not None
+    _, followed, compared = source.versions("design")["1", "*"].moments
+    assert followed <= first.until < compared
+    assert "totesys log check" in str(first.reason)
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log", rename(1, "c"))
+    source.refresh()
+    source.run(rename(1, "d"), rename(1, "e"))
+    source.refresh()
+    again, second = seen(source)
+    assert again == first
+    moments = source.versions("design")["1", "*"].moments
+    assert [second.covers(each) for each in moments[-3:]] == [True, True, True]
+    assert not second.covers(compared)
+    assert second.until is None
+
+
+def test_a_table_that_is_compared_between_ends_its_own_stretch_only(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run("ALTER TABLE design ADD COLUMN note text DEFAULT 'x'", rename(1, "b"))
+    source.refresh()
+    first, second = seen(source)
+    assert first.until is not None
+    assert first.until < second.since
+    assert "its columns had changed" in str(first.reason)
+    assert len(seen(source, "currency")) == 1
+
+
+def test_what_the_log_did_not_tell_of_ends_the_stretch(source: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Piece, "rows", lambda self, *_: iter(()))
+        patch.setattr("totesys_assets.capture.journal._IDLE_BYTES", 0)
+        source.run(rename(1, "a"))
+        source.refresh()
+    source.refresh(full=True)
+    first, second = seen(source)
+    assert first.reason == "a comparison found versions that the log had not told of"
+    assert second.until is None

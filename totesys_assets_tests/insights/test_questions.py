@@ -148,7 +148,7 @@ def test_a_question_is_answered_with_the_default_parameters(shop: Shop, name: st
     assert question.description.endswith(".")
     assert set(question.parameters) <= PARAMETERS.keys() == defaults(TODAY).keys()
     assert len(set(found.columns)) == len(found.columns)
-    none = ("unconverted_orders", "unknown_countries", "unmatched_files", "recent_changes", "last_audit")
+    none = ("unconverted_orders", "unknown_countries", "unmatched_files", "recent_changes", "last_audit", "how_exact")
     assert bool(found.rows) == (name not in none)
     money = [value for row in found.rows for value in row if isinstance(value, float)]
     assert not money, "a float is never money, nor a rate"
@@ -749,7 +749,7 @@ def test_the_largest_overdue_payments_are_the_first_of_all_that_are_overdue(sold
 
 
 def test_a_question_that_there_is_not_or_without_a_value_is_refused_by_name(shop: Shop) -> None:
-    with pytest.raises(PlatformError, match=r'There is no question "revenue"\. .*headline, known_on'):
+    with pytest.raises(PlatformError, match=r'There is no question "revenue"\. .*headline, how_exact, known_on'):
         shop.ask("revenue")
     with pytest.raises(PlatformError, match='"headline" needs a value for rate_day, basis, currency, first, last'):
         answer(shop.connection, "headline")

@@ -158,6 +158,7 @@ def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(
     then = CliRunner().invoke(main, ["as-of", f"{moment:%Y-%m-%dT%H:%M:%S}"])
     assert then.exit_code == 0, then.output
     assert f"rows in schema as_of_{moment:%Y%m%d_%H%M%S}: WAREHOUSE_SCHEMA=as_of_" in then.output
+    assert "As of the last refresh before that moment: ToteSys." in then.output
     used = CliRunner().invoke(main, ["replay", "--into", "public"])
     assert used.exit_code == 1
     assert 'Schema "public" is the warehouse in use.' in used.output.replace("\n", " ")

@@ -120,7 +120,7 @@ def test_each_table_that_is_not_told_of_as_a_whole_is_named() -> None:
     [
         ("rds", "rds.logical_replication = 1 in the parameter group and reboot", "in the parameter group"),
         ("aurora", "rds.logical_replication = 1 in the cluster's parameter group", "in the cluster's parameter group"),
-        ("cloudsql", "flag cloudsql.logical_decoding = on", "flag max_slot_wal_keep_size"),
+        ("cloudsql", "flag cloudsql.logical_decoding = on", "leave TOTESYS_LOG off"),
         ("supabase", "Supabase sets wal_level", "supabase postgres-config update"),
     ],
 )

@@ -48,6 +48,14 @@ def draw(filters: Filters) -> None:
             stretch=False,
         )
         panel(
+            "Log of ToteSys",
+            lambda: ask("how_exact"),
+            _stretches,
+            note="from when on every committed version is in the history; before and between, what refreshes saw",
+            empty="It is not followed: the history has what refreshes saw.",
+            stretch=False,
+        )
+        panel(
             "Dead letters",
             lambda: ask("dead_letters"),
             _letters,
@@ -118,6 +126,18 @@ def _finding(found: dict[str, Any]) -> None:
         f":{colour}-badge[{word}] {words.plain(found['asset'])}: {words.plain(found['check_name'])}  \n"
         f":small[{words.plain(found['detail'])}]"
     )
+
+
+def _stretches(asked: Asked) -> None:
+    newest = {row["table_name"]: row for row in asked.rows()}  # the last of each fact
+    for name, row in newest.items():
+        fact = name.removeprefix("fact_").replace("_", " ").capitalize()
+        since, until = words.moment(row["followed_from"]), row["followed_until"]
+        if until is None:
+            st.markdown(f":green-badge[on] {fact}: since {since}")
+        else:
+            why = words.plain(row["reason"] or "")
+            st.markdown(f":orange-badge[off] {fact}: no longer, since {words.moment(until)}  \n:small[{why}]")
 
 
 def _letters(asked: Asked) -> None:

@@ -91,10 +91,22 @@ def _life() -> None:
         f"{_SUBJECTS[subject]} {number}",
         lambda: ask("order_life", subject=subject, number=number),
         _versions,
-        note="every version that was seen, in UTC; silent: ToteSys left its own last_updated as it was",
+        note=f"{_how_exact(subject)}, in UTC; silent: ToteSys left its own last_updated as it was",
         empty="There is no order of this number.",
         key="life",
     )
+
+
+def _how_exact(subject: str) -> str:
+    """Which versions of an order there are: all that were committed, since when; or those that refreshes saw."""
+    try:
+        found = ask("how_exact").answer.rows
+    except PlatformError:
+        found = []
+    ends = [(since, until) for name, since, until, _ in found if name == f"fact_{subject}"]
+    if not ends or ends[-1][1] is not None:
+        return "every version that a refresh saw"
+    return f"every version that was committed since {words.moment(ends[-1][0])}, before that those that refreshes saw"
 
 
 def _last_changed() -> int:

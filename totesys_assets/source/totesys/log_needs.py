@@ -24,7 +24,7 @@ _KEEP: Mapping[str | None, str] = {
     None: "Set max_slot_wal_keep_size, say to 10GB, in postgresql.conf and reload it (SELECT pg_reload_conf()).",
     "rds": "Set max_slot_wal_keep_size, in MB, in the parameter group.",
     "aurora": "Set max_slot_wal_keep_size, in MB, in the cluster's parameter group.",
-    "cloudsql": "Set the flag max_slot_wal_keep_size, in MB.",
+    "cloudsql": "Cloud SQL is said not to offer max_slot_wal_keep_size: leave TOTESYS_LOG off where that is so.",
     "supabase": "Set it with: supabase postgres-config update --config max_slot_wal_keep_size=4GB.",
 }
 _SLOTS: Mapping[str | None, str] = {
