@@ -250,8 +250,31 @@ def _tried_lately(lake: Lake) -> bool:
     return (datetime.now(UTC) - note.tried_at).total_seconds() < _AGAIN_SECONDS
 
 
+def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
+    """Up to when every committed version is in the lake's tables; None where nothing is followed.
+
+    What the journal has and a table has not taken yet will be compared: it was not seen in that table.
+    """
+    held, seen = journal.find(), journal.seen_until
+    if held is None or seen is None:
+        return None
+    with engine.session() as connection:
+        newest = connection.execute(
+            f"SELECT {TABLE}, max({LSN}) FROM {register(connection, 'journal', held)} "
+            f"WHERE {STRETCH} = {journal.stretch} GROUP BY 1"
+        ).fetchall()
+    noted = {
+        name: _Noted(**json.loads(entry.state))
+        for name, entry in Ledger(lake).newest([FOLLOWED]).get(FOLLOWED, {}).items()
+        if name
+    }
+    waiting = [noted[name] for name, position in newest if name in noted and position >= noted[name].since]
+    waiting += [each for each in noted.values() if each.also]
+    return min([seen, *(datetime.fromisoformat(each.as_of) for each in waiting if each.as_of)])
+
+
 def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
     log.warning("The log of ToteSys is not followed: %s", reason)
-    Ledger(lake).append([read_note(lake).lost(reason, journal.seen_until).entry])
+    Ledger(lake).append([read_note(lake).lost(reason, _seen_until(lake, journal)).entry])
     with suppress(PlatformError):  # the slot of a server that is gone, say: whoever begins anew tries again
         journal.end(source_log)

@@ -500,6 +500,23 @@ def test_a_loss_is_noted_with_its_reason_and_what_was_seen_before(
     assert note.loss == again.loss
 
 
+def test_what_the_journal_has_and_no_table_was_not_seen(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    [stretch] = seen(source)
+    source.run(rename(1, "b"), rename(1, "c"))
+    with source.totesys.snapshot() as snapshot:
+        assert following.reach(source.lake, snapshot, source.totesys.tables["design"]) is not None
+    source.run("ALTER SCHEMA totesys_log RENAME TO elsewhere")
+    source.refresh()
+    _, followed, compared = source.versions("design")["1", "*"].moments
+    loss = read_note(source.lake).loss
+    assert loss is not None
+    assert loss.seen_until is not None
+    assert followed <= loss.seen_until < compared
+    assert seen(source) == [Stretch(stretch.since, loss.seen_until, loss.reason)]
+
+
 def test_what_the_log_did_not_tell_of_is_counted_until_a_comparison_finds_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
