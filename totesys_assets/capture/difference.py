@@ -22,9 +22,10 @@ from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
-from totesys_assets.capture.missed import MISSED, Missed, missed_entry
+from totesys_assets.capture.missed import Missed, note_missed
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
+from totesys_assets.capture.stretches import Seen
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters
@@ -160,19 +161,16 @@ def capture(
     columns, file = logged.columns if logged is not None else "", snapshot.file(table)
     has_news = noted or logged is None or logged.changes or logged.is_rewritten
     if reached is not None and result.is_complete and has_news:
-        missed = logged is not None and any(each.missed for each in entries)
-        goes_on = logged is not None and not logged.is_rewritten
-        noted += followed_entries(
-            table, reached, result.committed, newest, file, columns=columns, goes_on=goes_on, is_missed=missed
-        )
-    missed, is_whole = Missed.of(newest, table.name), not changes_only and days in (None, all_days)
-    found = missed_entry(missed, entries, table.name, by_log=logged is not None, is_whole=is_whole)
-    noted.extend(found)
+        how = Seen.of(result.missed, was_told=logged is not None and not logged.is_rewritten)
+        noted += followed_entries(table, reached, result.committed, newest, file, columns=columns, how=how)
+    is_whole = not changes_only and days in (None, all_days)
+    told, missed = note_missed(newest, entries, table.name, by_log=logged is not None, is_whole=is_whole)
+    noted += told
     if noted:
         last = Entry(LAST, table.name, result.committed, 0, datetime.now(UTC), run_id)
         complete = complete_entries(snapshot, table.name, seen_until(snapshot) if result.is_complete else seen, run_id)
         ledger.append([*noted, last, *complete, *source_entries(snapshot, run_id)])
-    return Captured(entries, Missed.of({MISSED: {table.name: found[0]}}, table.name) if found else missed)
+    return Captured(entries, missed)
 
 
 @dataclass(frozen=True)

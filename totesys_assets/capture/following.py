@@ -31,7 +31,7 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
-from totesys_assets.capture.stretches import Going, begun
+from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
 from totesys_assets.lake.marks import mark
@@ -213,22 +213,20 @@ def followed_entries(
     file: int,
     *,
     columns: str = "",
-    goes_on: bool = False,
-    is_missed: bool = False,
+    how: Seen = Seen.COMPARED,
 ) -> list[Entry]:
     """The ledger's entries that ``table`` is what the snapshot of ``reach`` shows, as of a ``commit`` to the lake.
 
-    ``newest``: its entries. ``file``: where the source has the rows. ``goes_on``: all that became of them since what it
-    notes, the log has told; else they were compared, and are followed from here on. ``is_missed``: the comparison found
-    more than the log had told of.
+    ``newest``: its entries. ``file``: where the source has the rows. ``how`` it is known what they are: if not from the
+    log alone, they are followed from here on.
     """
     before, as_of = _noted(newest, table), reach.as_of.isoformat()
-    goes_on = goes_on and before is not None and not is_missed and before.seen_since != ""
+    goes_on = how is Seen.TOLD and before is not None and before.seen_since != ""
     since = before.seen_since if before is not None and goes_on else as_of
     noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns, file, as_of, since))
     entry = Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
     going = Going(before.seen_since, before.as_of) if before is not None else Going()
-    return [entry] if goes_on else [entry, *begun(table.name, going, reach.as_of, newest, missed=is_missed)]
+    return [entry] if goes_on else [entry, *begun(table.name, going, reach.as_of, newest, how)]
 
 
 def _as_of(snapshot: SourceSnapshot) -> datetime:

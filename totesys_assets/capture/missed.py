@@ -36,14 +36,16 @@ class Missed:
         return cls(entry.rows, entry.recorded_at, entry.state == _BY_LOG)
 
 
-def missed_entry(
-    before: Missed | None, of: Sequence[Entry], table: str, *, by_log: bool, is_whole: bool
-) -> list[Entry]:
-    """What to note of a capture with the entries ``of`` its partitions, at least one; nothing if that is known.
+def note_missed(
+    newest: Mapping[str, Mapping[str, Entry]], of: Sequence[Entry], table: str, *, by_log: bool, is_whole: bool
+) -> tuple[list[Entry], Missed | None]:
+    """What to note of a capture with the entries ``of`` its partitions, at least one, and what is missed by then.
 
-    Only a comparison of all of the table (``is_whole``) says that nothing is missed any more, as was ``before``.
+    Nothing to note if ``newest``, the ledger's entries before it, say the same. Only a comparison of all of the table
+    (``is_whole``) says that nothing is missed any more.
     """
-    versions, last = sum(each.missed for each in of), of[-1]
+    before, versions, last = Missed.of(newest, table), sum(each.missed for each in of), of[-1]
     if not versions and (before is None or not is_whole):
-        return []
-    return [Entry(MISSED, table, _BY_LOG if by_log else _BY_FINGERPRINT, versions, last.recorded_at, last.run_id)]
+        return [], before
+    entry = Entry(MISSED, table, _BY_LOG if by_log else _BY_FINGERPRINT, versions, last.recorded_at, last.run_id)
+    return [entry], Missed.of({MISSED: {table: entry}}, table)

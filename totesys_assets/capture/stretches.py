@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
+from typing import Self
 
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.capture.log_notes import FOLLOWED, LogNote
@@ -47,17 +49,28 @@ class Going:
     until: str = ""
 
 
+class Seen(Enum):
+    """How a capture came to know what a table is: told by the log, compared, or compared and found to be more."""
+
+    TOLD, COMPARED, MISSED = range(3)
+
+    @classmethod
+    def of(cls, missed: Mapping[str, int] | None, *, was_told: bool) -> Self:
+        """``missed``: by partition, what a comparison found besides."""
+        return cls.MISSED if any((missed or {}).values()) else cls.TOLD if was_told else cls.COMPARED
+
+
 def begun(
-    table: str, before: Going, as_of: datetime, newest: Mapping[str, Mapping[str, Entry]], *, missed: bool
+    table: str, before: Going, as_of: datetime, newest: Mapping[str, Mapping[str, Entry]], how: Seen
 ) -> list[Entry]:
     """The entries that ``table`` is followed from the snapshot ``as_of`` on, and that the stretch ``before`` ended.
 
-    ``newest``: the ledger's entries; ``missed``: a comparison has just found what the log had not told of.
+    ``newest``: the ledger's entries; ``how`` it is known what the table is now.
     """
     entries = [_entry(table, as_of.isoformat(), "")]
     ended = newest.get(STRETCHES, {}).get(f"{table} {before.since}")
     if ended is not None and not ended.state:
-        reason = _MISSED if missed else _why(newest, datetime.fromisoformat(before.until)) or _COMPARED
+        reason = _MISSED if how is Seen.MISSED else _why(newest, datetime.fromisoformat(before.until)) or _COMPARED
         entries.insert(0, _entry(table, before.since, json.dumps({"until": before.until, "reason": reason})))
     return entries
 

@@ -11,6 +11,7 @@ import pytest
 from totesys_assets.capture.following import Reach, followed_entries
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import LogNote
+from totesys_assets.capture.stretches import Seen
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets_tests.conftest import Platform
 
@@ -29,7 +30,7 @@ def test_stretches_are_noted_by_the_load_that_follows_them(platform: Platform) -
     assert platform.query(NOTED) == []
     ledger, table = Ledger(platform.lake), catalogue().source["sales_order"]
     note, reach = LogNote().begun(stretch=5), Reach(5, 100, (), as_of=BEGAN)
-    ledger.append([note.entry, *followed_entries(table, reach, "a commit", {})])
+    ledger.append([note.entry, *followed_entries(table, reach, "a commit", {}, 1)])
     load_orders(platform, 1001)
     assert platform.query(NOTED) == [("fact_sales_order", BEGAN, None, None)]
     before = platform.query(MARKS)
@@ -37,7 +38,7 @@ def test_stretches_are_noted_by_the_load_that_follows_them(platform: Platform) -
     assert platform.query(MARKS) == before
     until = BEGAN.replace(hour=15)
     further = replace(reach, as_of=until)
-    ledger.append(followed_entries(table, further, "a commit", ledger.newest(), columns=""))
+    ledger.append(followed_entries(table, further, "a commit", ledger.newest(), 1, how=Seen.TOLD))
     ledger.append([note.lost("Its slot is gone, isn't it.", None).entry])
     load_orders(platform, 1003)
     assert platform.query(NOTED) == [("fact_sales_order", BEGAN, until, "Its slot is gone, isn't it.")]
