@@ -509,6 +509,7 @@ def test_what_the_journal_has_and_no_table_was_not_seen(source: Followed) -> Non
         assert following.reach(source.lake, snapshot, source.totesys.tables["design"]) is not None
     source.run("ALTER SCHEMA totesys_log RENAME TO elsewhere")
     source.refresh()
+    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log")
     _, followed, compared = source.versions("design")["1", "*"].moments
     loss = read_note(source.lake).loss
     assert loss is not None
