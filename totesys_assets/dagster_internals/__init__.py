@@ -21,7 +21,8 @@ run_launcher.py,           a run begins without importing Dagster and the assets
 fork_server.py,            which takes 2 s on two idle cores
 run_worker.py
 run_coordinator.py         a sensor's run starts at once; the queue is looked at     ``QueuedRunCoordinator``
-                           every second at best
+                           every second at best. Ticks begin every second, not
+                           every five
 tiered_launcher.py         on ECS, a refresh need not wait for a task, which takes   ``EcsRunLauncher`` of dagster-aws
                            a minute to begin
 =========================  ========================================================  ==================================

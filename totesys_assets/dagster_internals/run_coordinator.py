@@ -1,10 +1,13 @@
 """The run coordinator, ``run_coordinator`` in dagster.yaml: Dagster's queue, which a run skips if nothing else runs.
 
-Belongs here: whether a run must queue. Does not belong here: how long it waits in Dagster's queue, and how it is
-launched (run_launcher.py).
+Belongs here: whether a run must queue, and how often the daemon begins ticks of sensors. Does not belong here: how long
+a run waits in Dagster's queue, and how it is launched (run_launcher.py).
 """
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 from dagster import (
     DagsterEvent,
@@ -26,6 +29,9 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+# The daemon begins ticks of sensors every five seconds. What is committed between a tick that requested a run and the
+# next would wait for that. A round in which no tick begins costs some milliseconds.
+_ROUND_SECONDS = 1
 
 
 class PromptRunCoordinator(QueuedRunCoordinator):
@@ -35,6 +41,11 @@ class PromptRunCoordinator(QueuedRunCoordinator):
     daemon has the launcher's fork server. If the queue releases another run at the same instant, two refreshes run side
     by side. That is safe, though one of them works in vain.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if sensors := sys.modules.get("dagster._daemon.sensor"):  # only the daemon has it
+            sensors.MIN_INTERVAL_LOOP_TIME = _ROUND_SECONDS
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Launch the run, or put it into the queue. Dagster reports an error as the run's failure."""

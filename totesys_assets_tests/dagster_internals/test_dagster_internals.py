@@ -15,6 +15,7 @@ from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, Postgr
 
 import totesys_assets
 from totesys_assets import names
+from totesys_assets.dagster_internals.run_coordinator import PromptRunCoordinator
 
 pytestmark = pytest.mark.pure
 
@@ -210,3 +211,12 @@ def test_a_private_attribute_is_there_and_takes_what_the_room_gives_it(owner: ty
 )
 def test_a_tag_that_is_spelt_here_is_dagsters(ours: str, dagsters: str) -> None:
     assert ours == dagsters
+
+
+def test_the_daemon_begins_ticks_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dagster._daemon import sensor  # as in the daemon, and nowhere else
+
+    monkeypatch.setattr(sensor, "MIN_INTERVAL_LOOP_TIME", 5)
+    PromptRunCoordinator(dequeue_interval_seconds=1)
+    assert sensor.MIN_INTERVAL_LOOP_TIME == 1
+    assert "MIN_INTERVAL_LOOP_TIME - loop_duration" in inspect.getsource(sensor.execute_sensor_iteration_loop)
