@@ -45,7 +45,7 @@ class PromptRunCoordinator(QueuedRunCoordinator):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if sensors := sys.modules.get("dagster._daemon.sensor"):  # only the daemon has it
-            sensors.MIN_INTERVAL_LOOP_TIME = _ROUND_SECONDS
+            vars(sensors)["MIN_INTERVAL_LOOP_TIME"] = _ROUND_SECONDS
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Launch the run, or put it into the queue. Dagster reports an error as the run's failure."""
