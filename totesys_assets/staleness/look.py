@@ -200,7 +200,8 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
                 engine.readable_errors(what),
                 drift_noted(lake, snapshot, table),
             ):
-                newest = ledger.newest()
+                # Each time it is read, for other processes write to it, and a bucket is asked whether they did.
+                newest = ledger.newest() if snapshot.log is not None and snapshot.log.wanted else {}
                 told = told_by_log(snapshot, lake, table, platform.all_days, newest)
                 found[table.name] = (
                     told if told is not None else snapshot.changed_fingerprints(table, platform.all_days)
