@@ -142,11 +142,10 @@ def follow_from_here(
     ``found``: its fingerprints; ``noted``: the ledger's entries.
     """
     reached = reach(lake, snapshot, table)
-    if reached is None:
+    held = lake.find(INGESTION, table.name) if reached is not None else None
+    if reached is None or held is None:
         return
-    known, held = noted.get(ingestion_name(table), {}), lake.find(INGESTION, table.name)
-    if held is None:
-        return
+    known = noted.get(ingestion_name(table), {})
     followed = behind(reached, held, table, noted, snapshot.file(table))
     if followed is not None and followed[1]:
         return
