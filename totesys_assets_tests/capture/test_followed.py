@@ -1,4 +1,27 @@
-"""The log of ToteSys, followed: every committed version, in order, exactly once, whatever happens in between."""
+"""The log is followed: every committed version, in order, exactly once, whatever happens in between.
+
+Faults that users of other tools met, and the test that would fail if we had them, here or where a file is named:
+
+| fault | test |
+|---|---|
+| a peek without an end (dlt#702) | source/test_log.py: a_peek_must_have_an_end |
+| a slot that stands still (PostHog#91635), or moves too far (firezone#14213) | what_tells_nothing_of_ours |
+| forgotten in the middle of a transaction (PostHog#64719) | source/test_log.py: a_peek_has_whole_transactions |
+| events of one position lost on restart (debezium#7531) | a_crash_before_the_source_was_told_to_forget |
+| positions of changes taken for their order (materialize#5262) | the_lake_holds_just_the_versions |
+| a slot made anew (debezium#3970), one that is lost for good (PostHog#63133) | where_the_log_is_lost |
+| large values as NULL (ingestr#805), a TRUNCATE that vanishes (rivet#286) | a_mutant_is_noticed |
+| a TRUNCATE that blocks for ever (etl#99) | most_of_a_table_is_not_deleted_without_consent |
+| a publication that came after the slot, or was edited (zalando#2085) | where_the_log_is_lost |
+| a table that is not attached (spice#11289), partitions (etl#410) | a_table_of_which_the_log_does_not_tell_all |
+| a snapshot and a slot of two moments (synchdb#256), a log ahead of snapshots (go-pq-cdc#176) | what_a_snapshot_hides |
+| a transaction larger than memory (airbyte#20873) | source/test_log.py: a_large_transaction_comes_in_batches |
+| a slot that is in use (xtdb#5486) | source/test_log.py: who_comes_while_another_reads |
+| forgetting backwards (PostHog#68542) | source/test_log.py: two_that_forget_are_of_one_mind |
+| no slot while a transaction is open (electric#4515) | source/test_log.py: a_transaction_that_stays_open |
+| no slot while all are taken | source/test_log.py: when_all_slots_are_taken |
+| columns that change without a word (spice#10969) | a_table_whose_columns_change |
+"""
 
 from __future__ import annotations
 
@@ -367,6 +390,22 @@ def test_a_table_that_is_written_anew_without_a_word_in_the_log_is_compared_too(
     assert source.refresh()["design"].total("missed") == 0
     assert names(source)[4:] == ["d", "e", "f", "g"]
     assert source.missed() == 0
+
+
+def test_what_tells_nothing_of_ours_is_forgotten_too(source: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no further than to where it was read."""
+    monkeypatch.setattr(journal_module, "_IDLE_BYTES", 50_000)
+    before = source.log.state().slot
+    source.run("CREATE TABLE other AS SELECT repeat('x', 100) FROM generate_series(1, 2000)")
+    source.refresh()
+    state, position = source.log.state(), Journal(source.lake, "public", COLUMNS).position(source.log)
+    assert before is not None
+    assert state.slot is not None
+    assert state.slot.confirmed == position
+    assert (before.confirmed or 0) + 50_000 < (position or 0) <= (state.flushed or 0)
+    source.run(rename(1, "a"), rename(1, "b"))
+    source.refresh()
+    assert names(source)[1:] == ["a", "b"]
 
 
 def test_a_row_that_came_and_went_on_an_empty_day_is_asked_for(source: Followed) -> None:

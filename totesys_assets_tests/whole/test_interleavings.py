@@ -19,7 +19,7 @@ from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
 SEED = 25
-LOG_SEED = 4
+LOG_SEED = 11
 SERIES = settings(
     max_examples=3,
     database=None,
@@ -64,7 +64,7 @@ def test_whatever_happens_marts_and_a_source_of_files_follow_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "examples", "followed"), [(3, 2, 4), pytest.param(25, 3, 40, marks=pytest.mark.thorough)]
+    ("steps", "examples", "followed"), [(3, 1, 2), pytest.param(25, 3, 40, marks=pytest.mark.thorough)]
 )
 def test_whatever_happens_to_the_log_the_lake_has_every_committed_version_once(
     scratch: Path, steps: int, examples: int, followed: int
