@@ -125,9 +125,8 @@ def look(
         stale = stale_partitions(catalogue, found, noted, warehouse.loaded())
         if stale and not problems and shared_snapshots is not None:
             snapshots.hand_over(shared_snapshots)
-    clean = not stale and not problems
     asked = requests(stale, _seen_until(lake, first), looked_at) if stale else []
-    return Look(asked, stale, examined, mark if clean else None, source=source, looked_at=looked_at)
+    return Look(asked, stale, examined, None if stale or problems else mark, source=source, looked_at=looked_at)
 
 
 def follow_from_here(
