@@ -11,7 +11,7 @@ from totesys_assets.assets.ingestion import ingestion_assets
 from totesys_assets.assets.processed import processed_assets
 from totesys_assets.assets.resources import make_resources
 from totesys_assets.assets.warehouse import warehouse_assets
-from totesys_assets.automation.alerts import audit_alert, failure_alert, freshness_sensor
+from totesys_assets.automation.alerts import alert_sensors
 from totesys_assets.automation.audit_checks import audit_checks
 from totesys_assets.automation.jobs import asset_jobs, compact_job, fetch_rates_job
 from totesys_assets.automation.partitions import daily_partitions
@@ -19,7 +19,7 @@ from totesys_assets.automation.schedules import schedules
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.dagster_internals.switch import steps_executor
-from totesys_assets.days import DayRange, partition_range
+from totesys_assets.days import partition_range
 from totesys_assets.settings import Settings
 
 
@@ -37,13 +37,7 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
         asset_checks=[audit_checks(tables, settings)],
         jobs=[*refreshes, audit, *others],
         schedules=schedules(settings, *others),
-        sensors=[
-            changes_sensor(settings),
-            first_audit_sensor(),
-            freshness_sensor(settings),
-            failure_alert(),
-            audit_alert(audit),
-        ],
+        sensors=[changes_sensor(settings), first_audit_sensor(), *alert_sensors(settings, audit)],
         resources={**make_resources(settings), **(resources or {})},
         executor=steps_executor,
     )
@@ -56,14 +50,11 @@ def warm_up() -> None:
         query_lineage(catalogue(), table)
 
 
+# As long as settings and days are the same, a run that was forked has the definitions of its parent.
+_built = lru_cache(maxsize=1)(lambda settings, _: build_definitions(settings))
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads, from the environment's settings."""
-    settings = Settings.from_env()
-    return _built(settings, partition_range(settings.first_day))
-
-
-@lru_cache(maxsize=1)
-def _built(settings: Settings, _: DayRange) -> dg.Definitions:
-    """All definitions, as long as settings and days are the same: a run that was forked has those of its parent."""
-    return build_definitions(settings)
+    return _built(settings := Settings.from_env(), partition_range(settings.first_day))

@@ -66,6 +66,11 @@ AUDIT_SECONDS = 60
 FRESHNESS_SECONDS = 60
 
 
+def alert_sensors(settings: Settings, audit: Any) -> list[dg.SensorDefinition]:
+    """The sensors that send messages; ``audit`` is the job of the audit."""
+    return [freshness_sensor(settings), failure_alert(), audit_alert(audit)]
+
+
 def failure_alert() -> dg.SensorDefinition:
     """The sensor ``alert_on_failure``: a line for each run that failed, a message for those worth one."""
 

@@ -61,4 +61,5 @@ def test_captures_of_two_sources_that_end_at_once_are_both_counted(monkeypatch: 
 def test_the_time_of_a_version_is_said_to_be_of_the_clock_that_it_is_of(source: str, clock: str) -> None:
     table = replace(catalogue().source["staff"], group=source)
     schema = definition_metadata(table, "staff", "deltalake", defined_in=[], versioned=True)["dagster/column_schema"]
-    assert schema.columns[-1].description == f"when this version was first seen, by {clock}"
+    said = {column.name: column.description for column in schema.columns}
+    assert said["_recorded_at"] == f"when this version was first seen, by {clock}"
