@@ -12,6 +12,7 @@ from typing import Any
 
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
 from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
+from totesys_assets.capture.log_notes import FOLLOWED
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
@@ -193,13 +194,19 @@ def _amounts(seen: Observed, sums: dict[int, Decimal]) -> str:
 
 
 def references(seen: Observed, table: Table) -> Finding:
-    """Every record finds its dimension rows, but for those that wait for a refresh."""
+    """Every record finds its dimension rows, but for those that wait for a refresh.
+
+    Where a log was followed, a record that was superseded may name a row that was there only between two comparisons.
+    """
     asset, broken, waiting = f"{WAREHOUSE}/{table.name}", dict[str, set[str]](), dict[str, set[str]]()
+    may_be_past = table.is_fact and FOLLOWED in seen.noted
     pending: set[tuple[str, str]] = set()
     for column in table.columns:
         if column.references is None:
             continue
-        missing = _without_row(seen, table, column)
+        missing = _without_row(seen, seen.name(table.name), column)
+        if missing and may_be_past:
+            missing &= _without_row(seen, _current(seen, table), column)
         expected = _expected_rows(seen, column.references, missing) if missing else set()
         if expected:
             waiting[column.name] = expected
@@ -228,11 +235,11 @@ def _keys(keys: set[str], column: str, one: str, many: str) -> str:
     return f"{column} {some(keys)} {f'{one} dimension' if len(keys) == 1 else f'{many} dimension'}"
 
 
-def _without_row(seen: Observed, table: Table, column: Column) -> set[str]:
-    """The values of ``column`` that its dimension has not."""
+def _without_row(seen: Observed, records: str, column: Column) -> set[str]:
+    """The values of ``column`` in ``records`` that its dimension has not."""
     dimension = str(column.references)
     rows = seen.warehouse.execute(
-        f"SELECT DISTINCT {quoted(column.name)}::text FROM {seen.name(table.name)} AS fact "
+        f"SELECT DISTINCT {quoted(column.name)}::text FROM {records} AS fact "
         f"WHERE {quoted(column.name)} IS NOT NULL AND NOT EXISTS (SELECT FROM {seen.name(dimension)} AS dimension "
         f"WHERE dimension.{quoted(seen.catalogue.star[dimension].key)} = fact.{quoted(column.name)})"
     ).fetchall()

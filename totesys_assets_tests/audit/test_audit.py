@@ -38,6 +38,7 @@ from totesys_assets.audit.findings import (
     Finding,
 )
 from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.log_notes import LogNote
 from totesys_assets.catalogue.catalogue import Catalogue, catalogue
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
@@ -342,6 +343,28 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
     assert found.pending == 1
     platform.refresh()
     assert differing(look_back(platform)) == {}
+
+
+@pytest.mark.refreshed
+def test_where_a_log_was_followed_a_superseded_record_may_name_a_row_that_was_never_seen(platform: Platform) -> None:
+    platform.sql(
+        "INSERT INTO design SELECT 7, created_at, design_name, file_location, file_name, last_updated FROM design "
+        "WHERE design_id = 1"
+    )
+    platform.sql("UPDATE sales_order SET design_id = 7")
+    day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
+    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), day)
+    assert platform.run(orders).success
+    platform.sql("UPDATE sales_order SET design_id = 1")
+    platform.sql("DELETE FROM design WHERE design_id = 7")
+    platform.refresh()
+    place = ("warehouse/fact_sales_order", REFERENCES)
+    assert "design_id 7 has no row" in differing(look_back(platform))[place].detail
+    Ledger(platform.lake).append([LogNote().begun().entry])
+    assert place not in differing(look_back(platform))
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute("DELETE FROM dim_design WHERE design_id = 1")
+    assert "design_id 1 has no row" in differing(look_back(platform))[place].detail
 
 
 @pytest.mark.refreshed
