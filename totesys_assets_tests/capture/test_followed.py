@@ -47,6 +47,7 @@ from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
 from totesys_assets.capture.stretches import Stretch, stretches
 from totesys_assets.errors import MassDeletion, PlatformError
+from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.source.totesys.log import Log
@@ -601,6 +602,48 @@ def written_and_not_forgotten(source: Followed) -> None:
     source.run(rename(1, "c"))
 
 
+def committed_and_not_noted(source: Followed) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "append", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    source.run(rename(1, "c"))
+
+
+def one_piece_after_another(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run(rename(1, "b"), rename(1, "c"))
+
+
+def written_anew(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    source.refresh()
+    source.run(rename(1, "b"), "ALTER TABLE design ALTER design_name TYPE text USING design_name || '!'")
+
+
+def rows_without_their_mark(patch: pytest.MonkeyPatch) -> None:
+    def unmarked(held: Any, batches: Any, schema: Any, writer: str, _: dict[str, int]) -> None:
+        append(held, batches, schema, writer)
+
+    patch.setattr(logged, "append", unmarked)
+
+
+def position_ahead_of_the_disk(patch: pytest.MonkeyPatch) -> None:
+    ends = journal_module._ends
+
+    def ahead(held: Any, state: Any) -> tuple[int, int, int]:
+        position, confirmed, flushed = ends(held, state)
+        return position, confirmed, flushed + 100_000
+
+    patch.setattr(journal_module, "_ends", ahead)
+
+
+def files_not_compared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Snapshot, "file", lambda *_: 0)
+
+
 def unchanged_as_null(patch: pytest.MonkeyPatch) -> None:
     def fill(made: Any) -> None:
         made._connection.execute("CREATE TEMP VIEW filled AS SELECT * FROM lines")
@@ -635,6 +678,9 @@ def advanced_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
         (unchanged_as_null, large_value_that_stays),
         (truncate_ignored, truncated_and_filled_again),
         (advanced_before_it_is_written, written_and_not_forgotten),
+        (rows_without_their_mark, committed_and_not_noted),
+        (position_ahead_of_the_disk, one_piece_after_another),
+        (files_not_compared, written_anew),
     ],
 )
 def test_a_mutant_is_noticed(
@@ -643,7 +689,9 @@ def test_a_mutant_is_noticed(
     scenario: Callable[[Followed], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Unchanged large values as NULL (ingestr#805), TRUNCATE that vanishes (rivet#286), a slot ahead (etl#935)."""
+    """As in others: unchanged large values as NULL (ingestr#805), TRUNCATE that vanishes (rivet#286), a slot ahead
+    (etl#935), and a position that the disk has not reached (firezone#14213).
+    """
     with monkeypatch.context() as patch:
         mutate(patch)
         scenario(source)
@@ -652,7 +700,17 @@ def test_a_mutant_is_noticed(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("scenario", [large_value_that_stays, truncated_and_filled_again, written_and_not_forgotten])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        large_value_that_stays,
+        truncated_and_filled_again,
+        written_and_not_forgotten,
+        committed_and_not_noted,
+        one_piece_after_another,
+        written_anew,
+    ],
+)
 def test_without_a_mutant_nothing_is(source: Followed, scenario: Callable[[Followed], None]) -> None:
     scenario(source)
     source.refresh()
