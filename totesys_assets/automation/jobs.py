@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from totesys_assets.assets.describe import failures, own_checks
-from totesys_assets.capture.journal import prune
+from totesys_assets.capture.pruning import prune
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.lake.tables import Lake
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, REFRESH, REFRESH_TAG

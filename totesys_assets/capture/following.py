@@ -233,6 +233,16 @@ def _as_of(snapshot: SourceSnapshot) -> datetime:
     return snapshot.taken_at.replace(tzinfo=UTC)
 
 
+def taken(newest: Mapping[str, Mapping[str, Entry]], stretch: int) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Tables -> the position before which they took all from a ``stretch``, but for the transactions at those given.
+
+    ``newest``: the ledger's entries.
+    """
+    entries = {name: each for name, each in newest.get(FOLLOWED, {}).items() if name and each.state}
+    noted = {name: _Noted(**json.loads(each.state)) for name, each in entries.items()}
+    return {name: (each.since, tuple(each.also)) for name, each in noted.items() if each.stretch == stretch}
+
+
 def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | None:
     entry = newest.get(FOLLOWED, {}).get(table.name)
     if entry is None or not entry.state:

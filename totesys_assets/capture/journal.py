@@ -16,14 +16,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.log_piece import DAY, LSN, SCHEMA, STRETCH, Piece, growing
+from totesys_assets.capture.log_piece import LSN, SCHEMA, STRETCH, Piece, growing
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace, append
 from totesys_assets.lake.marks import mark
@@ -54,8 +54,6 @@ _WAIT_SECONDS, _MOST_WAITS = 0.01, 3000
 _MOST_KEPT = 0.8
 # In percent: above it, somebody should look.
 HALF = 50
-# Days for which the journal is kept.
-_KEPT_DAYS = 7
 
 
 class Gap(PlatformError):
@@ -74,21 +72,9 @@ class Drained:
     told: frozenset[str] = frozenset()
 
 
-def prune(lake: Lake, today: date) -> int:
-    """Remove what the journal holds of more than a week ago; returns the rows. A table that needs it is compared."""
-    held = lake.open(JOURNAL)
-    if held is None:
-        return 0
-    old = f"{DAY} < '{today - timedelta(days=_KEPT_DAYS)}'"
-    with engine.session() as connection:
-        count, newest = connection.execute(
-            f"SELECT count(*), max({LSN}) FILTER (WHERE {STRETCH} = {mark(held, _STRETCH) or 0}) "
-            f"FROM {register(connection, 'journal', held)} WHERE {old}"
-        ).fetchall()[0]
-    if count:
-        kept_from = (newest + 1) if newest is not None else mark(held, PRUNED) or 0
-        held.delete(old, commit_properties=CommitProperties(app_transactions=[Transaction(PRUNED, kept_from)]))
-    return int(count)
+def stretch_of(held: DeltaTable) -> int:
+    """A number for the stretch of the log that a journal holds without a gap; 0 if it has not begun."""
+    return mark(held, _STRETCH) or 0
 
 
 def kept_percent(lake: Lake) -> int:
@@ -111,7 +97,7 @@ class Journal:
     def stretch(self) -> int:
         """A number for the stretch of the log that the journal holds without a gap; 0 if it has not begun."""
         held = self.find()
-        return 0 if held is None else mark(held, _STRETCH) or 0
+        return 0 if held is None else stretch_of(held)
 
     def position(self, log: Log) -> int | None:
         """The position up to which the journal holds the log, which is told its slot; None where it is not followed."""
@@ -195,7 +181,7 @@ class Journal:
     def _piece(self, held: DeltaTable, log: Log, confirmed: int, position: int, flushed: int) -> tuple[int, bool]:
         """Write the next piece. Returns its changes, and whether the log has no more for now. Raises LostRace."""
         with engine.session() as connection:
-            piece = Piece(connection, log.batches(flushed, _PIECE), position, mark(held, _STRETCH) or 0)
+            piece = Piece(connection, log.batches(flushed, _PIECE), position, stretch_of(held))
             is_last = piece.messages < _PIECE
             end = max(flushed, piece.end) if is_last else piece.end
             recorded = growing(piece.commits, mark(held, RECORDED) or 0)

@@ -39,12 +39,13 @@ import pytest
 
 from totesys_assets.capture import following, log_statements, logged
 from totesys_assets.capture import journal as journal_module
-from totesys_assets.capture.journal import POSITION, Journal, kept_percent, prune
+from totesys_assets.capture.journal import POSITION, Journal, kept_percent
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
 from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
+from totesys_assets.capture.pruning import prune
 from totesys_assets.capture.stretches import Stretch, stretches
 from totesys_assets.errors import MassDeletion, PlatformError
 from totesys_assets.lake.commit import append
@@ -474,6 +475,23 @@ def test_what_the_journal_no_longer_has_is_compared(source: Followed) -> None:
     source.run(rename(1, "c"), rename(1, "d"))
     source.refresh()
     assert names(source)[1:] == ["b", "c", "d"]
+
+
+def test_what_was_taken_from_the_journal_is_not_missed_when_it_goes(source: Followed) -> None:
+    """Also by a table that has had no change for long."""
+    source.run(rename(1, "a"), "UPDATE currency SET currency_code = 'CHF' WHERE currency_id = 2")
+    source.refresh()
+    whole = seen(source)
+    source.run(rename(1, "b"))
+    source.refresh()
+    assert prune(source.lake, source.days.last + timedelta(days=20)) == 3
+    codes = [f"UPDATE currency SET currency_code = '{each}' WHERE currency_id = 2" for each in ("AAA", "BBB")]
+    source.run(rename(1, "c"), rename(1, "d"), *codes)
+    source.refresh()
+    assert names(source)[1:] == ["a", "b", "c", "d"]
+    assert source.differing() == []
+    assert seen(source) == whole
+    assert seen(source, "currency") == whole
 
 
 def test_a_lake_that_lost_its_journal_begins_anew(source: Followed) -> None:
