@@ -86,7 +86,8 @@ class LogLines:
         self.columns = behind.columns
         self._connection.execute(
             f"CREATE TEMP TABLE journaled AS SELECT {LSN} AS lsn, {ORDINAL}, epoch_us(recorded_at) AS recorded, kind, "
-            f"relation, message FROM journal WHERE {TABLE} = {literal(self._table.name)} AND {behind.condition}"
+            f"relation, message, row_number() OVER (ORDER BY {LSN}, {ORDINAL}) AS place FROM journal "
+            f"WHERE {TABLE} = {literal(self._table.name)} AND {behind.condition}"
         )
         counts = f"SELECT count(*), count(*) FILTER (kind = '{chr(TRUNCATE)}') FROM journaled"
         changes, self.truncations = self._connection.execute(counts).fetchall()[0]
@@ -96,13 +97,26 @@ class LogLines:
         nothing = (f"{typed(column, null)} AS {quoted(column.name)}" for column in self._table.columns)
         flags = ", ".join(f"CAST(NULL AS BOOLEAN) AS same_{i}" for i, _ in enumerate(self._columns))
         self._connection.execute(log_statements.LINES.format(columns=", ".join(nothing), flags=flags))
-        rows = f"SELECT lsn, ordinal, relation, message FROM journaled WHERE kind <> '{chr(TRUNCATE)}'"
-        for batch in engine.batches(self._connection.execute(f"{rows} ORDER BY lsn, ordinal")):
+        for batch in self._journaled(changes):
             described = batch.column("relation").dictionary_encode()
             numbers = np.asarray(described.indices)
             for number, description in enumerate(described.dictionary.to_pylist()):
                 self._add(batch.filter(pa.array(numbers == number)), self._relation(bytes(description or b"")))
         return int(changes)
+
+    def _journaled(self, changes: int) -> Iterator[pa.RecordBatch]:
+        """The rows in the journal, in batches. Each is a query: the next statement of a session ends a result."""
+        for begin in range(0, changes, engine.BATCH_ROWS):
+            yield from (
+                self._connection.execute(
+                    "SELECT lsn, ordinal, relation, message FROM journaled WHERE place > ? AND place <= ? "
+                    f"AND kind <> '{chr(TRUNCATE)}' ORDER BY place",
+                    [begin, begin + engine.BATCH_ROWS],
+                )
+                .to_arrow_table()
+                .combine_chunks()
+                .to_batches()
+            )
 
     def _relation(self, description: bytes) -> Relation:
         """The table as the log describes it. Raises Undecided if it was another before, or lacks a column."""
@@ -140,7 +154,7 @@ class LogLines:
         old = {
             column.name: typed(column, f"old_{i}")
             for i, column in enumerate(self._table.columns)
-            if column.name in rows.old_keys
+            if column.name in rows.old_keys and column.name in self._table.primary_key
         }
         first = next(iter(old.values()), "NULL")
         changed = " OR ".join(f"{value} IS DISTINCT FROM {values[name]}" for name, value in old.items())

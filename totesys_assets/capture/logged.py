@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC
-from itertools import chain
 
 import duckdb
 import pyarrow.compute as pc
@@ -185,15 +184,14 @@ class Logged:
 
     def _append(self, made: LogVersions, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> int:
         """Commit the versions; returns when the newest was recorded."""
-        schema = lake_schema(self._table, versioned=True)
-        batches = conform(made.batches(), schema)
-        first = next(batches, None)
-        if first is None:
-            return recorded_until(held)
+        # Before the versions are read: the next statement of a session ends a result.
         newest = connection.execute(f"SELECT epoch_us(max({RECORDED_AT})) FROM difference").fetchall()
-        recorded_at = int(newest[0][0])
+        if newest[0][0] is None:
+            return recorded_until(held)
+        recorded_at, schema = int(newest[0][0]), lake_schema(self._table, versioned=True)
+        batches = conform(made.batches(), schema)
         noted = {self._snapshot.lifetime: self._snapshot.order(self._table), **marks(self._behind, recorded_at)}
-        append(held, chain([first], batches), schema, f"capture:{self._table.name}", noted)
+        append(held, batches, schema, f"capture:{self._table.name}", noted)
         self.committed = committed(held)
         self._lake.share(held, INGESTION, self._table.name)
         return recorded_at

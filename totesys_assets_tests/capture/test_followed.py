@@ -37,6 +37,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from totesys_assets import engine
 from totesys_assets.capture import following, log_statements, logged
 from totesys_assets.capture import journal as journal_module
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
@@ -151,6 +152,45 @@ def test_a_thousand_updates_of_one_row_are_a_thousand_versions_in_order(source: 
     assert names(source)[1:] == [f"name {number}" for number in range(1000)]
     moments = source.versions("design")["1", "*"].moments
     assert moments == sorted(set(moments))
+
+
+def test_more_changes_than_are_read_at_once_are_all_taken(source: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next statement of a session of DuckDB ends a result that is being read, without a word."""
+    monkeypatch.setattr(engine, "BATCH_ROWS", 2048)
+    with psycopg.connect(source.source_url) as connection:
+        connection.execute(
+            "INSERT INTO design SELECT n, '2024-01-01', 'new', 'l', 'f', '2024-01-01' "
+            "FROM generate_series(1000, 5999) AS n"
+        )
+        connection.execute("UPDATE design SET design_name = 'newer' WHERE design_id = 5999")
+    with psycopg.connect(source.source_url) as connection:
+        connection.execute("UPDATE design SET design_name = 'newest' WHERE design_id >= 1000")
+    source.refresh()
+    source.wrote()
+    held = [each for (key, _), each in source.versions("design").items() if int(str(key)) >= 1000]
+    assert len(held) == 5000
+    assert all(each.operations == ["insert", "update"] for each in held)
+    assert source.missed() == 0
+
+
+def test_a_table_of_which_the_log_has_old_rows_as_a_whole_is_followed(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.run("ALTER TABLE design REPLICA IDENTITY FULL")
+    source.refresh()
+    source.refresh()
+    assert source.is_on
+    source.run(
+        f"INSERT INTO design VALUES (99, '2024-01-01', 'new', '{_LARGE}', 'f', '2024-01-01')",
+        rename(99, "a"),
+        "UPDATE design SET design_id = 100, design_name = 'b' WHERE design_id = 99",
+        rename(100, "c"),
+        "DELETE FROM design WHERE design_id = 100",
+    )
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
 
 
 @both_servers
