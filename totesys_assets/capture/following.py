@@ -34,6 +34,7 @@ from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
+from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import Lake
@@ -104,6 +105,8 @@ def begin(lake: Lake, source_log: Log) -> None:
         return
     try:
         journal.begin(source_log)
+    except LostRace:  # another refresh begins, and notes it
+        return
     except PlatformError as error:
         _give_up(lake, journal, source_log, str(error))
     else:
@@ -284,5 +287,6 @@ def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
 def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
     log.warning("The log of ToteSys is not followed: %s", reason)
     Ledger(lake).append([read_note(lake).lost(reason, _seen_until(lake, journal)).entry])
-    with suppress(PlatformError):  # the slot of a server that is gone, say: whoever begins anew tries again
+    # The slot of a server that is gone, say: whoever begins anew tries again. Or another was quicker.
+    with suppress(PlatformError, LostRace):
         journal.end(source_log)

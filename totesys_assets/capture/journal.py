@@ -115,9 +115,15 @@ class Journal:
         return datetime.fromtimestamp(recorded / 1_000_000, UTC) if recorded else None
 
     def begin(self, log: Log) -> None:
-        """Begin anew, from now on, with a new slot. What was committed before is for a comparison to find."""
+        """Begin anew, from now on, with a new slot. What was committed before is for a comparison to find.
+
+        Raises LostRace where another begins, before its slot is touched.
+        """
         held = self._lake.open_plain(JOURNAL, SCHEMA, _DESCRIPTION, append_only=False)
+        if mark(held, _STRETCH):
+            raise LostRace("another refresh has begun to follow the log")
         log.slot = _slot(held)
+        self._commit(held, [], {_STRETCH: 0})
         log.finish()
         position, state = log.begin(), log.state()
         marks = {

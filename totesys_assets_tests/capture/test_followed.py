@@ -40,6 +40,7 @@ import pytest
 from totesys_assets import engine
 from totesys_assets.capture import following, log_statements, logged
 from totesys_assets.capture import journal as journal_module
+from totesys_assets.capture.following import begin
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
@@ -345,6 +346,52 @@ def test_where_the_log_is_lost_tables_are_compared_until_it_begins_again(
     source.refresh()
     assert names(source)[1:] == ["told", "b", "c", "d"]
     assert source.missed() == 0
+
+
+def test_of_two_that_begin_at_once_one_does_and_no_other_drops_its_slot(
+    source: Followed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    Journal(source.lake, "public", COLUMNS).end(source.log)
+    other = Followed(source.source_url, tmp_path / "lake", source.first_day)
+    opened = other.lake.open_plain
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        found = opened(*arguments, **options)
+        source.refresh()
+        return found
+
+    monkeypatch.setattr(other.lake, "open_plain", overtaken)
+    begin(other.lake, other.log)
+    other.log.close()
+    source.run(rename(1, "a"), rename(1, "b"))
+    source.refresh()
+    assert source.is_on
+    assert names(source)[1:] == ["a", "b"]
+
+
+def test_two_that_give_up_at_once_do(source: Followed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = Followed(source.source_url, tmp_path / "lake", source.first_day)
+    other.log.wanted = source.log.wanted = False
+    finish = Journal.end
+
+    def overtaken(journal: Journal, log: Log) -> None:
+        monkeypatch.setattr(Journal, "end", finish)
+        commit = Journal._commit
+
+        def late(*arguments: Any) -> None:
+            monkeypatch.setattr(Journal, "_commit", commit)
+            begin(other.lake, other.log)
+            commit(*arguments)
+
+        monkeypatch.setattr(Journal, "_commit", late)
+        finish(journal, log)
+
+    monkeypatch.setattr(Journal, "end", overtaken)
+    begin(source.lake, source.log)
+    other.log.close()
+    assert not source.is_on
+    assert "switched off" in source.why_not
 
 
 def test_a_log_that_is_not_wanted_any_more_is_given_up(source: Followed) -> None:
