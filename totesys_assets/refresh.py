@@ -29,7 +29,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.decide import Request, everything, partitioned
-from totesys_assets.staleness.following import begin_following, end_following
+from totesys_assets.staleness.following import begin_following, end_following, why_not_followed
 from totesys_assets.staleness.look import Look, look, mark_when_done
 from totesys_assets.staleness.mark import read_mark, write_mark
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -62,6 +62,7 @@ class Summary:
     ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
     ``dead_letters`` says how many are ``open``, and how many of these are ``new``.
     ``unknown_columns``: by table, those that the catalogue does not know; they were left out.
+    ``log_lost``: why the log of ToteSys is not followed though that is wanted.
     """
 
     changed: bool
@@ -73,6 +74,7 @@ class Summary:
     problems: list[str] = field(default_factory=list)
     dead_letters: dict[str, int] = field(default_factory=dict)
     unknown_columns: dict[str, list[str]] = field(default_factory=dict)
+    log_lost: str | None = None
     tables: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
@@ -142,7 +144,7 @@ def refresh(
     mark = mark_when_done(seen, platform) if seen.requests and summary.success else seen.mark
     if mark is not None:
         write_mark(settings.home, mark, seen.looked_at)
-    summary.unknown_columns = seen.examined.unknown
+    summary.unknown_columns, summary.log_lost = seen.examined.unknown, why_not_followed(platform)
     summary.seconds, summary.work = time.monotonic() - started, stages.take()
     now = open_letters(lake)
     summary.dead_letters = {"new": 0 if letters is None else len(now.keys() - letters.keys()), "open": len(now)}

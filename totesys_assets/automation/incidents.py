@@ -131,14 +131,15 @@ def news_of_log(
     """
     if lost_at is None:
         return None
+    why = f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
     seen = f" Every version that was committed until {_at(seen_until)} was seen." if seen_until is not None else ""
     twice = "of a row that changed more than once between two refreshes, the last state was seen."
     over = f"It is followed again since {_at(since)}.{seen} In between tables were compared: {twice}" if since else ""
     if lost_at.isoformat() != known.log_lost:
         if over:
-            return "ToteSys: its log was not followed for a while", f"From {_at(lost_at)}: {reason} {over}"
+            return "ToteSys: its log was not followed for a while", f"From {_at(lost_at)}: {why} {over}"
         return "ToteSys: its log is not followed", (
-            f"{reason}{seen} Until it goes on, which is tried every minute, tables are compared: {twice}"
+            f"{why}{seen} Until it goes on, which is tried every minute, tables are compared: {twice}"
         )
     return ("ToteSys: its log is followed again", over) if known.log_open and over else None
 

@@ -46,7 +46,8 @@ def check() -> None:
     missing = [need.name for need in found if not need.met and not need.advice]
     if missing:
         raise PlatformError(f"The log cannot be followed yet: see {', '.join(missing)} above.")
-    say(out, "[green]✓[/green] ", "The log can be followed.")
+    then = "" if settings.follows_log else " It is not yet: set TOTESYS_LOG=on."
+    say(out, "[green]✓[/green] ", f"The log can be followed.{then}")
 
 
 @log.command()
@@ -55,7 +56,7 @@ def stop(slot: str | None) -> None:
     """Drop the slot in which this platform follows the log of ToteSys.
 
     The server then keeps no log for it. Do so before an upgrade of the server to another major version, and before the
-    platform is switched off for good. With TOTESYS_LOG=on, the next refresh makes a new one.
+    platform is switched off for good. With TOTESYS_LOG=on, a refresh makes a new one a minute later.
     """
     from totesys_assets.platform import log_of
 

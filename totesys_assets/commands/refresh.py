@@ -209,6 +209,9 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     say(console, "warehouse  ", f"{address(urls.warehouse)}, schema {settings.warehouse_schema}")
     for table, names in summary.unknown_columns.items():
         say(console, "[yellow]![/yellow] ", words.left_out(table, names))
+    if summary.log_lost is not None:
+        why = summary.log_lost.rstrip(".")
+        say(console, "[yellow]![/yellow] ", f"The log of ToteSys is not followed, and tables are compared: {why}.")
     if opened := summary.dead_letters.get("open"):
         new = summary.dead_letters["new"]
         count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"

@@ -64,5 +64,14 @@ def log_condition(platform: Platform) -> LogCondition | None:
     )
 
 
+def why_not_followed(platform: Platform) -> str | None:
+    """Why the log is not followed though that is wanted; None where it is, or where it is not wanted."""
+    log = _log(platform)
+    if log is None or not log.wanted:
+        return None
+    note = read_note(platform.lake)
+    return note.loss.reason if note.since is None and note.loss is not None else None
+
+
 def _log(platform: Platform) -> Log | None:
     return next((source.log for source in platform.sources if isinstance(source, Totesys)), None)

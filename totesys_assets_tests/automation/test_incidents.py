@@ -110,7 +110,7 @@ def test_a_log_that_is_lost_is_told_once_and_once_that_it_is_followed_again() ->
 
 def test_a_log_that_was_lost_between_two_evaluations_is_told_all_the_same() -> None:
     known = Known(NOON, log_lost=(LOST - 60 * MINUTE).isoformat())
-    subject, text = news_of_log(known, LOST, "Its slot is gone.", None, LOST + MINUTE) or ("", "")
+    subject, text = news_of_log(known, LOST, "its slot is gone", None, LOST + MINUTE) or ("", "")
     assert subject == "ToteSys: its log was not followed for a while"
     assert text.startswith(
         "From 2026-01-05 12:00:00 UTC: Its slot is gone. It is followed again since 2026-01-05 12:01"

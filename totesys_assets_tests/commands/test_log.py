@@ -44,12 +44,16 @@ def home(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_home_of_an_older_version_offers_its_log_from_the_next_start_on(home: Settings) -> None:
+def test_a_home_of_an_older_version_offers_its_log_from_the_next_start_on(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, text = run("check")
     assert (code, "✗" in text, "!" in text) == (0, False, False), text
     assert "wal_level: logical" in text
     assert "tables: all 11 are published as a whole" in text
-    assert "The log can be followed." in text
+    assert text.endswith("✓ The log can be followed. It is not yet: set TOTESYS_LOG=on.\n")
+    monkeypatch.setenv("TOTESYS_LOG", "on")
+    assert run("check")[1].endswith("✓ The log can be followed.\n")
 
 
 def test_the_door_is_made_once_for_each_version_of_its_file(
@@ -77,9 +81,26 @@ def test_a_source_that_offers_nothing_is_told_all_that_it_lacks(platform: Platfo
         "✗ door: mis",
     ):
         assert said in text
-    assert text.count("is not published") == 11
-    assert "The log cannot be followed yet: see wal_level, max_slot_wal_keep_size, door, publication" in text
+    assert "is not published" not in text  # which the missing publication says for all of them
+    assert "The log cannot be followed yet: see wal_level, max_slot_wal_keep_size, door, publication above." in text
     assert platform.totesys_url.partition("@")[0].rpartition(":")[2] not in text  # the password
+
+
+@pytest.mark.refreshed
+def test_a_refresh_and_status_say_in_whole_sentences_why_the_log_is_not_followed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(command: str) -> str:
+        return " ".join(CliRunner().invoke(main, [command]).output.split())
+
+    platform.sql("UPDATE design SET design_name = 'Linen'")
+    assert "log" not in said("refresh")
+    monkeypatch.setenv("TOTESYS_LOG", "on")
+    why = 'The log of ToteSys is closed to the login of TOTESYS_URL: schema "totesys_log" does not exist. '
+    assert f"! The log of ToteSys is not followed, and tables are compared: {why}`totesys log check` says" in said(
+        "refresh"
+    )
+    assert f"{why}`totesys log check` says what is missing. Tables are compared" in said("status")
 
 
 def test_stop_drops_the_slot_of_this_lake_and_no_other(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
