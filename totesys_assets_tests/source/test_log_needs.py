@@ -115,6 +115,15 @@ def test_each_table_that_is_not_told_of_as_a_whole_is_named() -> None:
     }
 
 
+def test_what_a_missing_publication_says_is_not_said_again_of_each_table() -> None:
+    tables = {
+        "design": LogTable(published=False, obstacle=None),
+        "payment": LogTable(published=False, obstacle="has no primary key"),
+    }
+    found = unmet(replace(GOOD, publication=None, whole=False, tables=tables))
+    assert list(found) == ["publication", "table payment"]
+
+
 @pytest.mark.parametrize(
     ("provider", "level", "keep"),
     [

@@ -120,7 +120,10 @@ def _door(state: LogState, schema: str) -> Need:
 
 
 def _tables(state: LogState, tables: Collection[str]) -> Iterator[Need]:
-    """A need for each table that is not told of as a whole, or one for all of them."""
+    """A need for each table that is not told of as a whole, or one for all of them.
+
+    Without a publication, whose need says what to do, only what else stands in a table's way.
+    """
     unmet = 0
     for name in sorted(tables):
         table = state.tables.get(name)
@@ -128,10 +131,10 @@ def _tables(state: LogState, tables: Collection[str]) -> Iterator[Need]:
         if obstacle is not None:
             unmet += 1
             yield Need(f"table {name}", False, obstacle, "Mend that, or leave it: the table is compared as before.")
-        elif table is not None and not table.published:
+        elif table is not None and not table.published and state.publication is not None:
             unmet += 1
             yield Need(f"table {name}", False, "is not published", f"{_DOOR}.")
-    if not unmet:
+    if not unmet and state.publication is not None:
         yield Need("tables", True, f"all {len(tables)} are published as a whole")
 
 
