@@ -255,6 +255,24 @@ def test_the_life_of_an_order_tells_what_changed_in_each_version(platform: Platf
 
 
 @pytest.mark.refreshed
+def test_of_an_order_with_very_many_versions_the_first_and_the_newest_are_shown(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("totesys_assets.dashboard.topics.history._SHOWN", 2)
+    for units in (1300, 1301, 1302, 1303):
+        platform.sql(f"UPDATE sales_order SET units_sold = {units}")
+        platform.refresh()
+    text = said(opened("History"))
+    assert "2 versions later, the newest 2" in text
+    assert [change in text for change in ("first seen", "1001 → 1300", "1300 → 1301", "1301 → 1302")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.refreshed
 def test_it_is_said_whether_every_committed_version_is_there(platform: Platform) -> None:
     assert "every version that a refresh saw" in said(opened("History"))
     assert "It is not followed" in said(opened("Data"))

@@ -18,6 +18,8 @@ _SALES = "sales_order"
 _SUBJECTS = {_SALES: "Sales order", "purchase_order": "Purchase order"}
 _FACTS = {**_SUBJECTS, "payment": "Payment", "exchange_rate": "Exchange rate"}
 _CHANGES = 100
+# Versions of an order that are shown, beside the first: the log may have thousands of them.
+_SHOWN = 50
 # Of an order's number, which is an int in PostgreSQL.
 _LARGEST = 2**31 - 1
 _SILENT = "Updates that left ToteSys's own last_updated as it was"
@@ -119,7 +121,12 @@ def _last_changed() -> int:
 
 
 def _versions(asked: Asked) -> None:
-    for row in asked.rows():
+    rows = asked.rows()
+    left_out = max(0, len(rows) - 1 - _SHOWN)
+    for place, row in enumerate(rows[:1] + rows[1 + left_out :]):
+        if left_out and place == 1:
+            versions = words.counted(left_out, "version")
+            st.caption(f"{versions} later, the newest {_SHOWN}; the menu of this panel has all of them as CSV:")
         what = row["what_happened"]
         st.markdown(
             f":{_COLOURS.get(what, 'blue')}-badge[{what}] {words.moment(row['valid_from'])}  \n"
