@@ -76,13 +76,18 @@ def begun(
 
 
 def stretches(newest: Mapping[str, Mapping[str, Entry]], table: str) -> list[Stretch]:
-    """The stretches of ``table``, the oldest first, of the newest entries of a ledger."""
+    """The stretches of ``table``, the oldest first, of the newest entries of a ledger.
+
+    One in which nothing of the table was captured is no more than a moment: it is left out, unless it says why the
+    table is not followed now, or that a comparison found what the log had not told of.
+    """
     found = []
     for partition, entry in newest.get(STRETCHES, {}).items():
         name, _, since = partition.rpartition(" ")
         if name == table:
             found.append(_stretch(since, entry, newest))
-    return sorted(found, key=lambda each: each.since)
+    found.sort(key=lambda each: each.since)
+    return [each for each in found if each.until != each.since or each.reason == _MISSED or each is found[-1]]
 
 
 def _stretch(since: str, entry: Entry, newest: Mapping[str, Mapping[str, Entry]]) -> Stretch:

@@ -867,6 +867,22 @@ def test_a_stretch_ends_with_the_last_capture_before_the_log_was_lost_and_anothe
     assert second.until is None
 
 
+def test_a_stretch_in_which_nothing_was_captured_is_left_out_once_another_began(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [begun] = seen(source)
+    source.run("ALTER SCHEMA totesys_log RENAME TO elsewhere", rename(1, "not seen"))
+    source.refresh()
+    [lost] = seen(source)
+    assert (lost.since, lost.until) == (begun.since, begun.since)
+    assert "totesys log check" in str(lost.reason)
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log", rename(1, "b"))
+    source.refresh()
+    [again] = seen(source)
+    assert (again.since > begun.since, again.until) == (True, None)
+
+
 def test_a_table_that_is_compared_between_ends_its_own_stretch_only(source: Followed) -> None:
     source.run(rename(1, "a"))
     source.refresh()
