@@ -134,7 +134,8 @@ def _print(where: dict[str, str], found: Condition) -> None:
 def _log(log: LogCondition) -> str:
     if log.reason is not None:
         when = f" since {log.lost_at:%Y-%m-%d %H:%M} UTC" if log.lost_at is not None else ""
-        return f"not followed{when}: {log.reason.rstrip('.')}. Tables are compared; what changed twice in between was seen once"
+        why = log.reason.rstrip(".")
+        return f"not followed{when}: {why}. Tables are compared; what changed twice in between was seen once"
     kept = f", {words.size(log.kept_bytes)} kept by ToteSys" if log.kept_bytes is not None else ""
     allowed = f" of {words.size(log.allowed_bytes)} allowed" if log.allowed_bytes is not None else ""
     since = f" since {log.since:%Y-%m-%d %H:%M} UTC" if log.since is not None else ""
