@@ -32,7 +32,8 @@ VARIABLE = "TOTESYS_URL"
 DOOR = "deploy/sql/source_log.sql"
 _ALIAS = "totesys_log"
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ ONLY, NOT DEFERRABLE"
-_QUICK = "10s"
+# Of what takes milliseconds: a server that is late with it is busy, which is no reason to give up following.
+_QUICK = "60s"
 # Making a slot waits for every transaction that is open; who has one open for longer keeps the log from beginning.
 _BEGIN_TIMEOUT = "30s"
 # A peek reads all that the server wrote since the slot's position, for whatever database: 12 ms a MB.
