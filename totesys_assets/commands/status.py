@@ -137,7 +137,7 @@ def _log(log: LogCondition) -> str:
         why = log.reason.rstrip(".")
         return f"not followed{when}: {why}. Tables are compared; what changed twice in between was seen once"
     kept = f", {words.size(log.kept_bytes)} kept by ToteSys" if log.kept_bytes is not None else ""
-    allowed = f" of {words.size(log.allowed_bytes)} allowed" if log.allowed_bytes is not None else ""
+    allowed = f" of {words.as_set(log.allowed_bytes)} allowed" if log.allowed_bytes is not None else ""
     since = f" since {log.since:%Y-%m-%d %H:%M} UTC" if log.since is not None else ""
     return f"on{since}, {words.size(log.behind_bytes or 0)} behind{kept}{allowed}"
 

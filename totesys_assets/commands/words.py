@@ -23,6 +23,12 @@ def size(count: int) -> str:
     return f"{amount:,.1f} TB"
 
 
+def as_set(count: int) -> str:
+    """Bytes as they were set in PostgreSQL, whose MB and GB are of 1,024 each: what was set to 10GB is 10 GB."""
+    megabytes = count / 1024**2
+    return f"{megabytes / 1024:,.4g} GB" if megabytes >= 1024 else f"{megabytes:,.4g} MB"
+
+
 def span(seconds: float) -> str:
     """A time span in its two largest units: ``3 min 20 s``, ``2 d 5 h``."""
     left = max(0, round(seconds))

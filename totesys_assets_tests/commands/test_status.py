@@ -177,3 +177,12 @@ def test_a_cursor_of_an_earlier_version_is_no_mark_and_costs_a_comparison() -> N
     text = '{"source": "1/2", "lake": "/lake 7"}'
     assert mark.parse_cursor(mark.cursor_of(text, 1_000_000_000.25)) == (text, 1_000_000_000.25)
     assert [mark.parse_cursor(cursor) for cursor in (None, "", text)] == [(None, None)] * 3
+
+
+def test_a_limit_is_told_as_it_was_set() -> None:
+    assert [words.as_set(megabytes * 1024**2) for megabytes in (512, 1024, 10 * 1024, 1536)] == [
+        "512 MB",
+        "1 GB",
+        "10 GB",
+        "1.5 GB",
+    ]
