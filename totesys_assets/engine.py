@@ -244,7 +244,10 @@ def one_line(error: Exception | str) -> str:
 
 
 def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-    """Arrow batches of a result, as they come. What fails on the way is a duckdb.Error, as if it had failed at once."""
+    """Arrow batches of a result, as they come. What fails on the way is a duckdb.Error, as if it had failed at once.
+
+    The next statement of the same connection ends them without a word, whatever is left: read them to the end first.
+    """
     try:
         yield from result.to_arrow_reader(BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:

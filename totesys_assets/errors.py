@@ -57,6 +57,10 @@ class LakeChanged(PlatformError):
     """The lake is not the one that the warehouse was loaded from, or not as new as it was then."""
 
 
+class LakeFailed(PlatformError):
+    """The lake cannot be read or written: its disk is full, say, or its bucket does not answer."""
+
+
 class ConcurrentWriters(PlatformError):
     """Other writers kept committing first."""
 

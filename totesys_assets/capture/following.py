@@ -26,14 +26,14 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.comparison import committed
-from totesys_assets.capture.journal import PRUNED, Journal
+from totesys_assets.capture.journal import PRUNED, Drained, Journal
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LogBusy, PlatformError
+from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFailed, LogBusy, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
@@ -117,8 +117,8 @@ def reach(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Reach | None:
     """How far the journal goes for a snapshot, to which it is brought up, once. None where the log is not followed, or
     does not tell all of ``table``: one that is not published, or has parts, say.
 
-    Where the log does not go on, that is noted, and the next refresh begins anew. Raises ConnectionFailed, and
-    LogBusy while somebody else reads it.
+    Where the log does not go on, that is noted, and the next refresh begins anew. Raises ConnectionFailed,
+    LakeFailed, and LogBusy while somebody else reads it.
     """
     if snapshot.log is None or not snapshot.log.wanted:
         return None
@@ -133,24 +133,32 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
     stretch = journal.stretch
     if not stretch:
         return None
-    for left in range(_BUSY_SECONDS, -1, -1):
+    for is_last in (False, True):  # a session was ended in the middle, say: once more
         try:
-            drained = journal.drain(source_log)
+            drained = _drain(journal, source_log)
             break
-        except LogBusy:
-            if not left:
-                raise
-            time.sleep(1)
-        except (ConnectionFailed, ConcurrentWriters):
+        except (ConnectionFailed, ConcurrentWriters, LakeFailed, LogBusy):  # the slot keeps what was not read
             raise
         except PlatformError as error:
-            _give_up(lake, journal, source_log, str(error))
-            return None
+            if is_last:
+                _give_up(lake, journal, source_log, str(error))
+                return None
     held = journal.find()
     if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
         return None
+    if (note := read_note(lake)).since is None:  # whoever gave it up was killed before it had
+        Ledger(lake).append([note.begun(stretch).entry])
     hidden, newest = _transactions(held, stretch, drained.position, snapshot)
     return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told, _as_of(snapshot))
+
+
+def _drain(journal: Journal, source_log: Log) -> Drained:
+    """Bring the journal up to the end of the log. Waits a little while somebody else reads it."""
+    for _ in range(_BUSY_SECONDS):
+        with suppress(LogBusy):
+            return journal.drain(source_log)
+        time.sleep(1)
+    return journal.drain(source_log)
 
 
 def _transactions(

@@ -10,7 +10,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.engine import one_line
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import LakeFailed
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
@@ -98,9 +98,9 @@ def _commit(
     tidy(table)
 
 
-def unwritable(table: DeltaTable, error: Exception) -> PlatformError:
+def unwritable(table: DeltaTable, error: Exception) -> LakeFailed:
     """The error for a commit that failed in delta-rs."""
-    return PlatformError(
+    return LakeFailed(
         f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
         "Nothing was committed; check the disk or the bucket, then refresh."
     )

@@ -29,7 +29,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets.catalogue.catalogue import MONTH, Table, catalogue, lake_schema
 from totesys_assets.engine import one_line
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake.compact import merge_files
 from totesys_assets.lake.files import listed
 from totesys_assets.lake.handles import Handles
@@ -85,7 +85,7 @@ class Lake:
         try:
             return ask(self.location(*parts))
         except (OSError, DeltaError) as error:
-            raise PlatformError(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
+            raise LakeFailed(f"The lake at {self.uri} cannot be read: {one_line(error)}.") from error
 
     @contextmanager
     def moving(self, *parts: str) -> Iterator[DeltaTable | None]:
@@ -220,7 +220,7 @@ class Lake:
         except CommitFailedError:  # "ignore" checks before it writes, so the slower of two first writers gets here
             return DeltaTable(self.location(*parts), storage_options=self._options)
         except (OSError, DeltaError) as error:
-            raise PlatformError(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
+            raise LakeFailed(f"The lake at {self.uri} cannot be written: {one_line(error)}.") from error
 
 
 def _is_of_another_shape(held: DeltaTable, table: Table) -> bool:

@@ -49,7 +49,8 @@ from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
 from totesys_assets.capture.pruning import prune
 from totesys_assets.capture.stretches import Stretch, stretches
-from totesys_assets.errors import MassDeletion, PlatformError
+from totesys_assets.errors import LakeFailed, MassDeletion, PlatformError
+from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
@@ -590,6 +591,64 @@ def test_a_lake_that_lost_its_journal_begins_anew(source: Followed) -> None:
     source.run(rename(1, "b"), rename(1, "c"))
     source.refresh()
     assert names(source)[-3:] == ["a", "b", "c"]
+
+
+@both_servers
+def test_a_session_that_ends_in_the_middle_of_a_peek_is_no_gap(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = Log.batches
+
+    def ends(log: Log, until: int, most: int) -> Iterator[Any]:
+        monkeypatch.setattr(Log, "batches", batches)
+        for each in batches(log, until, most):
+            source.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%totesys_log.peek(%'"
+                " AND pid <> pg_backend_pid()"
+            )
+            yield each
+
+    source.run(rename(1, "a"), rename(1, "b"))
+    monkeypatch.setattr(Log, "batches", ends)
+    source.refresh()
+    assert source.is_on
+    assert names(source)[-2:] == ["a", "b"]
+
+
+def test_a_lake_that_cannot_be_written_is_no_gap(source: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(commit_module, "write_deltalake", _full)
+        with pytest.raises(LakeFailed, match="No space left"):
+            source.refresh()
+    source.refresh()
+    assert source.is_on
+    assert not source.why_not
+    assert names(source)[-2:] == ["a", "b"]
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_who_is_killed_while_giving_up_leaves_no_word_of_a_loss_that_was_none(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"), rename(1, "b"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "drain", _slow)
+        patch.setattr(Journal, "end", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    assert source.why_not == "The server did not answer in time."
+    source.refresh()
+    assert source.is_on
+    assert source.why_not == ""
+    assert names(source)[-2:] == ["a", "b"]
+
+
+def _slow(*_: object) -> None:
+    raise PlatformError("The server did not answer in time.")
 
 
 def test_a_server_that_is_not_there_is_no_gap(source: Followed) -> None:

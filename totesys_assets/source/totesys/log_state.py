@@ -33,7 +33,7 @@ WITH door AS (
 ), tables AS (
     SELECT c.relname, jsonb_build_object(
         'kind', relkind, 'persistence', relpersistence, 'identity', relreplident, 'oid', c.oid,
-        'key', (SELECT indexrelid FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indimmediate),
+        'key', (SELECT indkey::text FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indimmediate),
         'secured', relrowsecurity, 'parts', EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
         'member', (SELECT to_jsonb(m) FROM pg_publication_rel AS m JOIN publication ON publication.oid = prpubid
             WHERE prrelid = c.oid)
