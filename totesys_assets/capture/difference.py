@@ -210,12 +210,12 @@ def _after(logged: Logged, compared: _Result) -> _Result:
     for partition in compared.partitions:
         now, known = compared.found.get(partition), found.get(partition)
         # A partition that is as it was keeps its state: what is made of it need not be made anew.
-        if now is None or known is None or now.rows != known.rows or partition in is_new or not logged.is_noted:
+        is_told = logged.is_noted or partition in logged.unnoted
+        if now is None or known is None or now.rows != known.rows or partition in is_new or not is_told:
             found.pop(partition, None)
             found |= {partition: now} if now is not None else {}
     partitions = sorted({*compared.partitions, *logged.touched})
-    is_complete = logged.is_noted or compared.is_complete
-    return _Result(partitions, found, counts, compared.committed, is_complete, missed)
+    return _Result(partitions, found, counts, compared.committed, logged.is_noted or compared.is_complete, missed)
 
 
 def _compare(

@@ -196,7 +196,9 @@ def behind(
         return found, not is_rewritten
     # A capture that was killed before it could note what it had committed.
     if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and not mark(held, _LEFT_OUT):
-        return Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, (), reach.hidden), False
+        unnoted = min((noted.since, *noted.also)) if noted is not None and noted.stretch == reach.stretch else 0
+        since = mark(held, _SINCE) or 0
+        return Behind(reach.stretch, since, reach.until, (), reach.hidden, unnoted=unnoted), False
     return None
 
 

@@ -42,7 +42,8 @@ class Behind:
     ``stretch`` is the journal's, positions are those of the log. ``also`` are transactions of before ``since`` that
     were left out, and ``hidden`` those that are left out now, because the snapshot does not show them. ``columns`` are
     those of the last row that was taken from the log; nothing if none was. ``is_rewritten``: the rows are in another
-    file since, and may be others, without a word in the log.
+    file since, and may be others, without a word in the log. ``unnoted``: versions that were committed from there on
+    may be in the lake without a word in the ledger, of a capture that was killed.
     """
 
     stretch: int
@@ -53,6 +54,7 @@ class Behind:
     columns: str = ""
     newest: int | None = None
     is_rewritten: bool = False
+    unnoted: int | None = None
 
     @property
     def is_empty(self) -> bool:

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC
+from functools import cached_property
 
 import duckdb
 import pyarrow.compute as pc
@@ -22,13 +23,14 @@ from totesys_assets.capture.following import Reach, behind, marks
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_versions import LogVersions
-from totesys_assets.catalogue.catalogue import RECORDED_AT, Table, lake_schema
-from totesys_assets.days import DayRange
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
+from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
-from totesys_assets.lake.read import microseconds, recorded_until
+from totesys_assets.lake.read import microseconds, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, JOURNAL, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.stages import DIFFERENCE, stage
 
 log = logging.getLogger(__name__)
@@ -121,7 +123,23 @@ class Logged:
     @property
     def touched(self) -> set[str]:
         """The partitions that are not as they were."""
-        return {partition for partition, _ in self.counts} | {key for key, count in self._came.items() if count}
+        touched = {partition for partition, _ in self.counts} | {key for key, count in self._came.items() if count}
+        return touched | self.unnoted
+
+    @cached_property
+    def unnoted(self) -> set[str]:
+        """The partitions of versions that a capture committed and was killed before it noted: nobody has read them."""
+        held = self._lake.find(INGESTION, self._table.name)
+        if self._behind.unnoted is None or held is None:
+            return set()
+        column = self._table.day_column
+        day = f"strftime({quoted(column)}, '%Y-%m-%d')" if column else literal(WHOLE)
+        with engine.session() as connection:
+            rows = connection.execute(
+                f"SELECT DISTINCT {day} FROM {register(connection, 'held', held)} "
+                f"WHERE {COMMIT_LSN} >= {self._behind.unnoted}"
+            ).fetchall()
+        return {key for (key,) in rows}
 
     @property
     def found(self) -> dict[str, Fingerprint]:

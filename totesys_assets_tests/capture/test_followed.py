@@ -265,6 +265,25 @@ def test_a_crash_after_the_versions_were_committed_loses_and_doubles_nothing(
     assert source.missed() == 0
 
 
+def test_a_row_that_came_and_went_before_a_crash_is_asked_for(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = "INSERT INTO design VALUES (99, '2024-01-01', 'n', 'l', 'f', '2024-01-01')"
+    source.run(insert, "DELETE FROM design WHERE design_id = 99")
+    before = Ledger(source.lake).newest()["ingestion/design"]["*"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
+    for expected in (True, False):
+        assert ("design" in source.refresh()) == expected
+    noted = Ledger(source.lake).newest()["ingestion/design"]["*"]
+    assert noted.state != before.state
+    assert noted.rows == before.rows
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
 def test_a_crash_before_the_source_was_told_to_forget_doubles_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
