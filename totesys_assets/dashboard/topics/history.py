@@ -106,9 +106,13 @@ def _how_exact(subject: str) -> str:
     except PlatformError:
         found = []
     ends = [(since, until) for name, since, until, _ in found if name == f"fact_{subject}"]
-    if not ends or ends[-1][1] is not None:
+    if not ends:
         return "every version that a refresh saw"
-    return f"every version that was committed since {words.moment(ends[-1][0])}, before that those that refreshes saw"
+    since, until = ends[-1]
+    if until is None:
+        return f"every version that was committed since {words.moment(since)}, before that those that refreshes saw"
+    stretch = f"from {words.moment(since)} to {words.moment(until)}"
+    return f"every version that a refresh saw, and {stretch} every one that was committed"
 
 
 def _last_changed() -> int:
