@@ -197,8 +197,7 @@ def behind(
     # A capture that was killed before it could note what it had committed.
     if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and not mark(held, _LEFT_OUT):
         unnoted = min((noted.since, *noted.also)) if noted is not None and noted.stretch == reach.stretch else 0
-        since = mark(held, _SINCE) or 0
-        return Behind(reach.stretch, since, reach.until, (), reach.hidden, unnoted=unnoted), False
+        return Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, (), reach.hidden, unnoted=unnoted), False
     return None
 
 
@@ -297,6 +296,5 @@ def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
 def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
     log.warning("The log of ToteSys is not followed: %s", reason)
     Ledger(lake).append([read_note(lake).lost(reason, _seen_until(lake, journal)).entry])
-    # The slot of a server that is gone, say: whoever begins anew tries again. Or another was quicker.
-    with suppress(PlatformError, LostRace):
+    with suppress(PlatformError, LostRace):  # a server that is gone, say: whoever begins anew tries again
         journal.end(source_log)
