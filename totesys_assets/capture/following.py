@@ -93,10 +93,7 @@ _REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDi
 
 
 def begin(lake: Lake, source_log: Log) -> None:
-    """Follow a log from now on, if that is wanted and it is not followed; or give it up, if it is not wanted.
-
-    What stands in the way is noted in the ledger, and tried again a minute later: until then tables are compared.
-    """
+    """Follow a log if that is wanted, or end that. What stands in the way is noted, and tried again a minute later."""
     journal = Journal(lake, source_log.schema, source_log.tables)
     stretch = journal.stretch
     if stretch and not source_log.wanted:
