@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -26,6 +26,7 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.comparison import committed
+from totesys_assets.capture.how_far import HowFar, how_far, taken
 from totesys_assets.capture.journal import PRUNED, Drained, Journal
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
@@ -69,24 +70,6 @@ class Reach:
     newest: Mapping[str, int] = field(default_factory=dict)
     told: frozenset[str] = frozenset()
     as_of: datetime = datetime.min
-
-
-@dataclass(frozen=True)
-class _Noted:
-    """What the ledger notes of a table: up to where of ``stretch`` it was brought, as of which commit to the lake.
-
-    ``columns`` are as the log has them, ``file`` is where the source has its rows. ``as_of``: as of which snapshot, and
-    ``seen_since``: from which on every version was seen; moments in ISO form.
-    """
-
-    commit: str
-    stretch: int
-    since: int
-    also: tuple[int, ...] = ()
-    columns: str = ""
-    file: int = 0
-    as_of: str = ""
-    seen_since: str = ""
 
 
 _REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDictionary()
@@ -181,7 +164,7 @@ def behind(
     """
     if held is None:
         return None
-    noted = _noted(newest, table)
+    noted = how_far(newest, table)
     if noted is not None and min((noted.since, *noted.also)) < reach.kept_from:
         return None
     if noted is not None and noted.stretch == reach.stretch and noted.commit == committed(held):
@@ -229,10 +212,13 @@ def followed_entries(
     ``newest``: its entries. ``file``: where the source has the rows. ``how`` it is known what they are: if not from the
     log alone, they are followed from here on.
     """
-    before, as_of = _noted(newest, table), reach.as_of.isoformat()
+    before, as_of = how_far(newest, table), reach.as_of.isoformat()
     goes_on = how is Seen.TOLD and before is not None and before.seen_since != ""
     since = before.seen_since if before is not None and goes_on else as_of
-    noted = asdict(_Noted(commit, reach.stretch, reach.until, reach.hidden, columns, file, as_of, since))
+    # What was taken before is not hidden, though its id may look so when ids have gone half the way round.
+    known = before if before is not None and before.stretch == reach.stretch else HowFar("", 0, 0)
+    hidden = tuple(each for each in reach.hidden if each >= known.since or each in known.also)
+    noted = asdict(HowFar(commit, reach.stretch, reach.until, hidden, columns, file, as_of, since))
     entry = Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
     going = Going(before.seen_since, before.as_of) if before is not None else Going()
     return [entry] if goes_on else [entry, *begun(table.name, going, reach.as_of, newest, how)]
@@ -240,24 +226,6 @@ def followed_entries(
 
 def _as_of(snapshot: SourceSnapshot) -> datetime:
     return snapshot.taken_at.replace(tzinfo=UTC)
-
-
-def taken(newest: Mapping[str, Mapping[str, Entry]], stretch: int) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Tables -> the position before which they took all from a ``stretch``, but for the transactions at those given.
-
-    ``newest``: the ledger's entries.
-    """
-    entries = {name: each for name, each in newest.get(FOLLOWED, {}).items() if name and each.state}
-    noted = {name: _Noted(**json.loads(each.state)) for name, each in entries.items()}
-    return {name: (each.since, tuple(each.also)) for name, each in noted.items() if each.stretch == stretch}
-
-
-def _noted(newest: Mapping[str, Mapping[str, Entry]], table: Table) -> _Noted | None:
-    entry = newest.get(FOLLOWED, {}).get(table.name)
-    if entry is None or not entry.state:
-        return None
-    found = _Noted(**json.loads(entry.state))
-    return replace(found, also=tuple(found.also))
 
 
 def _tried_lately(lake: Lake) -> bool:
@@ -280,11 +248,7 @@ def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
             f"SELECT {TABLE}, max({LSN}) FROM {register(connection, 'journal', held)} "
             f"WHERE {STRETCH} = {journal.stretch} GROUP BY 1"
         ).fetchall()
-    noted = {
-        name: _Noted(**json.loads(entry.state))
-        for name, entry in Ledger(lake).newest([FOLLOWED]).get(FOLLOWED, {}).items()
-        if name
-    }
+    noted = taken(Ledger(lake).newest([FOLLOWED]), journal.stretch)
     waiting = [noted[name] for name, position in newest if name in noted and position >= noted[name].since]
     waiting += [each for each in noted.values() if each.also]
     return min([seen, *(datetime.fromisoformat(each.as_of) for each in waiting if each.as_of)])

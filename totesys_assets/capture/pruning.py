@@ -1,7 +1,7 @@
 """Removing what the journal holds of more than a week ago.
 
 Belongs here: what may go, and noting that something went which a table had not taken. Does not belong here: the journal
-itself (journal.py), and how far each table is (following.py).
+itself (journal.py), and how far each table is (how_far.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from deltalake import CommitProperties, Transaction
 
 from totesys_assets import engine
-from totesys_assets.capture.following import taken
+from totesys_assets.capture.how_far import taken
 from totesys_assets.capture.journal import PRUNED, stretch_of
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_piece import DAY, LSN, STRETCH, TABLE
@@ -33,8 +33,8 @@ def prune(lake: Lake, today: date) -> int:
         return 0
     stretch = stretch_of(held)
     places = "".join(
-        f" WHEN {literal(table)} THEN {LSN} >= {since} OR {LSN} IN ({', '.join(map(str, also)) or 'NULL'})"
-        for table, (since, also) in taken(Ledger(lake).newest(), stretch).items()
+        f" WHEN {literal(table)} THEN {LSN} >= {each.since} OR {LSN} IN ({', '.join(map(str, each.also)) or 'NULL'})"
+        for table, each in taken(Ledger(lake).newest(), stretch).items()
     )
     is_left = f"CASE {TABLE}{places} ELSE true END" if places else "true"
     old = f"{DAY} < '{today - timedelta(days=_KEPT_DAYS)}'"
