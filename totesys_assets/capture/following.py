@@ -52,6 +52,7 @@ _BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since
 # After the log was lost or could not begin, it is tried again after this.
 _AGAIN_SECONDS = 60
 _BUSY_SECONDS = 10
+_SWITCHED_OFF = "it was switched off"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def begin(lake: Lake, source_log: Log) -> None:
     journal = Journal(lake, source_log.schema, source_log.tables)
     stretch = journal.stretch
     if stretch and not source_log.wanted:
-        _give_up(lake, journal, source_log, "it was switched off")
+        _give_up(lake, journal, source_log, _SWITCHED_OFF)
     if stretch or not source_log.wanted or _tried_lately(lake):
         return
     try:
@@ -230,7 +231,7 @@ def _as_of(snapshot: SourceSnapshot) -> datetime:
 
 def _tried_lately(lake: Lake) -> bool:
     note = read_note(lake)
-    if note.since is not None or note.tried_at is None:
+    if note.since is not None or note.tried_at is None or (note.loss and note.loss.why == _SWITCHED_OFF):
         return False
     return (datetime.now(UTC) - note.tried_at).total_seconds() < _AGAIN_SECONDS
 

@@ -23,12 +23,19 @@ FOLLOWED = "log"
 class Loss:
     """Following ended, or could not begin: when, and why. ``seen_until``: all that was committed by then was seen.
 
-    ``seen_until`` is None where nothing was followed before.
+    ``seen_until`` is None where nothing was followed before. ``again``: why it could not begin again since, if that is
+    for another reason.
     """
 
     at: datetime
     reason: str
     seen_until: datetime | None = None
+    again: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why it ended, and why it is not followed by now."""
+        return f"{self.reason.rstrip('.')}; and it cannot begin again: {self.again}" if self.again else self.reason
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,9 @@ class LogNote:
         if entry is None:
             return cls()
         told: dict[str, Any] = json.loads(entry.state)
-        loss = Loss(_moment(told["lost_at"]), told["lost"], _moment(told.get("seen"))) if "lost_at" in told else None
+        loss = None
+        if "lost_at" in told:
+            loss = Loss(_moment(told["lost_at"]), told["lost"], _moment(told.get("seen")), told.get("again", ""))
         return cls(_moment(told.get("since")), loss, entry.recorded_at, told.get("stretch", 0))
 
     def begun(self, stretch: int = 0) -> Self:
@@ -61,7 +70,7 @@ class LogNote:
     def lost(self, reason: str, seen_until: datetime | None) -> Self:
         """It is not followed from now on; or still not, for another reason perhaps."""
         if self.since is None and self.loss is not None:
-            return replace(self, loss=replace(self.loss, reason=reason))
+            return replace(self, loss=replace(self.loss, again=reason if reason != self.loss.reason else ""))
         seen = max(self.since, seen_until or self.since) if self.since is not None else None
         return replace(self, since=None, loss=Loss(datetime.now(UTC), reason, seen))
 
@@ -70,7 +79,7 @@ class LogNote:
         """The ledger's entry of it."""
         told: dict[str, Any] = {"since": self.since.isoformat(), "stretch": self.stretch} if self.since else {}
         if self.loss is not None:
-            told |= {"lost_at": self.loss.at.isoformat(), "lost": self.loss.reason}
+            told |= {"lost_at": self.loss.at.isoformat(), "lost": self.loss.reason, "again": self.loss.again}
             told |= {"seen": self.loss.seen_until.isoformat()} if self.loss.seen_until else {}
         return Entry(FOLLOWED, "", json.dumps(told), 0, datetime.now(UTC), "")
 

@@ -54,7 +54,7 @@ def log_condition(platform: Platform) -> LogCondition | None:
     if position is None:
         if note.loss is None or note.since is not None:
             return LogCondition(reason="it begins with the next refresh")
-        return LogCondition(note.loss.at, note.loss.reason)
+        return LogCondition(note.loss.at, note.loss.why)
     state = log.state()
     return LogCondition(
         behind_bytes=max(0, (state.flushed or position) - position),
@@ -70,7 +70,7 @@ def why_not_followed(platform: Platform) -> str | None:
     if log is None or not log.wanted:
         return None
     note = read_note(platform.lake)
-    return note.loss.reason if note.since is None and note.loss is not None else None
+    return note.loss.why if note.since is None and note.loss is not None else None
 
 
 def _log(platform: Platform) -> Log | None:

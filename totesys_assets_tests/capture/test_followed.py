@@ -423,6 +423,9 @@ def test_a_log_that_is_not_wanted_any_more_is_given_up(source: Followed) -> None
     assert source.ask(slots) == [(0,)]
     assert names(source)[1:] == ["b"]
     assert source.missed() == 0
+    source.log.wanted = True
+    source.refresh()
+    assert source.is_on, "nothing stands in the way, and nobody waits a minute"
 
 
 @pytest.mark.parametrize(
@@ -714,13 +717,19 @@ def test_a_loss_is_noted_with_its_reason_and_what_was_seen_before(
     assert first.loss.seen_until == seen
     again = read_note(source.lake)
     assert again.loss is not None
-    assert (again.loss.at, again.loss.seen_until) == (first.loss.at, seen)
-    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log")
+    assert replace(again.loss, again="") == first.loss
+    source.run("ALTER SCHEMA elsewhere RENAME TO totesys_log", "ALTER FUNCTION totesys_log.begin RENAME TO start")
+    source.refresh()
+    other = read_note(source.lake).loss
+    assert other is not None
+    assert (other.at, other.reason, other.seen_until) == (first.loss.at, first.loss.reason, seen)
+    assert "and it cannot begin again: " in other.why
+    source.run("ALTER FUNCTION totesys_log.start RENAME TO begin")
     source.refresh()
     note = read_note(source.lake)
     assert note.since is not None
     assert note.since > first.loss.at
-    assert note.loss == again.loss
+    assert note.loss == other
 
 
 def test_what_the_journal_has_and_no_table_was_not_seen(source: Followed) -> None:

@@ -118,7 +118,7 @@ class Followed:
     def why_not(self) -> str:
         """Why the log is not followed."""
         note = read_note(self.lake)
-        return note.loss.reason if note.loss is not None and note.since is None else ""
+        return note.loss.why if note.loss is not None and note.since is None else ""
 
     def versions(self, name: str) -> dict[Place, Versions]:
         """The lake's versions of a table, by key and day."""
