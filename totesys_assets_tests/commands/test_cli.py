@@ -27,7 +27,7 @@ from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.dashboard import server as dashboard
-from totesys_assets.databases import databases
+from totesys_assets.databases import databases, embedded
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import program
@@ -63,7 +63,7 @@ class Home:
         )
 
     def servers(self) -> list[EmbeddedServer]:
-        return [EmbeddedServer(self.folder / "postgres" / name) for name in ("totesys", "warehouse")]
+        return [*embedded(Settings.from_env(self.env))]  # started by a test, they are as the commands start them
 
     def processes(self) -> list[str]:
         """Command lines of all processes on the machine that mention the home, or were told of it."""
