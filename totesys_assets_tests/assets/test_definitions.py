@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.definitions import build_definitions
+from totesys_assets.definitions import build_definitions, defs
 from totesys_assets.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
@@ -28,6 +28,16 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
 @pytest.fixture(scope="module")
 def specs(definitions: dg.Definitions) -> list[dg.AssetSpec]:
     return list(definitions.resolve_all_asset_specs())
+
+
+def test_definitions_are_used_again_as_long_as_settings_and_days_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TOTESYS_HOME", str(tmp_path))
+    first = defs()
+    assert defs() is first
+    monkeypatch.setenv("TOTESYS_FIRST_DAY", "2024-01-02")
+    assert defs() is not first
 
 
 def test_every_table_is_an_asset_of_its_group_and_one_of_the_warehouse(specs: list[dg.AssetSpec]) -> None:

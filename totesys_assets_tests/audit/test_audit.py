@@ -325,8 +325,8 @@ def test_a_view_that_is_gone_fails_the_checks_that_ask_it_and_no_others(platform
     assert "current_payment" in lost["warehouse/fact_payment", ROWS].detail
 
 
-@pytest.mark.refreshed
-def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Platform) -> None:
+def order_of_a_new_design(platform: Platform) -> None:
+    """An order names design 7, which is new; orders are refreshed, and designs are not."""
     platform.sql(
         "INSERT INTO design SELECT 7, created_at, design_name, file_location, file_name, last_updated FROM design "
         "WHERE design_id = 1"
@@ -335,6 +335,11 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
     day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
     orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), day)
     assert platform.run(orders).success
+
+
+@pytest.mark.refreshed
+def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Platform) -> None:
+    order_of_a_new_design(platform)
     [found] = [
         each for each in look_back(platform) if each.asset == "warehouse/fact_sales_order" and each.check == REFERENCES
     ]
@@ -347,14 +352,7 @@ def test_a_reference_to_a_row_that_waits_for_a_refresh_is_pending(platform: Plat
 
 @pytest.mark.refreshed
 def test_where_a_log_was_followed_a_superseded_record_may_name_a_row_that_was_never_seen(platform: Platform) -> None:
-    platform.sql(
-        "INSERT INTO design SELECT 7, created_at, design_name, file_location, file_name, last_updated FROM design "
-        "WHERE design_id = 1"
-    )
-    platform.sql("UPDATE sales_order SET design_id = 7")
-    day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
-    orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), day)
-    assert platform.run(orders).success
+    order_of_a_new_design(platform)
     platform.sql("UPDATE sales_order SET design_id = 1")
     platform.sql("DELETE FROM design WHERE design_id = 7")
     platform.refresh()

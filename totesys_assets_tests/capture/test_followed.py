@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from totesys_assets import engine
 from totesys_assets.capture import following, log_statements, logged
 from totesys_assets.capture import journal as journal_module
 from totesys_assets.capture.following import begin
+from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
@@ -252,10 +253,7 @@ def test_a_crash_after_the_versions_were_committed_loses_and_doubles_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.run(rename(1, "a"), rename(1, "b"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "append", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, Ledger, "append")
     source.run(rename(1, "c"), rename(1, "d"))
     source.refresh()
     assert source.differing() == []
@@ -271,10 +269,7 @@ def test_a_row_that_came_and_went_before_a_crash_is_asked_for(
     insert = "INSERT INTO design VALUES (99, '2024-01-01', 'n', 'l', 'f', '2024-01-01')"
     source.run(insert, "DELETE FROM design WHERE design_id = 99")
     before = Ledger(source.lake).newest()["ingestion/design"]["*"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "append", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, Ledger, "append")
     for expected in (True, False):
         assert ("design" in source.refresh()) == expected
     noted = Ledger(source.lake).newest()["ingestion/design"]["*"]
@@ -288,10 +283,7 @@ def test_a_crash_before_the_source_was_told_to_forget_doubles_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.run(rename(1, "a"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Log, "forget", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, Log, "forget")
     source.run(rename(1, "b"))
     source.refresh()
     assert source.is_on
@@ -302,10 +294,7 @@ def test_what_comes_again_and_is_not_what_came_is_another_history(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.run(rename(1, "a"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Log, "forget", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, Log, "forget")
     journal = source.lake.open(JOURNAL)
     assert journal is not None
     journal.update({"xid": "xid + 1"})
@@ -320,10 +309,7 @@ def test_a_crash_before_the_versions_were_committed_loses_nothing(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.run(rename(1, "a"), rename(1, "b"))
-    with monkeypatch.context() as patch:
-        patch.setattr(logged, "append", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, logged, "append")
     source.run(rename(1, "c"))
     source.refresh()
     assert names(source)[1:] == ["a", "b", "c"]
@@ -331,6 +317,14 @@ def test_a_crash_before_the_versions_were_committed_loses_nothing(
 
 def _crash(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def killed_in(source: Followed, holder: object, name: str) -> None:
+    """A refresh that ends where it would call this function."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holder, name, _crash)
+        with pytest.raises(KeyboardInterrupt):
+            source.refresh()
 
 
 LOSSES = {
@@ -571,6 +565,18 @@ def _without_consent(*arguments: object, **named: object) -> object:
     return capture(*arguments, **{**named, "accept_deletions": False})  # type: ignore[arg-type]
 
 
+def test_what_was_taken_is_not_hidden_when_ids_have_gone_half_the_way_round(source: Followed) -> None:
+    design, now = source.totesys.tables["design"], datetime.now(UTC)
+    [first, _] = following.followed_entries(design, following.Reach(1, 10, (7,), as_of=now), "a", {}, 1)
+    newest = {first.asset: {first.partition: first}}
+    for stretch, expected in ((1, (7, 50)), (2, (5, 7, 50))):
+        reached = following.Reach(stretch, 100, (5, 7, 50), as_of=now)
+        entry, *_ = following.followed_entries(design, reached, "b", newest, 1)
+        found = how_far({entry.asset: {entry.partition: entry}}, design)
+        assert found is not None
+        assert found.also == expected
+
+
 # The journal's age
 
 
@@ -787,19 +793,13 @@ def truncated_and_filled_again(source: Followed) -> None:
 def written_and_not_forgotten(source: Followed) -> None:
     """A refresh that is killed between the two, whichever comes first."""
     source.run(rename(1, "a"), rename(1, "b"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "append", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, journal_module, "append")
     source.run(rename(1, "c"))
 
 
 def committed_and_not_noted(source: Followed) -> None:
     source.run(rename(1, "a"), rename(1, "b"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ledger, "append", _crash)
-        with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+    killed_in(source, Ledger, "append")
     source.run(rename(1, "c"))
 
 
