@@ -285,7 +285,7 @@ def test_it_is_said_whether_every_committed_version_is_there(platform: Platform)
     asking.loads_are_old()
     since = "22 Aug 2024, 11:00:00 UTC"
     text = said(opened("History")).replace("\\", "")
-    assert f"every version that was committed since {since}, before that those" in text
+    assert f"every version that was committed since {since}, and before that every state" in text
     text = said(opened("History", subject="Purchase order")).replace("\\", "")
     assert "every version that a refresh saw, and from 20 Aug 2024, 09:00:00 UTC to " in text
     text = said(opened("Data")).replace("\\", "")

@@ -51,8 +51,8 @@ def draw(filters: Filters) -> None:
             "Log of ToteSys",
             lambda: ask("how_exact"),
             _stretches,
-            note="from when on every committed version is in the history, as of the last load of each table; before "
-            "and between, what refreshes saw",
+            note="since when the history has every committed version, as of the last load of each table. Before that, "
+            "and in between, it has what refreshes saw",
             empty="It is not followed: the history has what refreshes saw.",
             stretch=False,
         )

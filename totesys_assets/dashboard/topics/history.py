@@ -110,7 +110,8 @@ def _how_exact(subject: str) -> str:
         return "every version that a refresh saw"
     since, until = ends[-1]
     if until is None:
-        return f"every version that was committed since {words.moment(since)}, before that those that refreshes saw"
+        committed = f"every version that was committed since {words.moment(since)}"
+        return f"{committed}, and before that every state that a refresh saw"
     stretch = f"from {words.moment(since)} to {words.moment(until)}"
     return f"every version that a refresh saw, and {stretch} every one that was committed"
 
