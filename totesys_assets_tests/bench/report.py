@@ -53,6 +53,7 @@ class Figures:
     lake_bytes: int
     database_bytes: int
     dagster_events: int | None
+    inside: float | None
     in_the_run: float | None
     stages: dict[str, float]
     work: dict[str, float]
@@ -73,7 +74,8 @@ def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) ->
     seconds = _median(run.seconds for run in runs)
     rows = round(_median(run.rows for run in runs))
     events = [run.dagster_events for run in runs if run.dagster_events is not None]
-    inside = [run.in_the_run for run in runs if run.in_the_run is not None]
+    inside = [run.inside for run in runs if run.inside is not None]
+    in_the_run = [run.in_the_run for run in runs if run.in_the_run is not None]
     yardsticks = [run.yardstick_seconds for run in runs if run.yardstick_seconds]
     ratios = {YARDSTICK: round(seconds / _median(yardsticks), 3)} if yardsticks else {}
     if first.tool == OURS:
@@ -97,6 +99,7 @@ def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) ->
         round(_median(run.database_bytes for run in runs)),
         round(_median(events)) if events else None,
         round(_median(inside), 3) if inside else None,
+        round(_median(in_the_run), 3) if in_the_run else None,
         _medians([run.stages for run in runs]),
         _medians([run.work for run in runs]),
         ratios,
