@@ -196,7 +196,8 @@ def _print(measured: dict[str, Any]) -> None:
     for scale, orders in measured["sales_orders"].items():
         found = [each for each in measured["figures"] if each["scale"] == scale]
         if found:
-            out.print(f"\n[bold]Scale {scale}[/bold]: {orders:,} sales orders")
+            out.print()
+            say(out, f"[bold]Scale {scale}[/bold]: ", f"{orders:,} sales orders")
             out.print(_costs(found, titles, measured["memory_is"]))
             ours = [each for each in found if each["tool"] == "totesys"]
             out.print("", _stages(ours, titles), "", _work(ours, titles))
