@@ -26,8 +26,8 @@ Report = Callable[[str], None]
 class Run:
     """One measured run: of whom, how long, what it cost, what it left on the disk.
 
-    ``seconds`` is the whole process. ``inside``, ``stages`` and ``work`` are what a refresh says of itself; ``in_the_run``
-    is how long its run in Dagster took, which is the sum of the stages.
+    ``seconds`` is the whole process. ``inside``, ``stages`` and ``work`` are what a refresh says of itself;
+    ``in_the_run`` is how long its run in Dagster took, which is the sum of the stages.
     ``yardstick_seconds`` is how long the yardstick took that ran last before it.
     """
 
