@@ -50,7 +50,7 @@ def python(code: str) -> Program:
 
 
 def a_run(**changes: Any) -> Run:
-    run = Run("S", "full", "totesys", 0, 1000, 10.0, 8.0, 1.0, 200, 30, 40, 2.0, 500, 9.0, {"totesys": 4.0})
+    run = Run("S", "full", "totesys", 0, 1000, 10.0, 8.0, 1.0, 200, 30, 40, 2.0, 500, 9.0, 4.0, {"totesys": 4.0})
     return replace(run, **changes)
 
 
