@@ -62,6 +62,14 @@ def connect() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def another(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Another connection of the same DuckDB: with the databases that are attached to it, and nothing else of it."""
+    made = connection.cursor()
+    _ATTACHED.add(made)
+    _begin(made)
+    return made
+
+
 @contextmanager
 def session() -> Iterator[duckdb.DuckDBPyConnection]:
     """A session of the process's DuckDB, else like ``connect``, with a database of its own that ends with the block.

@@ -5,8 +5,9 @@ Belongs here: opening all of it from the settings. Does not belong here: what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Self
@@ -19,6 +20,7 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import Source
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.source.totesys.kept import KeptTotesys
 from totesys_assets.source.totesys.log import Log, slot_name
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -44,16 +46,21 @@ class Platform:
     def of(cls, settings: Settings, totesys_url: str, warehouse_url: str) -> Self:
         """The platform that the settings describe, with its two databases at these URLs."""
         return cls(
-            sources_of(settings, totesys_url),
+            (Totesys.of(settings, totesys_url), *other_sources(settings)),
             Lake(settings.lake_uri),
             Warehouse(warehouse_url, settings.warehouse_schema),
             partition_range(settings.first_day),
         )
 
 
-def sources_of(settings: Settings, totesys_url: str, others: Sequence[Source] | None = None) -> tuple[Source, ...]:
-    """ToteSys, and every other source that the catalogue has tables of; ``others``: those, where they are open."""
-    return (Totesys.of(settings, totesys_url), *(other_sources(settings) if others is None else others))
+def totesys(settings: Settings, url: str) -> AbstractContextManager[Source]:
+    """ToteSys for the context, which ends its sessions."""
+    return closing(Totesys.of(settings, url))
+
+
+def kept_totesys(settings: Settings) -> KeptTotesys:
+    """ToteSys with its sessions, for the looks of one process, one after another."""
+    return KeptTotesys(partial(Totesys.of, settings, keeps_session=True))
 
 
 def other_sources(settings: Settings) -> tuple[Source, ...]:

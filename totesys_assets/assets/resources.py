@@ -13,7 +13,7 @@ import dagster as dg
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
 from totesys_assets.notices import Notices
-from totesys_assets.platform import other_sources, sources_of
+from totesys_assets.platform import kept_totesys, other_sources, totesys
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -28,13 +28,18 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         with databases(settings, dagster=False) as urls:
             yield urls
 
+    kept = kept_totesys(settings)
+
     @dg.resource(required_resource_keys={"databases"})
     def open_shared_snapshots(context: dg.InitResourceContext) -> Iterator[SharedSnapshots]:
-        shared = SharedSnapshots(sources_of(settings, context.resources.databases.totesys, others()))
-        try:
-            yield shared
-        finally:
-            shared.close()
+        url = context.resources.databases.totesys
+        is_tick = context.run is None  # of a sensor, which looks again in this process
+        with kept.of(url) if is_tick else totesys(settings, url) as source:
+            shared = SharedSnapshots((source, *others()))
+            try:
+                yield shared
+            finally:
+                shared.close()
 
     @dg.resource(required_resource_keys={"databases"})
     def open_warehouse(context: dg.InitResourceContext) -> Iterator[Warehouse]:

@@ -38,7 +38,7 @@ from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.load import load
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.names import TOTESYS
-from totesys_assets.platform import Platform, sources_of
+from totesys_assets.platform import Platform, other_sources
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import Source, SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot, SharedSnapshots
@@ -372,7 +372,7 @@ class World:
 
     def sources(self, taken: Callable[[], None]) -> tuple[Source, ...]:
         """ToteSys as ``totesys`` opens it, and the sources beside it."""
-        others = sources_of(self._settings(), self.source_url)[1:]
+        others = other_sources(self._settings())
         return self.totesys(taken), *others
 
     def _settings(self) -> Settings:

@@ -19,7 +19,7 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import ConnectionFailed, PlatformError, SchemaDrift, StaleSnapshot
 from totesys_assets.lake.tables import Lake
 from totesys_assets.names import TOTESYS
-from totesys_assets.platform import sources_of
+from totesys_assets.platform import other_sources
 from totesys_assets.settings import Settings
 from totesys_assets.source import copied
 from totesys_assets.source.copied import CopiedSnapshot
@@ -342,7 +342,7 @@ def test_only_a_missing_function_is_called_missing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("totesys_assets.platform.import_module", lambda _: SimpleNamespace(**module))
     said = pytest.raises(AttributeError) if module else pytest.raises(PlatformError, match="there is no such function")
     with said:
-        sources_of(Settings.from_env({}), "postgresql://nowhere/totesys")
+        other_sources(Settings.from_env({}))
 
 
 def test_a_table_that_is_partitioned_by_what_may_be_missing_is_refused() -> None:
@@ -358,4 +358,4 @@ def test_a_ddl_without_a_module_says_which_module_is_missing(monkeypatch: pytest
     wider = catalogue_module.Catalogue({**tables.source, "reading": TABLE}, tables.star, tables.marts)
     monkeypatch.setattr("totesys_assets.platform.catalogue", lambda: wider)
     with pytest.raises(PlatformError, match=r"source/readings\.py must open with a function open_source"):
-        sources_of(Settings.from_env({}), "postgresql://nowhere/totesys")
+        other_sources(Settings.from_env({}))

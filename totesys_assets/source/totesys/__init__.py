@@ -61,7 +61,8 @@ class Totesys:
     """The source database behind a libpq URL, with its tables in ``schema``.
 
     ``allow_superuser``: take a login that could do anything there. ``ignores_new``: see ``Snapshot``. ``remembered``: a
-    file for what looks find (remembered.py). ``log``: its log.
+    file for what looks find (remembered.py). ``log``: its log. ``keeps_session``: the next snapshot is taken in the
+    session of the last, until ``close``; then it is used by one thread at a time.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Totesys:
         ignores_new: bool = True,
         remembered: Path | None = None,
         log: Log | None = None,
+        keeps_session: bool = False,
     ) -> None:
         self._url = url
         self.log = log
+        self._keeps_session, self._kept = keeps_session, list[duckdb.DuckDBPyConnection]()
         self._allow_superuser, self._ignores_new = allow_superuser, ignores_new
         self._remembered = Remembered(remembered)
         self.schema = schema
@@ -85,7 +88,7 @@ class Totesys:
         self.tables = {name: table for name, table in self.catalogue.source.items() if table.group == self.name}
 
     @classmethod
-    def of(cls, settings: Settings, url: str) -> Totesys:
+    def of(cls, settings: Settings, url: str, *, keeps_session: bool = False) -> Totesys:
         """ToteSys at ``url``, with what the environment says of it."""
         return cls(
             url,
@@ -94,10 +97,18 @@ class Totesys:
             ignores_new=settings.new_columns == IGNORE,
             remembered=settings.home / _REMEMBERED,
             log=Log(url, schema=settings.totesys_schema, wanted=settings.follows_log),
+            keeps_session=keeps_session,
         )
 
     def __repr__(self) -> str:
         return "Totesys()"  # never the URL: it holds a password
+
+    def close(self) -> None:
+        """End the sessions that are kept, and those with the log. They are opened again when they are needed."""
+        while self._kept:
+            engine.close(self._kept.pop())
+        if self.log is not None:
+            self.log.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -109,27 +120,65 @@ class Totesys:
         names: Collection[str] = self.tables.keys()
         held: dict[str, str] = {}
         for _ in range(_ATTEMPTS):
-            connection = engine.connect()
-            try:
-                engine.attach(connection, ALIAS, self._url, variable=VARIABLE)
-                if self._begin(connection, names):
+            with self._begun() as connection:
+                if self._lock(connection, names):
                     self._remembered.read_again()
                     try:
                         yield self._take(connection, names, held)
                     finally:
                         self._remembered.save()
                     return
-            finally:
-                engine.close(connection)
             names, held = busy(self._url, VARIABLE, self.schema, self.tables.keys())
         who = "; ".join(f'"{name}": {clause}' for name, clause in held.items())
         raise TableBusy(f"The tables of ToteSys could not be locked, {_ATTEMPTS} times. Refresh again. {who}".rstrip())
 
-    def _begin(self, connection: duckdb.DuckDBPyConnection, names: Collection[str]) -> bool:
-        """Begin the transaction, and lock the tables. False when that fails: then the transaction is over."""
-        connection.execute("BEGIN")
-        with engine.readable_errors("The snapshot of ToteSys could not be taken"):
-            _run(connection, f"SET TRANSACTION READ ONLY; {set_local(LOCK_TIMEOUT)}")
+    @contextmanager
+    def _begun(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session of DuckDB with the server in a new transaction, which has shown nothing yet; it ends as this does.
+
+        What the last snapshot left is tried first. It is not kept after an error.
+        """
+        attached, connection = self._again() or self._anew()
+        is_kept = False
+        try:
+            yield connection
+            is_kept = self._keeps_session
+        finally:
+            engine.close(connection)
+            if is_kept:
+                self._kept.append(attached)
+            else:
+                engine.close(attached)
+
+    def _again(self) -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection] | None:
+        """The session that was kept, in a new transaction. None if there is none, or it was ended since."""
+        if not self._kept:
+            return None
+        attached = self._kept.pop()
+        connection = engine.another(attached)
+        try:
+            _begin(connection)
+        except duckdb.Error:
+            engine.close(connection)
+            engine.close(attached)
+            return None
+        return attached, connection
+
+    def _anew(self) -> tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyConnection]:
+        """A new session, in a transaction: what the server is attached to, and a connection of it."""
+        attached = engine.connect()
+        try:
+            engine.attach(attached, ALIAS, self._url, variable=VARIABLE)
+            connection = engine.another(attached)
+            with engine.readable_errors("The snapshot of ToteSys could not be taken"):
+                _begin(connection)
+        except BaseException:
+            engine.close(attached)
+            raise
+        return attached, connection
+
+    def _lock(self, connection: duckdb.DuckDBPyConnection, names: Collection[str]) -> bool:
+        """Lock the tables. False when that fails: then the transaction is over."""
         try:
             if names:
                 _run(connection, lock_statement(self.schema, names))
@@ -145,7 +194,8 @@ class Totesys:
                 # A standby: what was read is a position from before the snapshot that counts, a new one.
                 connection.execute("ROLLBACK")
                 started = row["started"]
-                if not self._begin(connection, names):
+                _begin(connection)
+                if not self._lock(connection, names):
                     raise TableBusy("A table of ToteSys was locked just before its snapshot was taken: refresh again.")
                 row = _identity(connection)
                 if row["started"] != started:
@@ -184,6 +234,15 @@ def _identity(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     settings = names.index("replayed") + 1
     require(row[settings:], VARIABLE, LOCK_TIMEOUT)
     return dict(zip(names[:settings], row, strict=False))
+
+
+def _begin(connection: duckdb.DuckDBPyConnection) -> None:
+    """Begin a transaction with our settings. Raises duckdb.Error, also where the session's last one did not end.
+
+    That is what NOT DEFERRABLE is for: it cannot be said any more once a transaction has a snapshot.
+    """
+    connection.execute("BEGIN")
+    _run(connection, f"SET TRANSACTION READ ONLY, NOT DEFERRABLE; {set_local(LOCK_TIMEOUT)}")
 
 
 def _run(connection: duckdb.DuckDBPyConnection, statements: str) -> None:
