@@ -61,7 +61,11 @@ def end_sessions(platform: Platform) -> None:
 
 def gone(platform: Platform) -> bool:
     """Whether no session is left within a while: a server takes a moment to end one."""
-    return any(not sessions(platform) or time.sleep(0.02) for _ in range(500))
+    for _ in range(500):
+        if not sessions(platform):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_a_session_is_used_again_and_has_no_transaction_in_between(totesys: Totesys, platform: Platform) -> None:

@@ -172,14 +172,14 @@ def test_a_part_that_is_attached_just_before_the_snapshot_leaves_the_table_for_t
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.sql("CREATE TABLE more () INHERITS (department); ALTER TABLE more NO INHERIT department")
-    begin = totesys_module.Totesys._begin
+    lock = totesys_module.Totesys._lock
 
     def late(*arguments: object) -> bool:
-        locked = begin(*arguments)  # type: ignore[arg-type]
+        locked = lock(*arguments)  # type: ignore[arg-type]
         platform.sql("ALTER TABLE more INHERIT department")
         return locked
 
-    monkeypatch.setattr(totesys_module.Totesys, "_begin", late)
+    monkeypatch.setattr(totesys_module.Totesys, "_lock", late)
     with platform.totesys.snapshot() as snapshot, pytest.raises(TableBusy, match="got another part"):
         snapshot.require(platform.totesys.catalogue.source["department"])
     monkeypatch.undo()
