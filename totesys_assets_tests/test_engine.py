@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from totesys_assets import engine
@@ -51,6 +52,16 @@ def names(connection: duckdb.DuckDBPyConnection) -> list[str]:
         "WHERE NOT internal ORDER BY 1"
     ).fetchall()
     return [str(name) for (name,) in found]
+
+
+def test_a_batch_has_as_many_rows_as_have_so_many_bytes() -> None:
+    with engine.session() as connection:
+        small = [*engine.batches(connection.execute("SELECT range FROM range(70_000)"))]
+        assert [each.num_rows > 25_000 for each in small] == [True, True, False]
+        large = [*engine.batches(connection.execute("SELECT range, repeat('x', 5_000) FROM range(10_000)"))]
+    assert max(each.nbytes for each in large) < 30_000_000
+    for found, rows in ((small, 70_000), (large, 10_000)):
+        assert pa.Table.from_batches(found).column(0).to_pylist() == [*range(rows)]
 
 
 def test_sessions_at_once_have_tables_views_and_schemas_of_the_same_names() -> None:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.log_piece import LSN, SCHEMA, STRETCH, Piece, growing
+from totesys_assets.capture.log_piece import LSN, SCHEMA, SPOOLED, STRETCH, Piece, growing
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace, append
 from totesys_assets.lake.marks import mark
@@ -31,6 +31,7 @@ from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import JOURNAL, Lake
 from totesys_assets.source.totesys.log import Log, slot_name
 from totesys_assets.source.totesys.log_state import LogState
+from totesys_assets.spool import Spool
 
 _DESCRIPTION = "Every change of a row that the log of ToteSys told of, as it told of it, in the order of the commits"
 # Marks of the journal's commits: the position in the log up to which it is complete, a random number for the stretch of
@@ -186,8 +187,8 @@ class Journal:
 
     def _piece(self, held: DeltaTable, log: Log, confirmed: int, position: int, flushed: int) -> tuple[int, bool]:
         """Write the next piece. Returns its changes, and whether the log has no more for now. Raises LostRace."""
-        with engine.session() as connection:
-            piece = Piece(connection, log.batches(flushed, _PIECE), position, stretch_of(held))
+        with Spool(SPOOLED) as spool:
+            piece = Piece(spool, log.batches(flushed, _PIECE), position, stretch_of(held))
             is_last = piece.messages < _PIECE
             end = max(flushed, piece.end) if is_last else piece.end
             recorded = growing(piece.commits, mark(held, RECORDED) or 0)

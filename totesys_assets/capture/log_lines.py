@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture import log_statements
@@ -21,6 +22,7 @@ from totesys_assets.capture.log_piece import LSN, ORDINAL, STRETCH, TABLE
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
+from totesys_assets.lake.read import register
 from totesys_assets.source.rules import Rule, first_broken, without_partition
 from totesys_assets.source.totesys.pgoutput import DELETE, TRUNCATE, Flags, Messages, Relation
 from totesys_assets.source.typed_text import typed
@@ -75,7 +77,7 @@ class Behind:
 
 
 class LogLines:
-    """Lines of one table, in the temporary tables ``journaled`` and ``lines``. Expects the journal as ``journal``."""
+    """Lines of one table, in the temporary tables ``lines``, ``transactions`` and ``truncated``."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table, all_days: DayRange) -> None:
         self._connection, self._table, self._all_days = connection, table, all_days
@@ -83,42 +85,34 @@ class LogLines:
         # What the table looks like to the log, in the last row; and how often it was emptied as a whole.
         self.columns, self.truncations = "", 0
 
-    def read(self, behind: Behind) -> int:
-        """Make them; returns how many changes there are. Raises Undecided."""
+    def read(self, journal: DeltaTable, behind: Behind) -> int:
+        """Make them of the journal; returns how many changes there are. Raises Undecided."""
         self.columns = behind.columns
-        self._connection.execute(
-            f"CREATE TEMP TABLE journaled AS SELECT {LSN} AS lsn, {ORDINAL}, epoch_us(recorded_at) AS recorded, kind, "
-            f"relation, message, row_number() OVER (ORDER BY {LSN}, {ORDINAL}) AS place FROM journal "
-            f"WHERE {TABLE} = {literal(self._table.name)} AND {behind.condition}"
-        )
-        counts = f"SELECT count(*), count(*) FILTER (kind = '{chr(TRUNCATE)}') FROM journaled"
-        changes, self.truncations = self._connection.execute(counts).fetchall()[0]
-        if not changes:
-            return 0
         null = "CAST(NULL AS VARCHAR)"
         nothing = (f"{typed(column, null)} AS {quoted(column.name)}" for column in self._table.columns)
         flags = ", ".join(f"CAST(NULL AS BOOLEAN) AS same_{i}" for i, _ in enumerate(self._columns))
+        journaled = register(self._connection, "journal", journal, within=(LSN, behind.oldest, behind.until))
+        journaled += f" WHERE {self.condition(behind)}"
+        self._connection.execute(log_statements.TRANSACTIONS.format(journaled=journaled, truncate=chr(TRUNCATE)))
+        counts = "SELECT coalesce(sum(changes), 0), coalesce(sum(truncations), 0) FROM transactions"
+        changes, self.truncations = map(int, self._connection.execute(counts).fetchall()[0])
+        if not changes:
+            return 0
         self._connection.execute(log_statements.LINES.format(columns=", ".join(nothing), flags=flags))
-        for batch in self._journaled(changes):
-            described = batch.column("relation").dictionary_encode()
-            numbers = np.asarray(described.indices)
-            for number, description in enumerate(described.dictionary.to_pylist()):
-                self._add(batch.filter(pa.array(numbers == number)), self._relation(bytes(description or b"")))
-        return int(changes)
+        # In a session of its own: the next statement of a session ends a result.
+        with engine.session() as reader:
+            register(reader, "journal", journal, within=(LSN, behind.oldest, behind.until))
+            rows = f"SELECT {LSN} AS lsn, {ORDINAL}, relation, message FROM {journaled} AND kind <> '{chr(TRUNCATE)}'"
+            for batch in engine.batches(reader.execute(rows)):
+                described = batch.column("relation").dictionary_encode()
+                numbers = np.asarray(described.indices)
+                for number, description in enumerate(described.dictionary.to_pylist()):
+                    self._add(batch.filter(pa.array(numbers == number)), self._relation(bytes(description or b"")))
+        return changes
 
-    def _journaled(self, changes: int) -> Iterator[pa.RecordBatch]:
-        """The rows in the journal, in batches. Each is a query: the next statement of a session ends a result."""
-        for begin in range(0, changes, engine.BATCH_ROWS):
-            yield from (
-                self._connection.execute(
-                    "SELECT lsn, ordinal, relation, message FROM journaled WHERE place > ? AND place <= ? "
-                    f"AND kind <> '{chr(TRUNCATE)}' ORDER BY place",
-                    [begin, begin + engine.BATCH_ROWS],
-                )
-                .to_arrow_table()
-                .combine_chunks()
-                .to_batches()
-            )
+    def condition(self, behind: Behind) -> str:
+        """SQL condition of the journal's rows that are about the table."""
+        return f"{TABLE} = {literal(self._table.name)} AND {behind.condition}"
 
     def _relation(self, description: bytes) -> Relation:
         """The table as the log describes it. Raises Undecided if it was another before, or lacks a column."""

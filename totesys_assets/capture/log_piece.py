@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
-from totesys_assets import engine
-from totesys_assets.errors import PlatformError
 from totesys_assets.source.totesys.pgoutput import (
     BEGIN,
     COMMIT,
@@ -31,6 +28,7 @@ from totesys_assets.source.totesys.pgoutput import (
     Relation,
     UnknownFormat,
 )
+from totesys_assets.spool import Spool
 
 DAY, STRETCH, TABLE, LSN, ORDINAL = "day", "stretch", "table_name", "commit_lsn", "ordinal"
 _COLUMNS: list[tuple[str, pa.DataType]] = [
@@ -47,8 +45,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("message", pa.binary()),
 ]
 SCHEMA = pa.schema(_COLUMNS)
-_SPOOLED: list[tuple[str, pa.DataType]] = [(ORDINAL, pa.int64()), ("kind", pa.uint8()), ("message", pa.binary())]
-_SPOOL = pa.schema(_SPOOLED)
+SPOOLED = pa.schema([("message", pa.binary())])
 
 
 def growing(commits: list[Commit], after: int) -> Numbers:
@@ -65,7 +62,7 @@ def growing(commits: list[Commit], after: int) -> Numbers:
 class Piece:
     """A piece of the log: its transactions, and the changes of rows in it."""
 
-    connection: duckdb.DuckDBPyConnection
+    spool: Spool
     read: Iterable[pa.Array[Any]]
     # Where the journal ends: what was committed before that is in it.
     position: int
@@ -76,24 +73,16 @@ class Piece:
     commits: list[Commit] = field(default_factory=list)
     # Transactions of before ``position`` that have changes of ours.
     again: set[Commit] = field(default_factory=set)
-    failure: PlatformError | None = None
 
     def __post_init__(self) -> None:
-        """Keep the messages in DuckDB, which spills them to the disk: one transaction may be larger than the memory."""
-        reader = pa.RecordBatchReader.from_batches(_SPOOL, self._spooled())
-        self.connection.register("read", reader)
-        try:
-            self.connection.execute("CREATE TEMP TABLE piece AS FROM read")
-        except duckdb.Error:
-            if self.failure is not None:  # DuckDB passes on only its text
-                raise self.failure from None
-            raise
-        self.connection.unregister("read")
+        """Keep the messages on the disk: one transaction may be larger than the memory."""
         ends: list[tuple[int, int]] = []
-        for batch in self._batches(f"kind IN ({BEGIN}, {COMMIT})"):
-            messages = Messages(batch.column("message"))
+        for array in self.read:
+            messages = Messages(array)
             self.commits += messages.commits(messages.where(BEGIN))
             ends += messages.ends(messages.where(COMMIT))
+            self.messages += len(array)
+            self.spool.add(pa.RecordBatch.from_arrays([array.cast(pa.binary())], schema=SPOOLED))
         if [lsn for lsn, _ in ends] != [each.lsn for each in self.commits]:
             raise UnknownFormat("a transaction has no end, or not its own")
         places = [place for lsn, end in ends for place in (lsn, end)]
@@ -101,39 +90,22 @@ class Piece:
             raise UnknownFormat("transactions do not follow one another")
         self.end = places[-1] if places else 0
 
-    def _watched(self) -> Iterator[pa.Array[Any]]:
-        try:
-            yield from self.read
-        except PlatformError as error:
-            self.failure = error
-            raise
-
-    def _spooled(self) -> Iterator[pa.RecordBatch]:
-        for array in self._watched():
-            kinds = pa.array(Messages(array).kind)
-            ordinals = pa.array(np.arange(self.messages, self.messages + len(array)))
-            self.messages += len(array)
-            yield pa.RecordBatch.from_arrays([ordinals, kinds, array.cast(pa.binary())], schema=_SPOOL)
-
-    def _batches(self, where: str) -> Iterator[pa.RecordBatch]:
-        return engine.batches(self.connection.execute(f"SELECT * FROM piece WHERE {where} ORDER BY ordinal"))
-
     def rows(self, recorded: Numbers, schema: str, tables: Collection[str]) -> Iterator[pa.RecordBatch]:
         """Batches for the journal, of the changes of these tables after ``position``."""
-        known, begun = _Known(schema, tables), 0
-        for batch in self._batches(f"kind <> {COMMIT}"):
+        known, begun, read = _Known(schema, tables), 0, 0
+        is_new = np.array([each.lsn >= self.position for each in self.commits], bool)
+        for batch in self.spool.batches():
             messages = Messages(batch.column("message"))
             number = begun + np.cumsum(messages.kind == BEGIN) - 1
             begun += int((messages.kind == BEGIN).sum())
             changes = known.changes(messages)
-            ordinals = np.asarray(batch.column("ordinal"))
-            is_new = np.array([each.lsn >= self.position for each in self.commits], bool)
             for change in np.unique(number[changes.where[~is_new[number[changes.where]]]]):
                 self.again.add(self.commits[change])
             chosen = changes.of(is_new[number[changes.where]])
             if len(chosen.where):
                 self.changes += len(chosen.where)
-                yield self._journal(messages, chosen, number[chosen.where], ordinals[chosen.where], recorded)
+                yield self._journal(messages, chosen, number[chosen.where], read + chosen.where, recorded)
+            read += len(messages)
 
     def _journal(
         self, messages: Messages, changes: _Changes, number: Numbers, ordinals: Numbers, recorded: Numbers

@@ -22,6 +22,7 @@ from totesys_assets.capture.comparison import ATTEMPTS, committed, require_newes
 from totesys_assets.capture.following import Reach, behind, marks
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
+from totesys_assets.capture.log_parts import room
 from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange
@@ -166,7 +167,7 @@ class Logged:
         """Find out what ``commit`` would do. Raises Undecided and StaleSnapshot."""
         if self._behind.is_empty:
             return
-        with engine.session() as connection:
+        with room(self._lake.find(JOURNAL), self._behind.oldest, self._behind.until) as connection:
             made = self._make(connection, self._lake.find_versions(self._table))
             if made is not None:
                 self._note_letters(*made.letters(0))
@@ -177,7 +178,7 @@ class Logged:
         self.committed = committed(held)
         if self._behind.is_empty:
             return
-        with engine.session() as connection:
+        with room(self._lake.find(JOURNAL), self._behind.oldest, self._behind.until) as connection:
             made = self._make(connection, held)
             if made is None:
                 return

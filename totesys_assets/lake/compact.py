@@ -25,31 +25,37 @@ _MERGING, _MERGING_SECONDS = "merging", 3600
 
 # A folder with more files than this is merged, because every read of the folder opens them all.
 MOST_FILES = 32
+# Of those, files of less than this. Larger ones are left to the nightly merge: to write one takes so much memory, and
+# each refresh that has another file would do it again.
+_SMALL_BYTES = 32_000_000
 
 
 def tidy(table: DeltaTable) -> None:
-    """Merge the files of each folder that has too many. Every refresh adds a file, and every read opens all.
+    """Merge the small files of each folder that has too many. Every refresh adds one, and every read opens all.
 
     No row changes. Does nothing while another process merges or replaces files.
     """
     folders = table.metadata().partition_columns
     files = listed(table)
     # Not Arrow's group_by, which imports all of pyarrow.dataset.
-    rows = files.select(["path", *(f"partition.{folder}" for folder in folders)]).to_pylist()
-    counts = Counter(tuple(row[f"partition.{folder}"] for folder in folders) for row in rows)
+    rows = files.select(["size_bytes", *(f"partition.{folder}" for folder in folders)]).to_pylist()
+    small = [row for row in rows if row["size_bytes"] < _SMALL_BYTES]
+    counts = Counter(tuple(row[f"partition.{folder}"] for folder in folders) for row in small)
     for values, count in counts.items():
         if count > MOST_FILES:
             only = [(folder, "=", value) for folder, value in zip(folders, values, strict=True)]
             try:
-                merge_files(table, only)
+                merge_files(table, only, _SMALL_BYTES)
             except (CommitFailedError, DeltaError, OSError) as error:
                 # The rows are committed; another process or the next commit merges the files.
                 log.warning("%s: files were not merged: %s", table.table_uri, one_line(error))
                 return
 
 
-def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) -> int:
+def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = (), size: int | None = None) -> int:
     """Merge small files, in one folder if given; returns how many. Returns 0 while another process merges.
+
+    ``size``: in bytes, of what a merge makes; by itself, delta-rs makes files of 100 MB.
 
     delta-rs does not notice two concurrent merges of the same files (since its pull request 3982): both would commit,
     and every row would be there twice. So a merge begins with a commit that reserves the table, and that only one of
@@ -60,7 +66,9 @@ def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = ()) 
         return 0
     _note_merging(table, now + _MERGING_SECONDS)
     try:
-        metrics = table.optimize.compact(partition_filters=list(folder) or None, writer_properties=encodings(table))
+        metrics = table.optimize.compact(
+            partition_filters=list(folder) or None, target_size=size, writer_properties=encodings(table)
+        )
     finally:
         _note_merging(table, 0)
     return int(metrics["numFilesRemoved"])

@@ -38,7 +38,7 @@ import psycopg
 import pytest
 
 from totesys_assets import engine
-from totesys_assets.capture import following, log_statements, logged
+from totesys_assets.capture import following, log_parts, log_statements, logged
 from totesys_assets.capture import journal as journal_module
 from totesys_assets.capture.following import begin
 from totesys_assets.capture.how_far import how_far
@@ -99,12 +99,21 @@ def names(source: Followed, design: int = 1) -> list[str | None]:
     return [row["design_name"] for row in source.versions("design")[str(design), "*"].rows]
 
 
+def in_small_parts(patch: pytest.MonkeyPatch) -> None:
+    """What the log says of rows is compared a few rows at a time, as what is large is."""
+    patch.setattr(log_parts, "PART_ROWS", 2)
+
+
 # Every version
 
 
 @both_servers
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(3, 20))])
-def test_the_lake_holds_just_the_versions_that_were_committed(source: Followed, seed: int) -> None:
+def test_the_lake_holds_just_the_versions_that_were_committed(
+    source: Followed, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seed % 2 == 0:
+        in_small_parts(monkeypatch)
     chance = random.Random(seed)
     scribe, writers = Scribe(source.first_day), [Writer(source, careful=each == 0) for each in range(3)]
     for _ in range(60 if seed < 3 else 300):
@@ -173,6 +182,31 @@ def test_more_changes_than_are_read_at_once_are_all_taken(source: Followed, monk
     held = [each for (key, _), each in source.versions("design").items() if int(str(key)) >= 1000]
     assert len(held) == 5000
     assert all(each.operations == ["insert", "update"] for each in held)
+    assert source.missed() == 0
+
+
+def test_rows_that_change_their_keys_or_go_all_at_once_are_taken_in_parts(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_parts(monkeypatch)
+    with psycopg.connect(source.source_url) as connection:
+        connection.execute(
+            f"INSERT INTO design SELECT n, '2024-01-01', 'new', '{_LARGE}', 'f', '2024-01-01' "
+            "FROM generate_series(100, 109) AS n"
+        )
+        connection.execute("UPDATE payment SET payment_amount = 'NaN' WHERE payment_id % 2 = 0")
+    source.wrote()
+    source.refresh()
+    source.run(
+        "UPDATE design SET design_id = design_id + 5 WHERE design_id = 109",
+        "UPDATE design SET design_id = 300 - design_id, design_name = 'turned' WHERE design_id BETWEEN 106 AND 108",
+        "BEGIN; CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM payment; TRUNCATE payment; "
+        "INSERT INTO payment SELECT * FROM kept WHERE payment_id % 3 <> 1; COMMIT",
+    )
+    source.refresh()
+    assert source.is_on
+    assert source.differing() == []
+    assert source.letters_differing() == set()
     assert source.missed() == 0
 
 

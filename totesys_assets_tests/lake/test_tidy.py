@@ -28,6 +28,12 @@ def entry(asset: str, number: int) -> Entry:
     return Entry(asset, str(number), "state", 1, datetime.now(UTC), "run", inserted=1)
 
 
+def files(lake: Lake) -> list[str]:
+    table = lake.find(LEDGER)
+    assert table is not None
+    return table.file_uris()
+
+
 def test_many_small_commits_do_not_leave_as_many_files_and_lose_no_entry(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     ledger = Ledger(lake)
@@ -38,6 +44,19 @@ def test_many_small_commits_do_not_leave_as_many_files_and_lose_no_entry(tmp_pat
     assert len(table.file_uris()) <= 4
     newest = {partition: entry.rows for partition, entry in ledger.newest()["asset"].items()}
     assert sorted(newest.values()) == list(range(MOST_FILES - 2, MOST_FILES + 3))
+
+
+def test_a_commit_merges_no_file_that_is_large_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, lake = Ledger(Lake(str(tmp_path))), Lake(str(tmp_path))
+    many = [entry("large", number) for number in range(3_000)]
+    ledger.append(many)
+    (large,) = files(lake)
+    monkeypatch.setattr(compact, "_SMALL_BYTES", Path(large).stat().st_size)
+    for number in range(MOST_FILES + 1):
+        ledger.append([entry("small", number)])
+    assert large in files(lake)
+    assert len(files(lake)) < 10
+    assert versions(ledger) == len(many) + MOST_FILES + 1
 
 
 def test_writers_that_merge_files_at_once_double_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

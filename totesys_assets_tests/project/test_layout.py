@@ -29,6 +29,7 @@ ROOMS = (
     "catalogue",
     "sql_text",
     "spill",
+    "spool",
     "engine",
     "digest",
     "notices",
