@@ -9,10 +9,11 @@ ask costs a hundredth of opening a local table. A table that was removed and mad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
+from urllib.parse import unquote
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -35,13 +36,14 @@ class _Kept:
 class Handles:
     """Handles of the tables of one lake by their URIs; ``options`` are those of its storage.
 
-    Of each table there is at most one for readers, which stays as it is, and one that moves on with the table, which
-    one thread has at a time. Every other handle belongs to whoever opened it.
+    Of each table there is at most one for readers, which stays as it is, the one that readers had before that, and one
+    that moves on with the table, which one thread has at a time. Every other handle belongs to whoever opened it.
     """
 
     def __init__(self, options: Mapping[str, str] | None) -> None:
         self._options = dict(options) if options is not None else None
         self._shared: dict[str, _Kept] = {}
+        self._former: dict[str, _Kept] = {}
         self._moving: dict[str, _Kept] = {}
         self._locks: dict[tuple[str, str], Lock] = {}
 
@@ -67,15 +69,29 @@ class Handles:
             if other is not None and other is not kept and _is_current(other):
                 return other.handle
             handle = self.open(uri)
-            if handle is None:
-                self._shared.pop(uri, None)
-            else:
+            self._retire(uri)
+            if handle is not None:
                 self._shared[uri] = self._keep(uri, handle)
             return handle
 
+    def find_version(self, uri: str, version: int) -> DeltaTable | None:
+        """A handle that shows the table as it was, to be read only. None where its log does not go back so far."""
+        former = self._former.get(uri)
+        if former is not None and former.version == version:
+            return former.handle
+        try:
+            return DeltaTable(uri, version=version, storage_options=self._options)
+        except DeltaError:
+            return None
+
+    def has_files(self, uri: str, paths: Sequence[str]) -> bool:
+        """True if these files of the table are all there."""
+        found = DeltaStorageHandler(uri, self._options).get_file_info([unquote(path) for path in paths])
+        return all(each.type == FileType.File for each in found)
+
     def share(self, uri: str, handle: DeltaTable) -> None:
         """Let readers have ``handle``, with which nobody writes any more."""
-        self._shared.pop(uri, None)
+        self._retire(uri)
         with suppress(OSError, DeltaError):  # what was written is written; who reads opens the table
             self._shared[uri] = self._keep(uri, handle)
 
@@ -92,6 +108,11 @@ class Handles:
             with suppress(OSError, DeltaError):  # what was done in the block is done
                 if handle is not None:
                     self._moving[uri] = kept if kept and kept.version == handle.version() else self._keep(uri, handle)
+
+    def _retire(self, uri: str) -> None:
+        kept = self._shared.pop(uri, None)
+        if kept is not None:
+            self._former[uri] = kept
 
     def _lock(self, kind: str, uri: str) -> Lock:
         return self._locks.setdefault((kind, uri), Lock())

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +34,7 @@ from totesys_assets.lake.compact import merge_files
 from totesys_assets.lake.files import listed
 from totesys_assets.lake.handles import Handles
 
+T = TypeVar("T")
 INGESTION, PROCESSED = "ingestion", "processed"
 LEDGER, DEAD_LETTER, REGISTRY, JOURNAL = "ledger", "dead_letter", "schema_registry", "journal"
 
@@ -73,6 +74,14 @@ class Lake:
         """The table as it is now, to be read; None if nothing was written to it yet."""
         return self._asked(self._handles.find, parts)
 
+    def find_version(self, version: int, *parts: str) -> DeltaTable | None:
+        """The table as it was at ``version``, to be read; None where its log does not go back so far."""
+        return self._asked(lambda uri: self._handles.find_version(uri, version), parts)
+
+    def has_files(self, paths: Sequence[str], *parts: str) -> bool:
+        """True if these files of a table are all there: those that a version of long ago had may be removed."""
+        return self._asked(lambda uri: self._handles.has_files(uri, paths), parts)
+
     def open(self, *parts: str) -> DeltaTable | None:
         """The table as it is now, to be written to; None if nothing was written to it yet."""
         return self._asked(self._handles.open, parts)
@@ -81,7 +90,7 @@ class Lake:
         """Give the handle of a table that was opened to those who read, when nothing more is written with it."""
         self._handles.share(self.location(*parts), table)
 
-    def _asked(self, ask: Callable[[str], DeltaTable | None], parts: Sequence[str]) -> DeltaTable | None:
+    def _asked(self, ask: Callable[[str], T], parts: Sequence[str]) -> T:
         try:
             return ask(self.location(*parts))
         except (OSError, DeltaError) as error:

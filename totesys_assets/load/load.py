@@ -22,6 +22,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
+from totesys_assets.load.changed import changes, version_loaded, version_note
 from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
 from totesys_assets.load.merge import is_doubled, merge, require_distinct, written
@@ -67,7 +68,8 @@ def load(
     """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
 
     ``changes_only``: what was loaded before is believed in; of a table to which rows are only ever added, those are
-    loaded that were recorded since, on whatever day they are. Else all rows of the days are compared.
+    loaded that were recorded since, on whatever day they are, and of a mart those that are others than at its last
+    load. Else all rows of the days are compared.
     ``adopt_lake``: go on with this lake if it is not the one that was loaded from before (adopt.py).
     One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
     lake is not to be adopted, PlatformError.
@@ -100,6 +102,7 @@ class _Load:
         self, connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, lake: Lake, table: Table, run_id: str
     ) -> None:
         self._connection, self._warehouse, self._table, self._run_id = connection, warehouse, table, run_id
+        self._lake = lake
         # After the lock: what is read now is at least as new as what its last holder loaded. The order matters: the
         # states, then the rows, then what they are made of, so that what is noted of rows is never newer than they
         # are, and what is noted of the lake never older.
@@ -142,6 +145,8 @@ class _Load:
         whole = self._states.get(WHOLE)
         if changes_only and whole is not None and self._loaded.get(WHOLE) == (whole.content, whole.rows):
             return Loaded({WHOLE: whole.rows}, 0, needed=False)
+        if self._table.is_mart:
+            return self._replace(days, changes_only=changes_only)
         adopted = self._noted.adopted if self._noted and self._table.is_fact else 0
         origin, until = _origin(self._star)
         since = _since(self._loaded, origin, until) if changes_only else None
@@ -159,19 +164,42 @@ class _Load:
             rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(after)})"
             keys, covered = [*dict.fromkeys([*keys, *self._states])], True
         one_per_key = not self._table.is_fact and not is_doubled(self._connection, self._table, rows)
-        if self._table.is_mart:
-            require_distinct(self._connection, self._table, rows)
-        written = merge(
-            self._connection,
-            self._warehouse,
-            self._table,
-            rows,
-            _chunks(self._star, self._table),
-            one_per_key=one_per_key,
-            within=_within(self._table, days),
-        )
-        lake_now = Origin.of(self._sources, self._noted.adopted if self._noted else 0)
-        return self._done(keys, written, lake_now, (origin, until) if origin and covered else None)
+        chunks = _chunks(self._star, self._table)
+        written = merge(self._connection, self._warehouse, self._table, rows, chunks, one_per_key=one_per_key)
+        notes = self._notes(keys, self._lake_now())
+        if origin and covered:
+            notes[NEWEST] = (f"{origin} {until}", 0)
+        return self._done(notes, written)
+
+    def _replace(self, days: Days | None, *, changes_only: bool) -> Loaded:
+        """``merge`` of a mart. What is noted of its rows is about all of them, or there is no such note."""
+        connection, table, star, gone = self._connection, self._table, self._star, None
+        keys = days.keys if days is not None else [WHOLE]
+        before = version_loaded(self._lake, table, star, self._loaded)
+        if before is not None and changes_only:
+            rows, gone = changes(connection, table, before, star)
+            require_distinct(connection, table, "mart_now")
+            keys, is_whole = [*dict.fromkeys([*keys, *self._states])], True
+        else:
+            rows = _rows_of_days(connection, star, table, days)
+            require_distinct(connection, table, rows)
+            is_whole = self._states.keys() <= set(keys) and not self._has_others(days)
+        written = merge(connection, self._warehouse, table, rows, within=_within(table, days), gone=gone)
+        notes = self._notes(keys, self._lake_now())
+        # Where nothing was written, it still has the rows of that version: a load that finds nothing leaves no trace.
+        now = before if before is not None and not written else star if is_whole else None
+        if now is not None:
+            notes[NEWEST] = (version_note(now, self._loaded | notes), 0)
+        return self._done(notes, written)
+
+    def _has_others(self, days: Days | None) -> bool:
+        """Whether the lake's table has rows that are not of ``days``. There may be some of which no state tells yet."""
+        every = register(self._connection, "star_files_of_all_days", self._star)
+        others = f"SELECT 1 FROM {every} WHERE NOT {_within(self._table, days)} LIMIT 1"
+        return self._connection.execute(others).fetchone() is not None
+
+    def _lake_now(self) -> Origin:
+        return Origin.of(self._sources, self._noted.adopted if self._noted else 0)
 
     def _adopt(self) -> Loaded:
         sources = {name: found for name, found in self._sources.items() if found is not None}
@@ -180,16 +208,21 @@ class _Load:
         adopted = adopt(self._connection, self._warehouse, self._table, sources)
         name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
         count = written(self._connection, name)
-        origin, until = _origin(self._star)
-        return self._done([*self._states], count, adopted, (origin, until) if origin else None)
+        notes, (origin, until) = self._notes([*self._states], adopted), _origin(self._star)
+        if origin:
+            notes[NEWEST] = (f"{origin} {until}", 0)
+        return self._done(notes, count)
 
-    def _done(self, keys: Sequence[str], written: int, lake: Origin, until: tuple[str, int] | None) -> Loaded:
+    def _notes(self, keys: Sequence[str], lake: Origin) -> dict[str, tuple[str, int]]:
+        """What to note of the lake and of those partitions ``keys`` that have a state."""
         entries = [self._states[key] for key in keys if key in self._states]
-        notes = {entry.partition: (entry.content, entry.rows) for entry in entries} | {LAKE: (lake.text, 0)}
-        if until is not None:
-            notes[NEWEST] = (f"{until[0]} {until[1]}", 0)
+        return {entry.partition: (entry.content, entry.rows) for entry in entries} | {LAKE: (lake.text, 0)}
+
+    def _done(self, notes: dict[str, tuple[str, int]], written: int) -> Loaded:
+        if self._table.is_mart and NEWEST in self._loaded:
+            notes.setdefault(NEWEST, ("", 0))  # the rows of some days are not those of the version that was noted
         note(self._connection, self._warehouse, self._table, notes, self._loaded, self._run_id)
-        return Loaded({entry.partition: entry.rows for entry in entries}, written)
+        return Loaded({each: rows for each, (_, rows) in notes.items() if each not in (LAKE, NEWEST)}, written)
 
 
 def _origin(star: DeltaTable) -> tuple[str, int]:

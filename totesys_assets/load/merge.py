@@ -19,6 +19,7 @@ from totesys_assets.load.staging import (
     lake_column_names,
     record_order,
     show_rows,
+    stage_gone,
     staging_name,
     upsert,
 )
@@ -52,6 +53,7 @@ _GONE_FROM_MART = """
 DELETE FROM {table} AS held
 WHERE {within} AND NOT EXISTS (SELECT FROM {staging} AS staged WHERE {same_key})
 """
+_GONE = "DELETE FROM {table} AS held USING {gone} AS staged WHERE {same_key}"
 
 # From so many rows on, and a tenth of what is there, autovacuum would do it: a minute later, and never where a server
 # runs for no longer than a refresh. Until then PostgreSQL takes a table for an empty one, and plans loops within loops:
@@ -76,12 +78,14 @@ def merge(
     *,
     one_per_key: bool = False,
     within: str = "true",
+    gone: str | None = None,
 ) -> int:
     """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
 
     ``chunks``: conditions, each true for a part of the rows of a fact; the parts are loaded one after the other;
     ``one_per_key``: no dimension row is among them twice. Without either, they are read once. ``within``: condition of
-    the days of a mart that they replace.
+    the days of a mart that they replace. ``gone``: they replace none; but for these, a table or query of DuckDB with
+    the keys, the mart has the other rows already.
     Returns the number of rows written: inserted, changed in a dimension or mart, or deleted from a mart.
     """
     show_rows(connection, table, rows)
@@ -96,7 +100,7 @@ def merge(
         create_staging(connection, table)
         fill_staging(connection, table, rows)
         if table.is_mart:
-            replace_mart(connection, table, name, within)
+            replace_mart(connection, table, name, within, gone)
         else:
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     count = written(connection, name)
@@ -150,10 +154,19 @@ def _upsert_dimension(table: Table, name: str) -> str:
     )
 
 
-def replace_mart(connection: duckdb.DuckDBPyConnection, table: Table, name: str, within: str = "true") -> None:
-    """Make the rows of mart ``name`` for which ``within`` is true those that are staged."""
+def replace_mart(
+    connection: duckdb.DuckDBPyConnection, table: Table, name: str, within: str = "true", gone: str | None = None
+) -> None:
+    """Make the rows of mart ``name`` for which ``within`` is true those that are staged.
+
+    Where ``gone`` is given, only rows with these keys are removed.
+    """
     same_key = " AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.primary_key)
-    run(connection, _GONE_FROM_MART.format(table=name, within=within, staging=staging_name(table), same_key=same_key))
+    if gone is None:
+        staging = staging_name(table)
+        run(connection, _GONE_FROM_MART.format(table=name, within=within, staging=staging, same_key=same_key))
+    elif (staged := stage_gone(connection, table, gone)) is not None:
+        run(connection, _GONE.format(table=name, gone=staged, same_key=same_key))
     run(connection, upsert(table, name))
 
 

@@ -6,11 +6,12 @@ staged.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import duckdb
 
-from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.warehouse import ALIAS, rows, run
 
@@ -44,13 +45,17 @@ def lake_column_names(table: Table) -> list[str]:
 
 def show_rows(connection: duckdb.DuckDBPyConnection, table: Table, source: str) -> None:
     """Make ``source``, a table or query with the lake's columns, the view ``star_rows`` in PostgreSQL's types."""
-    in_warehouse = ", ".join(
+    columns = _in_warehouse(table.lake_columns)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {columns} FROM {source} AS star")
+
+
+def _in_warehouse(columns: Iterable[Column]) -> str:
+    return ", ".join(
         f"CAST({quoted(column.name)} AS TIME) AS {quoted(column.name)}"
         if column.type.startswith("time ")
         else quoted(column.name)
-        for column in table.lake_columns
+        for column in columns
     )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW star_rows AS SELECT {in_warehouse} FROM {source} AS star")
 
 
 def staging_name(table: Table) -> str:
@@ -60,8 +65,22 @@ def staging_name(table: Table) -> str:
 
 def create_staging(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Make the temporary table; it ends with the transaction."""
-    types = ", ".join(f"{quoted(column.name)} {column.type}" for column in table.lake_columns)
-    run(connection, f"CREATE TEMP TABLE {staging_name(table)} ({types}) ON COMMIT DROP")
+    _create(connection, staging_name(table), table.lake_columns)
+
+
+def stage_gone(connection: duckdb.DuckDBPyConnection, mart: Table, keys: str) -> str | None:
+    """Put ``keys``, a table or query of DuckDB with a mart's key, into another temporary table. None if it is empty."""
+    if connection.execute(f"SELECT 1 FROM {keys} LIMIT 1").fetchone() is None:
+        return None
+    name, columns = quoted(f"_gone_{mart.name}"), [mart.by_name[part] for part in mart.primary_key]
+    _create(connection, name, columns)
+    connection.execute(f"INSERT INTO {ALIAS}.pg_temp.{name} SELECT {_in_warehouse(columns)} FROM {keys}")
+    return name
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, columns: Iterable[Column]) -> None:
+    types = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
+    run(connection, f"CREATE TEMP TABLE {name} ({types}) ON COMMIT DROP")
     # DuckDB reads PostgreSQL's whole catalogue once for each session, which takes longer than a small load. Later it
     # looks up a table that it does not know, but no schema. Behind a pooler, each transaction may have another
     # temporary schema.
