@@ -184,8 +184,9 @@ def begin_imports() -> None:
 
 
 def _import() -> None:
-    # PyArrow looks for pandas as soon as it is given lists.
-    for module in ("totesys_assets.definitions", "pandas"):
+    # In the order in which they are needed: the instance's storages bring SQLAlchemy and alembic, and PyArrow looks for
+    # pandas as soon as it is given lists.
+    for module in ("totesys_assets.definitions", "dagster_postgres", "pandas"):
         import_module(module)
 
 

@@ -134,6 +134,17 @@ def test_a_fresh_interpreter_loads_them_without_any_database_and_starts_none(tmp
     assert not (tmp_path / "home").exists()
 
 
+def test_a_refresh_imports_all_that_dagsters_storages_need_while_it_looks(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from totesys_assets.refresh import begin_imports; begin_imports(); "
+        "[each.join() for each in threading.enumerate() if each is not threading.main_thread()]; "
+        "known = {*sys.modules}; "
+        "import totesys_assets.dagster_internals.storage; "
+        "print(*{each.partition('.')[0] for each in {*sys.modules} - known})"
+    )
+    assert {*run_python(code, tmp_path).split()} <= {"dagster_postgres", "totesys_assets"}  # and no other package
+
+
 @pytest.mark.parametrize(
     "command",
     [["dagster", "definitions", "validate", "-w", "workspace.yaml"], ["dg", "check", "defs"]],
