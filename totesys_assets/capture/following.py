@@ -21,23 +21,21 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import duckdb
-import numpy as np
 from deltalake import DeltaTable
 
-from totesys_assets import engine
 from totesys_assets.capture.comparison import committed
 from totesys_assets.capture.how_far import HowFar, how_far, taken
-from totesys_assets.capture.journal import PRUNED, Drained, Journal
+from totesys_assets.capture.journal import POSITION, PRUNED, Drained, Journal
+from totesys_assets.capture.journaled import hidden_transactions, newest_changes
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.log_lines import Behind
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
-from totesys_assets.capture.log_piece import LSN, STRETCH, TABLE
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFailed, LogBusy, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
-from totesys_assets.lake.read import RECORDED, register
+from totesys_assets.lake.read import RECORDED
 from totesys_assets.lake.tables import Lake
 from totesys_assets.source.interface import SourceSnapshot
 
@@ -129,7 +127,8 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
         return None
     if (note := read_note(lake)).since is None:  # whoever gave it up was killed before it had
         Ledger(lake).append([note.begun(stretch).entry])
-    hidden, newest = _transactions(held, stretch, drained.position, snapshot)
+    hidden = hidden_transactions(held, stretch, drained.position, snapshot)
+    newest = newest_changes(held, stretch, drained.position)
     return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told, _as_of(snapshot))
 
 
@@ -140,20 +139,6 @@ def _drain(journal: Journal, source_log: Log) -> Drained:
             return journal.drain(source_log)
         time.sleep(1)
     return journal.drain(source_log)
-
-
-def _transactions(
-    held: DeltaTable, stretch: int, until: int, snapshot: SourceSnapshot
-) -> tuple[tuple[int, ...], dict[str, int]]:
-    """The positions of the transactions that a snapshot does not show, and of each table that of its newest change."""
-    with engine.session() as connection:
-        drained = f"FROM {register(connection, 'journal', held)} WHERE {STRETCH} = {stretch} AND {LSN} < {until}"
-        newest = connection.execute(f"SELECT {TABLE}, max({LSN}) {drained} GROUP BY 1").fetchall()
-        rows = connection.execute(
-            f"SELECT DISTINCT {LSN}, xid {drained} AND {snapshot.may_hide('xid')} ORDER BY 1"
-        ).to_arrow_table()
-    positions, xids = (np.asarray(rows.column(name).combine_chunks(), np.int64) for name in (LSN, "xid"))
-    return tuple(positions[snapshot.hides(xids)].tolist()), dict(newest)
 
 
 def behind(
@@ -244,11 +229,7 @@ def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
     held, seen = journal.find(), journal.seen_until
     if held is None or seen is None:
         return None
-    with engine.session() as connection:
-        newest = connection.execute(
-            f"SELECT {TABLE}, max({LSN}) FROM {register(connection, 'journal', held)} "
-            f"WHERE {STRETCH} = {journal.stretch} GROUP BY 1"
-        ).fetchall()
+    newest = newest_changes(held, journal.stretch, mark(held, POSITION) or 0).items()
     noted = taken(Ledger(lake).newest([FOLLOWED]), journal.stretch)
     waiting = [noted[name] for name, position in newest if name in noted and position >= noted[name].since]
     waiting += [each for each in noted.values() if each.also]

@@ -101,9 +101,9 @@ class SourceSnapshot(ABC):
         """Of transactions that were committed, by their ids on the circle of 32 bits: those that are not shown."""
         return np.zeros(len(xids), bool)
 
-    def may_hide(self, xid: str) -> str:  # noqa: ARG002 - it hides none
-        """SQL condition, for PostgreSQL and DuckDB, that is true of at least the transactions that ``hides`` names."""
-        return "false"
+    def may_hide(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of ids, from the least to the greatest of each, that have at least those that ``hides`` can name."""
+        return ()
 
     def with_generation(self, generation: int) -> Self:  # noqa: ARG002 - there is one
         """The snapshot as one of a generation of transaction ids. A source without them has no generations."""

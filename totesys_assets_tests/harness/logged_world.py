@@ -42,7 +42,7 @@ from totesys_assets_tests.test_roles import apply
 KILLS: dict[str, tuple[Any, str]] = {
     "before the journal is written": (journal.Journal, "_commit"),
     "before the log is forgotten": (Log, "forget"),
-    "before the hidden are looked for": (following, "_transactions"),
+    "before the hidden are looked for": (following, "hidden_transactions"),
     "before versions are written": (logged, "append"),
     "before dead letters are written": (Logged, "_keep_letters"),
     "before compared versions are written": (comparison, "append"),

@@ -88,9 +88,9 @@ class Snapshot(SourceSnapshot):
         """Those that were running when the snapshot was taken, and those that began later."""
         return hidden_by(self.text, xids)
 
-    def may_hide(self, xid: str) -> str:
+    def may_hide(self) -> tuple[tuple[int, int], ...]:
         """Those of the ids that ``xmin`` begins, on the half of the circle that lies ahead of it."""
-        return hideable(self.xmin, xid)
+        return hideable(self.xmin)
 
     @property
     def instant(self) -> str:

@@ -21,6 +21,11 @@ def hidden_by(snapshot: str, xids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool
     return hidden & (ahead < CIRCLE // 2)
 
 
-def hideable(xmin: int, xid: str) -> str:
-    """SQL condition of the ids on the half of the circle that begins with ``xmin``: only they can be hidden."""
-    return f"({xid} - {xmin % CIRCLE} + {CIRCLE}) % {CIRCLE} < {CIRCLE // 2}"
+def hideable(xmin: int) -> tuple[tuple[int, int], ...]:
+    """The ids on the half of the circle that begins with ``xmin``, as ranges from the least to the greatest of each.
+
+    Only they can be hidden.
+    """
+    first = xmin % CIRCLE
+    last = first + CIRCLE // 2 - 1
+    return ((first, last),) if last < CIRCLE else ((first, CIRCLE - 1), (0, last - CIRCLE))
