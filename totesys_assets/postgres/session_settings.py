@@ -43,6 +43,11 @@ SETTINGS: dict[str, str] = {
 # PostgreSQL knows it since 17, so that it can only be set by a query that asks for it first.
 _TRANSACTION_TIMEOUT = "transaction_timeout"
 _NO_TIMEOUT = "0"
+_LIFTED = (
+    f"CASE WHEN current_setting({literal(_TRANSACTION_TIMEOUT)}, true) IS NOT NULL "
+    f"THEN set_config({literal(_TRANSACTION_TIMEOUT)}, {literal(_NO_TIMEOUT)}, true) "
+    f"ELSE {literal(_NO_TIMEOUT)} END AS {_TRANSACTION_TIMEOUT}"
+)
 _TRANSACTIONS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
@@ -69,19 +74,18 @@ def _set(command: str, name: str, value: str) -> str:
     return f"{command} {name} = {value if name in _NAMES else literal(value)}"
 
 
+def lift_time_limit() -> str:
+    """SELECT of one column that takes away the transaction's time limit, where a server knows of one."""
+    return f"SELECT {_LIFTED}"
+
+
 def check_query(extra: Mapping[str, str] | None = None) -> str:
     """SELECT of one row, a column for each setting, for ``require``. It also takes away the transaction's time limit.
 
     Being a SELECT, it takes the snapshot of a REPEATABLE READ transaction.
     """
     columns = [f"current_setting({literal(name)}) AS {quoted(name)}" for name in {**SETTINGS, **(extra or {})}]
-    limit = literal(_TRANSACTION_TIMEOUT)
-    columns.append(
-        f"CASE WHEN current_setting({limit}, true) IS NOT NULL "
-        f"THEN set_config({limit}, {literal(_NO_TIMEOUT)}, true) ELSE {literal(_NO_TIMEOUT)} END "
-        f"AS {_TRANSACTION_TIMEOUT}"
-    )
-    return f"SELECT {', '.join(columns)}"
+    return f"SELECT {', '.join([*columns, _LIFTED])}"
 
 
 def require(found: tuple[object, ...] | None, variable: str, extra: Mapping[str, str] | None = None) -> None:

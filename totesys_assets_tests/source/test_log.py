@@ -22,7 +22,7 @@ from totesys_assets.errors import ConnectionFailed, LogBusy, LogGone, LogUnreada
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.local.postgres_programs import binaries
 from totesys_assets.source.totesys import log as module
-from totesys_assets.source.totesys.log import Log, slot_name
+from totesys_assets.source.totesys.log import Log, _rows, slot_name
 from totesys_assets_tests.conftest import TRADE, PostgresServer
 from totesys_assets_tests.harness.servers import HOSTILE, LOGICAL, MachineServer, Standby, running
 from totesys_assets_tests.test_roles import FILES, IN_TOTESYS, SECRET, apply, denied, execute, login
@@ -313,6 +313,21 @@ def test_no_setting_of_a_login_colours_a_value(source: Source) -> None:
             with psycopg.connect(source.reader) as connection:
                 peek = f"SELECT totesys_log.peek('{SLOT}', '{until >> 32:X}/{until & 0xFFFFFFFF:X}', 100)"
                 assert [row[0] for row in connection.execute(peek.encode())] == plain
+
+
+def test_a_time_limit_for_transactions_does_not_end_a_peek(source: Source) -> None:
+    ((is_known,),) = source.run("SELECT current_setting('transaction_timeout', true) IS NOT NULL")
+    if not is_known:
+        pytest.skip("PostgreSQL knows of it since 17")
+    source.run("ALTER ROLE totesys_reader SET transaction_timeout = '300ms'")
+    with source.log() as log:
+        log.begin()
+        source.run("UPDATE department SET location = 'Leeds'")
+        batches = log.batches(source.flushed(), 100)
+        assert len(next(batches)) > 2
+        time.sleep(0.6)  # while it is written to the lake
+        assert list(batches) == []
+        assert _rows(log._open(), "SELECT pg_sleep(0.6)::text", "10s") == [("",)]
 
 
 def test_text_is_utf_8_whatever_the_encoding_and_what_has_no_form_in_it_is_said(server: EmbeddedServer) -> None:

@@ -20,7 +20,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import LogBusy, LogGone, LogUnreadable, PlatformError
 from totesys_assets.names import TOTESYS
-from totesys_assets.postgres.session_settings import open_session, set_local
+from totesys_assets.postgres.session_settings import lift_time_limit, open_session, set_local
 from totesys_assets.source.totesys.log_needs import Need, needs
 from totesys_assets.source.totesys.log_state import LogState, plain, state_query
 from totesys_assets.sql_text import literal
@@ -197,7 +197,7 @@ class Log:
         if self._duckdb is None:
             self._duckdb = engine.connect()
             engine.attach(self._duckdb, _ALIAS, self._url, variable=VARIABLE)
-        settings = f"SET TRANSACTION READ ONLY; {set_local({'statement_timeout': _PEEK_TIMEOUT})}"
+        settings = f"SET TRANSACTION READ ONLY; {_settings(_PEEK_TIMEOUT)}"
         try:
             self._duckdb.execute("BEGIN")
             self._duckdb.execute(f"CALL postgres_execute('{_ALIAS}', {literal(settings)})")
@@ -227,9 +227,13 @@ def _lsn(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
+def _settings(timeout: str) -> str:
+    """Statements of all settings of a transaction, each statement of which may take so long."""
+    return f"{set_local({'statement_timeout': timeout})}; {lift_time_limit()}"
+
+
 def _rows(session: psycopg.Connection[tuple[object, ...]], query: str, timeout: str) -> list[tuple[Any, ...]]:
-    settings = set_local({"statement_timeout": timeout})
-    cursor = session.execute(f"{_BEGIN}; {settings}; {query}; COMMIT".encode())
+    cursor = session.execute(f"{_BEGIN}; {_settings(timeout)}; {query}; COMMIT".encode())
     rows: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
     while cursor.nextset():
         rows = cursor.fetchall() if cursor.description else rows
