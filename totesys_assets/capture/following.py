@@ -79,7 +79,7 @@ def begin(lake: Lake, source_log: Log) -> None:
     journal = Journal(lake, source_log.schema, source_log.tables)
     stretch = journal.stretch
     if stretch and not source_log.wanted:
-        _give_up(lake, journal, source_log, _SWITCHED_OFF)
+        _give_up(lake, journal, source_log, stretch, _SWITCHED_OFF)
     if stretch or not source_log.wanted or _tried_lately(lake):
         return
     try:
@@ -87,7 +87,7 @@ def begin(lake: Lake, source_log: Log) -> None:
     except LostRace:  # another refresh begins, and notes it
         return
     except PlatformError as error:
-        _give_up(lake, journal, source_log, str(error))
+        _give_up(lake, journal, source_log, stretch, str(error))
     else:
         Ledger(lake).append([read_note(lake).begun(journal.stretch).entry])
 
@@ -120,7 +120,7 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
             raise
         except PlatformError as error:
             if is_last:
-                _give_up(lake, journal, source_log, str(error))
+                _give_up(lake, journal, source_log, stretch, str(error))
                 return None
     held = journal.find()
     if held is None or journal.stretch != stretch:  # somebody else gave it up, and began anew
@@ -236,8 +236,11 @@ def _seen_until(lake: Lake, journal: Journal) -> datetime | None:
     return min([seen, *(datetime.fromisoformat(each.as_of) for each in waiting if each.as_of)])
 
 
-def _give_up(lake: Lake, journal: Journal, source_log: Log, reason: str) -> None:
+def _give_up(lake: Lake, journal: Journal, source_log: Log, stretch: int, reason: str) -> None:
+    """Give up the ``stretch`` of the journal, unless somebody else has, and has begun another."""
+    if journal.stretch not in (stretch, 0):
+        return
     log.warning("The log of ToteSys is not followed: %s", reason)
     Ledger(lake).append([read_note(lake).lost(reason, _seen_until(lake, journal)).entry])
     with suppress(PlatformError, LostRace):  # a server that is gone, say: whoever begins anew tries again
-        journal.end(source_log)
+        journal.end(source_log, stretch)

@@ -137,10 +137,10 @@ class Journal:
         }
         self._commit(held, [], marks)
 
-    def end(self, log: Log) -> None:
-        """Keep no log any more. What the journal holds stays there."""
+    def end(self, log: Log, stretch: int) -> None:
+        """Keep no log any more of a ``stretch``; of another, it is kept. What the journal holds stays there."""
         held = self._lake.open(JOURNAL)
-        if held is None:
+        if held is None or stretch_of(held) not in (stretch, 0):
             return
         if mark(held, _STRETCH):
             self._commit(held, [], {_STRETCH: 0})

@@ -400,7 +400,8 @@ def test_of_two_that_begin_at_once_one_does_and_no_other_drops_its_slot(
     source: Followed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
-    Journal(source.lake, "public", COLUMNS).end(source.log)
+    journal = Journal(source.lake, "public", COLUMNS)
+    journal.end(source.log, journal.stretch)
     other = Followed(source.source_url, tmp_path / "lake", source.first_day)
     opened = other.lake.open_plain
 
@@ -423,7 +424,7 @@ def test_two_that_give_up_at_once_do(source: Followed, monkeypatch: pytest.Monke
     other.log.wanted = source.log.wanted = False
     finish = Journal.end
 
-    def overtaken(journal: Journal, log: Log) -> None:
+    def overtaken(journal: Journal, log: Log, stretch: int) -> None:
         monkeypatch.setattr(Journal, "end", finish)
         commit = Journal._commit
 
@@ -433,7 +434,7 @@ def test_two_that_give_up_at_once_do(source: Followed, monkeypatch: pytest.Monke
             commit(*arguments)
 
         monkeypatch.setattr(Journal, "_commit", late)
-        finish(journal, log)
+        finish(journal, log, stretch)
 
     monkeypatch.setattr(Journal, "end", overtaken)
     begin(source.lake, source.log)
@@ -707,6 +708,34 @@ def test_who_is_killed_while_giving_up_leaves_no_word_of_a_loss_that_was_none(
     assert source.is_on
     assert source.why_not == ""
     assert names(source)[-2:] == ["a", "b"]
+
+
+def test_who_gives_up_late_does_not_end_what_another_has_begun(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = iter([False, True])
+    began = Journal(source.lake, "public", COLUMNS).stretch
+
+    def late(journal: Journal, _: Log) -> None:
+        if next(tries):
+            with Log(source.source_url) as other:
+                journal.end(other, began)
+                journal.begin(other)
+        raise PlatformError("The server did not answer in time.")
+
+    source.run(rename(1, "a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "drain", late)
+        source.refresh()
+    assert source.is_on
+    assert source.why_not == ""
+    Journal(source.lake, "public", COLUMNS).end(source.log, began)
+    assert source.is_on
+    source.refresh()
+    source.run(rename(1, "b"), rename(1, "c"))
+    source.refresh()
+    assert source.is_on
+    assert names(source)[-3:] == ["a", "b", "c"]
 
 
 def _slow(*_: object) -> None:
