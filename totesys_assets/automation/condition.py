@@ -29,7 +29,7 @@ from totesys_assets.load.origin import require_known_lake
 from totesys_assets.names import TOTESYS, WAREHOUSE
 from totesys_assets.platform import Platform
 from totesys_assets.staleness import mark
-from totesys_assets.staleness.following import LogCondition, log_condition
+from totesys_assets.staleness.following import LogCondition, end_following, log_condition
 from totesys_assets.staleness.look import Examined, Look, examine, look
 
 T = TypeVar("T")
@@ -122,6 +122,7 @@ def condition(platform: Platform, home: Path, *, records: bool, most: int) -> Co
         found.stale = {asset: sorted(partitions) for asset, partitions in seen.stale.items()}
     found.up_to_date_at = mark.marked_at(home, lake.uri)
     found.log = _asked(found, "totesys", lambda: log_condition(platform), None)
+    end_following(platform)
     if records:
         _asked(found, "dagster", lambda: _read_records(found), None)
     if seen is not None and not seen.stale and not examined.blocked:

@@ -53,7 +53,7 @@ def log_condition(platform: Platform) -> LogCondition | None:
     position = Journal(platform.lake, log.schema, log.tables).position(log)
     if position is None:
         if note.loss is None or note.since is not None:
-            return LogCondition(reason="it begins with the next refresh")
+            return LogCondition(reason=_missing(log) or "it begins with the next refresh")
         return LogCondition(note.loss.at, note.loss.why)
     state = log.state()
     return LogCondition(
@@ -62,6 +62,13 @@ def log_condition(platform: Platform) -> LogCondition | None:
         allowed_bytes=state.keep_bytes,
         since=note.since,
     )
+
+
+def _missing(log: Log) -> str | None:
+    """What keeps the log from beginning; None if nothing does. Tables that cannot be followed are compared."""
+    needs = [each for each in log.needs(log.state()) if not each.met and not each.advice]
+    names = [each.name for each in needs if not each.name.startswith("table ")]
+    return f"`totesys log check` says what is missing: {', '.join(names)}" if names else None
 
 
 def why_not_followed(platform: Platform) -> str | None:

@@ -103,6 +103,14 @@ def test_a_refresh_and_status_say_in_whole_sentences_why_the_log_is_not_followed
     assert f"{why}`totesys log check` says what is missing. Tables are compared" in said("status")
 
 
+def test_status_says_what_is_missing_before_anything_was_tried(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOTESYS_LOG", "on")
+    said = " ".join(CliRunner().invoke(main, ["status"]).output.split())
+    assert "says what is missing: wal_level, max_slot_wal_keep_size, door, publication" in said
+
+
 def test_stop_drops_the_slot_of_this_lake_and_no_other(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("stop") == (0, "✓ Nothing to drop: the log was never followed for this lake.\n")
     lake = Lake(home.lake_uri)
