@@ -24,14 +24,12 @@ import psycopg.conninfo
 import pyarrow as pa
 
 from totesys_assets import spill
+from totesys_assets.batches import VECTOR_ROWS, sized
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.sql_text import literal, quoted
 
-# Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB. Of large rows as
-# many as have so many bytes.
-BATCH_ROWS, _BATCH_BYTES = 30_000, 16_000_000
-# Rows that DuckDB works on at a time: it gives no fewer.
-_VECTOR_ROWS = 2048
+# Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB.
+BATCH_ROWS = 30_000
 # Rows of a chunk: what is compared, or made by a SELECT, at once.
 CHUNK_ROWS = 500_000
 # Of the buffers of a DuckDB that a database is attached to, of which a run has two or three, and of the one that all
@@ -259,16 +257,8 @@ def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
 
     The next statement of the same connection ends them without a word, whatever is left: read them to the end first.
     """
-    held: list[pa.RecordBatch] = []
     try:
-        for batch in result.to_arrow_reader(min(BATCH_ROWS, _VECTOR_ROWS)):
-            held.append(batch)
-            size = sum(each.get_total_buffer_size() for each in held)
-            if sum(map(len, held)) + _VECTOR_ROWS > BATCH_ROWS or size > _BATCH_BYTES:
-                yield from pa.Table.from_batches(held).combine_chunks().to_batches()
-                held = []
-        if held:
-            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
+        yield from sized(result.to_arrow_reader(min(BATCH_ROWS, VECTOR_ROWS)), BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:
         raise duckdb.Error(str(error)) from error
 

@@ -29,9 +29,12 @@ from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorde
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
+from totesys_assets.source.rules import cramp
 from totesys_assets.stages import DIFFERENCE, EXTRACT, stage, timed
 
 ATTEMPTS = 5
+# Text that is compared at once: of 500,000 orders, 10 MB.
+_PART_BYTES = 32_000_000
 # Keys that may stand in a statement, one by one.
 _FEW_KEYS = 1000
 
@@ -83,7 +86,19 @@ class Comparison:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def commit(self) -> None:
-        """Append versions, then dead letters, each behind its fence. Raises LostRace."""
+        """Append versions, then dead letters, each behind its fence. Raises LostRace.
+
+        Raises StaleSnapshot where there is too much long text: in another snapshot, none of it is carried.
+        """
+        try:
+            self._commit()
+        except duckdb.OutOfMemoryException as error:
+            if not cramp(self._table.name):
+                raise
+            said = f'"{self._table.name}" has too much long text. Nothing is lost; refresh again.'
+            raise StaleSnapshot(said) from error
+
+    def _commit(self) -> None:
         connection = self._snapshot.connection
         held = self._lake.open_versions(self._table)
         require_newest(self._snapshot, self._table, held)
@@ -140,11 +155,18 @@ class Comparison:
         for chunk in self._chunks(whole):
             self._read_source(connection, self._sql.where(chunk))
             self._note_rejected(connection, self._sql.where(chunk), whole)
-            with stage(DIFFERENCE):
-                register(connection, "versions_held", held, chunk.days, column=self._table.day_column)
-                newest = self._sql.newest(self._sql.within(chunk))
-                connection.execute(self._sql.difference(newest, self._sql.leaving()))
-            yield from self._difference(connection)
+            register(connection, "versions_held", held, chunk.days, column=self._table.day_column)
+            for part in self._parts(connection):
+                newest = self._sql.newest(f"{self._sql.within(chunk)} AND {part}")
+                with stage(DIFFERENCE):
+                    connection.execute(self._sql.difference(newest, self._sql.leaving(), part))
+                yield from self._difference(connection)
+
+    def _parts(self, connection: duckdb.DuckDBPyConnection) -> list[str]:
+        """Conditions of keys that cut ``incoming`` into parts of so much text that they can be compared."""
+        ((size,),) = connection.execute(self._sql.text_bytes()).fetchall()
+        count = 1 + int(size) // _PART_BYTES
+        return [f"hash({self._sql.keys}) % {count} = {each}" for each in range(count)] if count > 1 else ["true"]
 
     def _changed(
         self, connection: duckdb.DuckDBPyConnection, held: DeltaTable, chunks: list[Chunk], certain: frozenset[str]
@@ -156,9 +178,11 @@ class Comparison:
             others = f"DELETE FROM incoming WHERE NOT list_contains($certain, {self._sql.partition()})"
             connection.execute(others, {"certain": sorted(certain)})
             self._note_rejected(connection, self._sql.where_written(chunk), certain)
-            with stage(DIFFERENCE):
-                connection.execute(self._sql.difference("SELECT * FROM newest", "SELECT * FROM held WHERE false"))
-            yield from self._difference(connection)
+            for part in self._parts(connection):
+                with stage(DIFFERENCE):
+                    difference = self._sql.difference("SELECT * FROM newest", "SELECT * FROM held WHERE false", part)
+                    connection.execute(difference)
+                yield from self._difference(connection)
 
     def _dated_days(self) -> Days | None:
         return days_of(self._changes.dated) if self._table.day_column else None
@@ -188,7 +212,9 @@ class Comparison:
         with stage(DIFFERENCE):
             register(connection, "versions_held", held, chunk.days, column=self._table.day_column)
             keys = f"({self._sql.keys}) IN (SELECT ({self._sql.keys}) FROM incoming)"
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE newest AS {self._sql.newest(keys)}")
+            for number, part in enumerate(self._parts(connection)):
+                into = "INSERT INTO newest" if number else "CREATE OR REPLACE TEMP TABLE newest AS"
+                connection.execute(f"{into} {self._sql.newest(f'{keys} AND {part}')}")
 
     def _difference(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         counts = f"SELECT {self._sql.partition()}, {OPERATION}, count(*) FROM difference GROUP BY ALL"

@@ -23,8 +23,9 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import register
-from totesys_assets.source.rules import Rule, first_broken, without_partition
-from totesys_assets.source.totesys.pgoutput import DELETE, TRUNCATE, Flags, Messages, Relation
+from totesys_assets.source.rules import Rule, first_broken, most_bytes, short, too_long, without_partition
+from totesys_assets.source.totesys.pgoutput import CUT, DELETE, TRUNCATE, Flags, Messages, Relation
+from totesys_assets.source.totesys.rows import is_text
 from totesys_assets.source.typed_text import typed
 from totesys_assets.sql_text import literal, quoted
 
@@ -102,8 +103,10 @@ class LogLines:
         # In a session of its own: the next statement of a session ends a result.
         with engine.session() as reader:
             register(reader, "journal", journal, within=(LSN, behind.oldest, behind.until))
-            rows = f"SELECT {LSN} AS lsn, {ORDINAL}, relation, message FROM {journaled} AND kind <> '{chr(TRUNCATE)}'"
-            for batch in engine.batches(reader.execute(rows)):
+            rows = f"SELECT {LSN} AS lsn, {ORDINAL}, relation, message, octet_length(message) AS size FROM {journaled}"
+            for batch in engine.batches(reader.execute(f"{rows} AND kind <> '{chr(TRUNCATE)}'")):
+                if (np.asarray(batch.column("size")) <= CUT).any():
+                    raise Undecided(f'a row of "{self._table.name}" is too large to be told from the log')
                 described = batch.column("relation").dictionary_encode()
                 numbers = np.asarray(described.indices)
                 for number, description in enumerate(described.dictionary.to_pylist()):
@@ -197,6 +200,12 @@ class LogLines:
             first, end = (literal(each.isoformat()) for each in (self._all_days.first, self._all_days.end))
             yield column, f"{no_time[column.name]} OR NOT ({value} >= {first} AND {value} < {end})", reason
         for column in self._table.columns:
+            if is_text(column):
+                yield (
+                    column,
+                    f"strlen({texts[column.name]}) > {most_bytes(self._table.name)}",
+                    too_long(self._table.name),
+                )
             if column.type.startswith("numeric"):
                 yield column, f"{texts[column.name]} = 'NaN'", "is not a number"
             elif column.type.startswith("timestamp") and column.name != self._table.day_column:
@@ -219,7 +228,7 @@ def raw_text(relation: Relation, texts: Mapping[str, str | None]) -> str:
             return text
         if type_ in _MOMENTS:
             text = text.replace(" ", "T", 1)
-        return json.dumps(text, ensure_ascii=False)
+        return json.dumps(short(text, most_bytes(relation.name)), ensure_ascii=False)
 
     return (
         "{"

@@ -47,7 +47,7 @@ SELECT lsn, ordinal, false AS present, {keys}, false AS departed
 FROM truncated CROSS JOIN (SELECT {keys} FROM base UNION SELECT {keys} FROM part)
 """
 # Large values that did not change are those of the line before, or of the version held; of a dead letter, those of its
-# text. ``row`` tells the lines of one row from those of others, whatever its key.
+# text, which has no long one as a whole. ``row`` tells the lines of one row from those of others, whatever its key.
 FILLED = """
 CREATE OR REPLACE TEMP TABLE filled AS
 SELECT * EXCLUDE ({fills}, row) REPLACE ({replaced}), {missing} AS missing
@@ -57,7 +57,8 @@ FROM (
         SELECT part.*, {row} AS row FROM part {followed} WHERE present
         UNION ALL BY NAME
         SELECT 0 AS lsn, 0 AS ordinal, {columns}, {key} AS row
-        FROM base LEFT JOIN letters ON letters.row_key = {key} WHERE present OR letters.row_key IS NOT NULL
+        FROM base LEFT JOIN letters ON letters.row_key = {key}
+        WHERE (present OR letters.row_key IS NOT NULL) AND NOT coalesce(starts_with(letters.reason, {too_long}), false)
     )
     WINDOW earlier AS (PARTITION BY row ORDER BY lsn, ordinal)
 )

@@ -59,7 +59,8 @@ SELECT * FROM held WHERE _operation <> 'delete'
 """
 _DIFFERENCE = """
 CREATE OR REPLACE TEMP TABLE difference AS
-WITH held AS ({held}),
+WITH incoming AS (SELECT * FROM temp.incoming WHERE {part}),
+held AS (SELECT * FROM ({held}) WHERE {part}),
 leaving AS ({leaving})
 SELECT {incoming_columns},
     CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
@@ -172,12 +173,21 @@ class Statements:
         """DuckDB query for the newest versions held, of each row on each day, where ``within`` is true."""
         return _NEWEST.format(day=self.day(), keys=self.keys, within=within)
 
-    def difference(self, held: str, leaving: str) -> str:
-        """DuckDB statement that makes ``difference``: what is new, changed or gone in ``incoming`` against ``held``."""
+    def text_bytes(self) -> str:
+        """DuckDB query for the number of bytes that the text in ``incoming`` has."""
+        texts = [f"sum(strlen({quoted(each.name)}))" for each in self.table.columns if pa.types.is_string(each.arrow)]
+        return f"SELECT {' + '.join(f'coalesce({each}, 0)' for each in [*texts, '0'])} FROM incoming"
+
+    def difference(self, held: str, leaving: str, part: str = "true") -> str:
+        """DuckDB statement that makes ``difference``: what is new, changed or gone in ``incoming`` against ``held``.
+
+        ``part``: a condition of keys; only of its rows.
+        """
         columns = [quoted(column.name) for column in self.table.columns]
         return _DIFFERENCE.format(
             held=held,
             leaving=leaving,
+            part=part,
             same_key=self.same_key,
             incoming_columns=", ".join(f"incoming.{name}" for name in columns),
             leaving_columns=", ".join(f"leaving.{name}" for name in columns),

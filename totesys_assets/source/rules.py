@@ -13,6 +13,14 @@ from totesys_assets.days import DayRange
 from totesys_assets.sql_text import literal, quoted
 
 SEPARATOR = ": "
+# A text of more bytes is not carried. Of a table that has so many long ones that DuckDB has no memory for them, which
+# works on 2,048 rows at a time, whatever is in them, the second is the limit, for as long as the process lives.
+MOST_BYTES, _FEWER_BYTES = 4_194_304, 16_384
+_CRAMPED: set[str] = set()
+# How the reason of a text that is too long begins.
+TOO_LONG = "is longer than "
+# So many characters of it stand in the text of a dead letter.
+_KEPT = 200
 
 # A column, the condition of a value that breaks the rule, and the reason.
 Rule = tuple[Column, str, str]
@@ -24,6 +32,36 @@ def first_broken(rules: Iterable[Rule]) -> str:
         f"WHEN {condition} THEN {literal(column.name + SEPARATOR + reason)}" for column, condition, reason in rules
     )
     return f"CASE {cases} END" if cases else "NULL"
+
+
+def cramp(table: str) -> bool:
+    """Carry no long text of a table from here on, in this process. False if it is so already."""
+    is_new = table not in _CRAMPED
+    _CRAMPED.add(table)
+    return is_new
+
+
+def most_bytes(table: str) -> int:
+    """How long a text of a table may be, in bytes."""
+    return _FEWER_BYTES if table in _CRAMPED else MOST_BYTES
+
+
+def too_long(table: str) -> str:
+    """The reason of a text that is longer."""
+    why = ", and there are too many such to be carried" if table in _CRAMPED else ""
+    return f"{TOO_LONG}{most_bytes(table):,} bytes{why}"
+
+
+def shortened(text: str, most: int) -> str:
+    """PostgreSQL expression of a text as a dead letter has it."""
+    said = f"'… (' || octet_length({text}) || ' bytes)'"
+    return f"CASE WHEN octet_length({text}) > {most} THEN left({text}, {_KEPT}) || {said} ELSE {text} END"
+
+
+def short(text: str, most: int) -> str:
+    """A text as a dead letter has it."""
+    size = len(text.encode())
+    return text if size <= most else f"{text[:_KEPT]}… ({size} bytes)"
 
 
 def without_partition(table: Table, all_days: DayRange) -> Iterator[Rule]:

@@ -29,6 +29,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ import pytest
 from totesys_assets import engine
 from totesys_assets.capture import following, log_parts, log_statements, logged
 from totesys_assets.capture import journal as journal_module
+from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.following import begin
 from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
@@ -50,11 +52,12 @@ from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.capture.missed import Missed
 from totesys_assets.capture.pruning import prune
 from totesys_assets.capture.stretches import Stretch, stretches
-from totesys_assets.errors import LakeFailed, MassDeletion, PlatformError
+from totesys_assets.errors import LakeFailed, MassDeletion, PlatformError, StaleSnapshot
 from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import JOURNAL
 from totesys_assets.local.postgres import EmbeddedServer
+from totesys_assets.source import rules
 from totesys_assets.source.totesys.log import Log
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import PostgresServer
@@ -1055,3 +1058,41 @@ def test_what_the_log_did_not_tell_of_ends_the_stretch(source: Followed, monkeyp
     first, second = seen(source)
     assert first.reason == "a comparison found versions that the log had not told of"
     assert second.until is None
+
+
+# Large values
+
+
+@pytest.mark.parametrize("by_log", [True, False])
+@pytest.mark.parametrize(("rows", "size"), [(1, 30_000_000), (4_000, 100_000), (4_000, 16_384), (1, 1_000_000)])
+def test_rows_with_large_values_arrive_or_are_dead_letters_and_hold_up_nothing(
+    source: Followed, rows: int, size: int, monkeypatch: pytest.MonkeyPatch, *, by_log: bool
+) -> None:
+    monkeypatch.setattr(rules, "_CRAMPED", set())
+    source.log.wanted = by_log
+    source.refresh()
+    with psycopg.connect(source.source_url) as connection:
+        connection.execute(
+            f"INSERT INTO design SELECT n, '2024-01-01', 'new', left(repeat(md5(n::text), {size // 32 + 1}), {size}), "
+            f"'f', '2024-01-01' FROM generate_series(100, {99 + rows}) AS n".encode()
+        )
+        connection.execute(rename(1, "a").encode())
+    with suppress(StaleSnapshot):  # another snapshot, as a run takes
+        source.refresh()
+    source.refresh()
+    is_long = rows * size > 100_000_000 or size > rules.MOST_BYTES
+    letters = [each for each in open_dead_letters(source.lake).to_pylist() if each["table_name"] == "design"]
+    assert {each["reason"] for each in letters} == ({rules.too_long("design")} if is_long else set())
+    assert len(letters) == (rows if is_long else 0)
+    assert all(len(each["raw"]) < 1_000 and f"… ({size} bytes)" in each["raw"] for each in letters)
+    assert names(source)[-1] == "a"
+    # What the log leaves out of a row is not to be had from its letter.
+    source.run("UPDATE design SET design_name = 'newer' WHERE design_id >= 1")
+    source.refresh()
+    assert names(source)[-1] == "newer"
+    source.run(f"UPDATE design SET file_location = '{_LARGE}' WHERE design_id = 100", rename(1, "b"))
+    source.refresh()
+    assert source.versions("design")["100", "*"].rows[-1]["file_location"] == _LARGE
+    assert names(source)[-1] == "b"
+    assert source.is_on == by_log
+    assert source.missed() == 0

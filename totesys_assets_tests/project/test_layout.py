@@ -30,6 +30,7 @@ ROOMS = (
     "sql_text",
     "spill",
     "spool",
+    "batches",
     "engine",
     "digest",
     "notices",

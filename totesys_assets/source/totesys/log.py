@@ -23,6 +23,7 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import lift_time_limit, open_session, set_local
 from totesys_assets.source.totesys.log_needs import Need, needs
 from totesys_assets.source.totesys.log_state import LogState, plain, state_query
+from totesys_assets.source.totesys.pgoutput import CUT, ROWS
 from totesys_assets.sql_text import literal
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ _BEGIN_TIMEOUT = "30s"
 # A peek reads all that the server wrote since the slot's position, for whatever database: 12 ms a MB. Forgetting reads
 # it too, for less than a millisecond a MB if it is in the server's memory.
 _PEEK_TIMEOUT = "30min"
+# Of a larger row, the server gives only what it is a row of: it is left to a comparison, and not carried.
+_MOST_BYTES = 65_536
+_PEEKED = """
+SELECT CASE WHEN octet_length(message) > {most} AND get_byte(message, 0) IN ({rows}) THEN substr(message, 1, {kept})
+    ELSE message END AS message
+FROM {peek} AS peeked (message)
+"""
 # The door says it in these words, whatever the language of the server's own messages.
 _SAID: Mapping[str, type[PlatformError]] = {"in use": LogBusy, "gone": LogGone, "unreadable": LogUnreadable}
 _CHECK = "`totesys log check` says what is missing."
@@ -121,12 +129,13 @@ class Log:
         """What ``peek`` returns, in arrays of at most ``engine.BATCH_ROWS`` messages, as they come from the server.
 
         A transaction is never cut: the last one may exceed ``most``, and end a little after ``until``. Nothing is
-        forgotten, and what is not needed any more need not be read to its end. The text in the messages is UTF-8,
-        whatever the encoding of the database.
+        forgotten, and what is not needed any more need not be read to its end. Of a row of more than 64 KiB only the
+        first ``CUT`` bytes are given. The text in the messages is UTF-8, whatever the encoding of the database.
         Raises LogBusy while another session reads the slot, LogGone where it is missing or lost, LogUnreadable where a
         value has no form in UTF-8, ConnectionFailed, and PlatformError where there is no door.
         """
-        query = f"SELECT totesys_log.peek({plain(self.slot)}, {literal(_lsn(until))}, {most:d}) AS message"
+        peek = f"totesys_log.peek({plain(self.slot)}, {literal(_lsn(until))}, {most:d})"
+        query = _PEEKED.format(peek=peek, rows=", ".join(map(str, ROWS)), most=_MOST_BYTES, kept=CUT)
         try:
             reader = self._begun()
             found = reader.execute(f"SELECT message FROM postgres_query('{_ALIAS}', {literal(query)})")

@@ -23,6 +23,11 @@ import pyarrow as pa
 from totesys_assets.errors import PlatformError
 
 BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE = b"BCRIUDT"
+ROWS = (INSERT, UPDATE, DELETE)
+# A row of which only this much is there, its kind and its relation, was too large to be carried.
+CUT = 5
+# Texts of more bytes than this, on average, are gathered one by one: all at once takes 24 bytes for each of theirs.
+_LONG = 200
 # Microseconds from 1970 to 2000, where PostgreSQL's clock begins.
 _EPOCH = 946_684_800_000_000
 # Zeros behind the buffer, so that a number may be read wherever a message ends.
@@ -169,7 +174,11 @@ class Messages:
         """Slices of the buffer as text; NULL where none is ``present``. Raises UnknownFormat for what is no UTF-8."""
         edges = np.zeros(len(start) + 1, np.int64)
         np.cumsum(length, out=edges[1:])
-        gathered = self._bytes[np.repeat(start - edges[:-1], length) + np.arange(edges[-1])]
+        if edges[-1] > _LONG * len(start):
+            slices = [self._bytes[at:end] for at, end in zip(start.tolist(), (start + length).tolist(), strict=True)]
+            gathered = np.concatenate(slices)
+        else:
+            gathered = self._bytes[np.repeat(start - edges[:-1], length) + np.arange(edges[-1])]
         validity = pa.array(present).buffers()[1]
         texts = pa.Array.from_buffers(
             pa.large_string(), len(start), [validity, pa.py_buffer(edges.data), pa.py_buffer(gathered.data)]
