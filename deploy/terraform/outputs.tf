@@ -21,8 +21,8 @@ output "cluster" {
 }
 
 output "services" {
-  description = "Names of the ECS services."
-  value       = sort(keys(local.services))
+  description = "The ECS services, each with the task definition that a release gives it."
+  value       = { for name, service in local.services : name => service.task }
 }
 
 output "provision" {

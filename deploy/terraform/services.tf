@@ -255,7 +255,8 @@ locals {
       code      = { task = module.code.arn, group = "engine", percent = local.beside }
       webserver = { task = module.webserver.arn, group = "ui", percent = local.beside }
       viewer    = { task = module.viewer.arn, group = "ui", percent = local.beside }
-      # Never two daemons: each would start every refresh. The old one ends before the new one begins.
+      # Never two daemons: each would start every refresh. ECS begins the new one once the old one was told to end; that
+      # it has ended, the release waits for.
       daemon = { task = module.daemon.arn, group = "engine", percent = { least = 0, most = 100 } }
     },
     { for name, task in module.insights : name => { task = task.arn, group = "insights", percent = local.beside } },
@@ -279,9 +280,10 @@ resource "aws_ecs_service" "service" {
   availability_zone_rebalancing      = "DISABLED" # it would want a second task for a while
   health_check_grace_period_seconds  = contains(keys(local.sites), each.key) ? 180 : null
 
+  # ECS would begin the old daemon while the new one still ends; the release waits, and takes it back itself.
   deployment_circuit_breaker {
     enable   = true
-    rollback = true
+    rollback = each.key != "daemon"
   }
 
   network_configuration {

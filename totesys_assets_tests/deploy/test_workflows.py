@@ -1,12 +1,10 @@
-"""The workflows: who may do what, that nobody else can, and that a release stops where it must."""
+"""The workflows: who may do what, and that nobody else can."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from totesys_assets_tests.deploy.conftest import PROJECT, tool
 
 FOLDER = PROJECT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.y*ml"))
-RELEASE = PROJECT / "deploy" / "release.sh"
 ROLES = {"build": "AWS_BUILD_ROLE", "plan": "AWS_PLAN_ROLE", "apply": "AWS_DEPLOY_ROLE"}
 
 Workflow = dict[str, Any]
@@ -220,105 +217,3 @@ def test_every_task_that_a_workflow_starts_is_in_the_makefile(workflow: Workflow
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     tasks = re.findall(r"^make ([\w-]+)", "\n".join(step.get("run", "") for step in steps(workflow)), re.MULTILINE)
     assert not [task for task in tasks if not re.search(rf"^{task}:", makefile, re.MULTILINE)]
-
-
-# Stands in for the AWS command line: notes what it is asked, and answers as ECS would.
-AWS = """#!/usr/bin/env bash
-printf '%s ' "$@" >>"$CALLS"; echo >>"$CALLS"
-service=$(sed -n 's/.*--services\\{0,1\\} \\([a-z-]*\\).*/\\1/p' <<<"$*")
-case "$2" in
-    run-task) echo "$TASK" ;;
-    describe-tasks) printf '%s\\tEssential container in task exited\\n' "$CODE" ;;
-    update-service) touch "$CALLS.$service"; echo "arn:aws:ecs:eu-west-2:1:task-definition/totesys-$service:8" ;;
-    describe-services)
-        revision=7; [ -e "$CALLS.$service" ] && [ "$service" != "$BROKEN" ] && revision=8
-        echo "arn:aws:ecs:eu-west-2:1:task-definition/totesys-$service:$revision" ;;
-esac
-"""
-OUTPUTS = {
-    "provision.cluster": "totesys",
-    "provision.task_definition": "arn:aws:ecs:eu-west-2:1:task-definition/totesys-provision:8",
-    "provision.network": '{"awsvpcConfiguration":{"subnets":["subnet-1"],"securityGroups":["sg-1"]}}',
-    "services": ["code", "daemon", "webserver", "viewer"],
-}
-
-
-def release(
-    folder: Path, *, code: str = "0", broken: str = "", task: str = "arn:task", outputs: Mapping[str, Any] = OUTPUTS
-) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run release.sh against the stand-in; what it asked of AWS, without the waiting."""
-    (folder / "aws").write_text(AWS, encoding="utf-8")
-    (folder / "aws").chmod(0o755)
-    calls = folder / "calls"
-    env = {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "CALLS": str(calls),
-        "CODE": code,
-        "BROKEN": broken,
-        "TASK": task,
-    }
-    provision = {name.partition(".")[2]: value for name, value in outputs.items() if "." in name}
-    plain = {name: value for name, value in outputs.items() if "." not in name}
-    document = json.dumps({name: {"value": value} for name, value in {**plain, "provision": provision}.items()})
-    done = subprocess.run(
-        [tool("bash"), RELEASE], input=document, env=env, check=False, capture_output=True, text=True, timeout=60
-    )
-    return done, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
-
-
-@pytest.fixture
-def needs_jq(monkeypatch: pytest.MonkeyPatch) -> None:
-    tool("jq")
-
-
-def verbs(calls: list[str]) -> list[str]:
-    return [call.split()[1] for call in calls]
-
-
-@pytest.mark.usefixtures("needs_jq")
-def test_a_release_provisions_first_and_then_moves_every_service_to_the_newest_revision(tmp_path: Path) -> None:
-    done, calls = release(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert verbs(calls)[:3] == ["run-task", "wait", "describe-tasks"]
-    assert f"--network-configuration {OUTPUTS['provision.network']} " in calls[0]
-    assert f"--task-definition {OUTPUTS['provision.task_definition']} " in calls[0]
-    updates = [
-        re.findall(r"--service (\S+).* --desired-count (\d) --task-definition (\S+)", call)[0]
-        for call in calls
-        if "update-service" in call
-    ]
-    # One of each: Terraform makes them at rest.
-    assert updates == [(name, "1", f"totesys-{name}") for name in ("code", "daemon", "webserver", "viewer")]
-
-
-@pytest.mark.usefixtures("needs_jq")
-@pytest.mark.parametrize("code", ["1", "137", "None"])
-def test_a_release_whose_provisioning_failed_touches_no_service(tmp_path: Path, code: str) -> None:
-    done, calls = release(tmp_path, code=code)
-    assert done.returncode == 1
-    assert "update-service" not in verbs(calls)
-    assert f"The provision task failed (exit code {code}, Essential container in task exited)" in done.stderr
-
-
-@pytest.mark.usefixtures("needs_jq")
-def test_a_release_whose_task_was_not_accepted_says_so(tmp_path: Path) -> None:
-    done, calls = release(tmp_path, task="None")
-    assert done.returncode == 1
-    assert verbs(calls) == ["run-task"]
-    assert "ECS did not accept the provision task" in done.stderr
-
-
-@pytest.mark.usefixtures("needs_jq")
-def test_a_release_fails_when_ecs_took_a_service_back_to_the_old_revision(tmp_path: Path) -> None:
-    done, _ = release(tmp_path, broken="daemon")
-    assert done.returncode == 1
-    assert "daemon did not come up and runs totesys-daemon:7 again" in done.stderr
-
-
-@pytest.mark.usefixtures("needs_jq")
-@pytest.mark.parametrize("missing", OUTPUTS)
-def test_a_release_without_an_output_that_it_needs_asks_nothing_of_aws(tmp_path: Path, missing: str) -> None:
-    done, calls = release(tmp_path, outputs={name: value for name, value in OUTPUTS.items() if name != missing})
-    assert done.returncode != 0
-    assert f"Terraform has no output {missing.partition('.')[0]}" in done.stderr
-    assert calls == []

@@ -304,8 +304,8 @@ run "stack" {
   }
 
   assert {
-    condition     = alltrue([for service in aws_ecs_service.service : service.deployment_circuit_breaker[0].enable && service.deployment_circuit_breaker[0].rollback && !service.enable_execute_command])
-    error_message = "A deployment that fails is taken back, and nobody gets a shell."
+    condition     = alltrue([for name, service in aws_ecs_service.service : service.deployment_circuit_breaker[0].enable && service.deployment_circuit_breaker[0].rollback == (name != "daemon") && !service.enable_execute_command])
+    error_message = "A deployment that fails is taken back, the daemon's by the release, and nobody gets a shell."
   }
 
   assert {
