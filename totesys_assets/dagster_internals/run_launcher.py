@@ -51,7 +51,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         run = context.dagster_run
         location = _location_of(context)
         if location is None:
-            super().launch_run(context)
+            self._launch_elsewhere(context)
             return
         arguments = serialize_value(
             ExecuteRunArgs(
@@ -63,9 +63,13 @@ class WarmRunLauncher(DefaultRunLauncher):
         try:
             pid = self._fork(location, arguments)
         except NotWarm:
-            super().launch_run(context)  # which reports what is wrong with the code, if it is the code
+            self._launch_elsewhere(context)
             return
         self._instance.add_run_tags(run.run_id, {WORKER_TAG: json.dumps(_process(pid))})
+
+    def _launch_elsewhere(self, context: LaunchRunContext) -> None:
+        """Begin a run that cannot be forked: in the code server, which reports what is wrong with the code, if it is that."""
+        super().launch_run(context)
 
     def _fork(self, location: GrpcServerCodeLocation, arguments: str) -> int:
         """Process id of the run."""

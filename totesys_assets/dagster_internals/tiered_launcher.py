@@ -87,6 +87,8 @@ class TieredRunLauncher(WarmRunLauncher):
     ``subnets`` and ``security_groups`` are ids, separated by commas. A task has the image, the role and the environment
     of ``task_definition`` and no public address; a revision in its name keeps tasks at the version of the daemon.
 
+    A run that cannot be forked gets a task too, never the code server.
+
     No run is resumed: the next refresh finds by comparing what is left to do.
     """
 
@@ -136,7 +138,15 @@ class TieredRunLauncher(WarmRunLauncher):
         run = context.dagster_run
         if place_of(run) == HERE:
             super().launch_run(context)
-            return
+        else:
+            self._launch_task(context)
+
+    def _launch_elsewhere(self, context: LaunchRunContext) -> None:
+        # As in the minutes of a release in which the code server already has another image. It may not write to the lake.
+        self._launch_task(context)
+
+    def _launch_task(self, context: LaunchRunContext) -> None:
+        run = context.dagster_run
         if refused := sorted(_REFUSED_TAGS & run.tags.keys()):
             raise PlatformError(
                 f"The run has the tag {refused[0]}, which would change what its task may do. Start it without; "

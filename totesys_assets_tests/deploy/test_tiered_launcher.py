@@ -29,10 +29,11 @@ from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from totesys_assets.automation.schedules import range_tags
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.dagster_internals.fork_server import NotWarm
 from totesys_assets.dagster_internals.run_launcher import WORKER_TAG
 from totesys_assets.dagster_internals.tiered_launcher import HERE, TASK
 from totesys_assets.local.postgres import _free_port
-from totesys_assets.names import PLACE_TAG
+from totesys_assets.names import GRPC_INFO_TAG, PLACE_TAG
 from totesys_assets.staleness.decide import everything
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer, make_platform
 from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
@@ -246,6 +247,28 @@ def test_the_tag_decides_whatever_the_run_is(daemon: Tiered, ecs: Ecs) -> None:
     assert (len(ecs.tasks()), WORKER_TAG in daemon.run(here.run_id).tags) == (before, True)
     there = daemon.launch({**range_tags(FIRST_DAY.isoformat(), FIRST_DAY.isoformat()), PLACE_TAG: TASK})
     assert ecs.task_of(there)["desiredStatus"] == "RUNNING"
+
+
+def test_a_refresh_gets_a_task_while_the_code_server_has_another_image(
+    daemon: Tiered, ecs: Ecs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_CURRENT_IMAGE", "registry.example/totesys:18")  # that server was started without
+    run = daemon.launch({PLACE_TAG: HERE})
+    assert ecs.task_of(run)["desiredStatus"] == "RUNNING"
+    assert run.tags[PLACE_TAG] == TASK
+    assert not {WORKER_TAG, GRPC_INFO_TAG} & run.tags.keys()
+
+
+def test_a_refresh_gets_a_task_if_the_code_cannot_be_imported_beforehand(
+    daemon: Tiered, ecs: Ecs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise NotWarm
+
+    monkeypatch.setattr(tiered(daemon.instance), "_fork", fails)
+    run = daemon.run(daemon.submit())
+    assert ecs.task_of(run)["desiredStatus"] == "RUNNING"
+    assert GRPC_INFO_TAG not in run.tags
 
 
 @pytest.mark.parametrize("job", ["refresh_everything", "audit", "compact_lake"])
