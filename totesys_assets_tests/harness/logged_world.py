@@ -26,6 +26,7 @@ from totesys_assets.capture.logged import Logged
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, catalogue
 from totesys_assets.days import partition_range
 from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import INGESTION
 from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys import log as log_module
@@ -123,6 +124,8 @@ class LoggedWorld(World):
         self._seen_by_look = 0
         # Versions that the lake has and the warehouse not yet, for nobody asked for their day.
         self._waiting: defaultdict[str, list[tuple[Place, Version, int]]] = defaultdict(list)
+        # Tables whose versions somebody removed from the lake during the run.
+        self._stolen: set[str] = set()
         self._how: dict[str, tuple[Logged | None, bool]] = {}
         self._excused: set[str] = set(COLUMNS)
         self._stack = ExitStack()
@@ -236,7 +239,8 @@ class LoggedWorld(World):
         super().run(request, *arguments, **named)
         for fact, mapping in FACTS.items():
             days, table = request.days, mapping.source
-            if f"warehouse/{fact}" in request.assets and table not in self._behind and not request.adopt_lake:
+            is_asked = f"warehouse/{fact}" in request.assets and table not in self._behind and not request.adopt_lake
+            if is_asked and table not in self._stolen:
                 keys = None if days is None else set(days.keys)
                 self._load_expected(table, keys)
 
@@ -252,7 +256,9 @@ class LoggedWorld(World):
     def _adopt(self, left: Any, *, unnoticed: bool) -> None:
         self.excuse()
         super()._adopt(left, unnoticed=unnoticed)
+        self.excuse()  # the load noted in tables of the lake that it has adopted them
         self._waiting.clear()
+        self._stolen.clear()
 
     def lose_ledger(self) -> None:
         """Throw away the notes of what was done."""
@@ -261,6 +267,8 @@ class LoggedWorld(World):
 
     def _remove(self, what: str) -> None:
         self.excuse()
+        # What only the lake had, and the warehouse not yet, is gone with it.
+        self._stolen |= {table for table in COLUMNS if what in ("", f"{INGESTION}/{table}")}
         super()._remove(what)
 
     def upgrade(self, lacking: str) -> None:

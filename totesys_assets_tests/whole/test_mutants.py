@@ -380,7 +380,7 @@ def no_fence(patch: Patch) -> None:
 
 
 def no_order(patch: Patch) -> None:
-    patch.setattr(comparison.Comparison, "_require_newest", lambda *_: None)
+    patch.setattr(comparison, "require_newest", lambda *_: None)
 
 
 def whole_month_replaced(patch: Patch) -> None:
