@@ -186,7 +186,8 @@ def test_a_run_is_ended_by_another_process_than_the_one_that_launched_it(daemon:
 def test_a_run_that_the_server_does_not_confirm_is_reported_as_failed(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert daemon.end_of(daemon.submit()) == dg.DagsterRunStatus.SUCCESS
+    daemon.platform.sql("UPDATE sales_order SET units_sold = units_sold + 1")
+    assert daemon.end_of(daemon.tick()) == dg.DagsterRunStatus.SUCCESS
     monkeypatch.setattr(fork_server, "_FORK_SECONDS", 0.1)
     server = daemon.server
     os.kill(server, signal.SIGSTOP)
