@@ -1,6 +1,11 @@
 # One PostgreSQL for the warehouse and for Dagster's storage: databases "warehouse" and "dagster", made by the provision
 # task. ToteSys is someone else's.
 
+locals {
+  # A switch until PostgreSQL 17, a list of stages from 18 on, where RDS refuses the switch.
+  logs_connections = tonumber(var.database_version) >= 18 ? "authorization" : "1"
+}
+
 resource "aws_db_subnet_group" "database" {
   name       = var.name
   subnet_ids = aws_subnet.private[*].id
@@ -29,7 +34,7 @@ resource "aws_db_parameter_group" "database" {
 
   parameter {
     name  = "log_connections"
-    value = "1"
+    value = local.logs_connections
   }
 
   lifecycle {

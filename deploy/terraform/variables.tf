@@ -224,9 +224,9 @@ variable "api_key_hashes" {
 }
 
 variable "mfa" {
-  description = "One-time codes at the login: OPTIONAL (whoever sets it up) or ON (everybody)."
+  description = "One-time codes at the login: ON (everybody, from the first login on), or OPTIONAL, with which Cognito's login offers nobody to set them up."
   type        = string
-  default     = "OPTIONAL"
+  default     = "ON"
 
   validation {
     condition     = contains(["OPTIONAL", "ON"], var.mfa)

@@ -137,3 +137,35 @@ run "unprotected_with_a_budget" {
     error_message = "The budget is that of this stack."
   }
 }
+
+run "postgresql_17" {
+  command = plan
+
+  variables {
+    database_version = "17"
+  }
+
+  assert {
+    condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "1" && aws_db_parameter_group.database.family == "postgres17"
+    error_message = "PostgreSQL 17 takes a switch."
+  }
+}
+
+run "postgresql_18" {
+  command = plan
+
+  variables {
+    database_version = "18"
+  }
+
+  # As RDS says of postgres18: allowed values are receipt, authentication, authorization, setup_durations, all.
+  assert {
+    condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "authorization" && aws_db_parameter_group.database.family == "postgres18"
+    error_message = "PostgreSQL 18 takes a list of stages."
+  }
+
+  assert {
+    condition     = alltrue([for pool in aws_cognito_user_pool.pool : pool.mfa_configuration == "ON"])
+    error_message = "Nobody logs in with a password alone, unless somebody has decided so."
+  }
+}
