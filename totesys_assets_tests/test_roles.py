@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,13 +23,12 @@ from totesys_assets.catalogue.views import views
 from totesys_assets.commands import main
 from totesys_assets.errors import PlatformError, UnsafeLogin
 from totesys_assets.lake.tables import INGESTION
-from totesys_assets.local.postgres_programs import binaries
 from totesys_assets.names import TOTESYS
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.harness.sql_files import FILES, apply
 
-FILES = Path(__file__).parents[1] / "deploy" / "sql"
 TABLES = catalogue()
 FACTS = sorted(table.name for table in TABLES.star.values() if table.is_fact)
 DIMENSIONS = sorted(table.name for table in TABLES.star.values() if not table.is_fact)
@@ -41,14 +39,6 @@ IN_TOTESYS = [name for name, table in TABLES.source.items() if table.group == TO
 NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_followed", "_recorded", "_design_sales")
 SECRET = "out of a vault"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
-
-
-def apply(file: str, url: str, **variables: str) -> None:
-    """Run one of the files as its first lines say."""
-    options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-    command = [str(binaries() / "psql"), "-X", "-q", *options, "-d", url, "-f", str(FILES / file)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", ""), ended.stderr
 
 
 def execute(url: str, statement: str | sql.Composed) -> list[tuple[object, ...]]:

@@ -15,7 +15,7 @@ from totesys_assets.staleness.look import look
 from totesys_assets_tests.automation.test_sensor import new_order, tick
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.servers import LOGICAL, running
-from totesys_assets_tests.test_roles import apply
+from totesys_assets_tests.harness.sql_files import apply
 
 
 @pytest.fixture

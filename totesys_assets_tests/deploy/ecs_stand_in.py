@@ -1,11 +1,12 @@
-"""A stand-in for Amazon ECS as deploy/release.sh uses it: services, deployments and tasks that live by a clock of their own.
+"""A stand-in for Amazon ECS as deploy/release.sh uses it: services, deployments and tasks, by a clock of their own.
 
 It answers what the AWS command line asks, over a socket, so that a release of ten minutes takes a second. Requests are
-checked against AWS's own description of ECS, and ``--query`` is evaluated as the command line does. What it does as ECS does:
+checked against AWS's own description of ECS, and ``--query`` is evaluated as the command line does. As ECS does:
 
-- a task that is told to stop lives on for ``STOPPING`` seconds, during which it is no longer among those that are wanted;
+- a task that is told to stop lives on for ``STOPPING`` seconds, in which it is not among those that are wanted;
 - a service of at most 100 % begins a new task as soon as the old one was *told* to stop;
-- a deployment whose tasks are never well is given up, and except for the daemon a new one brings the last complete one back.
+- a deployment whose tasks are never well is given up, and except for the daemon a new one brings the last complete
+  one back.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
-import jmespath
+import jmespath  # type: ignore[import-untyped]
 from botocore.validate import ParamValidator
 
 STARTING, GIVING_UP, STOPPING, PROVISIONING = 15, 45, 40, 30
@@ -100,11 +101,12 @@ class Ecs:
         self._numbers = iter(range(1, 10_000))
         self.tasks: list[Task] = []
         self.services = {
-            name: Service(name, definition, desired)
-            for name, (definition, desired) in self.running.items()
+            name: Service(name, definition, desired) for name, (definition, desired) in self.running.items()
         }
         for service in self.services.values():
-            service.deployments = [Deployment(self._name("ecs-svc"), service.definition, service.desired, 0, "COMPLETED")]
+            service.deployments = [
+                Deployment(self._name("ecs-svc"), service.definition, service.desired, 0, "COMPLETED")
+            ]
             service.complete = service.deployments[0]
             self._begin(service, service.desired)
 
@@ -291,20 +293,20 @@ def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     words = list(arguments)
     while words:
-        word = words.pop(0).removeprefix("--")
-        first, *rest = word.removeprefix("no-").split("-")
+        first, *rest = words.pop(0).removeprefix("--").split("-")
         name = first + "".join(word.capitalize() for word in rest)
         values = []
         while words and not words[0].startswith("--"):
             values.append(words.pop(0))
         kind = shape.members[name].type_name if name in shape.members else "string"
-        found[name] = {
-            "list": lambda given: given,
-            "boolean": lambda _given: not word.startswith("no-"),
-            "integer": lambda given: int(given[0]),
-            "structure": lambda given: json.loads(given[0]),
-            "string": lambda given: " ".join(given),
-        }[kind](values)
+        if kind == "list":
+            found[name] = values
+        elif kind == "boolean":
+            found[name] = True
+        elif kind in ("integer", "structure"):
+            found[name] = json.loads(values[0])
+        else:
+            found[name] = " ".join(values)
     return found
 
 

@@ -64,6 +64,7 @@ def test_every_variable_that_is_named_is_there() -> None:
         "max_slot_wal_keep_size",
         "pg_stat_activity",
         "wal_level",
+        "email_verified",
     }
     assert {"password_version", "lake_lock_days", "ui_host"} & named
     assert named - others <= declared | set(re.findall(r'^output "(\w+)"', terraform("outputs.tf"), re.MULTILINE))

@@ -34,8 +34,8 @@ from totesys_assets.source.totesys.log import Log
 from totesys_assets.staleness.look import follow_from_here, told_by_log
 from totesys_assets_tests.harness.model import Model, Place
 from totesys_assets_tests.harness.source import BY_DAY, COLUMNS, is_dead, read
+from totesys_assets_tests.harness.sql_files import apply
 from totesys_assets_tests.harness.world import DAYS, Tally, trade
-from totesys_assets_tests.test_roles import apply
 
 Row = dict[str, str | None]
 

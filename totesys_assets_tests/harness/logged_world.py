@@ -36,8 +36,8 @@ from totesys_assets.staleness.look import Look
 from totesys_assets_tests.harness.model import Place, Version
 from totesys_assets_tests.harness.servers import LOGICAL
 from totesys_assets_tests.harness.source import COLUMNS, FACTS, Observer, State, read_by
+from totesys_assets_tests.harness.sql_files import apply
 from totesys_assets_tests.harness.world import Laboratory, World
-from totesys_assets_tests.test_roles import apply
 
 # Where a refresh in this process is killed: before this call of this name in the module or class.
 KILLS: dict[str, tuple[Any, str]] = {

@@ -25,7 +25,8 @@ from totesys_assets.source.totesys import log as module
 from totesys_assets.source.totesys.log import Log, _rows, slot_name
 from totesys_assets_tests.conftest import TRADE, PostgresServer
 from totesys_assets_tests.harness.servers import HOSTILE, LOGICAL, MachineServer, Standby, running
-from totesys_assets_tests.test_roles import FILES, IN_TOTESYS, SECRET, apply, denied, execute, login
+from totesys_assets_tests.harness.sql_files import FILES, apply
+from totesys_assets_tests.test_roles import IN_TOTESYS, SECRET, denied, execute, login
 
 SLOT = slot_name("a lake")
 
