@@ -68,7 +68,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         self._instance.add_run_tags(run.run_id, {WORKER_TAG: json.dumps(_process(pid))})
 
     def _launch_elsewhere(self, context: LaunchRunContext) -> None:
-        """Begin a run that cannot be forked: in the code server, which reports what is wrong with the code, if it is that."""
+        """Begin a run that cannot be forked: in the code server, which reports what may be wrong with the code."""
         super().launch_run(context)
 
     def _fork(self, location: GrpcServerCodeLocation, arguments: str) -> int:
