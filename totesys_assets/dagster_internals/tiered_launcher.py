@@ -142,7 +142,7 @@ class TieredRunLauncher(WarmRunLauncher):
             self._launch_task(context)
 
     def _launch_elsewhere(self, context: LaunchRunContext) -> None:
-        # As in the minutes of a release in which the code server has another image already. It may not write to the lake.
+        # As during a release, while the code server has another image already. It may not write to the lake.
         self._launch_task(context)
 
     def _launch_task(self, context: LaunchRunContext) -> None:
