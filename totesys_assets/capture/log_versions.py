@@ -174,6 +174,7 @@ class LogVersions:
         for lsn, ordinal, name, came_from, present in lines:
             if came_from is not None:
                 now[name] = now.pop(came_from, came_from)
+                now[came_from] = f"{came_from} after {lsn} {ordinal}"  # whoever gets that key next is another row
             elif not present:
                 now[name] = f"{name} after {lsn} {ordinal}"
             found.append((lsn, ordinal, name, now.setdefault(name, name)))

@@ -213,6 +213,23 @@ def test_rows_that_change_their_keys_or_go_all_at_once_are_taken_in_parts(
     assert source.missed() == 0
 
 
+def test_a_row_that_gets_the_key_that_another_had_is_not_taken_for_that_one(source: Followed) -> None:
+    large, other = "x" * 9_000, "y" * 9_000
+    source.run(f"INSERT INTO design VALUES (100, '2024-01-01', 'first', '{large}', 'f', '2024-01-01')")
+    source.refresh()
+    source.run(
+        "UPDATE design SET design_id = 101 WHERE design_id = 100",
+        f"INSERT INTO design VALUES (100, '2024-01-01', 'second', '{other}', 'f', '2024-01-01')",
+        "UPDATE design SET design_name = 'moved' WHERE design_id = 101",
+        "UPDATE design SET design_id = 102 WHERE design_id = 101",
+        "UPDATE design SET design_id = 101 WHERE design_id = 100",
+        "UPDATE design SET design_name = 'changed' WHERE design_id IN (101, 102)",
+    )
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
 def test_a_table_of_which_the_log_has_old_rows_as_a_whole_is_followed(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
