@@ -260,7 +260,8 @@ def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
     try:
         yield from sized(result.to_arrow_reader(min(BATCH_ROWS, VECTOR_ROWS)), BATCH_ROWS)
     except (pa.ArrowException, OSError) as error:
-        raise duckdb.Error(str(error)) from error
+        kind = duckdb.OutOfMemoryException if "Out of Memory Error" in str(error) else duckdb.Error
+        raise kind(str(error)) from error
 
 
 @contextmanager

@@ -197,7 +197,10 @@ class Logged:
         mine = letters.filter(pc.field("table_name") == self._table.name)
         made = LogVersions(connection, self._table, self._all_days, mine)
         with stage(DIFFERENCE):
-            made.make(journal, held, self._behind)
+            try:
+                made.make(journal, held, self._behind)
+            except duckdb.OutOfMemoryException as error:
+                raise Undecided(f'so much of "{self._table.name}" is new that there is no memory for it') from error
         self.changes, self.columns, self.counts, self._came = made.changes, made.columns, made.counts, made.came
         return made if made.changes else None
 
