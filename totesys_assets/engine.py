@@ -264,6 +264,12 @@ def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
         raise kind(str(error)) from error
 
 
+def is_out_of_memory(error: duckdb.Error) -> bool:
+    """Whether DuckDB has no more memory, which it also says in errors of other kinds: of a commit, or of batches."""
+    says = ("Out of Memory Error", "failed to pin block", "could not allocate block")
+    return isinstance(error, duckdb.OutOfMemoryException) or any(each in str(error) for each in says)
+
+
 @contextmanager
 def readable_errors(what: str) -> Iterator[None]:
     """Turn DuckDB's errors into a PlatformError that says ``what`` failed and why."""

@@ -92,8 +92,8 @@ class Comparison:
         """
         try:
             self._commit()
-        except duckdb.OutOfMemoryException as error:
-            if not cramp(self._table.name):
+        except duckdb.Error as error:
+            if not (engine.is_out_of_memory(error) and cramp(self._table.name)):
                 raise
             said = f'"{self._table.name}" has too much long text. Nothing is lost; refresh again.'
             raise StaleSnapshot(said) from error

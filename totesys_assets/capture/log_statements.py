@@ -58,7 +58,7 @@ FROM (
         UNION ALL BY NAME
         SELECT 0 AS lsn, 0 AS ordinal, {columns}, {key} AS row
         FROM base LEFT JOIN letters ON letters.row_key = {key}
-        WHERE (present OR letters.row_key IS NOT NULL) AND NOT coalesce(starts_with(letters.reason, {too_long}), false)
+        WHERE (present OR letters.row_key IS NOT NULL) AND NOT {is_altered}
     )
     WINDOW earlier AS (PARTITION BY row ORDER BY lsn, ordinal)
 )

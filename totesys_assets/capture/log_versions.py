@@ -26,7 +26,7 @@ from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB
 from totesys_assets.lake.read import moment_sql, recorded_until, register
 from totesys_assets.source.rows import partition_sql, row_key
-from totesys_assets.source.rules import TOO_LONG, first_broken
+from totesys_assets.source.rules import first_broken, is_altered
 from totesys_assets.source.totesys.pgoutput import Messages, Relation
 from totesys_assets.source.typed_text import typed
 from totesys_assets.spool import Spool
@@ -157,7 +157,7 @@ class LogVersions:
                 followed=followed,
                 columns=", ".join(held),
                 key=key,
-                too_long=literal(TOO_LONG),
+                is_altered=is_altered("letters.raw"),
             )
         )
         if self._any("FROM filled WHERE missing"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC
 from functools import cached_property
 
@@ -167,7 +168,7 @@ class Logged:
         """Find out what ``commit`` would do. Raises Undecided and StaleSnapshot."""
         if self._behind.is_empty:
             return
-        with room(self._lake.find(JOURNAL), self._behind.oldest, self._behind.until) as connection:
+        with self._room() as connection:
             made = self._make(connection, self._lake.find_versions(self._table))
             if made is not None:
                 self._note_letters(*made.letters(0))
@@ -178,7 +179,7 @@ class Logged:
         self.committed = committed(held)
         if self._behind.is_empty:
             return
-        with room(self._lake.find(JOURNAL), self._behind.oldest, self._behind.until) as connection:
+        with self._room() as connection:
             made = self._make(connection, held)
             if made is None:
                 return
@@ -187,6 +188,17 @@ class Logged:
                 refuse(rows, rows + sum(self._came.values()))
             recorded_at = self._append(made, connection, held)
             self._keep_letters(made, connection, recorded_at)
+
+    @contextmanager
+    def _room(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session for what the journal says. What does not fit in its memory is undecided, and holds nothing up."""
+        try:
+            with room(self._lake.find(JOURNAL), self._behind.oldest, self._behind.until) as connection:
+                yield connection
+        except duckdb.Error as error:
+            if not engine.is_out_of_memory(error):
+                raise
+            raise Undecided(f'so much of "{self._table.name}" is new that there is no memory for it') from error
 
     def _make(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> LogVersions | None:
         require_newest(self._snapshot, self._table, held)
@@ -197,10 +209,7 @@ class Logged:
         mine = letters.filter(pc.field("table_name") == self._table.name)
         made = LogVersions(connection, self._table, self._all_days, mine)
         with stage(DIFFERENCE):
-            try:
-                made.make(journal, held, self._behind)
-            except duckdb.OutOfMemoryException as error:
-                raise Undecided(f'so much of "{self._table.name}" is new that there is no memory for it') from error
+            made.make(journal, held, self._behind)
         self.changes, self.columns, self.counts, self._came = made.changes, made.columns, made.counts, made.came
         return made if made.changes else None
 

@@ -17,10 +17,11 @@ SEPARATOR = ": "
 # works on 2,048 rows at a time, whatever is in them, the second is the limit, for as long as the process lives.
 MOST_BYTES, _FEWER_BYTES = 4_194_304, 16_384
 _CRAMPED: set[str] = set()
-# How the reason of a text that is too long begins.
-TOO_LONG = "is longer than "
-# So many characters of it stand in the text of a dead letter.
+# So many characters of a text that is too long stand in the text of a dead letter.
 _KEPT = 200
+# Regular expression of what a dead letter has in place of a text: the end of one that was too long, or a byte that is
+# no text (totesys/text.py). Both are in ASCII, which a database of any encoding has.
+_INSTEAD = r" \([0-9]+ bytes\)\"|\\[0-7]{3}"
 
 # A column, the condition of a value that breaks the rule, and the reason.
 Rule = tuple[Column, str, str]
@@ -49,19 +50,24 @@ def most_bytes(table: str) -> int:
 def too_long(table: str) -> str:
     """The reason of a text that is longer."""
     why = ", and there are too many such to be carried" if table in _CRAMPED else ""
-    return f"{TOO_LONG}{most_bytes(table):,} bytes{why}"
+    return f"is longer than {most_bytes(table):,} bytes{why}"
 
 
 def shortened(text: str, most: int) -> str:
     """PostgreSQL expression of a text as a dead letter has it."""
-    said = f"'… (' || octet_length({text}) || ' bytes)'"
+    said = f"'... (' || octet_length({text}) || ' bytes)'"
     return f"CASE WHEN octet_length({text}) > {most} THEN left({text}, {_KEPT}) || {said} ELSE {text} END"
 
 
 def short(text: str, most: int) -> str:
     """A text as a dead letter has it."""
     size = len(text.encode())
-    return text if size <= most else f"{text[:_KEPT]}… ({size} bytes)"
+    return text if size <= most else f"{text[:_KEPT]}... ({size} bytes)"
+
+
+def is_altered(raw: str) -> str:
+    """DuckDB condition of a dead letter's text: values in it may be others, whatever rule the row breaks first."""
+    return f"coalesce(regexp_matches({raw}, {literal(_INSTEAD)}), false)"
 
 
 def without_partition(table: Table, all_days: DayRange) -> Iterator[Rule]:

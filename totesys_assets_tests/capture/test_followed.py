@@ -1103,7 +1103,7 @@ def test_rows_with_large_values_arrive_or_are_dead_letters_and_hold_up_nothing(
     letters = [each for each in open_dead_letters(source.lake).to_pylist() if each["table_name"] == "design"]
     assert {each["reason"] for each in letters} == ({rules.too_long("design")} if is_long else set())
     assert len(letters) == (rows if is_long else 0)
-    assert all(len(each["raw"]) < 1_000 and f"… ({size} bytes)" in each["raw"] for each in letters)
+    assert all(len(each["raw"]) < 1_000 and f"... ({size} bytes)" in each["raw"] for each in letters)
     assert names(source)[-1] == "a"
     # What the log leaves out of a row is not to be had from its letter.
     source.run("UPDATE design SET design_name = 'newer' WHERE design_id >= 1")
@@ -1114,4 +1114,61 @@ def test_rows_with_large_values_arrive_or_are_dead_letters_and_hold_up_nothing(
     assert source.versions("design")["100", "*"].rows[-1]["file_location"] == _LARGE
     assert names(source)[-1] == "b"
     assert source.is_on == by_log
+    assert source.missed() == 0
+
+
+def test_a_value_that_was_left_out_is_not_taken_from_a_letter_that_was_shortened_whatever_else_it_broke(
+    source: Followed,
+) -> None:
+    source.run("INSERT INTO design VALUES (99, '2024-01-01', 'new', 'l', 'f', '2024-01-01')")
+    source.refresh()
+    long = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 160000) AS n)"
+    source.run(f"UPDATE design SET created_at = '10001-01-01', file_location = {long} WHERE design_id = 99")
+    source.refresh()
+    source.run("UPDATE design SET created_at = '2024-01-01' WHERE design_id = 99")
+    source.refresh()
+    assert [row["file_location"] for row in source.versions("design")["99", "*"].rows] == ["l"]
+    assert source.missed() == 0
+
+
+def test_a_value_that_was_left_out_is_not_taken_from_a_letter_with_bytes_that_are_no_text(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_AGAIN_SECONDS", 0)
+    postgres = PostgresServer(server)
+    with followed(postgres.database("ascii", encoding="SQL_ASCII"), tmp_path / "lake") as source:
+        source.refresh()
+        long = "(SELECT string_agg(md5(n::text), 'é') FROM generate_series(1, 400) AS n)"
+        with psycopg.connect(source.source_url, autocommit=True, client_encoding="utf8") as connection:
+            connection.execute("INSERT INTO design VALUES (99, '2024-01-01', 'new', 'l', 'f', '2024-01-01')")
+            source.refresh()
+            odd = "convert_from('\\x4de16c', 'SQL_ASCII')"
+            update = f"UPDATE design SET design_name = {odd}, file_location = {long} WHERE design_id = 99"
+            connection.execute(update.encode())
+            source.refresh()  # it cannot be read from the log
+            source.refresh()
+            connection.execute(rename(99, "mended").encode())
+            source.refresh()
+        assert str(source.versions("design")["99", "*"].rows[-1]["file_location"]).count("é") == 399
+        source.log.wanted = False
+        source.refresh()
+    postgres.drop("ascii")
+
+
+def test_a_table_with_more_changes_of_long_text_than_the_memory_holds_is_compared(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_parts, "PART_ROWS", 4_000)
+    monkeypatch.setattr(log_parts, "_MEMORY", "10MB")
+    source.refresh()
+    with psycopg.connect(source.source_url) as connection:
+        connection.execute(
+            "INSERT INTO design SELECT n, '2024-01-01', 'new', left(repeat(md5(n::text), 100), 3000), 'f', "
+            "'2024-01-01' FROM generate_series(100, 5100) AS n"
+        )
+    source.refresh()
+    held = [each for (key, _), each in source.versions("design").items() if int(str(key)) >= 100]
+    assert len(held) == 5_001
+    assert all(each.positions == [None] for each in held)
+    assert source.is_on
     assert source.missed() == 0

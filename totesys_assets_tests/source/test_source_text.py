@@ -9,7 +9,8 @@ import pytest
 
 from totesys_assets.audit.audit import audit, checks
 from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.catalogue.catalogue import ddl
+from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.source.totesys.rows import raw
 from totesys_assets.source.totesys.text import UNMAPPED, invalid
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 
@@ -102,6 +103,20 @@ def test_text_arrives_as_it_is_and_what_has_no_form_is_a_dead_letter(
         write(platform, 2, "mended")
         platform.refresh()
         require_right(platform, good, 0)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
+def test_a_dead_letter_can_be_written_in_a_database_of_any_encoding(
+    postgres_server: PostgresServer, encoding: str
+) -> None:
+    address = catalogue().source["address"]
+    with psycopg.connect(postgres_server.database(encoding=encoding), client_encoding="utf8") as connection:
+        connection.execute(ddl("totesys.sql"))
+        connection.execute(
+            "INSERT INTO address SELECT 1, repeat('x', 5000000), NULL, NULL, 'y', 'z', 'c', '1', now(), now()"
+        )
+        rows = connection.execute(f"SELECT {raw(address, encoding)} FROM address AS t".encode()).fetchall()
+    assert f'"{"x" * 200}... (5000000 bytes)"' in rows[0][0]
 
 
 def write(platform: Platform, address: int, city: str | bytes) -> None:
