@@ -39,7 +39,8 @@ def tidy(table: DeltaTable) -> None:
     files = listed(table)
     # Not Arrow's group_by, which imports all of pyarrow.dataset.
     rows = files.select(["size_bytes", *(f"partition.{folder}" for folder in folders)]).to_pylist()
-    small = [row for row in rows if row["size_bytes"] < _SMALL_BYTES]
+    # Any two of these fit in one file of a merge. Of larger ones it might merge none, at each commit anew.
+    small = [row for row in rows if row["size_bytes"] < _SMALL_BYTES // 2]
     counts = Counter(tuple(row[f"partition.{folder}"] for folder in folders) for row in small)
     for values, count in counts.items():
         if count > MOST_FILES:

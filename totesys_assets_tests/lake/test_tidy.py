@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.table import TableOptimizer
 
@@ -114,3 +117,14 @@ def test_files_are_left_alone_while_somebody_merges_and_for_an_hour_if_that_was_
     monkeypatch.setattr(time, "time", lambda: later)
     assert lake.compact() == {"ledger": 5}
     assert versions(ledger) == 5
+
+
+def test_files_that_no_merge_would_make_fewer_are_not_merged_at_each_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "_SMALL_BYTES", 32_000)
+    for _ in range(MOST_FILES + 2):
+        write_deltalake(str(tmp_path), pa.table({"text": [os.urandom(20_000)]}), mode="append")
+    table = DeltaTable(str(tmp_path))
+    compact.tidy(table)
+    assert DeltaTable(str(tmp_path)).version() == MOST_FILES + 1
