@@ -606,7 +606,7 @@ def access(expected: Expectations, cloud: Cloud) -> None:
         pool = client("cognito-idp").describe_user_pool(UserPoolId=pools[audience])["UserPool"]
         expected(f"{audience}: nobody signs up", pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"])
         expected(f"{audience}: strong passwords", pool["Policies"]["PasswordPolicy"]["MinimumLength"] == 14)
-        expected.same(f"{audience}: codes", pool.get("MfaConfiguration"), "OPTIONAL")
+        expected.same(f"{audience}: codes", pool.get("MfaConfiguration"), "ON")
         expected.same(f"{audience}: domain", pool["Domain"], f"{NAME}-{audience}-{ACCOUNT}")
         asked = client("cognito-idp")
         known = every("cognito-idp", "list_user_pool_clients", "UserPoolClients", UserPoolId=pools[audience])
