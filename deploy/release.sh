@@ -78,8 +78,8 @@ rest() { # service
     for status in RUNNING STOPPED; do # what they are to be: of those that are to be stopped, some still run
         tasks=$(ecs list-tasks --service-name "$1" --desired-status "$status" --query 'taskArns[]' --output text) || return 1
         [ "$tasks" != None ] || tasks=""
-        # shellcheck disable=SC2086  # one word per task
-        [ -z "$tasks" ] || ecs wait tasks-stopped --tasks $tasks || return 1
+        # ECS remembers ended tasks for an hour, and describes a hundred at a time.
+        [ -z "$tasks" ] || xargs -n 100 aws ecs wait tasks-stopped --cluster "$cluster" --tasks <<<"$tasks" || return 1
     done
 }
 

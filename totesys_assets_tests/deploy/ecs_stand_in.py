@@ -27,6 +27,7 @@ import jmespath  # type: ignore[import-untyped]
 from botocore.validate import ParamValidator
 
 STARTING, GIVING_UP, STOPPING, PROVISIONING = 15, 45, 40, 30
+MOST_DESCRIBED = 100  # tasks in one question
 LONGEST_WAIT = 600  # of `aws ecs wait`: 100 questions, six seconds apart
 
 # Sends its arguments to the stand-in. What comes back: the exit code in a line, then what it prints.
@@ -254,6 +255,8 @@ class Ecs:
     def _wait(self, until: str, *arguments: str) -> str:
         assert until == "tasks-stopped"
         parameters = _parameters(_MODEL.operation_model("DescribeTasks").input_shape, arguments)
+        if len(parameters["tasks"]) > MOST_DESCRIBED:
+            raise Refused("An error occurred (InvalidParameterException): tasks can have at most 100 items")
         waited = 0
         while any(task.arn in parameters["tasks"] and self._lives(task) for task in self.tasks):
             if waited >= LONGEST_WAIT:

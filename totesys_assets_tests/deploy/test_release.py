@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
-from totesys_assets_tests.deploy.ecs_stand_in import Ecs, run
+from totesys_assets_tests.deploy.ecs_stand_in import Ecs, Task, run
 
 RELEASE = PROJECT / "deploy" / "release.sh"
 SERVICES = ("api", "code", "daemon", "dashboard", "viewer", "webserver")
@@ -75,6 +75,14 @@ def test_the_first_release_begins_one_of_each(tmp_path: Path) -> None:
 
 def test_a_release_may_be_run_again_though_nothing_changed(tmp_path: Path) -> None:
     assert release(Ecs(NEW), tmp_path) == (0, "")
+
+
+def test_a_daemon_that_ended_over_and_over_is_replaced_too(tmp_path: Path) -> None:
+    ecs = Ecs(OLD)
+    definition = OLD["daemon"][0]
+    ended = [Task(f"arn:task/{number}", "daemon", definition, wanted=False, ends_at=0) for number in range(250)]
+    ecs.tasks += ended
+    assert release(ecs, tmp_path) == (0, "")
 
 
 @pytest.mark.parametrize("running", [OLD, AT_REST], ids=["old", "at rest"])

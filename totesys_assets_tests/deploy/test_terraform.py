@@ -102,7 +102,7 @@ def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dic
     assert_passed(of_the_stack, runs=1)
 
 
-@pytest.mark.parametrize(("name", "runs"), [("bucket", 2), ("options", 7), ("variables", 2)])
+@pytest.mark.parametrize(("name", "runs"), [("bucket", 2), ("options", 6), ("variables", 2)])
 def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str, runs: int) -> None:
     """Each of the assertions in the other files of deploy/terraform/tests."""
     assert_passed(terraform_test(stack, f"-filter=tests/{name}.tftest.hcl"), runs)

@@ -36,6 +36,17 @@ run "before_the_first_image" {
     error_message = "Nobody is woken before there is something to be up to date."
   }
 
+  # As RDS says of postgres18: allowed values are receipt, authentication, authorization, setup_durations, all.
+  assert {
+    condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "authorization" && aws_db_parameter_group.database.family == "postgres18"
+    error_message = "PostgreSQL 18, which is what comes without a choice, takes a list of stages."
+  }
+
+  assert {
+    condition     = alltrue([for pool in aws_cognito_user_pool.pool : pool.mfa_configuration == "ON"])
+    error_message = "Nobody logs in with a password alone, unless somebody has decided so."
+  }
+
   assert {
     condition     = length(aws_route.totesys) == 0 && length(aws_nat_gateway.nat) == 0 && length(aws_ec2_transit_gateway_vpc_attachment.totesys) == 0
     error_message = "By default no route is made."
@@ -148,24 +159,5 @@ run "postgresql_17" {
   assert {
     condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "1" && aws_db_parameter_group.database.family == "postgres17"
     error_message = "PostgreSQL 17 takes a switch."
-  }
-}
-
-run "postgresql_18" {
-  command = plan
-
-  variables {
-    database_version = "18"
-  }
-
-  # As RDS says of postgres18: allowed values are receipt, authentication, authorization, setup_durations, all.
-  assert {
-    condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "authorization" && aws_db_parameter_group.database.family == "postgres18"
-    error_message = "PostgreSQL 18 takes a list of stages."
-  }
-
-  assert {
-    condition     = alltrue([for pool in aws_cognito_user_pool.pool : pool.mfa_configuration == "ON"])
-    error_message = "Nobody logs in with a password alone, unless somebody has decided so."
   }
 }
