@@ -2,8 +2,8 @@
 
 Belongs here: the note of that version, and the comparison. Does not belong here: loading the difference (load.py).
 
-Most rows of a day stay as they are when an order of that day changes. To compare the files of two versions costs a
-fiftieth of merging all of their rows into PostgreSQL.
+Most rows of a day stay as they are when an order of that day changes. Comparing the files of two versions costs much
+less than merging all of their rows into PostgreSQL.
 """
 
 from __future__ import annotations
