@@ -52,6 +52,7 @@ resource "aws_cloudwatch_log_group" "database" {
 }
 
 resource "aws_db_instance" "database" {
+  # checkov:skip=CKV_AWS_161:nobody logs in by IAM: the platform's roles have passwords, and people run commands as tasks
   identifier     = var.name
   engine         = "postgres"
   engine_version = var.database_version
@@ -69,13 +70,12 @@ resource "aws_db_instance" "database" {
   storage_encrypted     = true
   kms_key_id            = aws_kms_key.key["data"].arn
 
-  port                                = 5432
-  db_subnet_group_name                = aws_db_subnet_group.database.name
-  vpc_security_group_ids              = [aws_security_group.group["database"].id]
-  publicly_accessible                 = false
-  ca_cert_identifier                  = var.database_ca
-  parameter_group_name                = aws_db_parameter_group.database.name
-  iam_database_authentication_enabled = true # for a person's session; the platform's roles have passwords
+  port                   = 5432
+  db_subnet_group_name   = aws_db_subnet_group.database.name
+  vpc_security_group_ids = [aws_security_group.group["database"].id]
+  publicly_accessible    = false
+  ca_cert_identifier     = var.database_ca
+  parameter_group_name   = aws_db_parameter_group.database.name
 
   backup_retention_period   = var.database_backup_days
   backup_window             = "01:00-02:00"

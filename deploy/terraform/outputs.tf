@@ -39,6 +39,26 @@ output "provision" {
   }
 }
 
+output "command" {
+  description = "For deploy/run.sh: where a command runs, and as which other role it can."
+  value = {
+    cluster   = aws_ecs_cluster.main.name
+    container = module.run.container
+    log_group = aws_cloudwatch_log_group.main.name
+    roles     = {}
+    network = jsonencode({ awsvpcConfiguration = {
+      subnets        = aws_subnet.private[*].id
+      securityGroups = [aws_security_group.group["engine"].id]
+      assignPublicIp = "DISABLED"
+    } })
+  }
+}
+
+output "operator_policy" {
+  description = "Policy for who may run commands of the platform with deploy/run.sh."
+  value       = aws_iam_policy.operator.arn
+}
+
 output "run_task_definition" {
   description = "Family of the task definition of backfills."
   value       = module.run.family

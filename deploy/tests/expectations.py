@@ -652,7 +652,7 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     expected.same(
         "managed policies",
         {name for name, kind in documents if kind == "managed"},
-        {f"{NAME}-boundary", f"{NAME}-lake-reader", f"{NAME}-file-dropper"},
+        {f"{NAME}-boundary", f"{NAME}-lake-reader", f"{NAME}-file-dropper", f"{NAME}-operator"},
     )
     for (name, policy), found in documents.items():
         for statement in found:
@@ -918,6 +918,9 @@ def outputs(expected: Expectations, cloud: Cloud) -> None:
         "its task definition", given["provision"]["task_definition"], cloud.definition("provision")["taskDefinitionArn"]
     )
     expected.same("cluster", given["cluster"], NAME)
+    network_of_commands = json.loads(given["command"]["network"])["awsvpcConfiguration"]
+    expected.same("commands run in the engine's group", network_of_commands["securityGroups"], [cloud.groups["engine"]])
+    expected.same("their log", given["command"]["log_group"], f"/totesys/{NAME}")
     newest = {name: cloud.definition(name)["taskDefinitionArn"] for name in SERVICES}
     expected.same("services", given["services"], newest)
     expected.same("tag", given["image_tag"], cloud.tag)

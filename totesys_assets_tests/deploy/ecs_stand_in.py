@@ -19,8 +19,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import botocore.session
 import jmespath  # type: ignore[import-untyped]
@@ -30,10 +31,11 @@ STARTING, GIVING_UP, STOPPING, PROVISIONING = 15, 45, 40, 30
 MOST_DESCRIBED = 100  # tasks in one question
 LONGEST_WAIT = 600  # of `aws ecs wait`: 100 questions, six seconds apart
 
-# Sends its arguments to the stand-in. What comes back: the exit code in a line, then what it prints.
+# Sends its arguments to the stand-in, any characters but its own two. What comes back: the exit code in a line, then
+# what it prints.
 _SHIM = r"""#!/usr/bin/env bash
 exec 3<>"/dev/tcp/127.0.0.1/$STAND_IN"
-printf '%s\x1f' "${0##*/}" "$@" >&3; echo >&3
+printf '%s\x1f' "${0##*/}" "$@" >&3; printf '\x1e' >&3
 read -r code <&3
 if [ "$code" = 0 ]; then cat <&3; else cat <&3 >&2; fi
 exit "$code"
@@ -85,6 +87,8 @@ class Ecs:
 
     ``outage``: the numbers of the calls that fail, counted from 1. ``has_effect``: they do what was asked nevertheless.
     """
+
+    knows: ClassVar[tuple[str, ...]] = ("ecs",)
 
     running: Mapping[str, tuple[str, int]]
     never_well: frozenset[str] = frozenset()
@@ -188,12 +192,11 @@ class Ecs:
             return 0, ""
         self.calls.append([*arguments])
         fails = len(self.calls) in self.outage
-        assert arguments[0] == "ecs"
         self.pass_time(1)
         try:
             if fails and not self.has_effect:
                 raise Refused("Could not connect to the endpoint URL")
-            printed = self._wait(*arguments[2:]) if arguments[1] == "wait" else self._call(*arguments[1:])
+            printed = self._wait(*arguments[2:]) if arguments[1] == "wait" else self._call(*arguments)
             if fails:
                 raise Refused("Read timeout on endpoint URL")
         except Refused as error:
@@ -203,17 +206,19 @@ class Ecs:
             return 252, f"{error!r}\n"
         return 0, printed
 
-    def _call(self, operation: str, *arguments: str) -> str:
+    def _call(self, service: str, operation: str, *arguments: str) -> str:
+        assert service in self.knows
         name = "".join(word.capitalize() for word in operation.split("-"))
-        model = _MODEL.operation_model(name)
-        parameters = _parameters(model.input_shape, arguments)
-        query, output = parameters.pop("query"), parameters.pop("output")
-        report = ParamValidator().validate(parameters, model.input_shape)
+        shape = described(service).operation_model(name).input_shape
+        parameters = _parameters(shape, arguments)
+        query, output = parameters.pop("query", "@"), parameters.pop("output")
+        report = ParamValidator().validate(parameters, shape)
         assert not report.has_errors(), report.generate_report()
-        assert parameters.pop("cluster") == "totesys"
-        assert output == "text"
-        answered = getattr(self, f"_{operation.replace('-', '_')}")(**parameters)
-        return _as_text(jmespath.search(query, answered))
+        if "cluster" in shape.members:
+            assert parameters.pop("cluster") == "totesys"
+        answered = jmespath.search(query, getattr(self, f"_{operation.replace('-', '_')}")(**parameters))
+        assert output in ("text", "json")
+        return _as_text(answered) if output == "text" else json.dumps(answered)
 
     def _run_task(self, **parameters: Any) -> dict[str, Any]:
         if not self.accepts_tasks:
@@ -254,7 +259,7 @@ class Ecs:
 
     def _wait(self, until: str, *arguments: str) -> str:
         assert until == "tasks-stopped"
-        parameters = _parameters(_MODEL.operation_model("DescribeTasks").input_shape, arguments)
+        parameters = _parameters(described("ecs").operation_model("DescribeTasks").input_shape, arguments)
         if len(parameters["tasks"]) > MOST_DESCRIBED:
             raise Refused("An error occurred (InvalidParameterException): tasks can have at most 100 items")
         waited = 0
@@ -288,7 +293,10 @@ class Ecs:
         }
 
 
-_MODEL = botocore.session.Session().get_service_model("ecs")
+@cache
+def described(service: str) -> Any:
+    """AWS's own description of a service."""
+    return botocore.session.Session().get_service_model(service)
 
 
 def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
@@ -306,7 +314,7 @@ def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
             found[name] = values
         elif kind == "boolean":
             found[name] = True
-        elif kind in ("integer", "structure"):
+        elif kind in ("integer", "structure", "long"):
             found[name] = json.loads(values[0])
         else:
             found[name] = " ".join(values)
@@ -325,8 +333,10 @@ def served(ecs: Ecs) -> Iterator[int]:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            words = self.rfile.readline().decode().rstrip("\n").split("\x1f")[:-1]
-            code, text = ecs.answer(*words)
+            asked = b""
+            while not asked.endswith(b"\x1e"):
+                asked += self.rfile.read(1)
+            code, text = ecs.answer(*asked[:-1].decode().split("\x1f")[:-1])
             self.wfile.write(f"{code}\n{text}".encode())
 
     with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
@@ -339,14 +349,14 @@ def served(ecs: Ecs) -> Iterator[int]:
             thread.join()
 
 
-def run(script: Path, ecs: Ecs, outputs: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(script: Path, ecs: Ecs, outputs: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script whose ``aws`` and ``sleep`` are the stand-in's."""
     for program in ("aws", "sleep"):
         (folder / program).write_text(_SHIM, encoding="utf-8")
         (folder / program).chmod(0o755)
     with served(ecs) as port:
         return subprocess.run(
-            ["bash", script],
+            ["bash", script, *arguments],
             input=outputs,
             env={"PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN": str(port)},
             check=False,
