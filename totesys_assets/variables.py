@@ -104,8 +104,9 @@ VARIABLES = (
     ),
     Variable(
         "TOTESYS_UI_URL",
-        "The address of the Dagster UI, for the links in these messages and in the dashboard.",
-        "no links",
+        "The address under which people open the Dagster UI. Links in these messages and in the dashboard begin with "
+        "it. The UI answers under no other name with a dot.",
+        "no links; localhost, IP addresses and names without a dot",
     ),
     Variable(
         "TOTESYS_API_KEYS",

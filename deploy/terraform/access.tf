@@ -90,6 +90,9 @@ resource "aws_lb_listener" "https" {
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
   certificate_arn   = var.certificate_arn
 
+  # Browsers come by HTTPS from the first answer on, for a year.
+  routing_http_response_strict_transport_security_header_value = "max-age=31536000"
+
   # Who asks for another host gets nothing.
   default_action {
     type = "fixed-response"

@@ -99,7 +99,7 @@ locals {
     WAREHOUSE_URL = aws_secretsmanager_secret.role["warehouse-loader"].arn
   })
 
-  webserver_command = ["dagster-webserver", "-h", "0.0.0.0", "-p", "3000", "-w", "/opt/totesys/workspace.yaml"]
+  webserver_command = ["python", "-m", "totesys_assets.webserver", "-h", "0.0.0.0", "-p", "3000", "-w", "/opt/totesys/workspace.yaml"]
   webserver_health  = ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:3000/server_info', timeout=10)"]
 }
 

@@ -248,7 +248,9 @@ def check_refresh(container: Container, checks: Checks, folder: Path) -> None:
             ],
             "daemon": ["dagster-daemon", "run", "-w", "/opt/totesys/workspace.yaml"],
             "webserver": [
-                "dagster-webserver",
+                "python",
+                "-m",
+                "totesys_assets.webserver",
                 "-h",
                 "127.0.0.1",
                 "-p",

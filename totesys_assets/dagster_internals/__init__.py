@@ -23,6 +23,8 @@ run_worker.py
 run_coordinator.py         a sensor's run starts at once; the queue is looked at     ``QueuedRunCoordinator``
                            every second at best. Ticks begin every second, not
                            every five
+dev.py                     ``totesys up`` runs a webserver that is guarded against   ``dagster dev``
+                           other sites' pages
 tiered_launcher.py         on ECS, a refresh need not wait for a task, which takes   ``EcsRunLauncher`` of dagster-aws
                            a minute to begin
 =========================  ========================================================  ==================================

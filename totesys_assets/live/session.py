@@ -110,7 +110,8 @@ def _dagster(port: int) -> list[str]:
     """Command line of Dagster's webserver, daemon and code server."""
     workspace = Path(totesys_assets.__file__).parents[1] / "workspace.yaml"
     target = ["-w", str(workspace)] if workspace.exists() else ["-m", "totesys_assets.definitions"]
-    return [sys.executable, "-m", "dagster", "dev", *target, "-h", HOST, "-p", str(port)]
+    dev = ["totesys_assets.dagster_internals.dev", "totesys_assets.webserver"]
+    return [sys.executable, "-m", *dev, *target, "-h", HOST, "-p", str(port)]
 
 
 @contextmanager

@@ -224,6 +224,7 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
         text = read_until(process, "Ctrl-C stops everything", 120)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=10) as answer:
             assert json.load(answer)["dagster_version"]
+            assert answer.headers["X-Frame-Options"] == "DENY", "the webserver is the guarded one"
         second = home.run("up", "--port", str(free_port()))
         assert second.returncode == 1
         assert "totesys up is already running on" in second.stderr.replace("\n", " ")

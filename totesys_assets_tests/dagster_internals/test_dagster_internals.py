@@ -26,6 +26,7 @@ BELOW = {"days", "engine", "errors", "names", "postgres", "dagster_internals"}
 # Private names that the room imports: module, name, and the parameters that the room relies on; None of what is no
 # function (an enumeration, or a class of which only attributes are read).
 IMPORTED: dict[tuple[str, str], list[str] | None] = {
+    ("dagster._cli", "dev"): None,
     ("dagster._cli.api", "execute_run_command"): None,
     ("dagster._core.definitions.job_base", "InMemoryJob"): ["job_def"],
     ("dagster._core.events", "DagsterEventBatchMetadata"): ["id", "is_end"],

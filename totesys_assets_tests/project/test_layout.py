@@ -51,6 +51,7 @@ ROOMS = (
     "insights",
     "dagster_home",
     "provision",
+    "webserver",
     "dagster_internals",
     "assets",
     "automation",
