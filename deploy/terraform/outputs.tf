@@ -25,6 +25,11 @@ output "services" {
   value       = { for name, service in local.services : name => service.task }
 }
 
+output "fargate_vcpu" {
+  description = "The vCPU on Fargate that the stack takes: at least for a large run and a release, and at most."
+  value       = local.fargate_vcpu
+}
+
 output "provision" {
   description = "For aws ecs run-task: the provision task and where it runs."
   value = {

@@ -6,8 +6,8 @@ variable "name" {
   default     = "totesys"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", var.name)) && !can(regex("aws|amazon|cognito", var.name))
-    error_message = "name takes 3 to 20 lower-case letters, digits and hyphens, and none of aws, amazon, cognito (Cognito's rule)."
+    condition     = can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", var.name)) && !can(regex("--|aws|amazon|cognito", var.name))
+    error_message = "name takes 3 to 20 lower-case letters, digits and single hyphens, and none of aws, amazon, cognito (Cognito's rule)."
   }
 }
 

@@ -6,9 +6,8 @@ terraform {
   required_providers {
     aws = {
       source = "hashicorp/aws"
-      # Exactly one version instead of a lock file: a lock file that was made on one kind of machine holds the hashes
-      # of that kind only, and makes init fail on the others.
-      version = "5.100.0"
+      # .terraform.lock.hcl says which, with the hashes for every kind of machine. What is used here is in all of these.
+      version = ">= 5.100.0, < 7.0.0"
     }
   }
 

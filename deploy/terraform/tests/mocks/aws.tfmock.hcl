@@ -12,6 +12,12 @@ mock_data "aws_partition" {
   }
 }
 
+mock_data "aws_servicequotas_service_quota" {
+  defaults = {
+    value = 24
+  }
+}
+
 mock_resource "aws_kms_key" {
   defaults = {
     arn = "arn:aws:kms:eu-west-2:123456789012:key/11111111-1111-1111-1111-111111111111"
