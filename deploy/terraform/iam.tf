@@ -208,6 +208,12 @@ resource "aws_iam_policy" "boundary" {
         Resource = flatten([for bucket in [module.lake, module.work] : [bucket.arn, "${bucket.arn}/*"]])
       },
       {
+        Sid      = "OldVersions"
+        Effect   = "Allow"
+        Action   = ["s3:ListBucketVersions", "s3:GetObjectVersion", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"]
+        Resource = [module.lake.arn, "${module.lake.arn}/*"]
+      },
+      {
         Sid      = "Keys"
         Effect   = "Allow"
         Action   = ["kms:Decrypt", "kms:GenerateDataKey"]

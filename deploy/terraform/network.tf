@@ -264,7 +264,7 @@ resource "aws_vpc_endpoint" "s3" {
         Sid       = "OwnBuckets"
         Effect    = "Allow"
         Principal = "*" # any: narrowed to this account by the condition; which role may do what is said by IAM
-        Action    = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+        Action    = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts", "s3:ListBucketVersions", "s3:GetObjectVersion", "s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"]
         Resource  = flatten([for bucket in [module.lake, module.work] : [bucket.arn, "${bucket.arn}/*"]])
         Condition = { StringEquals = { "aws:PrincipalAccount" = local.account } }
       },

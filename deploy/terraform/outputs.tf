@@ -50,7 +50,7 @@ output "command" {
     cluster   = aws_ecs_cluster.main.name
     container = module.run.container
     log_group = aws_cloudwatch_log_group.main.name
-    roles     = {}
+    roles     = { restore = aws_iam_role.restore.arn }
     network = jsonencode({ awsvpcConfiguration = {
       subnets        = aws_subnet.private[*].id
       securityGroups = [aws_security_group.group["engine"].id]

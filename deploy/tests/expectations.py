@@ -631,7 +631,9 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     }
     ends = {f"{NAME}-{kind}-{end}" for kind in KINDS for end in ("execution", "task")}
     ci = {f"{NAME}-ci-{name}" for name in ("build", "plan", "deploy")}
-    others = {f"{NAME}-{name}" for name in ("flow-logs", "database-monitoring", "rates-function", "rates-schedule")}
+    others = {
+        f"{NAME}-{name}" for name in ("flow-logs", "database-monitoring", "rates-function", "rates-schedule", "restore")
+    }
     expected.same("roles", set(roles), ends | ci | others)
     boundary = f"arn:aws:iam::{ACCOUNT}:policy/{NAME}-boundary"
     reasons = justified_statements(ROOT / "deploy" / "terraform")

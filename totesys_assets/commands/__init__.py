@@ -20,6 +20,7 @@ from totesys_assets.commands.live import simulate, up
 from totesys_assets.commands.log import log
 from totesys_assets.commands.refresh import refresh
 from totesys_assets.commands.restore import as_of, replay
+from totesys_assets.commands.rewind import restore_lake
 from totesys_assets.commands.servers import serve, url
 from totesys_assets.commands.status import status
 from totesys_assets.commands.warehouse import migrate, provision, sql
@@ -58,6 +59,7 @@ for command in (
     schema,
     as_of,
     replay,
+    restore_lake,
     files,
     rates,
     log,

@@ -169,8 +169,11 @@ class Lake:
                     with suppress(FileNotFoundError):  # removed by a merge
                         size += os.lstat(name, dir_fd=folder).st_size
             return size
-        tables = [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
-        return sum(int(pc.sum(listed(table).column("size_bytes")).as_py() or 0) for table in tables)
+        return sum(int(pc.sum(listed(table).column("size_bytes")).as_py() or 0) for table in self.tables())
+
+    def tables(self) -> list[DeltaTable]:
+        """All tables that were begun, as they are now, to be read."""
+        return [table for table in (self.find(*parts) for parts in self._all()) if table is not None]
 
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.

@@ -362,7 +362,7 @@ def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any])
         return own + [role for child in module.get("child_modules", []) for role in roles(child)]
 
     found = roles(state["root_module"])
-    assert len(found) == 23
+    assert len(found) == 24
     assert {role["name"] for role in found if not role["permissions_boundary"]} == {
         "totesys-ci-build",
         "totesys-ci-plan",
