@@ -17,7 +17,7 @@ TOOLS = os.environ.get("TOTESYS_DEPLOY_TOOLS")
 # The package of Docker Compose installs a script by that name which hides the exit code; this is the program itself.
 WITHIN = {"docker-compose": "lib/python*/site-packages/compose/docker-compose"}
 
-OF_THE_SYSTEM = {"bash", "jq"}
+OF_THE_SYSTEM = {"bash", "cloud-init", "jq", "systemd-analyze"}
 
 
 def tool(name: str) -> str:
