@@ -74,9 +74,8 @@ def test_links_lead_to_the_hosts_that_people_use(whole: dict[str, Any]) -> None:
         "code-server": ui,
         "daemon": ui,
         "webserver": ui,
-        "viewer": ui,
         "provision": links["provision"],
-    } | {"dashboard": "https://view.totesys.example.com"}
+    } | dict.fromkeys(["viewer", "dashboard"], "https://view.totesys.example.com")
 
 
 @pytest.mark.parametrize("missing", ["UI_HOST", "LAKE_URI"])
@@ -211,13 +210,13 @@ class Proxied:
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
-    """Caddy, and Dagster's own webserver behind it, with nothing in it."""
+    """Caddy, and the webserver behind it, with nothing in it."""
     folder = tmp_path_factory.mktemp("proxied")
     proxied = Proxied(folder)
     home = tmp_path_factory.mktemp("home")
     (home / "dagster.yaml").touch()
-    command = [str(Path(sys.executable).with_name("dagster-webserver")), "-h", "127.0.0.1", "-p", str(proxied.upstream)]
-    environment = os.environ | {"DAGSTER_HOME": str(home)}
+    command = [sys.executable, "-m", "totesys_assets.webserver", "-h", "127.0.0.1", "-p", str(proxied.upstream)]
+    environment = os.environ | {"DAGSTER_HOME": str(home), "TOTESYS_UI_URL": "https://localhost"}
     with (
         (home / "log").open("wb") as log,
         subprocess.Popen(
@@ -259,8 +258,8 @@ def test_an_operator_sees_all_three_and_a_viewer_all_but_the_operators_ui(proxie
 def test_the_ui_may_ask_and_no_other_site_though_the_browser_sends_the_login(proxied: Proxied) -> None:
     status, headers, body = proxied.ask("POST", "/graphql", login=OPERATOR, origin=UI, body=QUESTION)
     assert (status, "version" in json.loads(body)["data"]) == (200, True)
-    assert "server" not in headers
-    for origin in (None, "https://elsewhere.example", "null", "http://localhost", "https://view.localhost"):
+    assert ("server" in headers, headers["x-frame-options"]) == (False, "DENY")
+    for origin in ("https://elsewhere.example", "null", "http://localhost", "https://view.localhost"):
         for path in ("/graphql", "/graphql/", "/report_asset_materialization/a", "/report_asset_check/a"):
             assert proxied.ask("POST", path, login=OPERATOR, origin=origin, body=QUESTION)[0] == 403, (origin, path)
         query = "/graphql?query=mutation%7BsetNuxSeen%7D"
