@@ -4,11 +4,12 @@
 # says. Encryption of the Glue catalogue itself is a setting of the whole account, and not this stack's to change.
 
 locals {
+  glue_name   = replace(var.name, "-", "_")
   star_tables = jsondecode(file("${path.module}/glue_tables.json"))
 }
 
 resource "aws_glue_catalog_database" "star" {
-  name        = replace(var.name, "-", "_")
+  name        = local.glue_name
   description = "ToteSys: the star tables in the lake"
 }
 

@@ -6,11 +6,7 @@
 #
 # A pull request gets none of them: what it runs was read by nobody yet.
 #
-# How far `deploy` reaches: a list of the services that this stack is made of, not of single actions. It must make and
-# change all of them, so a list of actions would be hundreds long and no narrower where it matters. Four things narrow it:
-# the region; what it is refused (the data, ToteSys's password, destroying what holds data); roles only with the boundary
-# of iam.tf; and its own roles and the managed policies, the boundary among them, which it can only read: a change to
-# these is applied by a person.
+# How far `deploy` reaches: ci_deploy.tf. A person applies changes to these roles, for they cannot change themselves.
 
 locals {
   ci_roles = var.github_repository == null ? {} : {
@@ -37,7 +33,18 @@ locals {
   iam_arn      = "${local.arn}:iam::${local.account}"
   own_roles    = "${local.iam_arn}:role/${var.name}-*"
   ci_role_arns = "${local.iam_arn}:role/${var.name}-ci-*"
-  state_arn    = "${local.arn}:s3:::${coalesce(var.state_bucket, "none")}"
+
+  state_arn     = "${local.arn}:s3:::${coalesce(var.state_bucket, "none")}"
+  state_key_arn = "${local.state_arn}/${var.state_key}"
+
+  # Names in the bucket, of its own state and plans alone. Terraform asks for other workspaces at every init.
+  find_state = {
+    Sid       = "FindState"
+    Effect    = "Allow"
+    Action    = "s3:ListBucket"
+    Resource  = local.state_arn
+    Condition = { StringLike = { "s3:prefix" = ["env:/", "${var.state_key}*", "plans/*"] } }
+  }
 
   build_statements = jsonencode([
     {
@@ -61,9 +68,10 @@ locals {
     {
       Sid      = "ReadState"
       Effect   = "Allow"
-      Action   = ["s3:GetObject", "s3:ListBucket"]
-      Resource = [local.state_arn, "${local.state_arn}/*"]
+      Action   = "s3:GetObject"
+      Resource = local.state_key_arn
     },
+    local.find_state,
     {
       Sid      = "KeepPlans"
       Effect   = "Allow"
@@ -75,84 +83,6 @@ locals {
       Effect   = "Allow"
       Action   = "secretsmanager:GetRandomPassword"
       Resource = "*" # any: the action knows no resources; a plan makes passwords that it throws away
-    },
-  ])
-
-  deploy_statements = jsonencode([
-    {
-      Sid    = "MakeTheStack"
-      Effect = "Allow"
-      Action = [
-        "athena:*", "budgets:*", "cloudwatch:*", "cognito-idp:*", "ec2:*", "ecr:*", "ecs:*", "elasticloadbalancing:*", # any: see the head of this file
-        "glue:*", "kms:*", "lambda:*", "logs:*", "rds:*", "route53:*", "s3:*", "scheduler:*", "secretsmanager:*",      # any: the same
-        "servicediscovery:*", "sns:*",                                                                                 # any: the same
-      ]
-      Resource  = "*"                                                                      # any: what is still to be made has no name to be listed by
-      Condition = { StringEquals = { "aws:RequestedRegion" = [var.region, "us-east-1"] } } # budgets and Route 53 are there
-    },
-    {
-      Sid      = "LeaveTheData"
-      Effect   = "Deny"
-      Action   = ["s3:GetObject*", "s3:PutObject*", "s3:DeleteObject*", "s3:BypassGovernanceRetention"] # any: a refusal
-      Resource = flatten([for bucket in [module.lake, module.work] : "${bucket.arn}/*"])
-    },
-    {
-      Sid      = "LeaveTheSource"
-      Effect   = "Deny"
-      Action   = ["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecret"]
-      Resource = aws_secretsmanager_secret.totesys.arn
-    },
-    {
-      Sid    = "DestroyNothing"
-      Effect = "Deny"
-      Action = [
-        "rds:DeleteDBInstance", "rds:DeleteDBSnapshot", "rds:DeleteDBInstanceAutomatedBackup", "s3:DeleteBucket",
-        "kms:ScheduleKeyDeletion", "kms:DisableKey", "secretsmanager:DeleteSecret", "cognito-idp:DeleteUserPool",
-        "s3:PutBucketObjectLockConfiguration", "logs:DeleteLogGroup",
-      ]
-      Resource = "*" # any: a refusal
-    },
-    {
-      Sid       = "MakeRolesWithinTheBoundary"
-      Effect    = "Allow"
-      Action    = ["iam:CreateRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:PutRolePermissionsBoundary"]
-      Resource  = local.own_roles
-      Condition = { StringEquals = { "iam:PermissionsBoundary" = aws_iam_policy.boundary.arn } }
-    },
-    {
-      Sid      = "KeepRoles"
-      Effect   = "Allow"
-      Action   = ["iam:UpdateRole", "iam:UpdateRoleDescription", "iam:UpdateAssumeRolePolicy", "iam:TagRole", "iam:UntagRole", "iam:DeleteRole"]
-      Resource = local.own_roles
-    },
-    {
-      Sid       = "HandRolesToServices"
-      Effect    = "Allow"
-      Action    = "iam:PassRole"
-      Resource  = local.own_roles
-      Condition = { StringEquals = { "iam:PassedToService" = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com", "monitoring.rds.amazonaws.com", "scheduler.amazonaws.com", "vpc-flow-logs.amazonaws.com"] } }
-    },
-    {
-      Sid    = "ReadIam"
-      Effect = "Allow"
-      Action = [
-        "iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies", "iam:ListInstanceProfilesForRole",
-        "iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListPolicyVersions", "iam:GetOpenIDConnectProvider",
-      ]
-      Resource = [local.own_roles, "${local.iam_arn}:policy/${var.name}-*", coalesce(local.github_provider, "${local.iam_arn}:oidc-provider/none")]
-    },
-    {
-      Sid      = "LeaveOwnRoles"
-      Effect   = "Deny"
-      Action   = ["iam:Create*", "iam:Put*", "iam:Delete*", "iam:Attach*", "iam:Detach*", "iam:Update*", "iam:Tag*", "iam:Untag*", "iam:PassRole", "iam:Set*"] # any: a refusal
-      Resource = [local.ci_role_arns, "${local.iam_arn}:policy/${var.name}-*"]
-    },
-    {
-      Sid       = "ServiceLinkedRoles"
-      Effect    = "Allow"
-      Action    = "iam:CreateServiceLinkedRole"
-      Resource  = "${local.iam_arn}:role/aws-service-role/*"
-      Condition = { StringEquals = { "iam:AWSServiceName" = ["ecs.amazonaws.com", "elasticloadbalancing.amazonaws.com", "rds.amazonaws.com"] } }
     },
   ])
 }
@@ -183,15 +113,33 @@ resource "aws_iam_role" "ci" {
 }
 
 resource "aws_iam_role_policy" "ci" {
-  # checkov:skip=CKV_AWS_286:no escalation: roles only within the boundary, and its own roles not at all; see the head of this file
   # checkov:skip=CKV_AWS_287:what it may read of secrets are the passwords of the database roles, which a plan with refresh reads
-  # checkov:skip=CKV_AWS_288:the data are refused to it by LeaveTheData
-  # checkov:skip=CKV_AWS_289:roles only within the boundary; see the head of this file
-  # checkov:skip=CKV_AWS_290:narrowed by region, refusals and boundary; see the head of this file
-  # checkov:skip=CKV_AWS_355:what is still to be made has no name to be listed by; see the head of this file
+  # checkov:skip=CKV_AWS_289:policies of roles only within the boundary; keys only for AWS's own services
+  # checkov:skip=CKV_AWS_290:by name, tag or condition: ci_deploy.tf
+  # checkov:skip=CKV_AWS_355:what knows no resources, in this region: ci_deploy.tf
   for_each = local.ci_roles
 
   name   = each.key
   role   = aws_iam_role.ci[each.key].name
   policy = jsonencode({ Version = "2012-10-17", Statement = jsondecode(each.value.statements) })
+}
+
+# Policies of their own, for a role's inline ones take 10,240 characters and no more.
+resource "aws_iam_policy" "deploy" {
+  # checkov:skip=CKV_AWS_287:what it may read of secrets are the passwords of the database roles, which a plan with refresh reads
+  # checkov:skip=CKV_AWS_289:by name: ci_deploy.tf
+  # checkov:skip=CKV_AWS_290:by name, tag or condition: ci_deploy.tf, ci_network.tf
+  # checkov:skip=CKV_AWS_355:what knows no resources, in this region: ci_deploy.tf
+  for_each = var.github_repository == null ? {} : { make = local.make_statements, network = local.network_statements }
+
+  name        = "${var.name}-ci-${each.key}"
+  description = "What the workflow that deploys ${var.name} may make and change: ${each.key}"
+  policy      = jsonencode({ Version = "2012-10-17", Statement = jsondecode(each.value) })
+}
+
+resource "aws_iam_role_policy_attachment" "deploy" {
+  for_each = aws_iam_policy.deploy
+
+  role       = aws_iam_role.ci["deploy"].name
+  policy_arn = each.value.arn
 }

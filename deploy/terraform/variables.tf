@@ -429,3 +429,9 @@ variable "state_bucket" {
     error_message = "state_bucket must be set with github_repository: the plan of a workflow reads the state."
   }
 }
+
+variable "state_key" {
+  description = "Name of the Terraform state in its bucket, as in backend.hcl; the workflows' roles reach no other."
+  type        = string
+  default     = "totesys/terraform.tfstate"
+}

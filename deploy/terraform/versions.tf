@@ -23,7 +23,7 @@ provider "aws" {
   allowed_account_ids = var.account_id == null ? null : [var.account_id]
 
   default_tags {
-    tags = merge({ Project = "totesys-assets", Stack = var.name, ManagedBy = "terraform" }, var.tags)
+    tags = merge(var.tags, { Project = "totesys-assets", Stack = var.name, ManagedBy = "terraform" }) # rights go by Stack
   }
 }
 

@@ -654,7 +654,10 @@ def permissions(expected: Expectations, cloud: Cloud) -> None:
     expected.same(
         "managed policies",
         {name for name, kind in documents if kind == "managed"},
-        {f"{NAME}-boundary", f"{NAME}-lake-reader", f"{NAME}-file-dropper", f"{NAME}-operator"},
+        {
+            f"{NAME}-{policy}"
+            for policy in ("boundary", "lake-reader", "file-dropper", "operator", "ci-make", "ci-network")
+        },
     )
     for (name, policy), found in documents.items():
         for statement in found:

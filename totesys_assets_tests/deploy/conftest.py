@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from totesys_assets_tests.deploy.servers import Moto, Proxy, SeaweedFS
+from totesys_assets_tests.deploy.terraform import of_the_stack, stack, state
+
+__all__ = ["of_the_stack", "stack", "state"]  # fixtures
 
 PROJECT = Path(__file__).parents[2]
 # The environment of the tools, as `make check-deploy` names it.

@@ -6,10 +6,7 @@ Applying it, to a stand-in for AWS, is deploy/tests/apply_on_moto.py.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -21,6 +18,7 @@ from totesys_assets import commands
 from totesys_assets.api.app import build
 from totesys_assets.dashboard import server
 from totesys_assets.insights.reading import Reader
+from totesys_assets_tests.deploy.terraform import STACK, WHOLE, run, terraform_test
 from totesys_assets_tests.deploy.wildcards import (
     justified_statements,
     policies,
@@ -29,59 +27,10 @@ from totesys_assets_tests.deploy.wildcards import (
     wildcards,
 )
 
-STACK = Path(__file__).parents[2] / "deploy" / "terraform"
 FILES = sorted(STACK.rglob("*.tf"))
-WHOLE = "tests/stack.tftest.hcl"
 TESTS = sorted((STACK / "tests").glob("*.tftest.hcl"))
 
 GOOD = 'Resource = "*" # any: the action knows no resources'
-
-
-def run(folder: Path, *arguments: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
-    """Run Terraform in a folder; it asks nobody whether there is a newer one."""
-    terraform = shutil.which("terraform")
-    assert terraform is not None
-    return subprocess.run(
-        [terraform, *arguments],
-        cwd=folder,
-        env=os.environ | {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the stack, initialised; skipped where Terraform or its provider cannot be had."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not installed")
-    copy = tmp_path_factory.mktemp("terraform") / "stack"
-    shutil.copytree(STACK, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "backend.hcl"))
-    done = run(copy, "init", "-backend=false", "-input=false", "-no-color")
-    if done.returncode:
-        if "query available provider packages" in done.stderr or "Failed to install provider" in done.stderr:
-            pytest.skip("the AWS provider of Terraform can be had neither from the registry nor from a mirror")
-        pytest.fail(done.stderr)
-    return copy
-
-
-def terraform_test(stack: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What ``terraform test`` says, message by message."""
-    return [json.loads(line) for line in run(stack, "test", "-json", *arguments).stdout.splitlines()]
-
-
-@pytest.fixture(scope="session")
-def of_the_stack(stack: Path) -> list[dict[str, Any]]:
-    """The messages of stack.tftest.hcl, with the state that it made: long, so only of this file."""
-    return terraform_test(stack, "-verbose", f"-filter={WHOLE}")
-
-
-@pytest.fixture(scope="session")
-def state(of_the_stack: list[dict[str, Any]]) -> dict[str, Any]:
-    """The whole stack, as it is made of made-up answers."""
-    return next(message["test_state"] for message in of_the_stack if message["type"] == "test_state")
 
 
 @cache
@@ -320,40 +269,6 @@ def test_nothing_can_delete_what_was_captured(state: dict[str, Any], kind: str) 
         ],
         "arn:aws:s3:::a-bucket/files/rates/*",  # archives that the platform fetched itself
     ]
-
-
-def test_whoever_deploys_makes_no_role_beyond_the_boundary_and_leaves_its_own(state: dict[str, Any]) -> None:
-    policy = next(
-        resource["values"]["policy"]
-        for resource in state["root_module"]["resources"]
-        if resource["address"] == 'aws_iam_role_policy.ci["deploy"]'
-    )
-    by_sid = {statement["Sid"]: statement for statement in json.loads(policy)["Statement"]}
-    boundary = {"StringEquals": {"iam:PermissionsBoundary": "arn:aws:iam::123456789012:policy/a-policy"}}
-    for sid, statement in by_sid.items():
-        if statement["Effect"] == "Allow" and {"iam:CreateRole", "iam:PutRolePolicy"} & set(statement["Action"]):
-            assert (sid, statement["Condition"]) == ("MakeRolesWithinTheBoundary", boundary)
-    assert by_sid["LeaveOwnRoles"]["Effect"] == "Deny"
-    assert by_sid["LeaveOwnRoles"]["Resource"] == [
-        "arn:aws:iam::123456789012:role/totesys-ci-*",
-        "arn:aws:iam::123456789012:policy/totesys-*",
-    ]
-    assert not [each for each in by_sid["MakeTheStack"]["Action"] if each.startswith("iam:")]
-
-
-def test_whoever_plans_reads_the_state_and_nothing_of_the_account(state: dict[str, Any]) -> None:
-    policy = next(
-        resource["values"]["policy"]
-        for resource in state["root_module"]["resources"]
-        if resource["address"] == 'aws_iam_role_policy.ci["plan"]'
-    )
-    found = {statement["Sid"]: (statement["Action"], statement["Resource"]) for statement in statements(policy)}
-    bucket = "arn:aws:s3:::example-terraform-state"
-    assert found == {
-        "ReadState": (["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]),
-        "KeepPlans": ("s3:PutObject", f"{bucket}/plans/*"),
-        "MakeRandomWords": ("secretsmanager:GetRandomPassword", "*"),
-    }
 
 
 def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any]) -> None:

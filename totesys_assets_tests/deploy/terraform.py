@@ -1,0 +1,66 @@
+"""Terraform without a cloud: a copy of the stack, what its own tests say, and the whole stack made of made-up answers.
+
+Belongs here: running Terraform, and the fixtures of it, which conftest.py gives to every test. Does not belong here:
+what must be true of the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STACK = Path(__file__).parents[2] / "deploy" / "terraform"
+WHOLE = "tests/stack.tftest.hcl"
+
+
+def run(folder: Path, *arguments: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:
+    """Run Terraform in a folder; it asks nobody whether there is a newer one."""
+    terraform = shutil.which("terraform")
+    assert terraform is not None
+    return subprocess.run(
+        [terraform, *arguments],
+        cwd=folder,
+        env=os.environ | {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the stack, initialised; skipped where Terraform or its provider cannot be had."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not installed")
+    copy = tmp_path_factory.mktemp("terraform") / "stack"
+    shutil.copytree(STACK, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "backend.hcl"))
+    done = run(copy, "init", "-backend=false", "-input=false", "-no-color")
+    if done.returncode:
+        if "query available provider packages" in done.stderr or "Failed to install provider" in done.stderr:
+            pytest.skip("the AWS provider of Terraform can be had neither from the registry nor from a mirror")
+        pytest.fail(done.stderr)
+    return copy
+
+
+def terraform_test(stack: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What ``terraform test`` says, message by message."""
+    return [json.loads(line) for line in run(stack, "test", "-json", *arguments).stdout.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def of_the_stack(stack: Path) -> list[dict[str, Any]]:
+    """The messages of stack.tftest.hcl, with the state that it made: long, so only of this file."""
+    return terraform_test(stack, "-verbose", f"-filter={WHOLE}")
+
+
+@pytest.fixture(scope="session")
+def state(of_the_stack: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole stack, as it is made of made-up answers."""
+    return next(message["test_state"] for message in of_the_stack if message["type"] == "test_state")
