@@ -79,10 +79,10 @@ locals {
       Resource = "${local.state_arn}/plans/*"
     },
     {
-      Sid      = "MakeRandomWords"
+      Sid      = "AskWithoutNames"
       Effect   = "Allow"
-      Action   = "secretsmanager:GetRandomPassword"
-      Resource = "*" # any: the action knows no resources; a plan makes passwords that it throws away
+      Action   = ["secretsmanager:GetRandomPassword", "servicequotas:GetServiceQuota"]
+      Resource = "*" # any: the actions know no resources; a plan makes passwords that it throws away, and holds quotas against sizes
     },
   ])
 }

@@ -93,7 +93,7 @@ locals {
       Action = [
         "ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "ecs:RegisterTaskDefinition", "kms:ListAliases", "logs:DescribeLogGroups",
         "cloudwatch:DescribeAlarms", "cognito-idp:DescribeUserPoolDomain", "secretsmanager:GetRandomPassword", "sns:GetSubscriptionAttributes",
-        "servicediscovery:ListTagsForResource", "sns:Unsubscribe", "ec2:Describe*", "elasticloadbalancing:Describe*", "rds:Describe*", # any: they only look
+        "servicediscovery:ListTagsForResource", "servicequotas:GetServiceQuota", "sns:Unsubscribe", "ec2:Describe*", "elasticloadbalancing:Describe*", "rds:Describe*", # any: they only look
       ]
       Resource  = "*" # any: these actions know no resources, or are asked without one
       Condition = { StringEquals = { "aws:RequestedRegion" = var.region } }
