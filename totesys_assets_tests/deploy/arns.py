@@ -39,6 +39,12 @@ EC2 = {
     "aws_vpc_security_group_egress_rule": "security-group-rule",
     "aws_vpc_security_group_ingress_rule": "security-group-rule",
 }
+
+
+def _of_ec2(kind: str) -> Callable[[Values], str]:
+    return lambda _: arn("ec2", f"{kind}/x-1")
+
+
 # Type of resource -> its ARN, by what Terraform says of it.
 ARNS: dict[str, Callable[[Values], str]] = {
     "aws_athena_workgroup": lambda it: arn("athena", f"workgroup/{it['name']}"),
@@ -82,5 +88,5 @@ ARNS: dict[str, Callable[[Values], str]] = {
     "aws_sns_topic_policy": lambda _: arn("sns", f"{NAME}-alerts"),
     "aws_sns_topic_subscription": lambda _: arn("sns", f"{NAME}-alerts"),
     **{kind: lambda it: it["arn"] for kind in ("aws_cognito_user_pool", "aws_service_discovery_service")},
-    **{kind: lambda _, made=made: arn("ec2", f"{made}/x-1") for kind, made in EC2.items()},
+    **{kind: _of_ec2(made) for kind, made in EC2.items()},
 }

@@ -40,7 +40,7 @@ def applies(statement: Statement, request: Request) -> bool:
     return (
         _named(statement, "Action", request.action.lower(), str.lower)
         and _named(statement, "Resource", request.resource, str)
-        and all(_met(*each, request.context) for each in statement.get("Condition", {}).items())
+        and all(_met(name, keys, request.context) for name, keys in statement.get("Condition", {}).items())
     )
 
 
@@ -100,4 +100,4 @@ def _holds(operator: str, found: list[str], wanted: list[str]) -> bool:
 
 
 def _list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str | bool) else list(value)
+    return [str(value)] if isinstance(value, str | bool) else list(value)
