@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,3 +65,18 @@ def of_the_stack(stack: Path) -> list[dict[str, Any]]:
 def state(of_the_stack: list[dict[str, Any]]) -> dict[str, Any]:
     """The whole stack, as it is made of made-up answers."""
     return next(message["test_state"] for message in of_the_stack if message["type"] == "test_state")
+
+
+def runs_of(file: Path) -> int:
+    """How many runs a file of Terraform's tests asks for."""
+    asked = len(re.findall(r'^run "', file.read_text(), re.MULTILINE))
+    assert asked, f"{file.name} tries nothing"
+    return asked
+
+
+def assert_passed(messages: list[dict[str, Any]], runs: int) -> None:
+    """That all runs of a file of Terraform's tests were tried, and passed."""
+    said = [message["diagnostic"] for message in messages if message["type"] == "diagnostic"]
+    assert [(each["summary"], each["detail"]) for each in said if each["severity"] == "error"] == []
+    summary = next(message["test_summary"] for message in messages if message["type"] == "test_summary")
+    assert (summary["status"], summary["passed"]) == ("pass", runs)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
-from totesys_assets_tests.deploy.test_terraform import assert_passed, run, runs_of
+from totesys_assets_tests.deploy.terraform import assert_passed, run, runs_of
 from totesys_assets_tests.deploy.wildcards import justified_statements, policies, unjustified, wildcards
 
 SMALL = PROJECT / "deploy" / "small"

@@ -6,7 +6,6 @@ Applying it, to a stand-in for AWS, is deploy/tests/apply_on_moto.py.
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from totesys_assets import commands
 from totesys_assets.api.app import build
 from totesys_assets.dashboard import server
 from totesys_assets.insights.reading import Reader
-from totesys_assets_tests.deploy.terraform import STACK, WHOLE, run, terraform_test
+from totesys_assets_tests.deploy.terraform import STACK, WHOLE, assert_passed, run, runs_of, terraform_test
 from totesys_assets_tests.deploy.wildcards import (
     justified_statements,
     policies,
@@ -57,20 +56,6 @@ def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dic
 def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str) -> None:
     """Each of the assertions in the other files of deploy/terraform/tests."""
     assert_passed(terraform_test(stack, f"-filter=tests/{name}"), runs_of(STACK / "tests" / name))
-
-
-def runs_of(file: Path) -> int:
-    """How many runs a file of Terraform's tests asks for."""
-    asked = len(re.findall(r'^run "', file.read_text(), re.MULTILINE))
-    assert asked, f"{file.name} tries nothing"
-    return asked
-
-
-def assert_passed(messages: list[dict[str, Any]], runs: int) -> None:
-    said = [message["diagnostic"] for message in messages if message["type"] == "diagnostic"]
-    assert [(each["summary"], each["detail"]) for each in said if each["severity"] == "error"] == []
-    summary = next(message["test_summary"] for message in messages if message["type"] == "test_summary")
-    assert (summary["status"], summary["passed"]) == ("pass", runs)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(STACK)))
