@@ -13,7 +13,9 @@ STACK = PROJECT / "deploy" / "terraform"
 
 def test_the_provider_is_locked_for_every_kind_of_machine() -> None:
     locked = (STACK / ".terraform.lock.hcl").read_text(encoding="utf-8")
-    (constraint,) = re.findall(r'version = "(.+)"', (STACK / "versions.tf").read_text(encoding="utf-8"))
+    (constraint,) = re.findall(
+        r'^ +version = "(.+)"', (STACK / "versions.tf").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert f'constraints = "{constraint}"' in locked  # else every init would rewrite the file
     assert re.findall(r'provider "(.+)"', locked) == ["registry.terraform.io/hashicorp/aws"]
     assert len(re.findall(r"zh:[0-9a-f]{64}", locked)) >= 14  # of each archive that was published
