@@ -36,6 +36,10 @@ LEFT_OUT_TAG = "totesys/left-out"
 BACKFILL_TAG = "totesys/backfill"
 # What a refresh is about, and how many versions it added, table by table: for people who look at the list of runs.
 TABLES_TAG, DAYS_TAG, VERSIONS_TAG = "totesys/tables", "totesys/days", "totesys/versions"
+# When the sensor last knew that nothing waited, before what this refresh brings was committed; seconds since 1970.
+QUIET_UNTIL_TAG = "totesys/quiet-until"
+# On a run that failed: a message told of it. On one that ECS began no task for: why.
+TOLD_TAG, REFUSED_TAG = "totesys/told", "totesys/refused"
 # Where a run is to be executed, set by whoever starts it, or where the launcher has put it.
 PLACE_TAG = "totesys/place"
 # A tag of steps that names their lane: a group of steps of which the executor starts only so many at once.

@@ -17,8 +17,14 @@ from datetime import UTC, datetime
 log = logging.getLogger(__name__)
 
 # The values of "totesys_event", with the fields beside it: metric filters go by them.
+HEARTBEAT = "heartbeat"
 UP_TO_DATE = "up_to_date"
+REFRESHED = "refreshed"  # run_id, seconds
 RUN_FAILED = "run_failed"  # run_id, job
+TASK_REFUSED = "task_refused"  # run_id, cause
+OVERDUE = "overdue"  # jobs
+SWITCHED_OFF = "switched_off"  # parts
+UNSENT = "unsent"
 STALE = "stale"  # minutes
 DEAD_LETTERS = "dead_letters"  # open
 BLOCKED = "blocked"  # tables
@@ -42,7 +48,7 @@ class Notices:
     def __init__(self, topic: str | None = None, ui_url: str | None = None) -> None:
         self._topic, self._ui_url = topic, ui_url
 
-    def line(self, event: str, **fields: str | int) -> None:
+    def line(self, event: str, **fields: str | float) -> None:
         """Write one line, whole, unless standard output is a terminal: people have better ways to see it."""
         if sys.stdout.isatty():
             return
@@ -51,7 +57,7 @@ class Notices:
         sys.stdout.flush()
 
     def send(self, subject: str, what: str, when: float, run_id: str | None = None) -> bool:
-        """Publish a message, with a link to the run. False when that failed, which is logged and fails nothing."""
+        """Publish a message, with a link to the run. False when that failed: that has a line, and fails nothing."""
         if self._topic is None:
             return True
         import boto3  # here: slow to import, and seldom needed
@@ -69,6 +75,7 @@ class Notices:
             client.publish(TopicArn=self._topic, Subject=_subject(subject), Message=self._text(what, when, run_id))
         except (BotoCoreError, ClientError, ValueError) as error:
             log.error("The message %r was not sent to %s: %s", subject, self._topic, error)
+            self.line(UNSENT)
             return False
         return True
 

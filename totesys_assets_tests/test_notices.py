@@ -53,7 +53,7 @@ def test_without_a_topic_there_is_nothing_to_send() -> None:
 
 
 def test_a_topic_that_cannot_be_reached_is_logged_and_fails_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -62,6 +62,7 @@ def test_a_topic_that_cannot_be_reached_is_logged_and_fails_nothing(
     (record,) = caplog.records
     assert "'ToteSys: a refresh failed' was not sent" in record.getMessage()
     assert "s3cret" not in caplog.text
+    assert json.loads(capsys.readouterr().out) == {"totesys_event": "unsent"}
 
 
 def test_loading_the_definitions_does_not_import_boto3() -> None:

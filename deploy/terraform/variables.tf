@@ -356,29 +356,14 @@ variable "alarm_emails" {
   }
 }
 
-variable "business_hours" {
-  description = "When the platform must be up to date: days (1 is Monday), from and to (hours, UTC), and for how many minutes it may not be (a multiple of 5)."
-  type = object({
-    days    = optional(list(number), [1, 2, 3, 4, 5])
-    from    = optional(number, 8)
-    to      = optional(number, 18)
-    minutes = optional(number, 30)
-  })
-  default = {}
+variable "late_seconds" {
+  description = "Seconds from a commit in ToteSys to its refresh's end after which that refresh is late. More than 5 % late ones in a day are an alarm."
+  type        = number
+  default     = 30
 
   validation {
-    condition     = length(var.business_hours.days) > 0 && alltrue([for day in var.business_hours.days : contains(range(1, 8), day)])
-    error_message = "business_hours.days are numbers from 1 (Monday) to 7 (Sunday)."
-  }
-
-  validation {
-    condition     = var.business_hours.from >= 0 && var.business_hours.from < var.business_hours.to && var.business_hours.to <= 24
-    error_message = "business_hours.from and to are hours of a day in UTC, from before to: 0 to 24."
-  }
-
-  validation {
-    condition     = contains(range(5, 721, 5), var.business_hours.minutes)
-    error_message = "business_hours.minutes is a multiple of 5, from 5 to 720."
+    condition     = var.late_seconds >= 1 && floor(var.late_seconds) == var.late_seconds
+    error_message = "late_seconds is a whole number of seconds, 1 or more."
   }
 }
 

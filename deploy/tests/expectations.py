@@ -35,29 +35,48 @@ ROLE_URLS = {
     "warehouse-reader-url": ("warehouse_reader", "warehouse"),
     "dagster-url": ("dagster", "dagster"),
 }
+# Metric -> the event that makes it, and what the line adds.
 METRICS = {
-    "UpToDate",
-    "RunsFailed",
-    "Stale",
-    "DeadLetters",
-    "AuditDifferences",
-    "TablesBlocked",
-    "TablesMissed",
-    "LogLost",
-    "LogKept",
+    "Heartbeat": ("heartbeat", "1"),
+    "UpToDate": ("up_to_date", "1"),
+    "Refreshes": ("refreshed", "1"),
+    "RefreshesLate": ("refreshed", "1"),
+    "RunsFailed": ("run_failed", "1"),
+    "TasksRefused": ("task_refused", "1"),
+    "Stale": ("stale", "1"),
+    "JobsOverdue": ("overdue", "$.jobs"),
+    "SwitchedOff": ("switched_off", "$.parts"),
+    "MessagesUnsent": ("unsent", "1"),
+    "DeadLetters": ("dead_letters", "$.open"),
+    "AuditDifferences": ("audit_differs", "$.findings"),
+    "TablesBlocked": ("blocked", "$.tables"),
+    "TablesMissed": ("missed", "$.tables"),
+    "LogLost": ("log_lost", "1"),
+    "LogKept": ("log_kept", "$.percent"),
 }
-ALARMS = {
+# Those of which the platform sends a message of its own, and those that mail themselves.
+TOLD = {
     f"{NAME}-{alarm}"
     for alarm in (
         "run-failed",
+        "task-refused",
         "stale",
-        "dead-letters",
+        "job-overdue",
+        "switched-off",
         "tables-blocked",
         "audit-differences",
         "versions-missed",
         "log-lost",
         "log-kept",
-        "not-up-to-date",
+    )
+}
+ALARMS = TOLD | {
+    f"{NAME}-{alarm}"
+    for alarm in (
+        "nothing-runs",
+        "message-unsent",
+        "late",
+        "dead-letters",
         "code-memory",
         "daemon-memory",
         "dashboard-memory",
@@ -511,7 +530,7 @@ def services(expected: Expectations, cloud: Cloud) -> None:
     """ECS. How a deployment goes moto does not keep: see deploy/terraform/tests/stack.tftest.hcl."""
     ecs = client("ecs")
     cluster = ecs.describe_clusters(clusters=[NAME], include=["SETTINGS"])["clusters"][0]
-    expected.same("the cluster is measured", named(cluster["settings"])["containerInsights"], "enabled")
+    expected.same("Container Insights", named(cluster["settings"])["containerInsights"], "disabled")
     found = {
         each["serviceName"]: each for each in ecs.describe_services(cluster=NAME, services=list(SERVICES))["services"]
     }
@@ -743,35 +762,17 @@ def logs(expected: Expectations, cloud: Cloud) -> None:
         f"/aws/rds/instance/{NAME}/postgresql",
         f"/aws/rds/instance/{NAME}/upgrade",
     }
-    insights = f"/aws/ecs/containerinsights/{NAME}/performance"
-    expected.same("log groups", set(groups), wanted | {insights})
+    expected.same("log groups", set(groups), wanted)
     for name, group in groups.items():
-        expected.same(f"{name} is kept", group["retentionInDays"], 7 if name == insights else 365)
+        expected.same(f"{name} is kept", group["retentionInDays"], 365)
         expected.same(f"{name} is encrypted", group.get("kmsKeyId"), cloud.key_arn("operations"))
     filters = every("logs", "describe_metric_filters", "metricFilters", logGroupName=f"/totesys/{NAME}")
     made = {each["metricTransformations"][0]["metricName"]: each for each in filters}
-    expected.same("metrics", set(made), METRICS)
-    events = {
-        "UpToDate": "up_to_date",
-        "RunsFailed": "run_failed",
-        "Stale": "stale",
-        "DeadLetters": "dead_letters",
-        "AuditDifferences": "audit_differs",
-        "TablesBlocked": "blocked",
-        "TablesMissed": "missed",
-        "LogLost": "log_lost",
-        "LogKept": "log_kept",
-    }
-    values = {
-        "DeadLetters": "$.open",
-        "AuditDifferences": "$.findings",
-        "TablesBlocked": "$.tables",
-        "TablesMissed": "$.tables",
-        "LogKept": "$.percent",
-    }
+    expected.same("metrics", set(made), set(METRICS))
     for metric, each in made.items():
-        expected.same(f"{metric}: pattern", each["filterPattern"], f'{{ $.totesys_event = "{events[metric]}" }}')
-        value = values.get(metric, "1")
+        event, value = METRICS[metric]
+        late = " && $.seconds > 30" if metric == "RefreshesLate" else ""
+        expected.same(f"{metric}: pattern", each["filterPattern"], f'{{ $.totesys_event = "{event}"{late} }}')
         expected.same(f"{metric}: value", each["metricTransformations"][0]["metricValue"], value)
         expected.same(f"{metric}: namespace", each["metricTransformations"][0]["metricNamespace"], f"Totesys/{NAME}")
 
@@ -790,23 +791,22 @@ def alarms(expected: Expectations, cloud: Cloud) -> None:
         "TargetGroup": {each["TargetGroupArn"].rpartition(":")[2] for each in groups},
     }
     for name, alarm in found.items():
-        expected.same(f"{name} tells the topic", alarm["AlarmActions"], [cloud.topic])
-        expected.same(f"{name} says when it is over", alarm["OKActions"], [cloud.topic])
+        mails = [] if name in TOLD else [cloud.topic]
+        expected.same(f"{name} tells the topic", alarm["AlarmActions"], mails)
+        expected.same(f"{name} says when it is over", alarm["OKActions"], mails)
         expected(f"{name} is on", alarm["ActionsEnabled"])
         expected(f"{name} says what it means", len(alarm["AlarmDescription"]) > 20)
         for dimension in alarm.get("Dimensions", []):
             expected(f"{name} watches what is there: {dimension}", dimension["Value"] in exists[dimension["Name"]])
         if alarm.get("Namespace") == f"Totesys/{NAME}":
             expected(f"{name} watches a metric that is made", alarm["MetricName"] in METRICS)
-    late = found[f"{NAME}-not-up-to-date"]
-    parts = {each["Id"]: each for each in late["Metrics"]}
-    expected.same("missing data is an alarm there", late["TreatMissingData"], "breaching")
-    expected.same("six times five minutes", (late["EvaluationPeriods"], late["DatapointsToAlarm"]), (6, 6))
-    expected(
-        "in business hours only",
-        parts["enough"]["Expression"].endswith("AND HOUR(found) >= 8 AND HOUR(found) < 18, FILL(found, 0), 1)"),
-    )
-    expected.same("of the metric", parts["found"]["MetricStat"]["Metric"]["MetricName"], "UpToDate")
+    silent = found[f"{NAME}-nothing-runs"]
+    expected.same("missing data is an alarm there", silent["TreatMissingData"], "breaching")
+    expected.same("fifteen minutes of 74", (silent["DatapointsToAlarm"], silent["EvaluationPeriods"]), (15, 74))
+    parts = {each["Id"]: each for each in found[f"{NAME}-late"]["Metrics"]}
+    share = "IF(refreshes >= 20, 100 * late / refreshes, 0)"
+    expected.same("late refreshes of all", parts["share"]["Expression"], share)
+    expected.same("of the metric", parts["late"]["MetricStat"]["Metric"]["MetricName"], "RefreshesLate")
     topic = client("sns").get_topic_attributes(TopicArn=cloud.topic)["Attributes"]
     expected(
         f"the topic is encrypted: {topic.get('KmsMasterKeyId')}",

@@ -1,69 +1,30 @@
-"""The alert sensors: they find failed runs, staleness and differences, and send messages about them.
+"""The alert sensors about runs: they find failed runs and what the audit found, and send messages about them.
 
-Belongs here: the thin Dagster wrappers. Does not belong here: what is worth a message (incidents.py), what Dagster has
-recorded (records.py), how a message is sent (notices.py), and bringing in changes (sensors.py).
+Belongs here: the thin Dagster wrappers. Does not belong here: the sensor that looks every minute how everything is
+(freshness.py), what is worth a message (incidents.py), what Dagster has recorded (records.py), how a message is sent
+(notices.py), and bringing in changes (sensors.py).
 
-The sensors run in the process that loads the definitions. They read Dagster's records; after a refresh, the dead
-letters of the lake; and, where the log is to be followed, the lake's notes of that. None of them connects to ToteSys or
-the warehouse, and none waits, so they never delay ``changes``.
+The sensors run in the process that loads the definitions. They read Dagster's records. None of them connects to ToteSys
+or the warehouse, and none waits, so they never delay ``changes``.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
-from totesys_assets.assets.blocked import blocked
-from totesys_assets.assets.missed import missed
-from totesys_assets.automation.incidents import (
-    Known,
-    Verdict,
-    is_worth_a_message,
-    judge,
-    news_of_blocked,
-    news_of_kept,
-    news_of_log,
-    news_of_missed,
-)
-from totesys_assets.automation.records import (
-    differences,
-    failed_before,
-    is_refresh,
-    seen,
-    trouble,
-    why_failed,
-    will_retry,
-)
-from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.capture.journal import HALF, kept_percent
-from totesys_assets.capture.log_notes import read_note
-from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.errors import PlatformError
-from totesys_assets.lake.tables import Lake
-from totesys_assets.notices import (
-    AUDIT_DIFFERS,
-    BLOCKED,
-    DEAD_LETTERS,
-    LOG_KEPT,
-    LOG_LOST,
-    MISSED,
-    RUN_FAILED,
-    STALE,
-    UP_TO_DATE,
-    Notices,
-)
+from totesys_assets.automation.freshness import freshness_sensor
+from totesys_assets.automation.incidents import is_worth_a_message
+from totesys_assets.automation.records import differences, is_refresh, told_before, why_failed, will_retry
+from totesys_assets.names import REFUSED_TAG, TOLD_TAG
+from totesys_assets.notices import AUDIT_DIFFERS, RUN_FAILED, TASK_REFUSED, Notices
 from totesys_assets.settings import Settings
-
-log = logging.getLogger(__name__)
 
 # A failure is reported within this time. An evaluation that finds no failure costs one query.
 FAILURE_SECONDS = 15
 AUDIT_SECONDS = 60
-FRESHNESS_SECONDS = 60
 
 
 def alert_sensors(settings: Settings, audit: Any) -> list[dg.SensorDefinition]:
@@ -78,21 +39,24 @@ def failure_alert() -> dg.SensorDefinition:
         name="alert_on_failure",
         minimum_interval_seconds=FAILURE_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports failed runs. When refreshes keep failing, it reports the first and then one an hour; the "
-        "sensor freshness reports that they succeed again. A run that Dagster retries is not reported.",
+        description="Reports failed runs, of refreshes and of each other job at most one an hour; the sensor freshness "
+        "reports that refreshes succeed again. A run that Dagster retries is not reported.",
     )
     def _alert(context: dg.RunFailureSensorContext, notices: dg.ResourceParam[Notices]) -> None:
         run, instance = context.dagster_run, context.instance
         if will_retry(run):
             return
         notices.line(RUN_FAILED, run_id=run.run_id, job=run.job_name)
+        if refused := run.tags.get(REFUSED_TAG):
+            notices.line(TASK_REFUSED, run_id=run.run_id, cause=refused)
         record = instance.get_run_record_by_id(run.run_id)
         failed = (record.end_time if record else None) or time.time()
-        refresh = is_refresh(run)
-        if refresh and not is_worth_a_message(failed, failed_before(instance, run.run_id)):
+        if not is_worth_a_message(failed, told_before(instance, run)):
             return
-        what = "a refresh" if refresh else f"the job {run.job_name}"
-        notices.send(f"ToteSys: {what} failed", why_failed(instance, run.run_id), failed, run.run_id)
+        what = "a refresh" if is_refresh(run) else f"the job {run.job_name}"
+        why = why_failed(instance, run.run_id)
+        if notices.send(f"ToteSys: {what} failed", why, failed, run.run_id):
+            instance.add_run_tags(run.run_id, {TOLD_TAG: "true"})
 
     return _alert
 
@@ -119,106 +83,3 @@ def audit_alert(audit: Any) -> dg.SensorDefinition:
             )
 
     return _alert
-
-
-def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``freshness``: when all was last up to date, what is blocked or missed, how the log is followed."""
-
-    @dg.sensor(
-        name="freshness",
-        minimum_interval_seconds=FRESHNESS_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Finds out every minute when the platform was last up to date: when a look found nothing to do, or "
-        "a refresh succeeded. Reports when that is too long ago, which tables cannot be captured, what only a "
-        "comparison found, that the log of ToteSys is not followed or too much of it is kept, and when any of it is "
-        "over. Its cursor holds what was reported; losing the cursor costs at most one message of each kind.",
-    )
-    def _freshness(
-        context: dg.SensorEvaluationContext, notices: dg.ResourceParam[Notices], lake: dg.ResourceParam[Lake]
-    ) -> dg.SensorResult:
-        now = time.time()
-        known, found = Known.read(context.cursor, now), seen(context.instance)
-        verdict = judge(known, found.up_to_date, found.failed, now, settings.stale_minutes * 60)
-        stale_told = _report_staleness(notices, context.instance, known, verdict)
-        known = replace(_count(lake, known, found.finished), up_to_date=verdict.up_to_date, stale_told=stale_told)
-        reasons = blocked(context.instance, catalogue())
-        known = _report_blocked(notices, known, reasons, now)
-        known = _report_missed(notices, known, missed(context.instance, catalogue()), now)
-        if settings.follows_log:
-            known = _report_log(notices, lake, known, now)
-        if known.counted is not None:
-            notices.line(DEAD_LETTERS, open=known.open)
-        reason = f"Last up to date {now - known.up_to_date:.0f} s ago. Dead letters: {known.open}."
-        reason += f" Not captured: {', '.join(reasons)}. {' '.join(dict.fromkeys(reasons.values()))}" if reasons else ""
-        return dg.SensorResult(skip_reason=reason, cursor=known.write())
-
-    return _freshness
-
-
-def _report_staleness(notices: Notices, instance: dg.DagsterInstance, known: Known, verdict: Verdict) -> bool:
-    """Send the due messages. Returns True while a staleness alert is open."""
-    if verdict.is_news:
-        notices.line(UP_TO_DATE)
-    minutes = verdict.stale_minutes
-    if minutes is not None:
-        notices.line(STALE, minutes=minutes)
-        if known.stale_told:
-            return True
-        run_id, what = trouble(instance, verdict.up_to_date)
-        return notices.send(f"ToteSys: stale for {minutes} minutes", what, verdict.up_to_date, run_id)
-    if verdict.is_over and not notices.send("ToteSys: up to date again", "It is over.", verdict.up_to_date):
-        return known.stale_told  # the next evaluation tries again
-    return False
-
-
-def _report_blocked(notices: Notices, known: Known, reasons: dict[str, str], now: float) -> Known:
-    """Report once that a table is blocked, and once that it no longer is."""
-    if reasons:
-        notices.line(BLOCKED, tables=len(reasons))
-    news = news_of_blocked(known.blocked, reasons)
-    if news is not None and not notices.send(*news, now):
-        return known  # the next evaluation tries again
-    return replace(known, blocked=reasons)
-
-
-def _report_missed(notices: Notices, known: Known, found: dict[str, str], now: float) -> Known:
-    """Report once what a comparison found missed of tables, and once that the next one found nothing."""
-    if found:
-        notices.line(MISSED, tables=len(found))
-    news = news_of_missed(known.missed, found)
-    if news is not None and not notices.send(*news, now):
-        return known
-    return replace(known, missed=found)
-
-
-def _report_log(notices: Notices, lake: Lake, known: Known, now: float) -> Known:
-    """Report once that the log is not followed, and once that it is again; and the same of how much of it is kept."""
-    try:
-        note, kept = read_note(lake), kept_percent(lake)
-    except PlatformError as error:  # as in _count
-        log.warning("It was not looked up how the log is followed: %s", error)
-        return known
-    notices.line(LOG_KEPT, percent=kept)
-    news = news_of_kept(known.kept_told, kept, HALF)
-    if news is None or notices.send(*news, now):
-        known = replace(known, kept_told=kept > HALF)
-    loss, is_lost = note.loss, note.loss is not None and note.since is None
-    if loss is None:
-        return known
-    news = news_of_log(known, loss.at, loss.reason, loss.seen_until, note.since)
-    if is_lost or (news is not None and loss.at.isoformat() != known.log_lost):  # also one that is over by now
-        notices.line(LOG_LOST, minutes=int(now - loss.at.timestamp()) // 60)
-    if news is not None and not notices.send(*news, now):
-        return known
-    return replace(known, log_lost=loss.at.isoformat(), log_open=is_lost)
-
-
-def _count(lake: Lake, known: Known, finished: str | None) -> Known:
-    """``known`` with the number of open dead letters, counted again if a refresh has ended since."""
-    if finished in (None, known.counted):
-        return known
-    try:
-        return replace(known, counted=finished, open=open_dead_letters(lake).num_rows)
-    except PlatformError as error:  # the sensor changes fails for the same reason, which freshness reports
-        log.warning("The dead letters were not counted: %s", error)
-        return known

@@ -9,20 +9,31 @@ The platform is up to date at the end of a look that found nothing to do, and of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 _HOUR = 3600
+# A day, and what one night may take longer than the one before.
+_NIGHTLY_WITHIN = 26 * _HOUR
+# A watch with a longer gap than this begins anew: a machine that slept through the night did not forget its work.
+_GAP = 1 * _HOUR
 
 
-def is_worth_a_message(failed: float, before: float | None) -> bool:
-    """Whether a refresh that failed is worth a message. ``before``: when the refresh before it failed; None if not.
+def is_worth_a_message(failed: float, told: float | None) -> bool:
+    """Whether a run that failed is worth a message. ``told``: when the last one failed that was; None if none was.
 
-    The sensor retries every ten minutes or more often, until a refresh succeeds. The first failure is reported, and
-    then the first of every hour by the clock.
+    Refreshes are tried again every ten minutes or more often. Of one cause there is at most one message an hour.
     """
-    return before is None or int(before) // _HOUR != int(failed) // _HOUR
+    return told is None or failed - told >= _HOUR
+
+
+def overdue(ended: Mapping[str, float | None], since: float, now: float) -> list[str]:
+    """The nightly jobs of which no run has ended for more than a day. ``ended``: job -> when its newest run did.
+
+    ``since``: when somebody began to watch. A job that has not run yet is due a day after that.
+    """
+    return [job for job, moment in ended.items() if now - max(moment or 0.0, since) > _NIGHTLY_WITHIN]
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,10 @@ class Known:
 
     ``counted`` is the run after which the ``open`` dead letters were counted; only runs change their number.
     ``blocked`` and ``missed``: tables reported as such, with the reason. ``log_lost``: the loss of the log that was
-    reported last, by its moment, and ``log_open`` until it is over; ``kept_told`` while too much of it is kept. Losing
-    all of this costs at most one message of each kind.
+    reported last, by its moment, and ``log_open`` until it is over; ``kept_told`` while too much of it is kept.
+    ``since`` and ``at``: when the watch began, and when this was kept. ``measured``: the number of the newest refresh
+    whose lag was told, -1 at first. ``overdue`` and ``off``: what was reported as such.
+    Losing all of this costs at most one message of each kind.
     """
 
     up_to_date: float
@@ -44,14 +57,20 @@ class Known:
     log_lost: str = ""
     log_open: bool = False
     kept_told: bool = False
+    since: float = 0.0
+    at: float = 0.0
+    measured: int = -1
+    overdue: list[str] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, cursor: str | None, now: float) -> Known:
         """What ``cursor`` holds; without one the clock starts now."""
         try:
-            return cls(**json.loads(cursor or ""))
+            known = cls(**json.loads(cursor or ""))
         except (TypeError, ValueError):  # there is none yet, or another version wrote it
-            return cls(up_to_date=now)
+            known = cls(up_to_date=now)
+        return replace(known, at=now, since=known.since if now - known.at <= _GAP else now)
 
     def write(self) -> str:
         """The cursor."""
@@ -73,7 +92,7 @@ class Verdict:
 
 
 def judge(known: Known, up_to_date: float | None, failed: float | None, now: float, stale_after: float) -> Verdict:
-    """The verdict on a platform last up to date at ``up_to_date``, whose newest failed refresh ended at ``failed``.
+    """The verdict on a platform last up to date at ``up_to_date``, of whose refresh that failed at ``failed`` was told.
 
     It is stale if it was last up to date more than ``stale_after`` seconds ago.
     """
@@ -155,6 +174,27 @@ def news_of_kept(told: bool, percent: int, half: int) -> tuple[str, str] | None:
     if percent <= half and told:
         return "ToteSys: its server keeps less log for us again", f"It keeps {percent} % of what it may."
     return None
+
+
+def news_of_overdue(reported: Sequence[str], found: Sequence[str]) -> tuple[str, str] | None:
+    """Subject and text of the message about nightly jobs that are overdue; None if there is nothing new."""
+    new, over = [job for job in found if job not in reported], [job for job in reported if job not in found]
+    if new:
+        return f"ToteSys: no run of {' and '.join(new)} ended last night", (
+            f"None has for {_NIGHTLY_WITHIN // _HOUR} hours. Its schedule is off, the daemon was down at night, or the "
+            "run waits or still runs: see the schedule and the list of runs. Start the job by hand to make up for it."
+        )
+    return (f"ToteSys: a run of {' and '.join(over)} has ended again", "It is over.") if over else None
+
+
+def news_of_off(reported: Sequence[str], found: Sequence[str]) -> tuple[str, str] | None:
+    """Subject and text of the message about sensors and schedules that were switched off; None if nothing is new."""
+    new, over = [name for name in found if name not in reported], [name for name in reported if name not in found]
+    if new:
+        return f"ToteSys: switched off: {', '.join(new)}", (
+            "Somebody switched it off in the UI. What it does stays undone, and what it tells untold, until it is on."
+        )
+    return (f"ToteSys: on again: {', '.join(over)}", "It is over.") if over else None
 
 
 def _at(moment: datetime | None) -> str:

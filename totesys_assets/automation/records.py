@@ -20,13 +20,15 @@ from totesys_assets.names import (
     LOOKED_AT_TAG,
     NO_DEAD_LETTERS,
     NOTHING_MISSED,
+    QUIET_UNTIL_TAG,
     REFRESH_TAG,
+    TOLD_TAG,
     WILL_RETRY_TAG,
 )
 from totesys_assets.staleness.mark import parse_cursor
 
 # How many records are read to find the newest of a kind. Fewer than this are made between two evaluations of the
-# sensor freshness, which are a minute apart: a tick of ``changes`` takes nine seconds, and a refresh a few.
+# sensor freshness, half a minute apart: a tick of ``changes`` takes nine seconds, and a refresh a few.
 _NEWEST = 20
 # Dagster writes the error's class before its message. For these classes the message alone is shown.
 _FOR_USERS = ("totesys_assets.errors.", f"{dg.Failure.__module__}.{dg.Failure.__qualname__}")
@@ -49,32 +51,56 @@ class Error(Protocol):
 
 
 @dataclass(frozen=True)
+class Lag:
+    """How long a commit waited at most for the refresh that brought it, in seconds. ``number`` grows run by run."""
+
+    number: int
+    run_id: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Seen:
     """The newest moments of each kind, in seconds since 1970; None if there is none.
 
     ``up_to_date``: when a look began that found nothing to do, or whose refresh succeeded and skipped no table.
-    ``failed``: when a refresh failed that Dagster does not retry. ``finished``: the newest refresh that has ended.
+    ``failed``: when a refresh failed of which a message told. ``finished``: the newest refresh that has ended.
+    ``lags``: of the newest refreshes that left nothing out, the oldest first.
     """
 
     up_to_date: float | None
     failed: float | None
     finished: str | None
+    lags: tuple[Lag, ...]
 
 
 def seen(instance: dg.DagsterInstance) -> Seen:
     """Read the newest records."""
     quiet = [looked_at for _, looked_at in map(parse_cursor, _cursors(instance)) if looked_at is not None]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
-    complete = [
-        _looked_at(record) for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()
-    ]
+    complete = [record for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)
+    told = [_ended(record) for record in failed if TOLD_TAG in record.dagster_run.tags]
     finished = sorted([*succeeded, *failed], key=lambda record: record.storage_id)
     return Seen(
-        up_to_date=max([*quiet, *complete], default=None),
-        failed=max((_ended(record) for record in failed), default=None),
+        up_to_date=max([*quiet, *map(_looked_at, complete)], default=None),
+        failed=max(told, default=None),
         finished=finished[-1].dagster_run.run_id if finished else None,
+        lags=tuple(_lags(complete)),
     )
+
+
+def _lags(complete: list[dg.RunRecord]) -> Iterator[Lag]:
+    """Of refreshes that a look requested: what they brought was committed after the newest moment when nothing waited.
+
+    That is one which the sensor knew, or the look of the refresh before.
+    """
+    before = 0.0
+    for record in sorted(complete, key=lambda record: record.storage_id):
+        with suppress(ValueError):
+            since = max(before, float(record.dagster_run.tags.get(QUIET_UNTIL_TAG, "")))
+            yield Lag(record.storage_id, record.dagster_run.run_id, round(max(0.0, _ended(record) - since), 1))
+        before = max(before, _looked_at(record))
 
 
 def newest_trouble(instance: dg.DagsterInstance) -> tuple[float, str | None, str] | None:
@@ -116,15 +142,13 @@ def mark_of_sensor(instance: dg.DagsterInstance) -> str | None:
     return next((mark for mark, _ in map(parse_cursor, _cursors(instance)) if mark), None)
 
 
-def failed_before(instance: dg.DagsterInstance, run_id: str) -> float | None:
-    """When the refresh before ``run_id`` failed; None if it succeeded, or if there was none."""
-    ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], tags=REFRESH_TAG)
-    for record in instance.get_run_records(ended, cursor=run_id, limit=_NEWEST):
-        if record.dagster_run.is_success:
-            return None
-        if not will_retry(record.dagster_run):
-            return record.end_time
-    return None
+def told_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float | None:
+    """When the newest run failed of which a message told, of refreshes or of the run's job; None if there is none."""
+    told = {TOLD_TAG: "true"}
+    alike = (
+        dg.RunsFilter(tags=REFRESH_TAG | told) if is_refresh(run) else dg.RunsFilter(job_name=run.job_name, tags=told)
+    )
+    return max(map(_ended, instance.get_run_records(alike, limit=1)), default=None)
 
 
 def will_retry(run: dg.DagsterRun) -> bool:

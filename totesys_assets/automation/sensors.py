@@ -29,6 +29,7 @@ from totesys_assets.names import (
     LEFT_OUT_TAG,
     LOOKED_AT_TAG,
     MADE,
+    QUIET_UNTIL_TAG,
     REFRESH,
     REFRESH_TAG,
     SEEN_TAG,
@@ -73,10 +74,10 @@ def back_off_seconds(failures: int) -> int:
     return min(_FIRST_BACK_OFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACK_OFF_SECONDS) if failures else 0
 
 
-def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
+def run_request(request: Request, left_out: str = "", quiet_until: float = 0.0) -> dg.RunRequest:
     """Dagster's request for a run. It has no run key, because Dagster would never repeat a key after a failure.
 
-    ``left_out``: tables that the look skipped, with the reasons.
+    ``left_out``: tables that the look skipped, with the reasons. ``quiet_until``: when nothing was stale last.
     """
     return dg.RunRequest(
         job_name=REFRESH,
@@ -87,6 +88,7 @@ def run_request(request: Request, left_out: str = "") -> dg.RunRequest:
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
         | ({SEEN_TAG: request.seen} if request.seen else {})
         | ({LOOKED_AT_TAG: f"{request.looked_at:.3f}"} if request.looked_at else {})
+        | ({QUIET_UNTIL_TAG: f"{quiet_until:.3f}"} if quiet_until else {})
         | ({ADOPT_LAKE_TAG: "true"} if request.adopt_lake else {})
         | ({LEFT_OUT_TAG: left_out} if left_out else {})
         | {TABLES_TAG: _tables(request)}
@@ -166,7 +168,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
         # Only the daemon's ticks have a log, and only they wait: a test of the sensor in the UI is answered at once.
         wait = Wait(wait_seconds if context.log_key else 0, settings.home / STOPPING_FILE)
         cursor, alarmed = context.cursor, False
-        mark, _ = parse_cursor(cursor)
+        mark, quiet_until = parse_cursor(cursor)
         newly_blocked: list[str] = []
 
         def report(examined: Examined) -> None:
@@ -193,10 +195,12 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 if newly_blocked:
                     raise dg.Failure(problems)
                 if seen.requests:
-                    return dg.SensorResult(run_requests=[run_request(request, problems) for request in seen.requests])
+                    quiet = max(quiet_until or 0.0, probe.quiet_until)
+                    return dg.SensorResult(run_requests=[run_request(each, problems, quiet) for each in seen.requests])
                 if problems:  # everything else is up to date
                     raise dg.Failure(problems)
-                mark, cursor = seen.mark, cursor_of(seen.mark or "", seen.looked_at)
+                mark, quiet_until = seen.mark, seen.looked_at
+                cursor = cursor_of(mark or "", quiet_until)
                 pause = PAUSE_PER_LOOK * (time.monotonic() - started) if alarmed else 0.0
                 if not wait.until(probe.moved, pause=pause):
                     return dg.SensorResult(skip_reason="Nothing changed.", cursor=cursor)

@@ -45,6 +45,8 @@ class Probe:
         self._url = url
         self._connection: psycopg.Connection | None = None
         self._noted: str | None = None
+        # The last moment at which it had not moved, in seconds since 1970; 0 before the first.
+        self.quiet_until = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -58,8 +60,11 @@ class Probe:
 
     def moved(self) -> bool:
         """Whether the server's state has changed. True also if it cannot be read: the next look reports why."""
-        found = self._state()
-        return found is None or found != self._noted
+        asked, found = time.time(), self._state()
+        if found is None or found != self._noted:
+            return True
+        self.quiet_until = asked
+        return False
 
     def _state(self) -> str | None:
         try:

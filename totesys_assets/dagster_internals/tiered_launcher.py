@@ -31,6 +31,7 @@ from totesys_assets.names import (
     PLACE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    REFUSED_TAG,
 )
 
 if TYPE_CHECKING:  # boto3 takes a second to import, and most processes never launch a run
@@ -49,6 +50,15 @@ MOST_DAYS = 31
 # more assets than this is a first load, or the comparison after a failover of ToteSys (45 are its own), for which
 # nothing is known to be unchanged.
 MOST_ASSETS = 36
+# Why ECS begins no task, by the words of its answer, in lower case; and what to do.
+_QUOTA, _CAPACITY, _OTHER = "quota", "capacity", "other"
+_CAUSES = {_QUOTA: "limit on the number of vcpu", _CAPACITY: "capacity is unavailable"}
+_REMEDIES = {
+    _QUOTA: 'The account may not use more processors: ask for more of "Fargate On-Demand vCPU resource count" with aws '
+    "service-quotas request-service-quota-increase --service-code fargate --quota-code L-3032A538 --desired-value 20.",
+    _CAPACITY: "AWS itself has none to give in these zones: there is nothing to ask for but patience, or more zones.",
+    _OTHER: "If ECS goes on refusing, check run_launcher in dagster.yaml and what the daemon's role may do.",
+}
 # Tags by which dagster-aws lets the user who starts a run choose its command, its network and its rights.
 _REFUSED_TAGS = {"ecs/container_overrides", "ecs/task_overrides", "ecs/run_task_kwargs"}
 
@@ -157,10 +167,12 @@ class TieredRunLauncher(WarmRunLauncher):
         try:
             self._of_ecs().launch_run(context)
         except Exception as error:  # botocore's, dagster-aws's, and plain ones for what ECS answers
+            said = one_line(error)
+            cause = next((cause for cause, words in _CAUSES.items() if words in said.lower()), _OTHER)
+            self._instance.add_run_tags(run.run_id, {REFUSED_TAG: cause})
             raise PlatformError(
-                f"ECS began no task for the run: {one_line(error)}. Nothing is lost. Start it again later, or with the "
-                f"tag {PLACE_TAG}: {HERE}, which keeps it in the daemon's container; if ECS goes on refusing, check "
-                "run_launcher in dagster.yaml and what the daemon's role may do."
+                f"ECS began no task for the run: {said}. Nothing is lost. Start it again later, or with the "
+                f"tag {PLACE_TAG}: {HERE}, which keeps it in the daemon's container. {_REMEDIES[cause]}"
             ) from error
 
     def terminate(self, run_id: str) -> bool:

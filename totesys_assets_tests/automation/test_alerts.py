@@ -29,13 +29,22 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from totesys_assets.assets import blocked
+from totesys_assets.automation.duties import ALWAYS_ON, NIGHTLY_JOBS
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import LogNote, read_note
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import PlatformError
-from totesys_assets.names import BACKFILL_TAG, LEFT_OUT_TAG, REFRESH_TAG
-from totesys_assets.notices import Notices
+from totesys_assets.names import (
+    BACKFILL_TAG,
+    LEFT_OUT_TAG,
+    LOOKED_AT_TAG,
+    QUIET_UNTIL_TAG,
+    REFRESH_TAG,
+    REFUSED_TAG,
+    TOLD_TAG,
+)
+from totesys_assets.notices import HEARTBEAT, Notices
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Examined
 from totesys_assets.staleness.mark import cursor_of
@@ -70,6 +79,7 @@ class Watcher:
     capsys: pytest.CaptureFixture[str]
     letterbox: Letterbox = field(default_factory=Letterbox)
     cursors: dict[str, str | None] = field(default_factory=dict)
+    heartbeats: int = 0
 
     def begin(self, *sensors: str) -> None:
         """Evaluate the sensors for the first time, when nothing has happened yet."""
@@ -77,7 +87,7 @@ class Watcher:
             assert self.evaluate(sensor) == []
 
     def evaluate(self, sensor: str) -> list[dict[str, Any]]:
-        """Evaluate a sensor once: the lines that it wrote."""
+        """Evaluate a sensor once: the lines that it wrote, but for heartbeats, which are counted."""
         self.capsys.readouterr()
         definitions = build_definitions(self.platform.settings, {"notices": self.letterbox})
         with dg.build_sensor_context(
@@ -89,12 +99,17 @@ class Watcher:
             tick = definitions.resolve_sensor_def(sensor).evaluate_tick(context)
         assert [reaction.error for reaction in tick.dagster_run_reactions or [] if reaction.error] == []
         self.cursors[sensor] = tick.cursor
-        return [json.loads(line) for line in self.capsys.readouterr().out.splitlines()]
+        lines = [json.loads(line) for line in self.capsys.readouterr().out.splitlines()]
+        self.heartbeats += lines.count({"totesys_event": HEARTBEAT})
+        return [line for line in lines if line["totesys_event"] != HEARTBEAT]
+
+    def known(self, **values: Any) -> None:
+        """As if the sensor ``freshness`` had found so before."""
+        self.cursors["freshness"] = json.dumps({**json.loads(self.cursors["freshness"] or ""), **values})
 
     def stale(self, minutes: float) -> None:
         """As if the last time that all was up to date were so long ago."""
-        known = json.loads(self.cursors["freshness"] or "")
-        self.cursors["freshness"] = json.dumps({**known, "up_to_date": time.time() - 60 * minutes})
+        self.known(up_to_date=time.time() - 60 * minutes)
 
     def run_ended(self, status: dg.DagsterRunStatus, tags: dict[str, str] | None = None, why: str = "It broke.") -> str:
         """Id of a refresh that has just ended."""
@@ -173,18 +188,38 @@ def test_a_failed_refresh_is_told_with_its_reason_and_a_link(watcher: Watcher) -
     assert watcher.evaluate("alert_on_failure") == []
 
 
-def test_refreshes_that_fail_in_a_row_have_a_line_each_and_one_message(
+def test_refreshes_that_fail_within_an_hour_have_a_line_each_and_one_message(
     watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("totesys_assets.automation.incidents._HOUR", 10**12)  # not while the clock strikes
-    for _ in range(3):
-        watcher.run_ended(FAILURE)
-        assert len(watcher.evaluate("alert_on_failure")) == 1
-    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
+    for ended in (FAILURE, FAILURE, SUCCESS, FAILURE):
+        watcher.run_ended(ended)
+        assert len(watcher.evaluate("alert_on_failure")) == (ended == FAILURE)
+        watcher.evaluate("freshness")
     watcher.run_ended(SUCCESS)
+    watcher.evaluate("freshness")
+    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed", "ToteSys: up to date again"]
+    monkeypatch.setattr("totesys_assets.automation.incidents._HOUR", 0)  # as if it were an hour later
     watcher.run_ended(FAILURE)
     watcher.evaluate("alert_on_failure")
-    assert watcher.letterbox.subjects == 2 * ["ToteSys: a refresh failed"]
+    assert watcher.letterbox.subjects[2:] == ["ToteSys: a refresh failed"]
+
+
+def test_a_failure_that_could_not_be_told_is_no_reason_to_keep_quiet_about_the_next(watcher: Watcher) -> None:
+    watcher.letterbox.closed = True
+    watcher.run_ended(FAILURE)
+    watcher.evaluate("alert_on_failure")
+    watcher.letterbox.closed = False
+    watcher.run_ended(FAILURE)
+    watcher.evaluate("alert_on_failure")
+    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
+
+
+def test_a_run_for_which_ecs_began_no_task_has_a_line_with_the_cause(watcher: Watcher) -> None:
+    run_id = watcher.run_ended(FAILURE, {REFUSED_TAG: "quota"}, why="ECS began no task for the run.")
+    assert watcher.evaluate("alert_on_failure")[1:] == [
+        {"totesys_event": "task_refused", "run_id": run_id, "cause": "quota"}
+    ]
+    assert watcher.letterbox.subjects == ["ToteSys: a refresh failed"]
 
 
 def test_a_failure_that_dagster_tries_again_is_not_told_and_hides_no_other(watcher: Watcher) -> None:
@@ -211,12 +246,90 @@ def test_a_failed_table_is_told_in_the_words_of_its_asset(run_watcher: Watcher) 
     assert line["job"] == "refresh"
 
 
-def test_every_failure_of_another_job_is_told_by_its_name(watcher: Watcher) -> None:
-    for _ in range(2):
-        run = create_run_for_test(watcher.instance, job_name="audit", status=dg.DagsterRunStatus.STARTED)
+def test_failures_of_other_jobs_are_told_by_their_names_once_an_hour_each(watcher: Watcher) -> None:
+    for job in ("audit", "compact_lake", "audit"):
+        run = create_run_for_test(watcher.instance, job_name=job, status=dg.DagsterRunStatus.STARTED)
         watcher.instance.report_run_failed(run)
         watcher.evaluate("alert_on_failure")
-    assert watcher.letterbox.subjects == 2 * ["ToteSys: the job audit failed"]
+    assert watcher.letterbox.subjects == ["ToteSys: the job audit failed", "ToteSys: the job compact_lake failed"]
+
+
+def test_every_evaluation_is_a_heartbeat_as_long_as_dagster_s_database_answers(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher.heartbeats = 0
+    for _ in range(3):
+        watcher.evaluate("freshness")
+    assert watcher.heartbeats == 3
+    monkeypatch.setattr(watcher.instance, "get_run_records", None)
+    watcher.capsys.readouterr()
+    with pytest.raises(TypeError):
+        watcher.evaluate("freshness")
+    assert HEARTBEAT not in watcher.capsys.readouterr().out
+
+
+def test_the_seconds_from_commit_to_warehouse_are_told_of_each_refresh_once(watcher: Watcher) -> None:
+    def told() -> list[float]:
+        lines = watcher.evaluate("freshness")
+        return [line["seconds"] for line in lines if line["totesys_event"] == "refreshed"]
+
+    begun = time.time()
+    watcher.run_ended(SUCCESS, {QUIET_UNTIL_TAG: f"{begun - 100:.3f}"})
+    (seconds,) = told()
+    assert 100 <= seconds < 110
+    # The look of the refresh before is newer than what the sensor knew.
+    watcher.run_ended(SUCCESS, {QUIET_UNTIL_TAG: f"{begun - 100:.3f}", LOOKED_AT_TAG: f"{begun - 0.01:.3f}"})
+    watcher.run_ended(SUCCESS, {QUIET_UNTIL_TAG: f"{begun - 100:.3f}"})
+    first, second = told()
+    assert max(first, second) < 60
+    # Nobody knows of when these are, or they left something out.
+    watcher.run_ended(SUCCESS)
+    watcher.run_ended(SUCCESS, {QUIET_UNTIL_TAG: f"{begun:.3f}", LEFT_OUT_TAG: "One table was left out."})
+    watcher.run_ended(FAILURE, {QUIET_UNTIL_TAG: f"{begun:.3f}"})
+    assert told() == []
+
+
+def test_a_nightly_job_of_which_no_run_ended_is_told_once_and_again_when_one_has(watcher: Watcher) -> None:
+    day = 26 * 3600
+    watcher.known(since=time.time() - day + 60, at=time.time())
+    assert watcher.evaluate("freshness") == []
+    watcher.known(since=time.time() - day - 60, at=time.time())
+    for _ in range(2):
+        assert watcher.evaluate("freshness") == [{"totesys_event": "overdue", "jobs": len(NIGHTLY_JOBS)}]
+    (subject,) = watcher.letterbox.subjects
+    assert subject == f"ToteSys: no run of {' and '.join(NIGHTLY_JOBS)} ended last night"
+    for job in NIGHTLY_JOBS:
+        run = create_run_for_test(watcher.instance, job_name=job, status=dg.DagsterRunStatus.STARTED)
+        watcher.instance.report_run_failed(run)  # which is told by itself
+    assert watcher.evaluate("freshness") == []
+    assert watcher.letterbox.subjects[1:] == [f"ToteSys: a run of {' and '.join(NIGHTLY_JOBS)} has ended again"]
+
+
+def test_a_machine_that_slept_owes_no_night(watcher: Watcher) -> None:
+    watcher.known(since=time.time() - 10**6, at=time.time() - 10**5)
+    assert watcher.evaluate("freshness") == []
+
+
+def test_what_is_switched_off_is_told_once_and_again_when_it_is_on(watcher: Watcher) -> None:
+    watcher.tick_ended(TickStatus.SKIPPED, "It does not matter what it says.")
+    (state,) = watcher.instance.all_instigator_state()
+    watcher.instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+    for _ in range(2):
+        assert watcher.evaluate("freshness") == [{"totesys_event": "switched_off", "parts": 1}]
+    assert watcher.letterbox.subjects == ["ToteSys: switched off: changes"]
+    watcher.instance.update_instigator_state(state.with_status(InstigatorStatus.RUNNING))
+    assert watcher.evaluate("freshness") == []
+    assert watcher.letterbox.subjects[1:] == ["ToteSys: on again: changes"]
+
+
+def test_all_that_is_on_by_itself_is_watched(watcher: Watcher) -> None:
+    repository = watcher.platform.definitions().get_repository_def()
+    sensors = {each.name for each in repository.sensor_defs if each.default_status.value == "RUNNING"}
+    schedules = {each.name for each in repository.schedule_defs if each.default_status.value == "RUNNING"}
+    # Without the first, there is no heartbeat; the second acts once.
+    assert sensors | schedules == {*ALWAYS_ON, "freshness", "first_audit"}
+    nightly = {each.job_name for each in repository.schedule_defs if each.name in ALWAYS_ON}
+    assert nightly == set(NIGHTLY_JOBS)
 
 
 def test_a_look_that_found_nothing_to_do_and_a_refresh_that_succeeded_are_told_once(watcher: Watcher) -> None:
@@ -278,7 +391,7 @@ def test_a_message_that_did_not_get_through_is_sent_again(watcher: Watcher) -> N
 
 
 def test_the_end_of_failures_is_told_once(watcher: Watcher) -> None:
-    watcher.run_ended(FAILURE)
+    watcher.run_ended(FAILURE, {TOLD_TAG: "true"})
     watcher.run_ended(FAILURE)
     watcher.evaluate("freshness")
     assert watcher.letterbox.subjects == []
@@ -324,7 +437,7 @@ def test_open_dead_letters_are_counted_after_a_refresh_and_told_every_minute(
     platform.refresh()
     watcher.run_ended(SUCCESS)
     assert {"totesys_event": "dead_letters", "open": 1} in watcher.evaluate("freshness")
-    monkeypatch.setattr("totesys_assets.automation.alerts.open_dead_letters", None)  # and not counted again
+    monkeypatch.setattr("totesys_assets.automation.freshness.open_dead_letters", None)  # and not counted again
     assert watcher.evaluate("freshness") == [{"totesys_event": "dead_letters", "open": 1}]
 
 
@@ -362,7 +475,7 @@ def test_a_log_that_is_not_followed_is_told_by_what_the_lake_notes(watcher: Watc
 def test_a_log_of_which_too_much_is_kept_is_told(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher.platform.settings = replace(watcher.platform.settings, follows_log=True)
     for percent in (51, 60, 20, 20):
-        monkeypatch.setattr("totesys_assets.automation.alerts.kept_percent", lambda _, now=percent: now)
+        monkeypatch.setattr("totesys_assets.automation.freshness.kept_percent", lambda _, now=percent: now)
         assert watcher.evaluate("freshness") == [{"totesys_event": "log_kept", "percent": percent}]
     assert [subject.partition(":")[2] for subject in watcher.letterbox.subjects] == [
         " 51 % of the log that its server may keep for us is kept",

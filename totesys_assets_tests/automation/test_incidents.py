@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from totesys_assets.automation.incidents import (
     news_of_kept,
     news_of_log,
     news_of_missed,
+    overdue,
 )
 
 pytestmark = pytest.mark.pure
@@ -23,34 +25,37 @@ PATIENCE = 30 * 60
 
 
 def test_the_first_failure_is_worth_a_message() -> None:
-    assert is_worth_a_message(NOON, before=None)
+    assert is_worth_a_message(NOON, told=None)
 
 
-def test_of_failures_that_follow_one_another_one_in_an_hour_is_worth_a_message() -> None:
+def test_of_failures_one_in_an_hour_is_worth_a_message_wherever_the_clock_stands() -> None:
     # The sensor tries again after ten minutes: half a day of it.
-    failures = [NOON + minutes * 60 for minutes in range(5, 12 * 60, 10)]
-    told = [
-        failed
-        for before, failed in zip([None, *failures], failures, strict=False)
-        if is_worth_a_message(failed, before)
-    ]
-    assert len(failures) == 72
-    assert len(told) == 12
+    failures = [NOON + minutes * 60 for minutes in range(55, 12 * 60, 10)]
+    told: list[float] = []
+    for failed in failures:
+        if is_worth_a_message(failed, told[-1] if told else None):
+            told.append(failed)
+    assert len(failures) == 67
+    assert [int(moment - NOON) // 60 for moment in told] == list(range(55, 12 * 60, 60))
 
 
-def test_a_failure_long_after_another_is_worth_a_message() -> None:
-    assert is_worth_a_message(NOON + 86_400 + 60, before=NOON + 30)
+def test_a_nightly_job_is_overdue_a_day_and_two_hours_after_it_or_the_watch_began() -> None:
+    ended = {"audit": NOON - 26 * 3600 - 1, "compact_lake": NOON - 25 * 3600, "refresh_everything": None}
+    assert overdue(ended, NOON - 27 * 3600, NOON) == ["audit", "refresh_everything"]
+    assert overdue(ended, NOON - 3600, NOON) == []
 
 
 def test_without_a_cursor_the_clock_starts_now() -> None:
-    assert Known.read(None, NOON) == Known(NOON)
-    assert Known.read("nonsense", NOON) == Known(NOON)
-    assert Known.read('{"of": "another version"}', NOON) == Known(NOON)
+    begun = Known(NOON, since=NOON, at=NOON)
+    assert Known.read(None, NOON) == begun
+    assert Known.read("nonsense", NOON) == begun
+    assert Known.read('{"of": "another version"}', NOON) == begun
+    assert Known.read(f'{{"up_to_date": {NOON - 60}}}', NOON) == replace(begun, up_to_date=NOON - 60)  # of an older one
 
 
 def test_what_is_known_survives_in_the_cursor() -> None:
-    known = Known(NOON, stale_told=True, counted="run", open=3)
-    assert Known.read(known.write(), NOON + 60) == known
+    known = Known(NOON, stale_told=True, counted="run", open=3, since=NOON - 60, at=NOON)
+    assert Known.read(known.write(), NOON + 60) == replace(known, at=NOON + 60)
 
 
 def test_a_platform_that_was_up_to_date_a_moment_ago_is_well() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 import totesys_assets
 from totesys_assets_tests.automation.test_sensor import ORDER
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
+from totesys_assets_tests.deploy.cloudwatch import matches
 from totesys_assets_tests.deploy.conftest import PROJECT
 from totesys_assets_tests.deploy.servers import (
     REGION,
@@ -45,17 +45,6 @@ SECRETS = {
     "WAREHOUSE_URL": f"{NAME}/warehouse-loader-url",
     "TOTESYS_DAGSTER_URL": f"{NAME}/dagster-url",
 }
-
-
-def matches(pattern: str, line: str) -> bool:
-    """Whether a metric filter of CloudWatch takes a log line: for patterns of the form { $.key = "value" } only."""
-    found = re.fullmatch(r'\{ \$\.(\w+) = "(\w+)" \}', pattern)
-    assert found, pattern
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(event, dict) and event.get(found[1]) == found[2]
 
 
 @dataclass

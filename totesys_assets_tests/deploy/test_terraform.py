@@ -6,7 +6,6 @@ Applying it, to a stand-in for AWS, is deploy/tests/apply_on_moto.py.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -268,38 +267,3 @@ def test_every_role_that_is_not_github_s_has_the_boundary(state: dict[str, Any])
         "totesys-ci-plan",
         "totesys-ci-deploy",
     }
-
-
-def low(expression: str, moment: datetime, found: int | None) -> bool:
-    """Whether the alarm on an expression counts five minutes as too little; ``found`` None: there are no data.
-
-    HOUR and DAY of CloudWatch go by UTC and have a value for every period; FILL puts a number where there is none.
-    """
-    words = {"DAY(found)": "day", "HOUR(found)": "hour", "FILL(found, 0)": "filled", " AND ": " and ", " OR ": " or "}
-    for word, python in words.items():
-        expression = expression.replace(word, python)
-    names = {
-        "IF": lambda condition, then, otherwise: then if condition else otherwise,
-        "day": moment.isoweekday(),
-        "hour": moment.hour,
-        "filled": found or 0,
-    }
-    value = eval(expression, {"__builtins__": {}}, names)
-    assert isinstance(value, int)
-    return value < 1
-
-
-def test_silence_counts_in_business_hours_and_never_outside(state: dict[str, Any]) -> None:
-    """Of Monday, Tuesday and Friday, from 7 to 19, as stack.tftest.hcl has it: every hour of a week."""
-    queries = next(
-        resource["values"]["metric_query"]
-        for resource in state["root_module"]["resources"]
-        if resource["address"] == "aws_cloudwatch_metric_alarm.not_up_to_date"
-    )
-    expression = next(query["expression"] for query in queries if query["return_data"])
-    monday = datetime(2026, 11, 23, tzinfo=UTC)
-    for hours in range(7 * 24):
-        moment = monday + timedelta(hours=hours)
-        in_business = moment.isoweekday() in (1, 2, 5) and 7 <= moment.hour < 19
-        assert (low(expression, moment, None), low(expression, moment, 0)) == (in_business, in_business), moment
-        assert not low(expression, moment, 3), moment

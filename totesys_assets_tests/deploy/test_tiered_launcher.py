@@ -33,7 +33,7 @@ from totesys_assets.dagster_internals.fork_server import NotWarm
 from totesys_assets.dagster_internals.run_launcher import WORKER_TAG
 from totesys_assets.dagster_internals.tiered_launcher import HERE, TASK
 from totesys_assets.local.postgres import _free_port
-from totesys_assets.names import GRPC_INFO_TAG, PLACE_TAG
+from totesys_assets.names import GRPC_INFO_TAG, PLACE_TAG, REFUSED_TAG
 from totesys_assets.staleness.decide import everything
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer, make_platform
 from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
@@ -347,6 +347,14 @@ def test_a_run_for_which_there_is_no_capacity_is_tried_again_and_then_failed_wit
     assert len([name for _, name, _ in ecs.asked if name == "RunTask"]) == before + 3
     assert "ECS began no task for the run: Task failed. Failure reason: Capacity is unavailable" in said
     assert "Nothing is lost. Start it again later, or with the tag totesys/place: here" in said
+
+
+def test_a_run_beyond_the_quota_says_which_to_raise_and_is_marked(daemon: Tiered) -> None:
+    failure = {"reason": "You've reached the limit on the number of vCPUs you can run concurrently"}
+    with answered(daemon, "RunTask", lambda parsed: parsed.update(tasks=[], failures=[failure])):
+        assert "--service-code fargate --quota-code L-3032A538" in refused(daemon)
+    (newest,) = daemon.instance.get_runs(limit=1)
+    assert newest.tags[REFUSED_TAG] == "quota"
 
 
 def test_what_a_refused_run_was_to_do_the_next_one_does(daemon: Tiered) -> None:

@@ -31,11 +31,6 @@ variables {
 run "before_the_first_image" {
   command = plan
 
-  assert {
-    condition     = !aws_cloudwatch_metric_alarm.not_up_to_date.actions_enabled
-    error_message = "Nobody is woken before there is something to be up to date."
-  }
-
   # As RDS says of postgres18: allowed values are receipt, authentication, authorization, setup_durations, all.
   assert {
     condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "authorization" && aws_db_parameter_group.database.family == "postgres18"

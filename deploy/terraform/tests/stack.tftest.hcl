@@ -44,7 +44,6 @@ variables {
   state_bucket      = "example-terraform-state"
   api_key_hashes    = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
   password_version  = 0 # stand-ins know no ephemeral resources
-  business_hours    = { days = [1, 2, 5], from = 7, to = 19, minutes = 45 }
 }
 
 run "stack" {
@@ -385,52 +384,7 @@ run "stack" {
     error_message = "All names are made in the zone."
   }
 
-  # Alarms ------------------------------------------------------------------------------------------------------------
-
-  assert {
-    condition = toset(concat(keys(aws_cloudwatch_metric_alarm.alarm), ["not-up-to-date"])) == toset([
-      "run-failed", "stale", "tables-blocked", "dead-letters", "audit-differences", "versions-missed", "log-lost",
-      "log-kept", "not-up-to-date", "code-memory", "daemon-memory",
-      "dashboard-memory", "database-storage", "database-cpu", "database-connections", "balancer-errors", "ui-errors", "webserver-unhealthy",
-      "viewer-unhealthy", "dashboard-unhealthy", "api-unhealthy", "rates-failed",
-    ])
-    error_message = "The alarms are those that docs/deploy.md explains."
-  }
-
-  assert {
-    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.alarm), [aws_cloudwatch_metric_alarm.not_up_to_date]) : alarm.alarm_actions == toset([aws_sns_topic.alerts.arn]) && alarm.ok_actions == toset([aws_sns_topic.alerts.arn]) && alarm.actions_enabled])
-    error_message = "Every alarm tells the topic."
-  }
-
-  assert {
-    condition     = alltrue([for name, metric in local.metrics : aws_cloudwatch_log_metric_filter.event[name].metric_transformation[0].namespace == "Totesys/totesys"]) && alltrue([for alarm in aws_cloudwatch_metric_alarm.alarm : contains(keys(local.metrics), alarm.metric_name) if alarm.namespace == "Totesys/totesys"])
-    error_message = "Every alarm on a log metric has a filter that makes the metric."
-  }
-
-  assert {
-    condition = { for name, filter in aws_cloudwatch_log_metric_filter.event : name => [filter.pattern, filter.metric_transformation[0].value] } == {
-      UpToDate         = ["{ $.totesys_event = \"up_to_date\" }", "1"]
-      RunsFailed       = ["{ $.totesys_event = \"run_failed\" }", "1"]
-      Stale            = ["{ $.totesys_event = \"stale\" }", "1"]
-      DeadLetters      = ["{ $.totesys_event = \"dead_letters\" }", "$.open"]
-      AuditDifferences = ["{ $.totesys_event = \"audit_differs\" }", "$.findings"]
-      TablesBlocked    = ["{ $.totesys_event = \"blocked\" }", "$.tables"]
-      TablesMissed     = ["{ $.totesys_event = \"missed\" }", "$.tables"]
-      LogLost          = ["{ $.totesys_event = \"log_lost\" }", "1"]
-      LogKept          = ["{ $.totesys_event = \"log_kept\" }", "$.percent"]
-    }
-    error_message = "The filters find the lines that the platform writes."
-  }
-
-  assert {
-    condition     = one([for query in aws_cloudwatch_metric_alarm.not_up_to_date.metric_query : query.expression if query.return_data == true]) == "IF((DAY(found) == 1 OR DAY(found) == 2 OR DAY(found) == 5) AND HOUR(found) >= 7 AND HOUR(found) < 19, FILL(found, 0), 1)"
-    error_message = "The platform must be up to date in business hours, and only then."
-  }
-
-  assert {
-    condition     = aws_cloudwatch_metric_alarm.not_up_to_date.evaluation_periods == 9 && aws_cloudwatch_metric_alarm.not_up_to_date.datapoints_to_alarm == 9 && aws_cloudwatch_metric_alarm.not_up_to_date.treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.not_up_to_date.threshold == 1 && aws_cloudwatch_metric_alarm.not_up_to_date.comparison_operator == "LessThanThreshold"
-    error_message = "It rings after 45 minutes, also when there are no data at all."
-  }
+  # Alarms (and totesys_assets_tests/deploy/test_alarms.py) -----------------------------------------------------------
 
   assert {
     condition     = toset([for subscription in aws_sns_topic_subscription.email : subscription.endpoint]) == toset(var.alarm_emails) && aws_sns_topic.alerts.kms_master_key_id != null
