@@ -157,13 +157,24 @@ locals {
     },
   ]
 
+  # Dagster puts the run's id on the task of a large run, and on no other: services are not stopped by this.
   stop_runs = [
     {
-      Sid       = "StopRuns"
+      Sid       = "LookAtRuns"
       Effect    = "Allow"
-      Action    = ["ecs:DescribeTasks", "ecs:StopTask"]
+      Action    = "ecs:DescribeTasks"
       Resource  = local.cluster_task_arn
       Condition = { ArnEquals = { "ecs:cluster" = local.cluster_arn } }
+    },
+    {
+      Sid      = "StopRuns"
+      Effect   = "Allow"
+      Action   = "ecs:StopTask"
+      Resource = local.cluster_task_arn
+      Condition = {
+        ArnEquals = { "ecs:cluster" = local.cluster_arn }
+        Null      = { "aws:ResourceTag/dagster/run_id" = "false" }
+      }
     },
   ]
 
@@ -223,7 +234,14 @@ resource "aws_iam_policy" "boundary" {
         Sid      = "Secrets"
         Effect   = "Allow"
         Action   = "secretsmanager:GetSecretValue"
-        Resource = ["${local.arn}:secretsmanager:${var.region}:${local.account}:secret:${var.name}/*", "${local.arn}:secretsmanager:${var.region}:${local.account}:secret:rds!db-*"]
+        Resource = "${local.arn}:secretsmanager:${var.region}:${local.account}:secret:${var.name}/*"
+      },
+      {
+        Sid       = "MasterSecret" # which RDS names; nobody but the provision task is started with it
+        Effect    = "Allow"
+        Action    = "secretsmanager:GetSecretValue"
+        Resource  = "${local.arn}:secretsmanager:${var.region}:${local.account}:secret:rds!db-*"
+        Condition = { ArnEquals = { "aws:PrincipalArn" = "${local.arn}:iam::${local.account}:role/${var.name}-provision-execution" } }
       },
       {
         Sid      = "Publish"

@@ -221,7 +221,8 @@ module "run" {
   keep_revisions = var.deletion_protection
 }
 
-# Databases, roles, passwords, migrations: run once before each new daemon. It may do nothing in AWS.
+# Databases, roles, passwords, migrations: run once before each new daemon. It may do nothing in AWS, and knows nothing of
+# ToteSys.
 module "provision" {
   source = "./modules/task"
 
@@ -233,7 +234,8 @@ module "provision" {
   environment = merge(local.environment, {
     WAREHOUSE_ADMIN_URL = "postgresql://${aws_db_instance.database.endpoint}/postgres?${local.database_tls}"
   })
-  secrets = merge(local.engine_secrets, {
+  secrets = merge(local.dagster_secrets, {
+    WAREHOUSE_URL        = local.engine_secrets.WAREHOUSE_URL
     WAREHOUSE_OWNER_URL  = aws_secretsmanager_secret.role["warehouse-owner"].arn
     WAREHOUSE_READER_URL = aws_secretsmanager_secret.role["warehouse-reader"].arn
     PGUSER               = "${aws_db_instance.database.master_user_secret[0].secret_arn}:username::"

@@ -244,7 +244,7 @@ run "stack" {
   }
 
   assert {
-    condition     = toset([for secret in module.provision.definition.secrets : secret.name]) == toset(["TOTESYS_URL", "WAREHOUSE_URL", "TOTESYS_DAGSTER_URL", "WAREHOUSE_OWNER_URL", "WAREHOUSE_READER_URL", "PGUSER", "PGPASSWORD"])
+    condition     = toset([for secret in module.provision.definition.secrets : secret.name]) == toset(["WAREHOUSE_URL", "TOTESYS_DAGSTER_URL", "WAREHOUSE_OWNER_URL", "WAREHOUSE_READER_URL", "PGUSER", "PGPASSWORD"])
     error_message = "The provision task gets the roles' URLs and the master's login."
   }
 

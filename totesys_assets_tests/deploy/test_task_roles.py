@@ -1,0 +1,46 @@
+"""What single tasks may do, asked of IAM's rules: end runs and no service, read their own secrets and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from totesys_assets_tests.deploy.arns import NAME, arn, role
+from totesys_assets_tests.deploy.iam import Request, allows
+from totesys_assets_tests.deploy.wildcards import statements
+
+CLUSTER = {"ecs:cluster": arn("ecs", f"cluster/{NAME}")}
+MASTER = arn("secretsmanager", "secret:rds!db-1-abcdef")
+
+
+def values(state: dict[str, Any], module: str, address: str) -> dict[str, Any]:
+    """Of one resource of a task's module."""
+    (found,) = (each for each in state["root_module"]["child_modules"] if each["address"] == f"module.{module}")
+    return next(each["values"] for each in found["resources"] if each["address"] == f"module.{module}.{address}")
+
+
+@pytest.mark.parametrize("kind", ["webserver", "daemon"])
+def test_the_tasks_of_runs_can_be_ended_and_those_of_services_cannot(kind: str, state: dict[str, Any]) -> None:
+    rights = statements(values(state, kind, "aws_iam_role_policy.task[0]")["policy"])
+    task = arn("ecs", f"task/{NAME}/1")
+    run = CLUSTER | {"aws:ResourceTag/dagster/run_id": "5cb6ad36"}
+    service = CLUSTER | {"aws:ResourceTag/Stack": NAME}
+    assert allows(Request("ecs:StopTask", task, run), rights)
+    assert not allows(Request("ecs:StopTask", task, service), rights)
+    assert allows(Request("ecs:DescribeTasks", task, service), rights)
+
+
+@pytest.mark.parametrize("kind", ["provision", "code", "webserver"])
+def test_only_the_provision_task_can_be_started_with_the_master_s_password(kind: str, state: dict[str, Any]) -> None:
+    boundary = next(
+        statements(each["values"]["policy"])
+        for each in state["root_module"]["resources"]
+        if each["address"] == "aws_iam_policy.boundary"
+    )
+    anything = [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+    started = {"aws:PrincipalArn": role(f"{NAME}-{kind}-execution")}
+    read = Request("secretsmanager:GetSecretValue", MASTER, started)
+    assert allows(read, anything, boundary) is (kind == "provision")
+    own = Request("secretsmanager:GetSecretValue", arn("secretsmanager", f"secret:{NAME}/dagster-url-abcdef"), started)
+    assert allows(own, anything, boundary)
