@@ -54,7 +54,7 @@ $(PEERS)/installed: bench-requirements.txt
 
 check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud (four minutes)
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
-	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github/workflows
+	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --framework github_actions --directory .
 	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -n logical --dist loadfile totesys_assets_tests/deploy

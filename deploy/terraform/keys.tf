@@ -25,6 +25,13 @@ locals {
           Condition = { ArnLike = { "kms:EncryptionContext:aws:logs:arn" = "${local.arn}:logs:${var.region}:${local.account}:log-group:*" } }
         },
         {
+          Sid       = "Findings"
+          Effect    = "Allow"
+          Principal = { Service = "events.amazonaws.com" }
+          Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+          Resource  = "*" # any: in a key policy this is the key itself; EventBridge knows no condition here
+        },
+        {
           Sid       = "Alarms"
           Effect    = "Allow"
           Principal = { Service = "cloudwatch.amazonaws.com" }

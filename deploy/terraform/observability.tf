@@ -33,6 +33,14 @@ resource "aws_sns_topic_policy" "alerts" {
           ArnLike      = { "aws:SourceArn" = "${local.arn}:cloudwatch:${var.region}:${local.account}:alarm:${var.name}-*" }
         }
       },
+      # EventBridge says neither account nor rule when it publishes; it sends to no topic of another account in its own name.
+      {
+        Sid       = "Findings"
+        Effect    = "Allow"
+        Principal = { Service = "events.amazonaws.com" }
+        Action    = "sns:Publish"
+        Resource  = aws_sns_topic.alerts.arn
+      },
       {
         Sid       = "Sensors"
         Effect    = "Allow"

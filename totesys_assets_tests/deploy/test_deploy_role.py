@@ -24,6 +24,8 @@ BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/a-policy"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-1111-1111-1111-111111111111"
 CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{NAME}"
 CALLS: dict[str, list[str]] = json.loads((PROJECT / "deploy" / "tests" / "calls.json").read_text(encoding="utf-8")) | {
+    "aws_cloudwatch_event_rule": ["events:PutRule", "events:DescribeRule", "events:ListTagsForResource"],
+    "aws_cloudwatch_event_target": ["events:PutTargets", "events:ListTargetsByRule"],
     # What a rehearsal has no account for: a zone, and a transit gateway.
     "aws_route53_record": ["route53:ChangeResourceRecordSets", "route53:GetChange", "route53:ListResourceRecordSets"],
     "aws_ec2_transit_gateway_vpc_attachment": ["ec2:CreateTransitGatewayVpcAttachment"],

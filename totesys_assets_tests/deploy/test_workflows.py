@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -26,9 +27,20 @@ def load(path: Path) -> Workflow:
     return document
 
 
+def with_steps(workflow: Workflow) -> dict[str, Any]:
+    """The jobs that are not another workflow."""
+    return {name: job for name, job in workflow["jobs"].items() if "steps" in job}
+
+
 def steps(workflow: Workflow) -> Iterator[dict[str, Any]]:
     for job in workflow["jobs"].values():
-        yield from job["steps"]
+        yield from job.get("steps", [])
+
+
+def actions(path: Path) -> list[str]:
+    """The lines that use an action; a workflow of ours that is called is none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if "uses:" in line and "uses: ./.github/" not in line]
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.name)
@@ -52,25 +64,20 @@ def test_there_are_three() -> None:
 
 
 def test_zizmor_finds_nothing() -> None:
-    command = [tool("zizmor"), "--offline", "--no-progress", "--quiet", "--pedantic", str(FOLDER)]
+    command = [tool("zizmor"), "--offline", "--no-progress", "--quiet", "--pedantic", str(FOLDER.parent)]
     assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 
 def test_every_action_is_pinned_to_a_commit_whose_version_is_said(path: Path) -> None:
-    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+    uses = actions(path)
     assert len(uses) >= 2
     for line in uses:
         assert re.fullmatch(r"\s*(- )?uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
 
 def test_one_version_of_an_action_is_used_everywhere() -> None:
-    pins = {
-        re.sub(r"\s*(- )?uses: ", "", line)
-        for path in FILES
-        for line in path.read_text().splitlines()
-        if "uses:" in line
-    }
-    assert len(pins) == len({pin.partition("@")[0] for pin in pins}) == 8
+    pins = {re.sub(r"\s*(- )?uses: ", "", line) for path in FILES for line in actions(path)}
+    assert len(pins) == len({pin.partition("@")[0] for pin in pins}) == 10
 
 
 def test_nothing_is_permitted_but_what_a_job_asks_for(workflow: Workflow) -> None:
@@ -82,16 +89,16 @@ def test_nothing_is_permitted_but_what_a_job_asks_for(workflow: Workflow) -> Non
 
 def test_no_job_keeps_githubs_token_after_the_checkout(workflow: Workflow) -> None:
     checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == len(workflow["jobs"])
+    assert len(checkouts) == len([job for job in workflow["jobs"].values() if "steps" in job])
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
 def test_every_job_ends_some_time(workflow: Workflow) -> None:
-    assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
+    assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values() if "steps" in job)
 
 
 def test_what_runs_the_tests_has_a_browser_and_a_pooler_so_that_none_is_skipped() -> None:
-    jobs = [job for path in FILES for job in load(path)["jobs"].values()]
+    jobs = [job for path in FILES for job in load(path)["jobs"].values() if "steps" in job]
     scripts = [[step.get("run", "") for step in job["steps"]] for job in jobs]
     running = [each for each in scripts if re.search(r"make (test|soak|coverage)\b", each[-1])]
     assert len(running) == 3
@@ -128,7 +135,7 @@ def test_a_pull_request_gets_no_identity_for_aws() -> None:
 
 def test_the_deployment_starts_from_main_only(deploy: Workflow) -> None:
     assert deploy["on"]["push"] == {"branches": ["main"]}
-    assert set(deploy["on"]) == {"push", "workflow_dispatch"}
+    assert set(deploy["on"]) == {"push", "schedule", "workflow_dispatch"}
     for name, job in deploy["jobs"].items():
         # Whoever starts it by hand can choose another branch.
         assert "github.ref == 'refs/heads/main'" in job["if"], name
@@ -141,7 +148,7 @@ def test_deployments_follow_one_another_and_none_is_cut_off(deploy: Workflow) ->
 
 
 def test_each_job_takes_a_role_of_its_own_by_githubs_identity(deploy: Workflow) -> None:
-    for name, job in deploy["jobs"].items():
+    for name, job in with_steps(deploy).items():
         taken = [
             step["with"]["role-to-assume"]
             for step in job["steps"]
@@ -149,13 +156,13 @@ def test_each_job_takes_a_role_of_its_own_by_githubs_identity(deploy: Workflow) 
         ]
         assert taken == [f"${{{{ vars.{ROLES[name]} }}}}"], name
         assert job["permissions"]["id-token"] == "write", name
-    assert set(deploy["jobs"]) == set(ROLES)
+    assert set(with_steps(deploy)) == set(ROLES)
 
 
 def test_only_the_job_that_somebody_approves_takes_the_role_that_applies(deploy: Workflow) -> None:
     environments = {name: job.get("environment") for name, job in deploy["jobs"].items()}
-    assert environments == {"build": None, "plan": None, "apply": "production"}
-    for name, job in deploy["jobs"].items():
+    assert environments == {"tests": None, "build": None, "plan": None, "apply": "production"}
+    for name, job in with_steps(deploy).items():
         scripts = "\n".join(step.get("run", "") for step in job["steps"])
         changes = re.search(r"terraform\b.*\bapply\b|release\.sh", scripts)
         assert bool(changes) == (name == "apply"), name
@@ -168,25 +175,29 @@ def test_what_is_applied_is_the_plan_that_was_approved(deploy: Workflow) -> None
         next(step["run"] for step in job["steps"] if step.get("name") == name)
         for job, name in ((plan, "Keep the plan"), (apply, "Apply"))
     )
-    place = re.compile(r"s3://\$\{bucket:[^}]+\}/plans/\$GITHUB_RUN_ID")
-    assert f'tfplan "{place.findall(saved)[0]}"' in saved
-    assert f'plan="{place.findall(saved)[0]}"' in script
-    assert script.index('"$plan" tfplan') < script.index("terraform apply")
+    # A new attempt at planning has a plan of its own, also where an earlier one was applied.
+    assert re.search(r'plan="s3://\$\{bucket:[^}]+\}/plans/\$GITHUB_RUN_ID-\$GITHUB_RUN_ATTEMPT"', saved)
+    assert plan["outputs"]["plan"] == "${{ steps.keep.outputs.plan }}"
+    given = next(step["env"] for step in apply["steps"] if step.get("name") == "Apply")
+    assert given["PLAN"] == "${{ needs.plan.outputs.plan }}"
+    assert script.index('"$PLAN" tfplan') < script.index("terraform apply")
     assert re.search(r"terraform apply [^\n]*\btfplan$", script, re.MULTILINE)
     assert "-auto-approve" not in script
 
 
 def test_no_plan_lies_where_everybody_can_read_it(deploy: Workflow) -> None:
-    assert not [step for job in deploy["jobs"].values() for step in job["steps"] if "artifact" in step.get("uses", "")]
+    assert not [
+        step for job in with_steps(deploy).values() for step in job["steps"] if "artifact" in step.get("uses", "")
+    ]
 
 
 def test_the_bucket_of_plans_is_that_of_the_state(deploy: Workflow, tmp_path: Path) -> None:
     example = (PROJECT / "deploy" / "terraform" / "backend.hcl.example").read_text(encoding="utf-8")
     (tmp_path / "backend.hcl").write_text(example, encoding="utf-8")
     scripts = [
-        step["run"] for job in deploy["jobs"].values() for step in job["steps"] if "bucket=" in step.get("run", "")
+        step["run"] for job in with_steps(deploy).values() for step in job["steps"] if "bucket=" in step.get("run", "")
     ]
-    assert len(scripts) == 2
+    assert len(scripts) == 1
     for script in scripts:
         line = next(line for line in script.splitlines() if line.startswith("bucket="))
         found = subprocess.run(
@@ -217,3 +228,146 @@ def test_every_task_that_a_workflow_starts_is_in_the_makefile(workflow: Workflow
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     tasks = re.findall(r"^make ([\w-]+)", "\n".join(step.get("run", "") for step in steps(workflow)), re.MULTILINE)
     assert not [task for task in tasks if not re.search(rf"^{task}:", makefile, re.MULTILINE)]
+
+
+class Shell:
+    """Runs the script of a step with programs that are stand-ins: each call is noted, and fails if it is said to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "log"
+        self.fails: list[str] = []
+
+    def __call__(self, step: dict[str, Any], **environment: str) -> tuple[int, list[str]]:
+        """Exit code of the step, and the calls of this run."""
+        self.log.write_text("", encoding="utf-8")
+        programs = self.folder / "bin"
+        programs.mkdir(exist_ok=True)
+        patterns = "".join(f"    *'{pattern}'*) exit 1 ;;\n" for pattern in self.fails)
+        for program in ("aws", "cosign", "terraform", "docker"):
+            file = programs / program
+            file.write_text(
+                f'#!/bin/sh\necho "{program} $*" >>"{self.log}"\ncase "{program} $*" in\n{patterns}'
+                f"    *describe-images*) echo sha256:d ;;\n    *) ;;\nesac\n",
+                encoding="utf-8",
+            )
+            file.chmod(0o755)
+        done = subprocess.run(
+            [tool("bash"), "-e", "-o", "pipefail", "-c", step["run"]],
+            cwd=self.folder,
+            env={"PATH": f"{programs}:/usr/bin:/bin", "GITHUB_OUTPUT": str(self.folder / "output"), **environment},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, self.log.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def step(job: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in job["steps"] if each.get("name") == name)
+    return found
+
+
+def test_nothing_is_built_planned_or_applied_but_what_passed_the_tests(deploy: Workflow) -> None:
+    jobs = deploy["jobs"]
+    assert jobs["tests"]["uses"].endswith("/.github/workflows/test.yml")
+    assert "image_tag" not in jobs["tests"]["if"], "a rollback applies the Terraform of today"
+    assert jobs["build"]["needs"] == "tests"
+    assert jobs["plan"]["needs"] == ["tests", "build"]
+    assert "needs.tests.result == 'success'" in jobs["plan"]["if"]
+    assert "needs.plan.result == 'success'" in jobs["apply"]["if"]
+    tests = load(FOLDER / "test.yml")
+    assert set(tests["on"]) == {"pull_request", "workflow_call"}, "on main they are a deployment's"
+
+
+def test_a_job_that_failed_after_the_apply_can_be_run_again(deploy: Workflow, shell: Shell) -> None:
+    apply = step(deploy["jobs"]["apply"], "Apply")
+    given = {"BACKEND": "", "PLAN": "s3://states/plans/1-1"}
+    shell.fails = ["aws s3 ls"]
+    code, calls = shell(apply, **given)
+    assert code == 0
+    assert [call for call in calls if "appl" in call] == [
+        "aws s3 ls s3://states/plans/1-1.applied",
+        "terraform apply -input=false -lock-timeout=5m tfplan",
+        "aws s3 mv --only-show-errors s3://states/plans/1-1 s3://states/plans/1-1.applied",
+    ]
+    shell.fails = ["terraform apply", "aws s3 cp"]
+    assert shell(apply, **given)[0] == 0, "what was applied is applied again"
+    shell.fails = ["aws s3 ls", "terraform apply"]
+    code, calls = shell(apply, **given)
+    assert code != 0
+    assert not [call for call in calls if " s3 mv" in call], "what was not applied counts as applied"
+    names = [each.get("name") for each in deploy["jobs"]["apply"]["steps"]]
+    assert names[-2:] == ["Provision, and move the services", "Forget the plan"]
+
+
+@pytest.mark.parametrize("fails", [[], ["cosign verify --"], ["cosign verify-attestation"]])
+def test_an_image_that_this_workflow_did_not_sign_is_not_released(
+    fails: list[str], deploy: Workflow, shell: Shell
+) -> None:
+    job = deploy["jobs"]["apply"]
+    names = [each.get("name") or each["uses"] for each in job["steps"]]
+    assert names.index("Verify the image") < names.index("Apply")
+    shell.fails = fails
+    where = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "example/totesys-assets"}
+    code, calls = shell(step(job, "Verify the image"), REPOSITORY="r.example/totesys", TAG="0123abc", **where)
+    assert (code == 0) is (not fails)
+    signer = "https://github.com/example/totesys-assets/.github/workflows/deploy.yml@refs/heads/main"
+    assert all(f"--certificate-identity {signer} r.example/totesys:0123abc" in call for call in calls)
+    assert all("--certificate-oidc-issuer https://token.actions.githubusercontent.com" in call for call in calls)
+
+
+def test_an_image_is_signed_by_its_digest_with_a_list_of_what_is_in_it(deploy: Workflow, shell: Shell) -> None:
+    build = deploy["jobs"]["build"]
+    sbom = next(each["with"] for each in build["steps"] if "sbom-action" in each.get("uses", ""))
+    assert sbom["image"] == next(each["with"]["tags"] for each in build["steps"] if each.get("name") == "Build")
+    assert (sbom["upload-artifact"], sbom["upload-release-assets"]) == (False, False)
+    code, calls = shell(step(build, "Sign"), REPOSITORY="r.example/totesys", TAG="0123abc")
+    assert code == 0
+    assert calls[1:] == [
+        "cosign sign --yes r.example/totesys@sha256:d",
+        f"cosign attest --yes --type spdxjson --predicate {sbom['output-file']} r.example/totesys@sha256:d",
+    ]
+
+
+def test_what_is_built_again_gets_a_tag_of_its_own(deploy: Workflow, shell: Shell) -> None:
+    name = step(deploy["jobs"]["build"], "What the image is called")
+    output = shell.folder / "output"
+    for event, expected in (("push", "abc"), ("schedule", "abc-7"), ("workflow_dispatch", "abc-7")):
+        output.write_text("", encoding="utf-8")
+        code, _ = shell(name, GITHUB_EVENT_NAME=event, GITHUB_SHA="abc", GITHUB_RUN_ID="7")
+        assert (code, output.read_text(encoding="utf-8")) == (0, f"tag={expected}\n")
+    assert deploy["jobs"]["plan"]["outputs"]["tag"] == "${{ inputs.image_tag || needs.build.outputs.tag }}"
+    assert deploy["on"]["schedule"] == [{"cron": "23 4 * * 1"}]
+
+
+def test_the_summary_says_what_is_done_to_which_resource_and_no_more(deploy: Workflow, tmp_path: Path) -> None:
+    script = step(deploy["jobs"]["plan"], "Plan")["run"]
+    assert re.search(r"terraform plan [^\n]*>/dev/null", script)
+    query = re.findall(r"jq --raw-output '(.+?)' >>", script, re.DOTALL)[0]
+    changes = {"aws_lb.ui": ["no-op"], "aws_ecs_cluster.main": ["update"], 'a.b["c"]': ["delete", "create"]}
+    plan = {
+        "resource_changes": [
+            {"address": address, "change": {"actions": each, "after": {"secret": "s3cr3t"}}}
+            for address, each in changes.items()
+        ]
+    }
+    said = subprocess.run(
+        [tool("jq"), "--raw-output", query], input=json.dumps(plan), capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines()[2:] == [
+        "| update | `aws_ecs_cluster.main` |",
+        '| delete, create | `a.b["c"]` |',
+    ]
+
+
+def test_all_that_is_pinned_is_raised_by_somebody() -> None:
+    updates = yaml.safe_load((FOLDER.parent / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+    folders = {each["package-ecosystem"]: each.get("directories") or [each["directory"]] for each in updates}
+    assert set(folders) == {"github-actions", "docker", "docker-compose", "terraform", "pip"}
+    for name in [name for each in folders.values() for name in each]:
+        assert (PROJECT / name.strip("/")).is_dir(), name
