@@ -362,6 +362,9 @@ def test_whoever_plans_reads_its_own_state_and_none_other(made: list[dict[str, A
     assert not allows(Request(other, f"{STATE}/other/terraform.tfstate"), plan)
 
 
+# Actions that the package's copy of the reference does not know yet.
+NEWER = {"ecr:ListImageReferrers"}
+
 # The policies themselves ----------------------------------------------------------------------------------------------
 
 
@@ -379,7 +382,7 @@ def test_each_right_is_given_on_resources_that_its_action_knows(
                 unknown.append(action)
             elif statement["Resource"] != "*" and not any(kind for each in known for kind in each["resource_types"]):
                 void.append((statement["Sid"], action))
-    assert (unknown, void) == ([], [])
+    assert (set(unknown), void) == (NEWER, [])
 
 
 def test_the_policies_fit_with_the_longest_name(made: list[dict[str, Any]], deploy: list[dict[str, Any]]) -> None:
