@@ -28,8 +28,9 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 ADMIN = "WAREHOUSE_ADMIN_URL"
 OWNER, LOADER, READER = "WAREHOUSE_OWNER_URL", "WAREHOUSE_URL", "WAREHOUSE_READER_URL"
-# The reader's name if nobody logs in as it. The SQL files create the role in any case.
-_READER_ROLE = "warehouse_reader"
+VIEWER = "TOTESYS_DAGSTER_VIEWER_URL"
+# Their names if nobody logs in as them. The SQL files create the roles in any case.
+_READER_ROLE, _VIEWER_ROLE = "warehouse_reader", "dagster_viewer"
 # How long to wait for another process that provisions.
 _LOCK_TIMEOUT = "10min"
 _FILES = ("warehouse_roles.sql", "warehouse_grants.sql", "dagster_role.sql")
@@ -58,29 +59,32 @@ class Wanted:
     loader: Login
     reader: Login | None
     dagster: Login
+    viewer: Login | None
     schema: str
 
     @property
     def logins(self) -> list[Login]:
         """All logins to create."""
-        return [login for login in (self.owner, self.loader, self.reader, self.dagster) if login]
+        return [login for login in (self.owner, self.loader, self.reader, self.dagster, self.viewer) if login]
 
     @classmethod
     def from_env(cls, schema: str) -> Wanted:
-        """Read the five URLs. The reader's may be missing; so may the admin's login, which libpq then searches for.
+        """Read the six URLs. Reader's and viewer's may be missing; so may the admin's login: libpq searches for it.
 
         Raises PlatformError, in a sentence without passwords, if they contradict each other.
         """
         admin_url = os.environ.get(ADMIN) or ""
         _parts(ADMIN, admin_url)
         owner, loader, dagster = (_login(name) for name in (OWNER, LOADER, DAGSTER_URL_VARIABLE))
-        reader = _login(READER) if os.environ.get(READER) else None
-        wanted = cls(admin_url, owner, loader, reader, dagster, schema)
+        reader, viewer = (_login(name) if os.environ.get(name) else None for name in (READER, VIEWER))
+        wanted = cls(admin_url, owner, loader, reader, dagster, viewer, schema)
         for login in wanted.logins:
-            if login is not dagster and login.database != owner.database:
+            if login not in (dagster, viewer) and login.database != owner.database:
                 raise PlatformError(f"{login.variable} and {OWNER} name different databases: they are one warehouse.")
         if dagster.database == owner.database:
             raise PlatformError(f"{DAGSTER_URL_VARIABLE} names the warehouse's database: give Dagster one of its own.")
+        if viewer and viewer.database != dagster.database:
+            raise PlatformError(f"{VIEWER} and {DAGSTER_URL_VARIABLE} name different databases: both are Dagster's.")
         _require_different([(login.variable, login.role) for login in wanted.logins])
         return wanted
 
@@ -98,8 +102,12 @@ def provision(wanted: Wanted, folder: Path, say: Say) -> None:
             made = _create_database(admin, database)
             say(f"database {database}: {'created' if made else 'is there'}, closed to PUBLIC")
         _make_warehouse(wanted, admin, folder, say)
-        run_file(folder, "dagster_role.sql", _within(wanted.admin_url, wanted.dagster), role=wanted.dagster.role)
-        _set_password(admin, wanted.dagster, say)
+        viewer = wanted.viewer.role if wanted.viewer else _VIEWER_ROLE
+        within = _within(wanted.admin_url, wanted.dagster)
+        run_file(folder, "dagster_role.sql", within, role=wanted.dagster.role, viewer=viewer)
+        for login in (wanted.dagster, wanted.viewer):
+            if login:
+                _set_password(admin, login, say)
         _migrate_dagster()
         say(f"Dagster: its tables in {wanted.dagster.database} are up to date")
         for login in wanted.logins:

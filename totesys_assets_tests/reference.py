@@ -13,7 +13,7 @@ import click
 from totesys_assets.commands import main
 from totesys_assets.commands.edge import DEBUG_VARIABLE
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE
-from totesys_assets.provision import ADMIN, OWNER, READER
+from totesys_assets.provision import ADMIN, OWNER, READER, VIEWER
 from totesys_assets.variables import VARIABLES, Variable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -76,6 +76,7 @@ _PROVISION = (
     Variable("WAREHOUSE_URL", "The loader's login, with its password.", "refused"),
     Variable(READER, "The readers' login for BI, with its password.", "no such role is created"),
     Variable(DAGSTER_URL_VARIABLE, "Dagster's login, in a database of its own, with its password.", "refused"),
+    Variable(VIEWER, "The login of a UI that only shows, in Dagster's database.", "nobody logs in so"),
 )
 
 

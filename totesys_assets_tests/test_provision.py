@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from click.testing import CliRunner
+from dagster import DagsterInstance
 from dagster._core.storage.sql import run_alembic_downgrade
 from dagster._core.test_utils import create_run_for_test
 from dagster_postgres.run_storage.run_storage import __file__ as dagster_postgres_file
@@ -24,14 +25,17 @@ from psycopg.conninfo import make_conninfo
 
 from totesys_assets import provision as work
 from totesys_assets.commands import main
+from totesys_assets.dagster_home import instance_config
 from totesys_assets.dagster_internals.storage import pooled_engine
 from totesys_assets.local import sql_files
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer, make_platform
 from totesys_assets_tests.test_roles import ACCESS, denied, execute, rights
+from totesys_assets_tests.webserver.test_webserver import LIMIT, ask, serving
 
 DAGSTER = "TOTESYS_DAGSTER_URL"
+OF_DAGSTER = (DAGSTER, work.VIEWER)
 MASTER, MASTER_PASSWORD = "master", "the master's own $ecret"
 _numbers = itertools.count()
 
@@ -75,6 +79,7 @@ class Stage:
             work.LOADER: f"loader_{self.number}",
             work.READER: f"reader_{self.number}",
             DAGSTER: f"dagster's {self.number}",
+            work.VIEWER: f'The "viewer" {self.number}',
         }
 
     @property
@@ -86,7 +91,7 @@ class Stage:
         old = {variable: os.environ.get(variable, "") for variable in self.roles}
         for variable, role in self.roles.items():
             self.passwords[variable] = f"p%/:@' {role} {os.urandom(6).hex()}"
-            database = self.databases[variable == DAGSTER]
+            database = self.databases[variable in OF_DAGSTER]
             host = self.server.url("postgres").rpartition("@")[2].partition("/")[0]
             login = f"{quote(role, safe='')}:{quote(self.passwords[variable], safe='')}"
             self.patch.setenv(variable, f"postgresql://{login}@{host}/{quote(database)}")
@@ -109,9 +114,10 @@ class Stage:
         assert Warehouse(self.url(work.LOADER)).migrate() is False
         assert rights(self.superuser(), self.roles[work.LOADER])["fact_payment"] == {"SELECT", "INSERT"}
         assert rights(self.superuser(), self.roles[work.READER])["fact_payment"] == {"SELECT"}
-        assert execute(self.url(DAGSTER), "SELECT count(*) FROM runs") == [(0,)]
+        for variable in OF_DAGSTER:
+            assert execute(self.url(variable), "SELECT count(*) FROM runs") == [(0,)]
         for variable in self.roles:
-            other = self.databases[variable != DAGSTER]
+            other = self.databases[variable not in OF_DAGSTER]
             with pytest.raises(psycopg.OperationalError, match=f'permission denied for database "{other}"'):
                 psycopg.connect(make_conninfo(self.url(variable), dbname=other))
 
@@ -301,6 +307,37 @@ def test_without_a_reader_the_role_is_made_and_nobody_can_log_in_as_it(stage: St
     assert execute(stage.superuser(), f"SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'") == [(None,)]
 
 
+def test_a_viewer_of_dagster_reads_all_of_it_also_what_comes_later_and_writes_nothing(stage: Stage) -> None:
+    assert stage.provision()[0] == 0
+    viewer, role = stage.url(work.VIEWER), sql.Identifier(stage.roles[work.VIEWER])
+    execute(stage.url(DAGSTER), "CREATE TABLE comes_later AS SELECT 1 AS value")
+    assert execute(viewer, "SELECT value FROM comes_later") == [(1,)]
+    write, writable = "INSERT INTO kvs (key, value) VALUES ('a', 'b')", "SET transaction_read_only = off"
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        execute(viewer, write)
+    denied(viewer, write, before=writable)
+    denied(viewer, "CREATE TABLE mine (x int)", before=writable)
+    execute(stage.superuser(DAGSTER), sql.SQL("GRANT ALL ON kvs TO {}").format(role))
+    assert stage.provision()[0] == 0
+    denied(viewer, write, before=writable)
+
+
+def test_a_read_only_webserver_shows_runs_with_the_viewer_s_login(stage: Stage, tmp_path: Path) -> None:
+    assert stage.provision()[0] == 0
+    (tmp_path / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        run_id = create_run_for_test(instance).run_id
+    stage.patch.setenv("DAGSTER_HOME", str(tmp_path))
+    stage.patch.setenv(DAGSTER, stage.url(work.VIEWER))
+    with serving("--read-only", folder=tmp_path) as ui:
+        status, text = ask(ui, "{ runsOrError { ... on Runs { results { id } } } }")
+        assert (status, run_id in text) == (200, True)
+        assert ask(ui, "{ instance { daemonHealth { allDaemonStatuses { healthy } } } }")[0] == 200
+        status, text = ask(ui, LIMIT.format(key="viewer"))
+        assert "data" in text
+    assert execute(stage.superuser(DAGSTER), "SELECT count(*) FROM concurrency_limits") == [(0,)]
+
+
 @pytest.mark.parametrize(
     ("variable", "change", "expected"),
     [
@@ -309,6 +346,7 @@ def test_without_a_reader_the_role_is_made_and_nobody_can_log_in_as_it(stage: St
         (work.OWNER, "postgresql://owner@host/db", "WAREHOUSE_OWNER_URL names no password"),
         (work.LOADER, "postgresql://loader:secret@host/another", "name different databases: they are one warehouse"),
         (DAGSTER, "postgresql://dagster:secret@host/{warehouse}", "give Dagster one of its own"),
+        (work.VIEWER, "postgresql://viewer:secret@host/another", "both are Dagster's"),
         (work.LOADER, "postgresql://{reader}:secret@host/{warehouse}", "log in as the same role"),
         (work.LOADER, "postgresql://master:secret@host/{warehouse}", "log in as the same role, master"),
     ],

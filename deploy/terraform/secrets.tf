@@ -7,6 +7,7 @@ locals {
     warehouse-loader = { role = "warehouse_loader", database = "warehouse" }
     warehouse-reader = { role = "warehouse_reader", database = "warehouse" }
     dagster          = { role = "dagster", database = "dagster" }
+    dagster-viewer   = { role = "dagster_viewer", database = "dagster" }
   }
 
   # verify-full: a server with another name, or a certificate of another authority, gets no password.

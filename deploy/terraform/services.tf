@@ -158,7 +158,7 @@ module "viewer" {
   command        = concat(local.webserver_command, ["--read-only"])
   size           = local.sizes.viewer
   environment    = merge(local.service_environment, { TOTESYS_UI_URL = "https://${local.viewer_host}" })
-  secrets        = local.dagster_secrets
+  secrets        = { TOTESYS_DAGSTER_URL = aws_secretsmanager_secret.role["dagster-viewer"].arn }
   statements     = jsonencode(local.viewer_statements)
   port           = 3000
   health_check   = local.webserver_health
@@ -235,11 +235,12 @@ module "provision" {
     WAREHOUSE_ADMIN_URL = "postgresql://${aws_db_instance.database.endpoint}/postgres?${local.database_tls}"
   })
   secrets = merge(local.dagster_secrets, {
-    WAREHOUSE_URL        = local.engine_secrets.WAREHOUSE_URL
-    WAREHOUSE_OWNER_URL  = aws_secretsmanager_secret.role["warehouse-owner"].arn
-    WAREHOUSE_READER_URL = aws_secretsmanager_secret.role["warehouse-reader"].arn
-    PGUSER               = "${aws_db_instance.database.master_user_secret[0].secret_arn}:username::"
-    PGPASSWORD           = "${aws_db_instance.database.master_user_secret[0].secret_arn}:password::"
+    WAREHOUSE_URL              = local.engine_secrets.WAREHOUSE_URL
+    WAREHOUSE_OWNER_URL        = aws_secretsmanager_secret.role["warehouse-owner"].arn
+    WAREHOUSE_READER_URL       = aws_secretsmanager_secret.role["warehouse-reader"].arn
+    TOTESYS_DAGSTER_VIEWER_URL = aws_secretsmanager_secret.role["dagster-viewer"].arn
+    PGUSER                     = "${aws_db_instance.database.master_user_secret[0].secret_arn}:username::"
+    PGPASSWORD                 = "${aws_db_instance.database.master_user_secret[0].secret_arn}:password::"
   })
   has_permissions = false
   keep_revisions  = var.deletion_protection

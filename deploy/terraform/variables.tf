@@ -317,7 +317,7 @@ variable "database_ca" {
 }
 
 variable "password_version" {
-  description = "Raise it to give new passwords to the database roles. 0: Terraform makes none, and you fill the four secrets yourself."
+  description = "Raise it to give new passwords to the database roles. 0: Terraform makes none, and you fill the five secrets yourself."
   type        = number
   default     = 1
 

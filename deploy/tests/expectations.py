@@ -34,6 +34,7 @@ ROLE_URLS = {
     "warehouse-loader-url": ("warehouse_loader", "warehouse"),
     "warehouse-reader-url": ("warehouse_reader", "warehouse"),
     "dagster-url": ("dagster", "dagster"),
+    "dagster-viewer-url": ("dagster_viewer", "dagster"),
 }
 # Metric -> the event that makes it, and what the line adds.
 METRICS = {

@@ -47,8 +47,8 @@ def provision(folder: Path | None) -> None:
 
     The URLs are in the environment. It sets the roles' passwords and creates the tables too. Run it before the first
     start of every version. WAREHOUSE_ADMIN_URL has the administrator's login (or PGUSER and PGPASSWORD have it). The
-    logins to create are in WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader), WAREHOUSE_READER_URL (optional) and
-    TOTESYS_DAGSTER_URL.
+    logins to create are in WAREHOUSE_OWNER_URL, WAREHOUSE_URL (the loader), TOTESYS_DAGSTER_URL, and, if you want
+    them, WAREHOUSE_READER_URL and TOTESYS_DAGSTER_VIEWER_URL.
     """
     from totesys_assets import provision as work
     from totesys_assets.local.sql_files import sql_folder

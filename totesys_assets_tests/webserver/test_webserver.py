@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -63,13 +64,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a webserver without any code, which people open under another."""
-    folder = tmp_path_factory.mktemp("webserver")
+@contextmanager
+def serving(*options: str, folder: Path) -> Iterator[str]:
+    """The address of a webserver without any code."""
     port = free_port()
-    environment = {**os.environ, "DAGSTER_HOME": str(folder), "TOTESYS_UI_URL": UI, "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    command = [sys.executable, "-m", "totesys_assets.webserver", "--empty-workspace", "-p", str(port)]
+    command = [sys.executable, "-m", "totesys_assets.webserver", "--empty-workspace", "-p", str(port), *options]
+    environment = {**os.environ, "DAGSTER_HOME": str(folder), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     with (folder / "log").open("wb") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as it:
         try:
             deadline = time.monotonic() + SECONDS
@@ -83,6 +83,15 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             it.terminate()
             it.wait(20)
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a webserver which people open under another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOTESYS_UI_URL", UI)
+        with serving(folder=tmp_path_factory.mktemp("webserver")) as address:
+            yield address
 
 
 def ask(ui: str, query: str, headers: dict[str, str] | None = None) -> tuple[int, str]:

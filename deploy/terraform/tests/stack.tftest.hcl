@@ -172,7 +172,7 @@ run "stack" {
   }
 
   assert {
-    condition     = toset([for secret in concat(values(aws_secretsmanager_secret.role), [aws_secretsmanager_secret.totesys]) : secret.name]) == toset(["totesys/totesys-url", "totesys/warehouse-owner-url", "totesys/warehouse-loader-url", "totesys/warehouse-reader-url", "totesys/dagster-url"])
+    condition     = toset([for secret in concat(values(aws_secretsmanager_secret.role), [aws_secretsmanager_secret.totesys]) : secret.name]) == toset(["totesys/totesys-url", "totesys/warehouse-owner-url", "totesys/warehouse-loader-url", "totesys/warehouse-reader-url", "totesys/dagster-url", "totesys/dagster-viewer-url"])
     error_message = "The secrets have the names that the platform's documents give."
   }
 
@@ -244,7 +244,7 @@ run "stack" {
   }
 
   assert {
-    condition     = toset([for secret in module.provision.definition.secrets : secret.name]) == toset(["WAREHOUSE_URL", "TOTESYS_DAGSTER_URL", "WAREHOUSE_OWNER_URL", "WAREHOUSE_READER_URL", "PGUSER", "PGPASSWORD"])
+    condition     = toset([for secret in module.provision.definition.secrets : secret.name]) == toset(["WAREHOUSE_URL", "TOTESYS_DAGSTER_URL", "TOTESYS_DAGSTER_VIEWER_URL", "WAREHOUSE_OWNER_URL", "WAREHOUSE_READER_URL", "PGUSER", "PGPASSWORD"])
     error_message = "The provision task gets the roles' URLs and the master's login."
   }
 
