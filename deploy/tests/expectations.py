@@ -220,7 +220,9 @@ def keys(expected: Expectations, cloud: Cloud) -> None:
     policy = statements(client("kms").get_key_policy(KeyId=cloud.keys["operations"], PolicyName="default")["Policy"])
     services = {each["Principal"].get("Service") for each in policy} - {None}
     expected.same(
-        "services that use key operations", services, {f"logs.{REGION}.amazonaws.com", "cloudwatch.amazonaws.com"}
+        "services that use key operations",
+        services,
+        {f"logs.{REGION}.amazonaws.com", "cloudwatch.amazonaws.com", "events.amazonaws.com"},
     )
 
 
