@@ -4,7 +4,7 @@
 # plan    on the main branch: read the state, and nothing of the account (terraform plan -refresh=false -lock=false)
 # deploy  in the environment "production", which a person approves: apply
 #
-# A pull request gets none of them: what it runs was read by nobody yet.
+# Only deploy.yml as it is on main gets them: no pull request, no other branch, no other workflow.
 #
 # How far `deploy` reaches: ci_deploy.tf. A person applies changes to these roles, for they cannot change themselves.
 
@@ -107,7 +107,12 @@ resource "aws_iam_role" "ci" {
       Effect    = "Allow"
       Principal = { Federated = local.github_provider }
       Action    = "sts:AssumeRoleWithWebIdentity"
-      Condition = { StringEquals = { "${local.github_host}:aud" = "sts.amazonaws.com", "${local.github_host}:sub" = each.value.subject } }
+      Condition = { StringEquals = {
+        "${local.github_host}:aud"              = "sts.amazonaws.com"
+        "${local.github_host}:sub"              = each.value.subject
+        "${local.github_host}:ref"              = "refs/heads/main" # a subject with an environment names no branch
+        "${local.github_host}:job_workflow_ref" = "${var.github_repository}/.github/workflows/deploy.yml@refs/heads/main"
+      } }
     }]
   })
 }

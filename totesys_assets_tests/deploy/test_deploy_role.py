@@ -365,6 +365,44 @@ def test_whoever_plans_reads_its_own_state_and_none_other(made: list[dict[str, A
 # Actions that the package's copy of the reference does not know yet.
 NEWER = {"ecr:ListImageReferrers"}
 
+MAIN = {
+    "aud": "sts.amazonaws.com",
+    "ref": "refs/heads/main",
+    "job_workflow_ref": "example/totesys-assets/.github/workflows/deploy.yml@refs/heads/main",
+}
+SUBJECTS = {
+    "build": "repo:example/totesys-assets:ref:refs/heads/main",
+    "plan": "repo:example/totesys-assets:ref:refs/heads/main",
+    "deploy": "repo:example/totesys-assets:environment:production",
+}
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_only_the_workflow_on_main_may_take_a_role(name: str, made: list[dict[str, Any]]) -> None:
+    """By what GitHub says of a job. An environment's subject says nothing of its branch."""
+    (trust,) = (
+        each["values"]["assume_role_policy"] for each in made if each["address"] == f'aws_iam_role.ci["{name}"]'
+    )
+    rules = [{key: each[key] for key in each if key != "Principal"} | {"Resource": "*"} for each in statements(trust)]
+    good = MAIN | {"sub": SUBJECTS[name]}
+    branch = "refs/heads/mine"
+    others = [
+        {"aud": "somebody"},
+        {"sub": "repo:example/totesys-assets:pull_request"},
+        {"sub": "repo:example/another:environment:production"},
+        {"ref": branch, "job_workflow_ref": MAIN["job_workflow_ref"].replace("refs/heads/main", branch)},
+        {"job_workflow_ref": "example/totesys-assets/.github/workflows/nightly.yml@refs/heads/main"},
+        *({"sub": subject} for subject in SUBJECTS.values() if subject != SUBJECTS[name]),
+    ]
+
+    def takes(claims: dict[str, str]) -> bool:
+        said = {f"token.actions.githubusercontent.com:{claim}": value for claim, value in claims.items()}
+        return allows(Request("sts:AssumeRoleWithWebIdentity", "*", said), rules)
+
+    assert takes(good)
+    assert [other for other in others if takes(good | other)] == []
+
+
 # The policies themselves ----------------------------------------------------------------------------------------------
 
 
