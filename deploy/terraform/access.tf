@@ -1,25 +1,31 @@
 # The way in: one load balancer with TLS, and a login by Cognito before Dagster and the dashboard, for they have none. The API
-# asks programs for its own keys.
+# asks programs for its own keys. With ui = "none" there is nothing of all this.
 #
 # No web application firewall: before the login there is nothing but Cognito, and who may come that far is narrowed by
 # ui_allowed_cidrs. Who opens it to the whole Internet may put AWS WAF in front; it costs by rule and by request.
 
 locals {
   # Service -> its host, who logs in there (null: nobody, for it asks for keys), and where it answers.
-  sites = merge(
+  possible_sites = merge(
     {
-      webserver = { host = var.ui_host, audience = "operators", priority = 10, port = 3000, health_path = "/server_info" }
+      webserver = { host = local.ui_host, audience = "operators", priority = 10, port = 3000, health_path = "/server_info" }
       viewer    = { host = local.viewer_host, audience = "viewers", priority = 20, port = 3000, health_path = "/server_info" }
-      dashboard = { host = local.dashboard_host, audience = "viewers", priority = 30, port = local.insights.dashboard.port, health_path = local.insights.dashboard.health_path }
+      dashboard = { host = local.dashboard_host, audience = "viewers", priority = 30, port = local.possible_insights.dashboard.port, health_path = local.possible_insights.dashboard.health_path }
     },
-    { for name, api in local.insights : name => { host = local.api_host, audience = null, priority = 40, port = api.port, health_path = api.health_path } if name == "api" },
+    { for name, api in local.possible_insights : name => { host = local.api_host, audience = null, priority = 40, port = api.port, health_path = api.health_path } if name == "api" },
   )
+  sites = { for name, site in local.possible_sites : name => site if local.has_ui && (name != "viewer" || local.has_viewer) }
 
-  audiences = { for name in ["operators", "viewers"] : name => sort([for site in local.sites : site.host if site.audience == name]) }
+  audiences = { for name in ["operators", "viewers"] : name => sort([for site in local.sites : site.host if site.audience == name]) if local.has_ui }
+
+  # As CloudWatch knows it; null without one.
+  balancer = one(aws_lb.ui[*].arn_suffix)
 }
 
 resource "aws_lb" "ui" {
   # checkov:skip=CKV2_AWS_28:no firewall: see the head of this file
+  count = local.has_ui ? 1 : 0
+
   name               = var.name
   load_balancer_type = "application"
   internal           = false
@@ -68,7 +74,9 @@ resource "aws_lb_target_group" "ui" {
 }
 
 resource "aws_lb_listener" "http" {
-  load_balancer_arn = aws_lb.ui.arn
+  count = local.has_ui ? 1 : 0
+
+  load_balancer_arn = aws_lb.ui[0].arn
   protocol          = "HTTP"
   port              = 80
 
@@ -84,7 +92,9 @@ resource "aws_lb_listener" "http" {
 }
 
 resource "aws_lb_listener" "https" {
-  load_balancer_arn = aws_lb.ui.arn
+  count = local.has_ui ? 1 : 0
+
+  load_balancer_arn = aws_lb.ui[0].arn
   protocol          = "HTTPS"
   port              = 443
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
@@ -108,7 +118,7 @@ resource "aws_lb_listener" "https" {
 resource "aws_lb_listener_rule" "host" {
   for_each = local.sites
 
-  listener_arn = aws_lb_listener.https.arn
+  listener_arn = aws_lb_listener.https[0].arn
   priority     = each.value.priority
 
   condition {
@@ -239,8 +249,8 @@ resource "aws_route53_record" "host" {
   type    = "A"
 
   alias {
-    name                   = aws_lb.ui.dns_name
-    zone_id                = aws_lb.ui.zone_id
+    name                   = aws_lb.ui[0].dns_name
+    zone_id                = aws_lb.ui[0].zone_id
     evaluate_target_health = false
   }
 }

@@ -149,17 +149,19 @@ locals {
         of   = "AWS/RDS", metric = "DatabaseConnections", by = local.database_dimensions
         stat = "Maximum", sign = ">", than = var.database_most_connections, minutes = 10
       }
+    },
+    { for name, alarm in {
       balancer-errors = {
         text = "The load balancer itself answered with errors: no task is well, or the login fails."
-        of   = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", by = { LoadBalancer = aws_lb.ui.arn_suffix }
+        of   = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", by = { LoadBalancer = local.balancer }
         stat = "Sum", sign = ">=", than = 1, minutes = 10
       }
       ui-errors = {
         text = "A service behind the load balancer answered with errors."
-        of   = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", by = { LoadBalancer = aws_lb.ui.arn_suffix }
+        of   = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", by = { LoadBalancer = local.balancer }
         stat = "Sum", sign = ">=", than = 1, minutes = 10
       }
-    },
+    } : name => alarm if local.has_ui },
     { for function in aws_lambda_function.rates : "rates-failed" => {
       text = "Exchange rates were not fetched, or those at rates_url are old. The newest that there are stay in use."
       of   = "AWS/Lambda", metric = "Errors", by = { FunctionName = function.function_name }
@@ -169,11 +171,11 @@ locals {
       text = "The ${service} uses more than 85 % of its memory: give it more in sizes before it is ended."
       of   = "AWS/ECS", metric = "MemoryUtilization", by = { ClusterName = aws_ecs_cluster.main.name, ServiceName = aws_ecs_service.service[service].name }
       stat = "Maximum", sign = ">", than = 85, minutes = 5
-    } },
+    } if contains(keys(local.services), service) },
     # The load balancer counts nothing at all while no task is registered, as in a crash loop.
     { for service, group in aws_lb_target_group.ui : "${service}-unhealthy" => {
       text    = "For ten minutes no ${service} answered its health check, or there was none."
-      of      = "AWS/ApplicationELB", metric = "HealthyHostCount", by = { LoadBalancer = aws_lb.ui.arn_suffix, TargetGroup = group.arn_suffix }
+      of      = "AWS/ApplicationELB", metric = "HealthyHostCount", by = { LoadBalancer = local.balancer, TargetGroup = group.arn_suffix }
       stat    = "Maximum", sign = "<", than = 1, minutes = 10
       silence = true
     } },

@@ -9,9 +9,12 @@ locals {
   partition = data.aws_partition.current.partition
   arn       = "arn:${local.partition}" # how every ARN begins
 
-  viewer_host    = "view.${var.ui_host}"
-  dashboard_host = "sales.${var.ui_host}"
-  api_host       = "api.${var.ui_host}"
+  has_ui         = var.ui != "none"
+  has_viewer     = local.has_ui && var.viewer
+  ui_host        = local.has_ui ? var.ui_host : ""
+  viewer_host    = "view.${local.ui_host}"
+  dashboard_host = "sales.${local.ui_host}"
+  api_host       = "api.${local.ui_host}"
 
   has_api   = length(var.api_key_hashes) > 0
   has_rates = var.rates_url != ""

@@ -134,18 +134,16 @@ resource "aws_route" "totesys" {
 # Who may speak to whom ------------------------------------------------------------------------------------------------
 
 locals {
-  security_groups = {
-    balancer  = "Load balancer"
-    ui        = "Webserver and viewer"
-    insights  = "Dashboard and API"
+  of_the_ui = { balancer = "Load balancer", ui = "Webserver and viewer", insights = "Dashboard and API" }
+  security_groups = merge({ for name, what in local.of_the_ui : name => what if local.has_ui }, {
     engine    = "Code server, daemon and backfills"
     provision = "Provision task"
     database  = "RDS"
     endpoints = "VPC endpoints"
-  }
+  })
 
   # Each is a rule at both ends: out of the first, into the second.
-  conversations = merge({
+  possible_conversations = merge({
     balancer-ui        = { from = "balancer", to = "ui", port = 3000 }
     ui-engine          = { from = "ui", to = "engine", port = 4000 }
     engine-engine      = { from = "engine", to = "engine", port = 4000 }
@@ -158,8 +156,9 @@ locals {
     engine-endpoints   = { from = "engine", to = "endpoints", port = 443 }
     provision-endpoint = { from = "provision", to = "endpoints", port = 443 }
   }, { for name, service in local.insights : "balancer-${name}" => { from = "balancer", to = "insights", port = service.port } })
+  conversations = { for name, each in local.possible_conversations : name => each if contains(keys(local.security_groups), each.from) }
 
-  tasks_groups = ["ui", "insights", "engine", "provision"]
+  tasks_groups = concat(local.has_ui ? ["ui", "insights"] : [], ["engine", "provision"])
 }
 
 resource "aws_security_group" "group" {
@@ -229,7 +228,7 @@ resource "aws_vpc_security_group_ingress_rule" "readers" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "visitors" {
-  for_each = { for pair in setproduct(var.ui_allowed_cidrs, [80, 443]) : "${pair[0]}-${pair[1]}" => { cidr = pair[0], port = pair[1] } }
+  for_each = { for pair in setproduct(var.ui_allowed_cidrs, [80, 443]) : "${pair[0]}-${pair[1]}" => { cidr = pair[0], port = pair[1] } if local.has_ui }
 
   security_group_id = aws_security_group.group["balancer"].id
   cidr_ipv4         = each.value.cidr
@@ -240,6 +239,8 @@ resource "aws_vpc_security_group_ingress_rule" "visitors" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "cognito" {
+  count = local.has_ui ? 1 : 0
+
   security_group_id = aws_security_group.group["balancer"].id
   cidr_ipv4         = "0.0.0.0/0" # Cognito has no fixed addresses, and no endpoint for a load balancer
   ip_protocol       = "tcp"
@@ -288,7 +289,7 @@ resource "aws_vpc_endpoint" "interface" {
   service_name        = "com.amazonaws.${var.region}.${each.value}"
   vpc_endpoint_type   = "Interface"
   private_dns_enabled = true
-  subnet_ids          = aws_subnet.private[*].id
+  subnet_ids          = slice(aws_subnet.private[*].id, 0, var.endpoint_zones)
   security_group_ids  = [aws_security_group.group["endpoints"].id]
 
   policy = jsonencode({

@@ -85,17 +85,19 @@ resource "aws_sns_topic_subscription" "email" {
 
 locals {
   # Title -> metrics, in rows of three.
-  graphs = [
+  graphs = concat([
     { title = "Heartbeats, found up to date", stat = "Sum", metrics = [[local.namespace, "Heartbeat"], [local.namespace, "UpToDate"]] },
     { title = "Refreshes, late ones, runs failed, stale", stat = "Sum", metrics = [for metric in ["Refreshes", "RefreshesLate", "RunsFailed", "Stale"] : [local.namespace, metric]] },
     { title = "Dead letters, audit differences, blocked and missed", stat = "Maximum", metrics = [for metric in ["DeadLetters", "AuditDifferences", "TablesBlocked", "TablesMissed"] : [local.namespace, metric]] },
     { title = "Memory of services (%)", stat = "Maximum", metrics = [for name in keys(local.services) : ["AWS/ECS", "MemoryUtilization", "ClusterName", var.name, "ServiceName", name]] },
     { title = "Processor of services (%)", stat = "Average", metrics = [for name in keys(local.services) : ["AWS/ECS", "CPUUtilization", "ClusterName", var.name, "ServiceName", name]] },
-    { title = "Requests and errors", stat = "Sum", metrics = [for metric in ["RequestCount", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count"] : ["AWS/ApplicationELB", metric, "LoadBalancer", aws_lb.ui.arn_suffix]] },
+    ], [for graph in [
+      { title = "Requests and errors", stat = "Sum", metrics = [for metric in ["RequestCount", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count"] : ["AWS/ApplicationELB", metric, "LoadBalancer", local.balancer]] }
+    ] : graph if local.has_ui], [
     { title = "Database: processor (%)", stat = "Average", metrics = [["AWS/RDS", "CPUUtilization", "DBInstanceIdentifier", var.name]] },
     { title = "Database: free storage (bytes)", stat = "Minimum", metrics = [["AWS/RDS", "FreeStorageSpace", "DBInstanceIdentifier", var.name]] },
     { title = "Database: connections", stat = "Maximum", metrics = [["AWS/RDS", "DatabaseConnections", "DBInstanceIdentifier", var.name]] },
-  ]
+  ])
 }
 
 resource "aws_cloudwatch_dashboard" "main" {

@@ -70,18 +70,18 @@ output "run_task_definition" {
 }
 
 output "ui_url" {
-  description = "The UI, for operators."
-  value       = "https://${var.ui_host}"
+  description = "The UI, for operators; null with ui = \"none\", as are the next two."
+  value       = local.has_ui ? "https://${local.ui_host}" : null
 }
 
 output "viewer_url" {
   description = "The UI, for viewers: read-only."
-  value       = "https://${local.viewer_host}"
+  value       = local.has_viewer ? "https://${local.viewer_host}" : null
 }
 
 output "dashboard_url" {
   description = "The dashboard, for viewers."
-  value       = "https://${local.dashboard_host}"
+  value       = local.has_ui ? "https://${local.dashboard_host}" : null
 }
 
 output "api_url" {
@@ -90,8 +90,8 @@ output "api_url" {
 }
 
 output "load_balancer_host" {
-  description = "What all host names must lead to, where route53_zone_id is not set."
-  value       = aws_lb.ui.dns_name
+  description = "What all host names must lead to, where route53_zone_id is not set; null with ui = \"none\"."
+  value       = one(aws_lb.ui[*].dns_name)
 }
 
 output "user_pools" {

@@ -78,7 +78,7 @@ locals {
     FILES_URI                   = "s3://${module.lake.name}/${local.files_root}"
     TOTESYS_WORK_BUCKET         = module.work.name
     TOTESYS_ALERT_TOPIC         = aws_sns_topic.alerts.arn
-    TOTESYS_UI_URL              = "https://${var.ui_host}"
+    TOTESYS_UI_URL              = local.has_ui ? "https://${local.ui_host}" : ""
     TOTESYS_STALE_MINUTES       = tostring(var.stale_minutes)
     TOTESYS_LOG                 = var.totesys_log
     TOTESYS_CODE_SERVER         = "${aws_service_discovery_service.code.name}.${aws_service_discovery_private_dns_namespace.main.name}"
@@ -135,6 +135,7 @@ module "daemon" {
 
 module "webserver" {
   source = "./modules/task"
+  count  = local.has_ui ? 1 : 0
 
   stack          = local.stack
   kind           = "webserver"
@@ -151,6 +152,7 @@ module "webserver" {
 
 module "viewer" {
   source = "./modules/task"
+  count  = local.has_viewer ? 1 : 0
 
   stack          = local.stack
   kind           = "viewer"
@@ -168,14 +170,14 @@ module "viewer" {
 # What the warehouse says, to people and to programs. Both know the reader's login and nothing else: no way to ToteSys, to
 # the lake or to Dagster. They may do nothing in AWS.
 locals {
-  insights = merge(
+  possible_insights = merge(
     {
       # Streamlit's own guard fits: it takes a websocket only from a page of the host that was asked for, which the load
       # balancer passes on as it came.
       dashboard = {
         port        = 8501
         health_path = "/_stcore/health"
-        environment = { TOTESYS_UI_URL = "https://${local.viewer_host}" }
+        environment = { TOTESYS_UI_URL = local.has_viewer ? "https://${local.viewer_host}" : "" }
       }
     },
     { for name in local.has_api ? ["api"] : [] : name => {
@@ -186,6 +188,7 @@ locals {
       environment = { TOTESYS_API_KEYS = join(",", var.api_key_hashes) }
     } },
   )
+  insights = { for name, each in local.possible_insights : name => each if local.has_ui }
 }
 
 module "insights" {
@@ -246,6 +249,17 @@ module "provision" {
   keep_revisions  = var.deletion_protection
 }
 
+# There were none without.
+moved {
+  from = module.webserver
+  to   = module.webserver[0]
+}
+
+moved {
+  from = module.viewer
+  to   = module.viewer[0]
+}
+
 # Services -------------------------------------------------------------------------------------------------------------
 
 locals {
@@ -254,13 +268,13 @@ locals {
 
   services = merge(
     {
-      code      = { task = module.code.arn, group = "engine", percent = local.beside }
-      webserver = { task = module.webserver.arn, group = "ui", percent = local.beside }
-      viewer    = { task = module.viewer.arn, group = "ui", percent = local.beside }
+      code = { task = module.code.arn, group = "engine", percent = local.beside }
       # Never two daemons: each would start every refresh. ECS begins the new one once the old one was told to end; that
       # it has ended, the release waits for.
       daemon = { task = module.daemon.arn, group = "engine", percent = { least = 0, most = 100 } }
     },
+    { for task in module.webserver : "webserver" => { task = task.arn, group = "ui", percent = local.beside } },
+    { for task in module.viewer : "viewer" => { task = task.arn, group = "ui", percent = local.beside } },
     { for name, task in module.insights : name => { task = task.arn, group = "insights", percent = local.beside } },
   )
 }

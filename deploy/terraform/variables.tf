@@ -136,6 +136,17 @@ variable "zones" {
   }
 }
 
+variable "endpoint_zones" {
+  description = "Zones with endpoints of AWS's services: 2, or 1 at half the price. With 1, nothing runs while that zone is down."
+  type        = number
+  default     = 2
+
+  validation {
+    condition     = contains([1, 2], var.endpoint_zones)
+    error_message = "endpoint_zones is 1 or 2."
+  }
+}
+
 variable "totesys_cidrs" {
   description = "Addresses of the ToteSys database, for the security group and the route."
   type        = list(string)
@@ -176,12 +187,30 @@ variable "reader_cidrs" {
 
 # Access ---------------------------------------------------------------------------------------------------------------
 
+variable "ui" {
+  description = "The way in: balancer (a load balancer with TLS and logins before UI, dashboard and API), or none (nothing of these: deploy/run.sh, mails and CloudWatch remain, and the next four variables are not needed)."
+  type        = string
+  default     = "balancer"
+
+  validation {
+    condition     = contains(["balancer", "none"], var.ui)
+    error_message = "ui is balancer or none."
+  }
+}
+
+variable "viewer" {
+  description = "Whether viewers have Dagster's UI, read-only, beside the dashboard."
+  type        = bool
+  default     = true
+}
+
 variable "ui_host" {
   description = "Host name of the UI for operators. Viewers use view.<ui_host> and, for the dashboard, sales.<ui_host>; programs api.<ui_host>."
   type        = string
+  default     = null
 
   validation {
-    condition     = can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.ui_host))
+    condition     = var.ui == "none" || can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.ui_host))
     error_message = "ui_host is a full host name in lower case, for example totesys.example.com."
   }
 }
@@ -189,9 +218,10 @@ variable "ui_host" {
 variable "certificate_arn" {
   description = "ARN of the ACM certificate, in this region, for ui_host, view.<ui_host> and sales.<ui_host>, with api_key_hashes also for api.<ui_host>."
   type        = string
+  default     = null
 
   validation {
-    condition     = can(regex("^arn:[a-z-]+:acm:", var.certificate_arn))
+    condition     = var.ui == "none" || can(regex("^arn:[a-z-]+:acm:", var.certificate_arn))
     error_message = "certificate_arn is the ARN of a certificate in AWS Certificate Manager: arn:aws:acm:…"
   }
 }
@@ -205,9 +235,10 @@ variable "route53_zone_id" {
 variable "ui_allowed_cidrs" {
   description = "Networks from which UI, dashboard and API can be reached, before anybody logs in."
   type        = list(string)
+  default     = []
 
   validation {
-    condition     = length(var.ui_allowed_cidrs) > 0 && alltrue([for cidr in var.ui_allowed_cidrs : can(cidrnetmask(cidr))])
+    condition     = (var.ui == "none" || length(var.ui_allowed_cidrs) > 0) && alltrue([for cidr in var.ui_allowed_cidrs : can(cidrnetmask(cidr))])
     error_message = "ui_allowed_cidrs lists IPv4 networks, for example [\"203.0.113.0/24\"]."
   }
 }
@@ -220,6 +251,11 @@ variable "api_key_hashes" {
   validation {
     condition     = alltrue([for hash in var.api_key_hashes : can(regex("^[0-9a-f]{64}$", hash))])
     error_message = "api_key_hashes lists SHA-256 hashes, 64 lower-case hexadecimal digits each: the second line of totesys api --new-key, and never the key."
+  }
+
+  validation {
+    condition     = var.ui != "none" || length(var.api_key_hashes) == 0
+    error_message = "api_key_hashes needs ui = \"balancer\": the API is reached through it."
   }
 }
 

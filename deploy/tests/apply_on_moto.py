@@ -196,8 +196,9 @@ def rehearse(terraform: Terraform) -> int:
     expect_next(expected, Cloud(outputs, NEXT), before, terraform.state(), terraform.printed)
     replaced = set(re.findall(r"^(\S+): Destruction complete", again, flags=re.MULTILINE))
     versions = {f'aws_secretsmanager_secret_version.role["{name.removesuffix("-url")}"]' for name in before}
-    modules = {kind: f'insights["{kind}"]' if kind in INSIGHTS else kind for kind in KINDS}
-    definitions = {f"module.{module}.aws_ecs_task_definition.task" for module in modules.values()}
+    modules = {f'insights["{kind}"]' if kind in INSIGHTS else kind for kind in KINDS}
+    modules = {f"{module}[0]" if module in ("webserver", "viewer") else module for module in modules}
+    definitions = {f"module.{module}.aws_ecs_task_definition.task" for module in modules}
     expected.same("replaced by it", replaced, versions | definitions)
 
     terraform("destroy", "destroy", "-auto-approve", "-input=false", "-no-color")

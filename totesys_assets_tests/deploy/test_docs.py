@@ -21,7 +21,7 @@ def alarms() -> set[str]:
     block = text[start : text.index("  comparisons =", start)]
     named = set(re.findall(r"^ +([a-z-]+) = \{$", block, re.MULTILINE))
     named |= set(re.findall(r"for function in \S+ : \"([a-z-]+)\" =>", block))
-    sites = terraform("access.tf").partition("  sites = merge(")[2].partition("\n  )\n")[0]
+    sites = terraform("access.tf").partition("  possible_sites = merge(")[2].partition("\n  )\n")[0]
     targets = re.findall(r"^ +(\w+) += \{ host", sites, re.MULTILINE) + re.findall(r'if name == "(\w+)"', sites)
     assert targets == ["webserver", "viewer", "dashboard", "api"]
     for services, suffix in re.findall(r"for service(?:, group)? in (.+?) : \"\$\{service\}(-[a-z]+)\"", block):

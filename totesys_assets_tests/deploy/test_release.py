@@ -167,3 +167,12 @@ def test_a_release_without_an_output_that_it_needs_asks_nothing_of_aws(missing: 
     assert code != 0
     assert f"Terraform has no output {missing.partition('.')[0]}" in complaint
     assert ecs.calls == []
+
+
+def test_a_stack_without_a_ui_is_released_too(tmp_path: Path) -> None:
+    few = ("code", "daemon")
+    ecs = Ecs({name: OLD[name] for name in few})
+    outputs = OUTPUTS | {"services": {name: NEW[name][0] for name in few}}
+    done = run(RELEASE, ecs, document(outputs), tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ecs.what_runs() == {name: NEW[name] for name in few}

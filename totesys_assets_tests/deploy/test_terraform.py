@@ -112,7 +112,9 @@ def test_a_wildcard_in_a_document_is_found(statement: dict[str, Any], expected: 
 def resources_of(state: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     """What belongs to the task of one kind."""
     modules = state["root_module"]["child_modules"]
-    found: list[dict[str, Any]] = next(each for each in modules if each["address"] == f"module.{kind}")["resources"]
+    found: list[dict[str, Any]] = next(
+        each for each in modules if each["address"] in (f"module.{kind}", f"module.{kind}[0]")
+    )["resources"]
     return found
 
 

@@ -77,7 +77,7 @@ run "stack" {
   }
 
   assert {
-    condition     = aws_lb.ui.subnets == toset(aws_subnet.public[*].id)
+    condition     = aws_lb.ui[0].subnets == toset(aws_subnet.public[*].id)
     error_message = "Only the load balancer is in the public subnets."
   }
 
@@ -179,7 +179,7 @@ run "stack" {
   # Tasks -------------------------------------------------------------------------------------------------------------
 
   assert {
-    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) :
+    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) :
       task.definition.readonlyRootFilesystem && task.definition.user == "10001:10001" && !task.definition.privileged &&
       task.definition.linuxParameters.capabilities.drop == ["ALL"] && task.definition.stopTimeout == 120
     ])
@@ -187,7 +187,7 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) :
+    condition = alltrue([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) :
       toset([for mount in task.definition.mountPoints : mount.containerPath]) == toset(["/var/lib/totesys", "/tmp"])
     ])
     error_message = "Containers can write to TOTESYS_HOME and /tmp."
@@ -195,7 +195,7 @@ run "stack" {
 
   # The names of the variables are where image, code and Terraform meet: see docs/deploy.md.
   assert {
-    condition = alltrue([for task in [module.code, module.daemon, module.webserver, module.viewer, module.run] :
+    condition = alltrue([for task in [module.code, module.daemon, module.webserver[0], module.viewer[0], module.run] :
       toset([for variable in task.definition.environment : variable.name]) == toset([
         "AWS_DEFAULT_REGION", "AWS_REGION", "DAGSTER_CURRENT_IMAGE", "DAGSTER_HOME", "FILES_URI", "LAKE_URI", "TOTESYS_ALERT_TOPIC", "TOTESYS_CODE_SERVER",
         "TOTESYS_HOME", "TOTESYS_LOG", "TOTESYS_RUN_CLUSTER", "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION",
@@ -213,7 +213,7 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue([for task in [module.webserver, module.viewer] :
+    condition = alltrue([for task in [module.webserver[0], module.viewer[0]] :
       [for secret in task.definition.secrets : secret.name] == ["TOTESYS_DAGSTER_URL"]
     ])
     error_message = "What shows the UI gets the URL of Dagster's storage and no other."
@@ -254,34 +254,34 @@ run "stack" {
   }
 
   assert {
-    condition = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : [
+    condition = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) : [
       for variable in task.definition.environment : !can(regex("://[^/@]*:[^/@]*@", variable.value)) && !can(regex("(?i)password|secret|token", variable.name))
     ]]))
     error_message = "No password stands in the environment of a task definition."
   }
 
   assert {
-    condition     = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : [for secret in task.definition.secrets : startswith(secret.valueFrom, "arn:aws:secretsmanager:")]]))
+    condition     = alltrue(flatten([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) : [for secret in task.definition.secrets : startswith(secret.valueFrom, "arn:aws:secretsmanager:")]]))
     error_message = "Secrets come from Secrets Manager."
   }
 
   assert {
-    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer], values(module.insights)) : try(task.definition.healthCheck.command[0], "") == "CMD"])
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0]], values(module.insights)) : try(task.definition.healthCheck.command[0], "") == "CMD"])
     error_message = "Every service has a health check."
   }
 
   assert {
-    condition     = contains(module.viewer.definition.command, "--read-only") && !contains(module.webserver.definition.command, "--read-only")
+    condition     = contains(module.viewer[0].definition.command, "--read-only") && !contains(module.webserver[0].definition.command, "--read-only")
     error_message = "Viewers get the read-only webserver."
   }
 
   assert {
-    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : endswith(task.definition.image, ":0123abc")])
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) : endswith(task.definition.image, ":0123abc")])
     error_message = "All run the image that image_tag names."
   }
 
   assert {
-    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver, module.viewer, module.run, module.provision], values(module.insights)) : task.definition.logConfiguration.options["awslogs-group"] == "/totesys/totesys"]) && aws_cloudwatch_log_group.main.name == "/totesys/totesys"
+    condition     = alltrue([for task in concat([module.code, module.daemon, module.webserver[0], module.viewer[0], module.run, module.provision], values(module.insights)) : task.definition.logConfiguration.options["awslogs-group"] == "/totesys/totesys"]) && aws_cloudwatch_log_group.main.name == "/totesys/totesys"
     error_message = "All log to the one group that the metrics are counted in."
   }
 
@@ -315,7 +315,7 @@ run "stack" {
   # Access ------------------------------------------------------------------------------------------------------------
 
   assert {
-    condition     = aws_lb_listener.https.ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06" && aws_lb_listener.http.default_action[0].type == "redirect" && aws_lb_listener.https.default_action[0].type == "fixed-response"
+    condition     = aws_lb_listener.https[0].ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06" && aws_lb_listener.http[0].default_action[0].type == "redirect" && aws_lb_listener.https[0].default_action[0].type == "fixed-response"
     error_message = "TLS 1.2 or later, HTTP is sent there, and an unknown host gets nothing."
   }
 
@@ -375,7 +375,7 @@ run "stack" {
   }
 
   assert {
-    condition     = aws_lb.ui.enable_deletion_protection && aws_lb.ui.drop_invalid_header_fields && aws_lb.ui.access_logs[0].enabled
+    condition     = aws_lb.ui[0].enable_deletion_protection && aws_lb.ui[0].drop_invalid_header_fields && aws_lb.ui[0].access_logs[0].enabled
     error_message = "The load balancer is guarded and logged."
   }
 
