@@ -210,6 +210,45 @@ def test_the_bucket_of_plans_is_that_of_the_state(deploy: Workflow, tmp_path: Pa
         assert found.stdout == re.findall(r'bucket = "(.+)"', example)[0]
 
 
+def test_an_image_is_built_on_the_processor_that_runs_it_and_tried_on_both(deploy: Workflow) -> None:
+    chosen = re.fullmatch(
+        r"\$\{\{ vars\.IMAGE_ARCHITECTURE == 'ARM64' && '(.+)' \|\| '(.+)' \}\}", deploy["jobs"]["build"]["runs-on"]
+    )
+    assert chosen is not None
+    assert chosen.groups() == ("ubuntu-24.04-arm", "ubuntu-24.04")
+    assert set(load(FOLDER / "test.yml")["jobs"]["image"]["strategy"]["matrix"]["machine"]) == set(chosen.groups())
+
+
+DOCKER = """#!/bin/bash
+tried=$(($(cat tried 2>/dev/null || echo 0) + 1))
+echo $tried >tried
+answers=($ANSWERS)
+answer=${answers[$((tried <= ${#answers[@]} ? tried - 1 : -1))]}
+[ "$answer" != fails ] && echo "$answer"
+"""
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "tried"), [("0 0 7", 0, 3), ("fails 0 3", 0, 3), ("0", 1, 60), ("fails", 1, 60)]
+)
+def test_the_test_of_the_image_waits_for_an_order_and_fails_without_one(
+    tmp_path: Path, answers: str, code: int, tried: int
+) -> None:
+    (tmp_path / "docker").write_text(DOCKER, encoding="utf-8")
+    (tmp_path / "sleep").write_text("#!/bin/sh\n", encoding="utf-8")
+    for name in ("docker", "sleep"):
+        (tmp_path / name).chmod(0o755)
+    script = step(load(FOLDER / "test.yml")["jobs"]["image"], "An order arrives in the warehouse")["run"]
+    done = subprocess.run(
+        [tool("bash"), "-eo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "ANSWERS": answers},
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, int((tmp_path / "tried").read_text())) == (code, tried)
+
+
 def test_an_image_is_scanned_before_anybody_can_pull_it(deploy: Workflow) -> None:
     order = [step.get("name") or step["uses"] for step in deploy["jobs"]["build"]["steps"]]
     positions = [
