@@ -19,13 +19,12 @@ from totesys_assets_tests.deploy.conftest import PROJECT, TOOLS
 from totesys_assets_tests.deploy.iam import Request, allows, like
 from totesys_assets_tests.deploy.wildcards import statements
 
-LAKE, WORK, LOGS = "a-bucket", "a-bucket", "a-bucket"  # as the stand-ins of stack.tftest.hcl call every bucket
+LAKE = "a-bucket"  # as the stand-ins of stack.tftest.hcl call every bucket
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/a-policy"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-1111-1111-1111-111111111111"
+MASTER = arn("secretsmanager", "secret:rds!db-1-abcdef")
 CLUSTER = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{NAME}"
 CALLS: dict[str, list[str]] = json.loads((PROJECT / "deploy" / "tests" / "calls.json").read_text(encoding="utf-8")) | {
-    "aws_cloudwatch_event_rule": ["events:PutRule", "events:DescribeRule", "events:ListTagsForResource"],
-    "aws_cloudwatch_event_target": ["events:PutTargets", "events:ListTargetsByRule"],
     # What a rehearsal has no account for: a zone, and a transit gateway.
     "aws_route53_record": ["route53:ChangeResourceRecordSets", "route53:GetChange", "route53:ListResourceRecordSets"],
     "aws_ec2_transit_gateway_vpc_attachment": ["ec2:CreateTransitGatewayVpcAttachment"],
@@ -134,17 +133,6 @@ def asked(
         is_new = {name: "aws:RequestTag/${TagKey}" in known[name]["condition_keys"] for name in wanted}
         tags = {name: {} if is_new[name] and action != "ec2:CreateTags" else {"ResourceTag": NAME} for name in wanted}
         requests = [Request(action, arn("ec2", f"{name}/x-1"), context(action, **tags[name])) for name in wanted]
-    # Whoever makes something with tags must be allowed to tag it.
-    tags_too = {
-        each
-        for name in reference.get(action, {}).get("resource_types", {}).values()
-        for each in name["dependent_actions"]
-    }
-    requests += [
-        Request(each, requests[0].resource, {**requests[0].context, "ec2:CreateAction": action.partition(":")[2]})
-        for each in tags_too
-        if "Tag" in each and each.partition(":")[0] == action.partition(":")[0] and allows(requests[0], deploy)
-    ]
     return all(allows(each, deploy) for each in requests)
 
 
@@ -169,6 +157,38 @@ def test_a_release_may_do_all_that_it_does(deploy: list[dict[str, Any]]) -> None
         assert allows(Request("iam:PassRole", role(f"{NAME}-{kind}-task"), handed), deploy)
 
 
+def test_what_is_made_with_tags_may_be_tagged(made: list[dict[str, Any]], deploy: list[dict[str, Any]]) -> None:
+    """Else AWS does not make it."""
+    verbs = {"elasticloadbalancing": "AddTags", "rds": "AddTagsToResource"}
+    tagged = set()
+    for resource in made:
+        kind, values = resource["type"], resource["values"]
+        if values.get("tags_all") and kind in ARNS and kind not in EC2 and not PEOPLE_MAKE.fullmatch(kind):
+            name = ARNS[kind](values)
+            service = name.split(":")[2]
+            action = f"{service}:{verbs.get(service, 'TagResource')}"
+            assert allows(Request(action, name, context(action)), deploy), (action, name)
+            tagged.add(service)
+    assert {"ecs", "logs", "lambda", "sns", "rds", "secretsmanager", "events"} <= tagged
+    for action, kind in MAKES.items():
+        tags = {"aws:RequestTag/Stack": NAME, "ec2:CreateAction": action}
+        assert allows(Request("ec2:CreateTags", arn("ec2", f"{kind}/x-1"), tags), deploy), action
+
+
+def test_it_verifies_images_writes_passwords_and_lends_keys_to_services(deploy: list[dict[str, Any]]) -> None:
+    image, own = arn("ecr", f"repository/{NAME}"), arn("secretsmanager", f"secret:{NAME}/dagster-url-abcdef")
+    by_secrets = {"kms:ViaService": f"secretsmanager.{REGION}.amazonaws.com"}
+    for request in (
+        Request("ecr:GetAuthorizationToken", "*", context("ecr:GetAuthorizationToken")),
+        *(Request(f"ecr:{verb}", image) for verb in ("BatchGetImage", "GetDownloadUrlForLayer", "ListImageReferrers")),
+        *(Request(f"secretsmanager:{verb}SecretValue", own) for verb in ("Get", "Put")),
+        *(Request(f"kms:{verb}", KEY, by_secrets) for verb in ("Decrypt", "GenerateDataKey")),
+        Request("kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"}),
+        *(Request(f"secretsmanager:{verb}", MASTER) for verb in ("CreateSecret", "TagResource", "RotateSecret")),
+    ):
+        assert allows(request, deploy), request
+
+
 def test_it_reads_and_writes_its_own_state_and_plans(deploy: list[dict[str, Any]]) -> None:
     bucket = "arn:aws:s3:::example-terraform-state"
     state = f"{bucket}/totesys/terraform.tfstate"
@@ -188,20 +208,35 @@ def test_it_reads_and_writes_its_own_state_and_plans(deploy: list[dict[str, Any]
 BUCKET, STATE = "arn:aws:s3:::another-bucket", "arn:aws:s3:::example-terraform-state"
 SECRET = arn("secretsmanager", "secret:a-secret-abcdef")  # of ToteSys, as the stand-ins call it
 THEIRS = {"aws:ResourceTag/Stack": "theirs", "aws:RequestTag/Stack": NAME}
+MAKES = {
+    "AllocateAddress": "elastic-ip",
+    "AuthorizeSecurityGroupEgress": "security-group-rule",
+    "AuthorizeSecurityGroupIngress": "security-group-rule",
+    "CreateFlowLogs": "vpc-flow-log",
+    "CreateInternetGateway": "internet-gateway",
+    "CreateNatGateway": "natgateway",
+    "CreateRouteTable": "route-table",
+    "CreateSecurityGroup": "security-group",
+    "CreateSubnet": "subnet",
+    "CreateTransitGatewayVpcAttachment": "transit-gateway-attachment",
+    "CreateVpc": "vpc",
+    "CreateVpcEndpoint": "vpc-endpoint",
+}
 WAYS = {
     "edit the trust of a role, then take it": [
-        Request("iam:UpdateAssumeRolePolicy", role(f"{NAME}-code-execution")),
+        Request("iam:UpdateAssumeRolePolicy", role(f"{NAME}-code-execution"), {"iam:PermissionsBoundary": BOUNDARY}),
         Request("sts:AssumeRole", role(f"{NAME}-code-execution")),
     ],
     "make a role anew, with another trust": [
         Request("iam:CreateRole", role(f"{NAME}-code-execution"), {"iam:PermissionsBoundary": BOUNDARY}),
         Request("iam:CreateRole", role(f"{NAME}-mine"), {"iam:PermissionsBoundary": BOUNDARY}),
-        Request("iam:DeleteRole", role(f"{NAME}-code-execution")),
+        Request("iam:DeleteRole", role(f"{NAME}-code-execution"), {"iam:PermissionsBoundary": BOUNDARY}),
     ],
     "take a role out of the boundary, or widen that": [
         Request("iam:DeleteRolePermissionsBoundary", role(f"{NAME}-daemon-task")),
         Request("iam:PutRolePermissionsBoundary", role(f"{NAME}-daemon-task"), {"iam:PermissionsBoundary": "arn:any"}),
-        Request("iam:PutRolePolicy", role("without-boundary")),
+        Request("iam:PutRolePolicy", role("another"), {"iam:PermissionsBoundary": BOUNDARY}),
+        Request("iam:PutRolePolicy", role(f"{NAME}-without-a-boundary")),
         Request("iam:PutRolePolicy", role(f"{NAME}-ci-plan")),
         Request("iam:CreatePolicyVersion", BOUNDARY),
         Request("iam:CreatePolicyVersion", arn("iam", f"policy/{NAME}-boundary", "")),
@@ -289,7 +324,7 @@ WAYS = {
         Request("s3:GetObject", f"{BUCKET}/x"),
         Request("s3:PutBucketPolicy", BUCKET),
         Request("secretsmanager:GetSecretValue", arn("secretsmanager", "secret:another/url-abcdef")),
-        Request("secretsmanager:GetSecretValue", arn("secretsmanager", "secret:rds!db-1-abcdef")),
+        Request("secretsmanager:GetSecretValue", MASTER),
         Request("route53:ChangeResourceRecordSets", "arn:aws:route53:::hostedzone/Z9", {}),
         Request("rds:ModifyDBInstance", arn("rds", "db:another")),
         Request("ecr:CreateRepository", arn("ecr", "repository/another")),
@@ -308,6 +343,16 @@ WAYS = {
         Request("ec2:CreateNatGateway", arn("ec2", "subnet/subnet-9"), THEIRS),
         Request("ec2:AuthorizeSecurityGroupIngress", arn("ec2", "security-group/sg-9"), THEIRS),
         Request("ec2:RunInstances", arn("ec2", "instance/*"), {"aws:RequestTag/Stack": NAME}),
+    ],
+    "what is in another region, or another cluster": [
+        Request("ecs:RegisterTaskDefinition", "*", {"aws:RequestedRegion": "us-east-1"}),
+        Request("ecs:ListTasks", arn("ecs", "container-instance/another/*"), {"ecs:cluster": CLUSTER + "-theirs"}),
+        Request("logs:PutRetentionPolicy", arn("logs", f"log-group:/totesys/{NAME}:*").replace(REGION, "us-east-1")),
+    ],
+    "make in the network what is not the stack's": [
+        Request(f"ec2:{action}", arn("ec2", f"{kind}/x-1"), {"aws:RequestTag/Stack": tag} if tag else {})
+        for action, kind in MAKES.items()
+        for tag in ("theirs", "")
     ],
     "the state of another stack": [
         Request("s3:GetObject", f"{STATE}/other/terraform.tfstate"),
