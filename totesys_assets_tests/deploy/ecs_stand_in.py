@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import botocore.session
 import jmespath  # type: ignore[import-untyped]
+from botocore import xform_name
 from botocore.validate import ParamValidator
 
 STARTING, GIVING_UP, STOPPING, PROVISIONING = 15, 45, 40, 30
@@ -208,8 +209,8 @@ class Ecs:
 
     def _call(self, service: str, operation: str, *arguments: str) -> str:
         assert service in self.knows
-        name = "".join(word.capitalize() for word in operation.split("-"))
-        shape = described(service).operation_model(name).input_shape
+        names = {xform_name(name, "-"): name for name in described(service).operation_names}
+        shape = described(service).operation_model(names[operation]).input_shape
         parameters = _parameters(shape, arguments)
         query, output = parameters.pop("query", "@"), parameters.pop("output")
         report = ParamValidator().validate(parameters, shape)
@@ -296,16 +297,18 @@ class Ecs:
 @cache
 def described(service: str) -> Any:
     """AWS's own description of a service."""
-    return botocore.session.Session().get_service_model(service)
+    return botocore.session.Session().get_service_model(service.removesuffix("api"))  # s3api
 
 
 def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
     """What the command line makes of its arguments, by AWS's description of the operation."""
+    members = {xform_name(member, "-"): member for member in shape.members}
     found: dict[str, Any] = {}
     words = list(arguments)
     while words:
-        first, *rest = words.pop(0).removeprefix("--").split("-")
-        name = first + "".join(word.capitalize() for word in rest)
+        option = words.pop(0).removeprefix("--")
+        is_denied = option not in members and option.removeprefix("no-") in members
+        name = members.get(option.removeprefix("no-") if is_denied else option, option)
         values = []
         while words and not words[0].startswith("--"):
             values.append(words.pop(0))
@@ -313,7 +316,7 @@ def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
         if kind == "list":
             found[name] = values
         elif kind == "boolean":
-            found[name] = True
+            found[name] = not is_denied
         elif kind in ("integer", "structure", "long"):
             found[name] = json.loads(values[0])
         else:
@@ -349,16 +352,18 @@ def served(ecs: Ecs) -> Iterator[int]:
             thread.join()
 
 
-def run(script: Path, ecs: Ecs, outputs: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script whose ``aws`` and ``sleep`` are the stand-in's."""
-    for program in ("aws", "sleep"):
+def run(
+    script: Path, ecs: Ecs, outputs: str, folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script whose ``aws``, ``terraform`` and ``sleep`` are the stand-in's."""
+    for program in ("aws", "sleep", "terraform"):
         (folder / program).write_text(_SHIM, encoding="utf-8")
         (folder / program).chmod(0o755)
     with served(ecs) as port:
         return subprocess.run(
             ["bash", script, *arguments],
             input=outputs,
-            env={"PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN": str(port)},
+            env={"PATH": f"{folder}:{os.environ['PATH']}", "STAND_IN": str(port), **environment},
             check=False,
             capture_output=True,
             text=True,

@@ -86,9 +86,13 @@ def test_a_command_can_have_another_size_and_another_role(tmp_path: Path) -> Non
 
 
 def test_without_outputs_on_standard_input_terraform_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "terraform").write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(OUTPUTS)}\nEND\n", encoding="utf-8")
-    (tmp_path / "terraform").chmod(0o755)
     account = Commands(SERVICES, lines=LINES)
+    answer = account.answer
+
+    def with_terraform(program: str, *words: str) -> tuple[int, str]:
+        return (0, json.dumps(OUTPUTS)) if program == "terraform" else answer(program, *words)
+
+    account.answer = with_terraform  # type: ignore[method-assign]
     assert run(RUN, account, "", tmp_path, "totesys", "audit").returncode == 0
 
 
