@@ -163,7 +163,7 @@ def test_what_is_made_with_tags_may_be_tagged(made: list[dict[str, Any]], deploy
     tagged = set()
     for resource in made:
         kind, values = resource["type"], resource["values"]
-        if values.get("tags_all") and kind in ARNS and kind not in EC2 and not PEOPLE_MAKE.fullmatch(kind):
+        if "tags_all" in values and kind in ARNS and kind not in EC2 and not PEOPLE_MAKE.fullmatch(kind):
             name = ARNS[kind](values)
             service = name.split(":")[2]
             action = f"{service}:{verbs.get(service, 'TagResource')}"
