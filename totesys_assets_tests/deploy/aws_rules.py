@@ -39,6 +39,7 @@ TYPES = {
     "aws_iam_policy": "AWS::IAM::ManagedPolicy",
     "aws_iam_role": "AWS::IAM::Role",
     "aws_iam_role_policy": "AWS::IAM::RolePolicy",
+    "aws_instance": "AWS::EC2::Instance",
     "aws_kms_alias": "AWS::KMS::Alias",
     "aws_kms_key": "AWS::KMS::Key",
     "aws_lambda_function": "AWS::Lambda::Function",
@@ -77,6 +78,7 @@ ALIASES = {
         "username": "MasterUsername",
         "ca_cert_identifier": "CACertificateIdentifier",
     },
+    "aws_instance": {"ami": "ImageId", "root_block_device": "", "volume_tags": "", "user_data": ""},
     "aws_db_parameter_group": {"parameter": ""},  # a map there, a list here
     "aws_ecs_cluster": {"setting": "ClusterSettings"},
     "aws_ecs_service": {

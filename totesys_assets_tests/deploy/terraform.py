@@ -38,10 +38,14 @@ def run(folder: Path, *arguments: str, seconds: int = 300) -> subprocess.Complet
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the stack, initialised; skipped where Terraform or its provider cannot be had."""
+    return initialised(STACK, tmp_path_factory.mktemp("terraform") / "stack")
+
+
+def initialised(folder: Path, copy: Path) -> Path:
+    """``copy``, made of ``folder``, initialised; skips the test where Terraform or its provider cannot be had."""
     if shutil.which("terraform") is None:
         pytest.skip("terraform is not installed")
-    copy = tmp_path_factory.mktemp("terraform") / "stack"
-    shutil.copytree(STACK, copy, ignore=shutil.ignore_patterns(".terraform", "*.tfstate*", "*.tfvars", "backend.hcl"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".terraform", "*.tfstate*", "*.tfvars", "backend.hcl"))
     done = run(copy, "init", "-backend=false", "-input=false", "-no-color")
     if done.returncode:  # a mirror may have another version than the one that is locked
         (copy / ".terraform.lock.hcl").unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
+from totesys_assets_tests.deploy.servers import Moto, client, s3_environment
 
 # What fails says so in a file of the folder; everything that is called is noted.
 DOCKER = """#!/bin/bash
@@ -26,6 +27,7 @@ esac
 """
 AWS = """#!/bin/bash
 cd "$(dirname "$0")"
+echo "$*" >>aws-calls
 case "$1 $2 ${@: -1}" in
 "s3 cp "*/SHA256SUMS) echo "2026-11-27 01:00:00 1 ${@: -1}" >>listed ;;
 "s3 ls "*) cat listed ;;
@@ -179,6 +181,48 @@ def test_units_are_installed_with_the_folder_of_the_project(machine: Machine) ->
     assert machine.manage("install").returncode == 0
     assert f"ExecStart={PROJECT}/deploy/small/manage.sh backup\n" in machine.read("totesys-backup.service")
     assert "enable --now totesys-backup.timer totesys-health.timer" in machine.read("calls")
+
+
+@pytest.fixture
+def on_aws(machine: Machine, moto: Moto) -> Machine:
+    """The machine with its settings in a parameter, and AWS's own command line."""
+    (machine.folder / "aws").unlink()
+    (machine.folder / "aws").symlink_to(tool("aws"))
+    known = s3_environment("http://127.0.0.1:9") | {"AWS_ENDPOINT_URL": moto.url}
+    machine.write("conf/aws.env", "".join(f"{name}={value}\n" for name, value in known.items()))
+    (machine.folder / "conf/settings.env").unlink()
+    machine.write("conf/machine.env", f"SETTINGS_PARAMETER=/{machine.folder.name}/settings\n")
+    return machine
+
+
+def test_on_aws_the_settings_are_those_of_the_parameter(on_aws: Machine, moto: Moto) -> None:
+    ssm = client("ssm", moto.url)
+    parameter = {"Name": f"/{on_aws.folder.name}/settings", "Type": "SecureString"}
+    add = ("add-user", "operators", "ann")
+    assert on_aws.manage(*add, given=PASSWORD).returncode != 0
+    ssm.put_parameter(**parameter, Value="# put yours here")
+    refused = on_aws.manage(*add, given=PASSWORD)
+    assert f"TOTESYS_URL is not set in {parameter['Name']}." in refused.stderr
+    text = "# ours\nTOTESYS_URL='postgresql://reader:p$w@totesys/totesys'\nUI_HOST=totesys.example.com"
+    ssm.put_parameter(**parameter, Value=text, Overwrite=True)
+    assert on_aws.manage(*add, given=PASSWORD).returncode == 0
+    assert on_aws.read("conf/settings.env") == f"{text}\n"
+    assert (on_aws.folder / "conf/settings.env").stat().st_mode & 0o077 == 0
+    ssm.delete_parameter(Name=parameter["Name"])
+    assert on_aws.manage("up").returncode != 0
+    assert on_aws.read("conf/settings.env") == f"{text}\n"
+
+
+def test_on_aws_it_says_that_it_looked_whatever_it_found(machine: Machine) -> None:
+    machine.write("conf/machine.env", "HEARTBEAT_NAMESPACE=small\n")
+    machine.manage("install")
+    machine.write("unhealthy", "daemon\n")
+    assert machine.manage("health").returncode == 1
+    said = "cloudwatch put-metric-data --namespace small --metric-name Looked --value 1\n"
+    assert machine.read("aws-calls") == said
+    machine.write("aws", "#!/bin/bash\nexit 255\n")
+    machine.write("unhealthy", "")
+    assert machine.manage("health").stdout == "All is well.\n"
 
 
 def git(folder: Path, *words: str) -> str:

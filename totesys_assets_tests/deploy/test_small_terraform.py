@@ -13,29 +13,22 @@ import pytest
 import yaml
 
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
-from totesys_assets_tests.deploy.terraform import assert_passed, run, runs_of
+from totesys_assets_tests.deploy.terraform import assert_passed, initialised, run, runs_of
+from totesys_assets_tests.deploy.test_aws_rules import refused_by_aws, resources
 from totesys_assets_tests.deploy.wildcards import justified_statements, policies, unjustified, wildcards
 
 SMALL = PROJECT / "deploy" / "small"
 FILES = sorted((SMALL / "terraform").glob("*.tf"))
 TEST = "tests/small.tftest.hcl"
-NOT_OURS = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars", "backend.hcl")
+LARGE = PROJECT / "deploy" / "terraform"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy, beside one of the large stack, whose bucket it takes; initialised, or skipped as that is."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not installed")
     copy = tmp_path_factory.mktemp("small")
-    for folder in ("small/terraform", "terraform"):
-        shutil.copytree(PROJECT / "deploy" / folder, copy / folder, ignore=NOT_OURS)
-    done = run(copy / "small" / "terraform", "init", "-backend=false", "-input=false", "-no-color")
-    if done.returncode:
-        if "query available provider packages" in done.stderr or "Failed to install provider" in done.stderr:
-            pytest.skip("the AWS provider of Terraform can be had neither from the registry nor from a mirror")
-        pytest.fail(done.stderr)
-    return copy / "small" / "terraform"
+    shutil.copytree(LARGE, copy / "terraform", ignore=shutil.ignore_patterns(".terraform*"))
+    return initialised(SMALL / "terraform", copy / "small" / "terraform")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +42,14 @@ def state(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """The machine, as it is made of made-up answers."""
     found: dict[str, Any] = next(each["test_state"] for each in messages if each["type"] == "test_state")
     return found
+
+
+def test_the_provider_is_that_of_the_large_stack() -> None:
+    locks = [(folder / ".terraform.lock.hcl").read_text(encoding="utf-8") for folder in (SMALL / "terraform", LARGE)]
+    assert locks[0] == locks[1]
+    versions = (SMALL / "terraform" / "versions.tf").read_text(encoding="utf-8")
+    (constraint,) = re.findall(r'^ +version = "(.+?)"', versions, re.MULTILINE)
+    assert f'constraints = "{constraint}"' in locks[0]  # else every init would rewrite the file
 
 
 def test_files_are_formatted_and_valid(stack: Path) -> None:
@@ -73,6 +74,12 @@ def test_no_statement_allows_more_than_the_text_gives_reasons_for(state: dict[st
     found = [statement for policy in policies(state) for statement in policy if wildcards(statement)]
     assert {statement["Sid"] for statement in found} == {"TlsOnly", "Tls12OrLater", "SayThatItLooked"}
     assert {statement["Sid"] for statement in found} <= reasons
+
+
+def test_aws_would_take_every_value_that_its_rules_tell_of(state: dict[str, Any]) -> None:
+    written, refused = refused_by_aws(list(resources(state)))
+    assert refused == []
+    assert {"aws_instance", "aws_security_group", "aws_cloudwatch_metric_alarm", "aws_iam_role"} <= written.keys()
 
 
 def cloud_init(state: dict[str, Any]) -> str:

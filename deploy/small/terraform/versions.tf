@@ -6,7 +6,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.100, < 7.0"
+      version = ">= 5.100.0, < 7.0.0" # which: .terraform.lock.hcl, that of the large stack
     }
   }
 }
