@@ -13,7 +13,7 @@ from totesys_assets.assets.resources import make_resources
 from totesys_assets.assets.warehouse import warehouse_assets
 from totesys_assets.automation.alerts import alert_sensors
 from totesys_assets.automation.audit_checks import audit_checks
-from totesys_assets.automation.jobs import asset_jobs, compact_job, fetch_rates_job
+from totesys_assets.automation.jobs import asset_jobs, compact_job, fetch_rates_job, purge_job
 from totesys_assets.automation.partitions import daily_partitions
 from totesys_assets.automation.schedules import schedules
 from totesys_assets.automation.sensors import changes_sensor, first_audit_sensor
@@ -27,7 +27,7 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
     """All definitions. ``settings`` default to the environment's; ``resources`` replace those made from them."""
     settings = settings or Settings.from_env()
     tables, partitions = catalogue(), daily_partitions(settings)
-    (*refreshes, audit), others = asset_jobs(tables), (compact_job(), fetch_rates_job(settings))
+    (*refreshes, audit), others = asset_jobs(tables), (compact_job(), fetch_rates_job(settings), purge_job(settings))
     return dg.Definitions(
         assets=[
             *ingestion_assets(tables, partitions, settings),

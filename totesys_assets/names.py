@@ -10,7 +10,7 @@ TOTESYS, STAR, MART, WAREHOUSE = "totesys", "star", "mart", "warehouse"
 MADE = frozenset({STAR, MART, WAREHOUSE})
 
 REFRESH, EVERYTHING, AUDIT, COMPACT = "refresh", "refresh_everything", "audit", "compact_lake"
-FETCH_RATES = "fetch_exchange_rates"
+FETCH_RATES, PURGE = "fetch_exchange_rates", "purge_records"
 # The sensor that requests refreshes.
 CHANGES = "changes"
 # A process that is about to stop Dagster touches this file in the home. A waiting tick of the sensor then ends.

@@ -15,7 +15,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LOG_FILE, OFF, ON, STALE_MINUTES, STOP
+from totesys_assets import variables
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LOG_FILE, OFF, ON, STOP
 
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
@@ -38,7 +39,8 @@ class Settings:
     allow_superuser: bool = False
     alert_topic: str | None = None
     ui_url: str | None = None
-    stale_minutes: int = STALE_MINUTES
+    stale_minutes: int = variables.STALE_MINUTES
+    record_days: int = variables.RECORD_DAYS
     totesys_schema: str = "public"
     new_columns: str = IGNORE
     rates_archive: Path | None = None
@@ -80,7 +82,10 @@ class Settings:
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
             alert_topic=_topic(env.get("TOTESYS_ALERT_TOPIC") or None),
             ui_url=_ui_url(env.get("TOTESYS_UI_URL") or None),
-            stale_minutes=_minutes(env.get("TOTESYS_STALE_MINUTES") or str(STALE_MINUTES)),
+            stale_minutes=_number(
+                "TOTESYS_STALE_MINUTES", env.get("TOTESYS_STALE_MINUTES"), variables.STALE_MINUTES, "minutes"
+            ),
+            record_days=_record_days(env.get("TOTESYS_RECORD_DAYS")),
         )
 
 
@@ -282,7 +287,13 @@ def _hashes(value: str) -> tuple[str, ...]:
     )
 
 
-def _minutes(value: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,5}", value):
-        raise SettingsError(f"TOTESYS_STALE_MINUTES is {value!r}: set it to a number of minutes, 1 or more.")
-    return int(value)
+def _number(variable: str, value: str | None, unset: int, unit: str, least: int = 1, besides: str = "") -> int:
+    """A whole number of at least ``least``, or ``besides``; ``unset`` where there is none."""
+    if value and value != besides and (not re.fullmatch(r"[1-9]\d{0,5}", value) or int(value) < least):
+        rest = f", or to {besides}" if besides else ""
+        raise SettingsError(f"{variable} is {value!r}: set it to a number of {unit}, {least} or more{rest}.")
+    return int(value or unset)
+
+
+def _record_days(value: str | None) -> int:
+    return _number("TOTESYS_RECORD_DAYS", value, variables.RECORD_DAYS, "days", variables.LEAST_RECORD_DAYS, "0")

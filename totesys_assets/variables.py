@@ -13,6 +13,9 @@ FIRST_DAY = date(2022, 11, 3)
 FIRST_DAY_FILE = "first_day"
 # Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
 STALE_MINUTES = 30
+# Days for which Dagster's records of a run are kept, and the least that may be set: what it does by itself looks back
+# over a day or two.
+RECORD_DAYS, LEAST_RECORD_DAYS = 30, 7
 # What a nullable column that is new in ToteSys does to its table.
 IGNORE, STOP = "ignore", "stop"
 # Whether PostgreSQL's log of ToteSys is followed; in the home, whether that of the embedded one is.
@@ -96,6 +99,12 @@ VARIABLES = (
         "TOTESYS_STALE_MINUTES",
         "The platform counts as stale when it was not up to date for this many minutes.",
         f"`{STALE_MINUTES}`",
+    ),
+    Variable(
+        "TOTESYS_RECORD_DAYS",
+        "How many days Dagster's records of a run are kept after its end; `0` keeps them all. What the UI says of "
+        "assets stays.",
+        f"`{RECORD_DAYS}`",
     ),
     Variable(
         "TOTESYS_ALERT_TOPIC",

@@ -62,6 +62,7 @@ def test_an_empty_variable_is_as_good_as_none(tmp_path: Path, monkeypatch: pytes
         "TOTESYS_ALERT_TOPIC",
         "TOTESYS_UI_URL",
         "TOTESYS_STALE_MINUTES",
+        "TOTESYS_RECORD_DAYS",
     )
     assert Settings.from_env(dict.fromkeys(names, "")) == Settings.from_env({})
 
@@ -78,6 +79,7 @@ def test_every_variable_is_read(home: Path) -> None:
         TOTESYS_ALERT_TOPIC=TOPIC,
         TOTESYS_UI_URL="https://totesys.example/",
         TOTESYS_STALE_MINUTES="45",
+        TOTESYS_RECORD_DAYS="90",
         FILES_URI="s3://files/dropped/",
         TOTESYS_RATES_URL="https://example.com/rates.zip",
     )
@@ -94,6 +96,7 @@ def test_every_variable_is_read(home: Path) -> None:
         45,
         files_uri="s3://files/dropped",
         rates_url="https://example.com/rates.zip",
+        record_days=90,
     )
 
 
@@ -372,3 +375,11 @@ def test_a_name_that_no_schema_of_the_platform_can_have_is_refused(tmp_path: Pat
     with pytest.raises(SettingsError, match=f"^{variable} is .* cannot be a schema of the platform"):
         read(tmp_path, **{variable: name})
     assert read(tmp_path, WAREHOUSE_SCHEMA="a" * 63).warehouse_schema == "a" * 63
+
+
+@pytest.mark.parametrize("value", ["-1", "1", "6", "a month", "30.5"])
+def test_days_for_which_records_are_kept_are_a_week_or_more_or_none(value: str, home: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, TOTESYS_RECORD_DAYS=value)
+    assert str(caught.value) == f"TOTESYS_RECORD_DAYS is {value!r}: set it to a number of days, 7 or more, or to 0."
+    assert read(home, TOTESYS_RECORD_DAYS="0").record_days == 0

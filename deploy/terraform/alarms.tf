@@ -83,7 +83,7 @@ locals {
         told = true
       }
       job-overdue = {
-        text = "No run of a nightly job ended for more than a day: audit, comparison or compaction."
+        text = "No run of a nightly job ended for more than a day: audit, comparison, compaction or purge."
         of   = local.namespace, metric = "JobsOverdue", by = {}
         stat = "Maximum", sign = ">", than = 0, minutes = 1
         told = true

@@ -77,9 +77,10 @@ resource "aws_db_instance" "database" {
   ca_cert_identifier     = var.database_ca
   parameter_group_name   = aws_db_parameter_group.database.name
 
-  backup_retention_period   = var.database_backup_days
-  backup_window             = "01:00-02:00"
-  maintenance_window        = "sun:02:30-sun:03:30"
+  backup_retention_period = var.database_backup_days
+  # Clear of the nightly jobs, which begin at 02:00 and may take two hours each.
+  backup_window             = "00:45-01:45"
+  maintenance_window        = "sun:06:45-sun:07:45"
   copy_tags_to_snapshot     = true
   delete_automated_backups  = false
   deletion_protection       = var.deletion_protection
@@ -88,6 +89,7 @@ resource "aws_db_instance" "database" {
 
   auto_minor_version_upgrade  = true
   allow_major_version_upgrade = true # happens only when database_version says so
+  apply_immediately           = true # else apply says that it is done, and a class or a version waits for Sunday
 
   performance_insights_enabled          = true
   performance_insights_kms_key_id       = aws_kms_key.key["data"].arn

@@ -80,6 +80,7 @@ locals {
     TOTESYS_ALERT_TOPIC         = aws_sns_topic.alerts.arn
     TOTESYS_UI_URL              = local.has_ui ? "https://${local.ui_host}" : ""
     TOTESYS_STALE_MINUTES       = tostring(var.stale_minutes)
+    TOTESYS_RECORD_DAYS         = tostring(var.record_days)
     TOTESYS_LOG                 = var.totesys_log
     TOTESYS_CODE_SERVER         = "${aws_service_discovery_service.code.name}.${aws_service_discovery_private_dns_namespace.main.name}"
     TOTESYS_RUN_CLUSTER         = aws_ecs_cluster.main.name

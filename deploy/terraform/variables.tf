@@ -392,6 +392,17 @@ variable "alarm_emails" {
   }
 }
 
+variable "record_days" {
+  description = "Days for which Dagster's records of a run are kept after its end; 0 keeps them all."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.record_days == 0 || (var.record_days >= 7 && floor(var.record_days) == var.record_days)
+    error_message = "record_days is a whole number of days, 7 or more, or 0."
+  }
+}
+
 variable "late_seconds" {
   description = "Seconds from a commit in ToteSys to its refresh's end after which that refresh is late. More than 5 % late ones in a day are an alarm."
   type        = number

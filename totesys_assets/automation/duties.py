@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dagster as dg
 
-from totesys_assets.names import AUDIT, CHANGES, COMPACT, EVERYTHING
+from totesys_assets.names import AUDIT, CHANGES, COMPACT, EVERYTHING, PURGE
 
 # Jobs of which a run ends every night.
-NIGHTLY_JOBS = (AUDIT, EVERYTHING, COMPACT)
+NIGHTLY_JOBS = (AUDIT, EVERYTHING, COMPACT, PURGE)
 # Sensors and schedules without which something would stay undone or untold. Of ``freshness`` itself its silence tells.
 ALWAYS_ON = (
     CHANGES,
@@ -20,6 +20,7 @@ ALWAYS_ON = (
     "nightly_audit",
     "nightly_comparison",
     "nightly_compaction",
+    "nightly_purge",
 )
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 

@@ -1,5 +1,6 @@
 """The jobs: named selections of assets that a schedule, the UI or the command line starts."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,11 +9,16 @@ import dagster as dg
 from totesys_assets.assets.describe import failures, own_checks
 from totesys_assets.capture.pruning import prune
 from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.dagster_internals.switch import purge_records
 from totesys_assets.lake.tables import Lake
-from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, REFRESH, REFRESH_TAG
+from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, PURGE, REFRESH, REFRESH_TAG
 from totesys_assets.settings import Settings
 from totesys_assets.source.fetched_rates import fetch_rates
 from totesys_assets.staleness.decide import partitioned, unpartitioned
+
+_DAY_SECONDS = 86_400
+# The first purge of an old platform has years before it, and goes on night by night.
+_PURGE_SECONDS = 3600
 
 
 def asset_jobs(catalogue: Catalogue) -> list[Any]:
@@ -92,3 +98,21 @@ def compact_job() -> dg.JobDefinition:
         compact_tables()
 
     return compact_lake
+
+
+def purge_job(settings: Settings) -> dg.JobDefinition:
+    """The job ``purge_records``, which removes Dagster's records of runs that ended long ago."""
+
+    @dg.op(description="Remove runs, their events and tags, but for what the UI says of assets by them.")
+    def purge_old_records(context: dg.OpExecutionContext) -> None:
+        days = settings.record_days
+        with failures():
+            before = time.time() - days * _DAY_SECONDS
+            said = purge_records(context.instance, before, _PURGE_SECONDS) if days else "All records are kept."
+        context.log.info(said)
+
+    @dg.job(name=PURGE, description="Removes Dagster's records of runs that ended TOTESYS_RECORD_DAYS ago or longer.")
+    def purge() -> None:
+        purge_old_records()
+
+    return purge

@@ -1,4 +1,4 @@
-"""The schedules: every night the audit, the comparison of all content and the compaction of the lake; newer rates."""
+"""The schedules: every night audit, comparison of all content, compaction and purge; newer rates."""
 
 import dagster as dg
 
@@ -7,12 +7,15 @@ from totesys_assets.names import AUDIT, EVERYTHING, OTHER_DAYS_TAG
 from totesys_assets.settings import Settings
 
 
-def schedules(settings: Settings, compact: dg.JobDefinition, fetch: dg.JobDefinition) -> list[dg.ScheduleDefinition]:
-    """All of them. ``compact`` and ``fetch`` are jobs that are no selection of assets."""
+def schedules(
+    settings: Settings, compact: dg.JobDefinition, fetch: dg.JobDefinition, purge: dg.JobDefinition
+) -> list[dg.ScheduleDefinition]:
+    """All of them. ``compact``, ``fetch`` and ``purge`` are jobs that are no selection of assets."""
     return [
         audit_schedule(),
         nightly_schedule(settings),
         compaction_schedule(compact),
+        purge_schedule(purge),
         rates_schedule(settings, fetch),
     ]
 
@@ -82,4 +85,16 @@ def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Merges the lake's small files at 03:30 UTC.",
+    )
+
+
+def purge_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Every night, old records of Dagster's are removed."""
+    return dg.ScheduleDefinition(
+        name="nightly_purge",
+        job=job,
+        cron_schedule="30 4 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Removes Dagster's records of runs that ended TOTESYS_RECORD_DAYS ago or longer, at 04:30 UTC.",
     )

@@ -111,6 +111,11 @@ class _Pooled:
             super().__init__(url, create, inst_data, token_provider)  # type: ignore[call-arg]  # the other parent's
         self._engine = self._pooled_engine()
 
+    @property
+    def engine(self) -> Engine:
+        """The engine of its database, which all storages of that database share."""
+        return self._engine
+
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:
         return cls(

@@ -68,6 +68,17 @@ def _sigterm_as_before() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def purge_records(instance: dg.DagsterInstance, before: float, seconds: float) -> str:
+    """Remove Dagster's records of runs that ended before that moment, for about so many seconds. Says what was done."""
+    if not in_use(instance):
+        return "Stock Dagster keeps its records: nothing was removed."
+    from totesys_assets.dagster_internals.purge import purge
+
+    purged = purge(instance, before, seconds)
+    rest = "" if purged.is_all else " The time is up: the next night goes on."
+    return f"Removed {purged.runs} runs and {purged.events} events.{rest}"
+
+
 def record_partitions(
     context: dg.AssetExecutionContext, own: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]
 ) -> None:

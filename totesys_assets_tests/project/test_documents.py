@@ -136,6 +136,7 @@ def test_the_defaults_that_are_described_are_those_that_hold() -> None:
     assert unset["TOTESYS_FIRST_DAY"] == str(found.first_day)
     assert unset["TOTESYS_NEW_COLUMNS"] == found.new_columns
     assert unset["TOTESYS_STALE_MINUTES"] == str(found.stale_minutes)
+    assert unset["TOTESYS_RECORD_DAYS"] == str(found.record_days)
     assert unset["TOTESYS_HOME"] == found.home.name
     assert found.lake_uri == str(found.home / "lake")
 

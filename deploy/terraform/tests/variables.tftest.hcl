@@ -47,6 +47,7 @@ run "refused" {
     log_retention_days   = 100
     alarm_emails         = ["nobody"]
     late_seconds         = 0
+    record_days          = 6
     github_repository    = "totesys-assets"
   }
 
@@ -54,7 +55,7 @@ run "refused" {
     var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.vpc_cidr, var.totesys_cidrs,
     var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.api_key_hashes, var.mfa, var.lake_lock_days, var.rates_url, var.database_version,
     var.database_storage_gib, var.database_backup_days, var.password_version, var.log_retention_days, var.alarm_emails,
-    var.late_seconds, var.github_repository,
+    var.late_seconds, var.record_days, var.github_repository,
   ]
 }
 
