@@ -6,6 +6,7 @@
 #   deploy/restore.sh lake 2026-11-27T10:00:00Z
 #   deploy/restore.sh secrets                           # those that were deleted and can still be had
 #   deploy/restore.sh state 2026-11-27T10:00:00Z        # as it lay in its bucket then
+#   deploy/restore.sh all MOMENT --apply -var-file=lean.tfvars    # if the stack is applied so
 #
 # It says what it would do; with --apply at the end it does it. Each step looks first what is already so: after an
 # interruption, run it again. Nothing is destroyed: the old database stays, under another name.
@@ -20,7 +21,7 @@ patience=10800                          # seconds for one step of RDS: a large d
 
 say() { printf '%s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
-usage() { fail "restore.sh all|database|lake|state MOMENT [--apply], or restore.sh secrets [--apply]; a moment is 2026-11-27T10:00:00Z"; }
+usage() { fail "restore.sh all|database|lake|state MOMENT [--apply], or restore.sh secrets [--apply]; then -var… as for terraform; a moment is 2026-11-27T10:00:00Z"; }
 
 what=${1:-} moment="" snapshot="" apply=""
 case "$what" in
@@ -32,7 +33,9 @@ case "$what" in
         ;;
     *) usage ;;
 esac
-case "${1:-}" in --apply) apply=yes ;; "") ;; *) usage ;; esac
+[ "${1:-}" != --apply ] || { apply=yes; shift; }
+variables=("$@") # as they are given to terraform apply
+for word in "$@"; do [[ "$word" == -var* ]] || usage; done
 [ "$what" != database ] || [ "${moment#snapshot:}" = "$moment" ] || { snapshot=${moment#snapshot:}; moment=""; }
 [[ "$what$snapshot" == secrets* || -n "$snapshot" || "$moment" =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$ ]] || usage
 
@@ -229,9 +232,9 @@ finish_database() {
 
 # Terraform knows an instance by its resource id: it would go on with the old one, whatever that is called by now.
 adopt() {
-    local tag id plan doomed variables=()
+    local tag id plan doomed
     tag=$(output image_tag.value)
-    [ -z "$tag" ] || variables=(-var "image_tag=$tag")
+    [ -z "$tag" ] || variables+=("-var=image_tag=$tag")
     known=$(of_state)
     id=$(instance "$name" DbiResourceId)
     if [ "$(jq --raw-output .resource_id <<<"${known:-null}")" != "$id" ]; then

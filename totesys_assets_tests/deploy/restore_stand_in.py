@@ -59,6 +59,7 @@ class Account(Commands):
     is_at_work: list[str] = field(default_factory=list)
     versions: list[dict[str, str]] = field(default_factory=list)  # of Terraform's state
     copied: list[str] = field(default_factory=list)
+    variables: list[str] = field(default_factory=list)  # files that the last plan was given
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +97,8 @@ class Account(Commands):
                 self.in_state = live.id
             case ["plan", *_]:
                 assert "-target=module.provision" in words
-                assert any("image_tag=" in word for word in words)
+                assert "-var=image_tag=0123abc" in words
+                self.variables = [word for word in words if word.startswith("-var-file")]
             case ["show", _]:
                 is_right = live is not None and self.in_state == live.id
                 change = {"address": "aws_db_instance.database", "type": "aws_db_instance"}

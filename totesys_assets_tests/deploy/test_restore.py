@@ -83,8 +83,9 @@ def test_without_apply_it_says_what_it_would_do_and_does_nothing(tmp_path: Path)
 
 def test_the_database_goes_back_to_a_snapshot_and_the_lake_stays(tmp_path: Path) -> None:
     given = account()
-    done = restore(given, tmp_path, "database", f"snapshot:{SNAPSHOT}", "--apply")
+    done = restore(given, tmp_path, "database", f"snapshot:{SNAPSHOT}", "--apply", "-var-file=lean.tfvars")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert given.variables == ["-var-file=lean.tfvars"]  # else Terraform would make another size of it
     assert_restored(given, SNAPSHOT, "totesys-before-20261126090000")
     assert commands(given) == [["totesys", "refresh"], ["totesys", "audit"]]
 
