@@ -139,6 +139,13 @@ up() {
     compose up --detach --wait --wait-timeout "${TOTESYS_UP_SECONDS:-900}" --remove-orphans
 }
 
+# Images that were built for other commits, and what building left behind: some 2 GB each time.
+tidy() {
+    docker image ls --format '{{.Repository}}:{{.Tag}}' totesys-assets |
+        grep -vxF "totesys-assets:$(git -C "$root" rev-parse --short=12 HEAD)" | xargs --no-run-if-empty docker image rm
+    docker builder prune --force >/dev/null
+}
+
 update() {
     alone
     local before target=${1:-}
@@ -150,7 +157,7 @@ update() {
     git -C "$root" checkout --quiet --detach "$target"
     if "$0" up && compose restart caddy; then
         echo "It is at $target."
-        docker image prune --force >/dev/null
+        tidy || true
         return
     fi
     git -C "$root" checkout --quiet --detach "$before"

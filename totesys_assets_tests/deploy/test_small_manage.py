@@ -22,6 +22,7 @@ case "$*" in
 *hash-password*) exec "$CADDY" hash-password --algorithm bcrypt ;;
 *"ps --format"*) if grep -qsx "${@: -1}" unhealthy; then echo unhealthy; else echo healthy; fi ;;
 *"ps --quiet"*) echo an-id ;;
+"image ls"*) echo totesys-assets:earlier && echo "totesys-assets:$(git -C project rev-parse --short=12 HEAD)" ;;
 *" up "*) [ "$(git -C project describe --tags 2>/dev/null)" != "$(cat bad 2>/dev/null || echo none)" ] ;;
 esac
 """
@@ -258,6 +259,7 @@ def test_an_update_backs_up_and_moves_to_the_newest_tag(released: Machine) -> No
     assert "It is at v1.10.0." in done.stdout
     calls = released.read("calls")
     assert calls.index(" pg_dump ") < calls.index(" up ") < calls.index("restart caddy", calls.index(" up "))
+    assert re.findall("^image rm (.*)", calls, re.MULTILINE) == ["totesys-assets:earlier"]
     assert released.manage("update", "v1.9.0").returncode == 0
     assert released.read("project/version") == "v1.9.0"
     refused = released.manage("update", "v9")
