@@ -55,7 +55,7 @@ locals {
       Action   = "route53:ChangeResourceRecordSets"
       Resource = "${local.arn}:route53:::hostedzone/${zone}"
       Condition = { "ForAllValues:StringEquals" = {
-        "route53:ChangeResourceRecordSetsNormalizedRecordNames" = [var.ui_host, local.viewer_host, local.dashboard_host, local.api_host]
+        "route53:ChangeResourceRecordSetsNormalizedRecordNames" = [local.ui_host, local.viewer_host, local.dashboard_host, local.api_host]
       } }
     }],
     [for zone in var.route53_zone_id[*] : {
