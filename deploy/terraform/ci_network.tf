@@ -54,9 +54,10 @@ locals {
       Effect   = "Allow"
       Action   = "route53:ChangeResourceRecordSets"
       Resource = "${local.arn}:route53:::hostedzone/${zone}"
-      Condition = { "ForAllValues:StringEquals" = {
-        "route53:ChangeResourceRecordSetsNormalizedRecordNames" = [local.ui_host, local.viewer_host, local.dashboard_host, local.api_host]
-      } }
+      Condition = {
+        Null                        = { "route53:ChangeResourceRecordSetsNormalizedRecordNames" = "false" } # of no names, all are ours
+        "ForAllValues:StringEquals" = { "route53:ChangeResourceRecordSetsNormalizedRecordNames" = [local.ui_host, local.viewer_host, local.dashboard_host, local.api_host] }
+      }
     }],
     [for zone in var.route53_zone_id[*] : {
       Sid      = "ReadZone"

@@ -89,6 +89,8 @@ def context(action: str, **tags: str) -> dict[str, str]:
     }
     if action.startswith("ecs:"):
         known["ecs:cluster"] = CLUSTER
+    if action == "route53:ChangeResourceRecordSets":
+        known["route53:ChangeResourceRecordSetsNormalizedRecordNames"] = "totesys.example.com"
     return known | {f"aws:{key}/Stack": value for key, value in tags.items()}
 
 
@@ -362,11 +364,12 @@ WAYS = {
         Request("s3:PutBucketPolicy", STATE),
     ],
     "another host of the zone": [
+        Request("route53:ChangeResourceRecordSets", "arn:aws:route53:::hostedzone/Z0000000000000000000"),
         Request(
             "route53:ChangeResourceRecordSets",
             "arn:aws:route53:::hostedzone/Z0000000000000000000",
             {"route53:ChangeResourceRecordSetsNormalizedRecordNames": ["totesys.example.com", "www.example.com"]},
-        )
+        ),
     ],
 }
 
