@@ -109,3 +109,13 @@ def test_every_secret_is_made_on_the_machine_or_comes_from_the_parameter(state: 
         *("UI_HOST", "LAKE_URI", "FILES_URI", "BACKUPS_URI", "TOTESYS_ALERT_TOPIC", "HEARTBEAT_NAMESPACE"),
         *("SETTINGS_PARAMETER", "AWS_REGION", "AWS_DEFAULT_REGION"),
     ]
+
+
+def test_the_backup_is_before_the_nightly_jobs_and_a_restart_of_the_machine_after_them(state: dict[str, Any]) -> None:
+    schedules = (PROJECT / "totesys_assets" / "automation" / "schedules.py").read_text(encoding="utf-8")
+    jobs = [f"{int(hour):02}:{int(minute):02}" for minute, hour in re.findall(r'"(\d+) (\d+) \* \* \*"', schedules)]
+    assert len(jobs) >= 4
+    timer = (SMALL / "systemd" / "totesys-backup.timer").read_text(encoding="utf-8")
+    (backup,) = re.findall(r"^OnCalendar=\S+ (\d\d:\d\d):00 UTC$", timer, re.MULTILINE)
+    (restart,) = re.findall(r'Automatic-Reboot-Time "(\d\d:\d\d)"', cloud_init(state))
+    assert backup < min(jobs) <= max(jobs) < restart
