@@ -99,7 +99,8 @@ def _lags(complete: list[dg.RunRecord]) -> Iterator[Lag]:
     for record in sorted(complete, key=lambda record: record.storage_id):
         with suppress(ValueError):
             since = max(before, float(record.dagster_run.tags.get(QUIET_UNTIL_TAG, "")))
-            yield Lag(record.storage_id, record.dagster_run.run_id, round(max(0.0, _ended(record) - since), 1))
+            if since:
+                yield Lag(record.storage_id, record.dagster_run.run_id, round(max(0.0, _ended(record) - since), 1))
         before = max(before, _looked_at(record))
 
 

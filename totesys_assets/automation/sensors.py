@@ -74,10 +74,11 @@ def back_off_seconds(failures: int) -> int:
     return min(_FIRST_BACK_OFF_SECONDS * 2 ** (failures - 1), _LONGEST_BACK_OFF_SECONDS) if failures else 0
 
 
-def run_request(request: Request, left_out: str = "", quiet_until: float = 0.0) -> dg.RunRequest:
+def run_request(request: Request, left_out: str = "", quiet_until: float | None = None) -> dg.RunRequest:
     """Dagster's request for a run. It has no run key, because Dagster would never repeat a key after a failure.
 
-    ``left_out``: tables that the look skipped, with the reasons. ``quiet_until``: when nothing was stale last.
+    ``left_out``: tables that the look skipped, with the reasons. ``quiet_until``: when nothing was stale last, 0 if
+    that is not known; None if it is not the sensor that asks.
     """
     return dg.RunRequest(
         job_name=REFRESH,
@@ -88,7 +89,7 @@ def run_request(request: Request, left_out: str = "", quiet_until: float = 0.0) 
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
         | ({SEEN_TAG: request.seen} if request.seen else {})
         | ({LOOKED_AT_TAG: f"{request.looked_at:.3f}"} if request.looked_at else {})
-        | ({QUIET_UNTIL_TAG: f"{quiet_until:.3f}"} if quiet_until else {})
+        | ({QUIET_UNTIL_TAG: f"{quiet_until:.3f}"} if quiet_until is not None else {})
         | ({ADOPT_LAKE_TAG: "true"} if request.adopt_lake else {})
         | ({LEFT_OUT_TAG: left_out} if left_out else {})
         | {TABLES_TAG: _tables(request)}

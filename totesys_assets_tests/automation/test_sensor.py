@@ -285,6 +285,16 @@ def probes_twice(platform: Platform, ended: threading.Event) -> bool:
 
 
 @pytest.mark.refreshed
+def test_a_request_says_when_nothing_waited_for_the_last_time(platform: Platform) -> None:
+    _, _, cursor = tick(platform)
+    new_order(platform)
+    (request,), _, _ = tick(platform, cursor)
+    assert request.tags["totesys/quiet-until"] == str(cursor).partition(" ")[0]
+    (request,), _, _ = tick(platform)
+    assert request.tags["totesys/quiet-until"] == "0.000"
+
+
+@pytest.mark.refreshed
 def test_a_tick_waits_for_the_next_commit_and_asks_for_it_at_once(platform: Platform) -> None:
     asked, taken = waiting_tick(platform, 50, lambda: new_order(platform))
     assert "warehouse/fact_sales_order" in asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import psycopg
@@ -64,12 +65,17 @@ def test_it_ends_when_dagster_is_about_to_be_stopped(tmp_path: Path) -> None:
 def test_the_probe_sees_a_commit_and_nothing_else(platform: Platform) -> None:
     with psycopg.connect(platform.totesys_url) as writer, Probe(platform.totesys_url) as probe:
         probe.note()
+        assert probe.quiet_until == 0
         assert not probe.moved()
         writer.execute("SELECT count(*) FROM sales_order")
+        before = time.time()
         assert not probe.moved()
+        assert before <= probe.quiet_until <= time.time()
         writer.execute("UPDATE design SET file_name = file_name")
+        committing = time.time()
         writer.commit()
         assert probe.moved()
+        assert probe.quiet_until <= committing  # what was committed since was committed later than that
         probe.note()
         assert not probe.moved()
 

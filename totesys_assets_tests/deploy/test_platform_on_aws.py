@@ -207,6 +207,22 @@ def test_an_order_is_in_the_warehouse_and_in_the_lake_soon_after_its_commit(
     assert in_lake(deployed, monkeypatch) == 2
 
 
+def test_how_long_a_commit_takes_at_most_is_told_and_is_little_more_than_it_took(deployed: Deployed) -> None:
+    def records() -> int:
+        return int(deployed.sql("WAREHOUSE_URL", "SELECT count(*) FROM fact_sales_order")[0][0])
+
+    await_true(lambda: deployed.lines("refreshed"), "no refresh was told of", 120)  # by now nothing waits
+    before = records()
+    deployed.sql("TOTESYS_URL", "UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
+    committed = time.monotonic()
+    await_true(lambda: records() > before, "the change did not arrive")
+    taken, told = time.monotonic() - committed, len(deployed.lines("refreshed"))
+    await_true(lambda: len(deployed.lines("refreshed")) > told, "the refresh was not told of", 120)
+    said = deployed.lines("refreshed")[told]["seconds"]
+    print(f"from commit to warehouse: {taken:.1f} s, as told {said} s")
+    assert taken - 1 <= said <= taken + 20  # a tick may have looked last before it waited, and its daemon paused
+
+
 def test_the_runs_are_forked_by_the_daemon(deployed: Deployed) -> None:
     await_true(lambda: deployed.orders() > 0, "the first refresh did not end")
     with_worker = "SELECT count(DISTINCT run_id) FROM run_tags WHERE key = '.dagster/totesys_worker'"
@@ -247,6 +263,7 @@ def test_a_failed_refresh_is_told_to_the_topic_with_a_link(deployed: Deployed) -
 
 def test_what_metric_filters_wait_for_is_on_standard_output_line_by_line(deployed: Deployed) -> None:
     await_true(lambda: deployed.lines("up_to_date") and deployed.lines("dead_letters"), "no line was written")
+    assert deployed.lines("heartbeat")[0] == {"totesys_event": "heartbeat"}
     assert deployed.lines("up_to_date")[0] == {"totesys_event": "up_to_date"}
     assert deployed.lines("dead_letters")[0] == {"totesys_event": "dead_letters", "open": 0}
     # No line was torn, and no other process writes one. What is not yet whole is the last line only.
