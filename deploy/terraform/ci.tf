@@ -1,7 +1,7 @@
 # What GitHub's workflows may do here: without keys, by tokens that GitHub signs for one job each.
 #
 # build   on the main branch: push an image
-# plan    on the main branch: read the state, and nothing of the account (terraform plan -refresh=false -lock=false)
+# plan    on the main branch: read the state, and of the account the digest of an image (terraform plan -refresh=false -lock=false)
 # deploy  in the environment "production", which a person approves: apply
 #
 # Only deploy.yml as it is on main gets them: no pull request, no other branch, no other workflow.
@@ -77,6 +77,12 @@ locals {
       Effect   = "Allow"
       Action   = "s3:PutObject"
       Resource = "${local.state_arn}/plans/*"
+    },
+    {
+      Sid      = "FindImages"
+      Effect   = "Allow"
+      Action   = "ecr:DescribeImages"
+      Resource = aws_ecr_repository.image.arn
     },
     {
       Sid      = "AskWithoutNames"

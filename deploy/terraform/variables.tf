@@ -47,6 +47,17 @@ variable "image_tag" {
   }
 }
 
+variable "image_digest" {
+  description = "Digest of that image, which tasks then name instead of the tag: they run what was verified. Null: they name the tag, which never moves either."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.image_digest == null || (var.image_tag != null && can(regex("^sha256:[0-9a-f]{64}$", var.image_digest)))
+    error_message = "image_digest is sha256: and 64 hexadecimal digits, and goes with image_tag."
+  }
+}
+
 variable "architecture" {
   description = "Processor that the image was built for: X86_64 or ARM64."
   type        = string

@@ -353,10 +353,10 @@ def test_an_image_that_this_workflow_did_not_sign_is_not_released(
     assert names.index("Verify the image") < names.index("Apply")
     shell.fails = fails
     where = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "example/totesys-assets"}
-    code, calls = shell(step(job, "Verify the image"), REPOSITORY="r.example/totesys", TAG="0123abc", **where)
+    code, calls = shell(step(job, "Verify the image"), REPOSITORY="r.example/totesys", DIGEST="sha256:d", **where)
     assert (code == 0) is (not fails)
     signer = "https://github.com/example/totesys-assets/.github/workflows/deploy.yml@refs/heads/main"
-    assert all(f"--certificate-identity {signer} r.example/totesys:0123abc" in call for call in calls)
+    assert all(f"--certificate-identity {signer} r.example/totesys@sha256:d" in call for call in calls)
     assert all("--certificate-oidc-issuer https://token.actions.githubusercontent.com" in call for call in calls)
 
 
@@ -373,6 +373,17 @@ def test_an_image_is_signed_by_its_digest_with_a_list_of_what_is_in_it(deploy: W
     ]
 
 
+def test_what_was_verified_is_what_the_tasks_name(deploy: Workflow, shell: Shell) -> None:
+    plan, apply = deploy["jobs"]["plan"], deploy["jobs"]["apply"]
+    code, _ = shell(step(plan, "Which image that is"), REPOSITORY="r.example/totesys", TAG="0123abc")
+    assert (code, (shell.folder / "output").read_text(encoding="utf-8")) == (0, "digest=sha256:d\n")
+    assert step(plan, "Plan")["env"]["TF_VAR_image_digest"] == "${{ steps.image.outputs.digest }}"
+    assert plan["outputs"]["digest"] == "${{ steps.image.outputs.digest }}"
+    assert step(apply, "Verify the image")["env"]["DIGEST"] == "${{ needs.plan.outputs.digest }}"
+    shell.fails = ["aws ecr describe-images"]
+    assert shell(step(plan, "Which image that is"), REPOSITORY="r.example/totesys", TAG="0123abc")[0] != 0
+
+
 def test_what_is_built_again_gets_a_tag_of_its_own(deploy: Workflow, shell: Shell) -> None:
     name = step(deploy["jobs"]["build"], "What the image is called")
     output = shell.folder / "output"
@@ -380,7 +391,9 @@ def test_what_is_built_again_gets_a_tag_of_its_own(deploy: Workflow, shell: Shel
         output.write_text("", encoding="utf-8")
         code, _ = shell(name, GITHUB_EVENT_NAME=event, GITHUB_SHA="abc", GITHUB_RUN_ID="7")
         assert (code, output.read_text(encoding="utf-8")) == (0, f"tag={expected}\n")
-    assert deploy["jobs"]["plan"]["outputs"]["tag"] == "${{ inputs.image_tag || needs.build.outputs.tag }}"
+    plan = deploy["jobs"]["plan"]
+    wanted = "${{ inputs.image_tag || needs.build.outputs.tag }}"
+    assert step(plan, "Plan")["env"]["TF_VAR_image_tag"] == step(plan, "Which image that is")["env"]["TAG"] == wanted
     assert deploy["on"]["schedule"] == [{"cron": "23 4 * * 1"}]
 
 

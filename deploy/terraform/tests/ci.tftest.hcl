@@ -34,6 +34,13 @@ run "without_ui_by_transit_gateway" {
     ui            = "none"
     totesys_route = { by = "transit_gateway", id = "tgw-0123" }
     state_key     = "another/state"
+    image_tag     = "0123abc"
+    image_digest  = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+  }
+
+  assert {
+    condition     = alltrue([for task in [module.code, module.daemon, module.run, module.provision] : task.definition.image == "123456789012.dkr.ecr.eu-west-2.amazonaws.com/totesys@${var.image_digest}"])
+    error_message = "Tasks run the very image that was verified."
   }
 
   assert {
