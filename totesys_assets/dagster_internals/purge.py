@@ -6,7 +6,7 @@ ticks, which dagster.yaml has a rule for.
 What the UI says of assets stays: of each asset and partition the newest event of each kind, of each check its newest
 execution, and the runs that these are of. So does whatever belongs to a run that has not ended, or to a backfill that
 has not. Rows are removed some runs at a time, each time in a short transaction that nobody waits for. The database uses
-their space again.
+their space again. What a removed run printed into a folder goes with it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from dagster import DagsterInstance
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from totesys_assets.dagster_internals.storage import PooledEventLogStorage, PooledRunStorage
 from totesys_assets.errors import PlatformError
@@ -78,6 +79,7 @@ _RUNS = sa.text(
     AND NOT EXISTS (SELECT FROM event_logs WHERE event_logs.run_id = runs.run_id)
     AND run_id NOT IN (SELECT run_id FROM asset_check_executions WHERE run_id = ANY(:runs))
     AND run_id NOT IN (SELECT last_run_id FROM asset_keys WHERE last_run_id IS NOT NULL)
+    RETURNING run_id
     """
 )
 
@@ -117,7 +119,11 @@ def purge(instance: DagsterInstance, before: float, seconds: float) -> Purged:
             after, ids = found[-1].id, {"runs": [row.run_id for row in found]}
             connection.execute(_CHECKS, ids)
             events += connection.execute(_EVENTS, ids).scalar_one()
-            runs += connection.execute(_RUNS, ids).rowcount
+            removed = connection.execute(_RUNS, ids).scalars().all()
+        runs += len(removed)
+        if isinstance(instance.compute_log_manager, LocalComputeLogManager):  # a bucket has a rule of its own
+            for run_id in removed:
+                instance.compute_log_manager.delete_logs(prefix=[run_id])
     return Purged(runs, events, is_all=False)
 
 

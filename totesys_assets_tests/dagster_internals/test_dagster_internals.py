@@ -65,6 +65,7 @@ IMPORTED: dict[tuple[str, str], list[str] | None] = {
     ("dagster._core.launcher", "LaunchRunContext"): ["dagster_run", "workspace"],
     ("dagster._core.launcher", "WorkerStatus"): None,
     ("dagster._core.remote_representation.code_location", "GrpcServerCodeLocation"): None,
+    ("dagster._core.storage.local_compute_log_manager", "LocalComputeLogManager"): ["base_dir", "polling_timeout"],
     ("dagster._grpc.types", "ExecuteRunArgs"): ["job_origin", "run_id", "instance_ref"],
     ("dagster._utils", "get_run_crash_explanation"): ["prefix", "exit_code"],
     ("dagster._utils.interrupts", "check_captured_interrupt"): [],

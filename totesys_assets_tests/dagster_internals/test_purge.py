@@ -163,6 +163,15 @@ def test_what_the_ui_says_of_assets_is_the_same_and_most_of_the_rest_is_gone(
     assert purge(dagster, before(), 60) == Purged(0, 0, is_all=True)
 
 
+def test_what_a_removed_run_printed_goes_with_it(dagster: dg.DagsterInstance, url: str, tmp_path: Path) -> None:  # noqa: F811
+    old, new = run(dagster, 1, 1), run(dagster, 1, 1)
+    folders = [tmp_path / "storage" / run_id for run_id in (old, new)]
+    assert [folder.is_dir() for folder in folders] == [True, True]
+    age(url, old)
+    purge(dagster, before(), 60)
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
 def test_what_has_not_ended_and_what_is_new_stays_whole(dagster: dg.DagsterInstance, url: str) -> None:  # noqa: F811
     going = create_run_for_test(dagster, status=dg.DagsterRunStatus.STARTED).run_id
     backfill = PartitionBackfill(
