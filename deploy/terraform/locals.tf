@@ -32,6 +32,7 @@ locals {
   cluster_task_arn = "${local.arn}:ecs:${var.region}:${local.account}:task/${var.name}/*"
   run_family       = "${var.name}-run"
 
-  image       = "${aws_ecr_repository.image.repository_url}${var.image_digest == null ? ":${coalesce(var.image_tag, "none-yet")}" : "@${var.image_digest}"}"
+  image_name  = var.image_digest == null ? ":${coalesce(var.image_tag, "none-yet")}" : "@${var.image_digest}"
+  image       = "${aws_ecr_repository.image.repository_url}${local.image_name}"
   is_deployed = var.image_tag != null
 }
