@@ -139,10 +139,11 @@ class Writer:
         kinds = {kinds} if isinstance(kinds, str) else set(kinds)
         if not kinds and "properties" in schema:
             kinds = {"object"}
-        if isinstance(value, str) and kinds & {"object", "array"} and "string" not in kinds:
-            if value[:1] not in ("{", "["):
+        if isinstance(value, str) and kinds & {"object", "array"}:
+            if value[:1] in ("{", "["):
+                value = json.loads(value)
+            elif "string" not in kinds:
                 return None
-            value = json.loads(value)
         if isinstance(value, list) and "array" not in kinds:
             if len(value) != 1:
                 return None
@@ -154,7 +155,8 @@ class Writer:
             if "properties" not in schema:
                 return value if "object" in kinds else None  # a document, such as a policy
             return self.properties(value, schema["properties"]) or None
-        if value is None or value == "" or kinds & {"object", "array"} or _MADE_UP.fullmatch(str(value)):
+        is_document = bool(kinds) and kinds <= {"object", "array"}
+        if value is None or value == "" or is_document or _MADE_UP.fullmatch(str(value)):
             return None
         self.written += 1
         return value
