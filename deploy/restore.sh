@@ -232,9 +232,11 @@ finish_database() {
 
 # Terraform knows an instance by its resource id: it would go on with the old one, whatever that is called by now.
 adopt() {
-    local tag id plan doomed
-    tag=$(output image_tag.value)
-    [ -z "$tag" ] || variables+=("-var=image_tag=$tag")
+    local variable value id target plan doomed
+    for variable in image_tag image_digest; do # as the last apply had them
+        value=$(jq --raw-output ".$variable.value // empty" <<<"$outputs")
+        [ -z "$value" ] || variables+=("-var=$variable=$value")
+    done
     known=$(of_state)
     id=$(instance "$name" DbiResourceId)
     if [ "$(jq --raw-output .resource_id <<<"${known:-null}")" != "$id" ]; then
@@ -242,14 +244,17 @@ adopt() {
         [ -z "$known" ] || tf state rm "$address" >/dev/null
         tf import -input=false -no-color "${variables[@]}" "$address" "$name" >/dev/null
     fi
-    plan=$(mktemp)
-    tf plan -input=false -no-color -out="$plan" -target="$address" -target=module.provision "${variables[@]}" >/dev/null
-    # A task definition is made anew, for it names the master's secret. Anything else that would go is a mistake.
-    doomed=$(tf show -json "$plan" | jq --raw-output '.resource_changes[]? | select(.change.actions | index("delete"))
-        | select(.type != "aws_ecs_task_definition") | .address')
-    [ -z "$doomed" ] || fail "Terraform would destroy or replace: $doomed. Nothing was applied; look at terraform plan."
-    tf apply -input=false -no-color "$plan" >/dev/null
-    rm "$plan"
+    # One after the other: what the database's secret is called, its own apply may still change.
+    for target in "$address" module.provision; do
+        plan=$(mktemp)
+        tf plan -input=false -no-color -out="$plan" -target="$target" "${variables[@]}" >/dev/null
+        # A task definition is made anew, for it names the master's secret. Anything else that would go is a mistake.
+        doomed=$(tf show -json "$plan" | jq --raw-output '.resource_changes[]? | select(.change.actions | index("delete"))
+            | select(.type != "aws_ecs_task_definition") | .address')
+        [ -z "$doomed" ] || fail "Terraform would destroy or replace: $doomed. Nothing was applied; look at terraform plan."
+        tf apply -input=false -no-color "$plan" >/dev/null
+        rm "$plan"
+    done
     outputs=$(tf output -json)
 }
 

@@ -10,6 +10,11 @@ output "image_tag" {
   value       = var.image_tag == null ? "" : var.image_tag
 }
 
+output "image_digest" {
+  description = "Digest of that image, if the tasks name it; else empty."
+  value       = var.image_digest == null ? "" : var.image_digest
+}
+
 output "totesys_secret" {
   description = "Name of the secret to fill in with the URL of ToteSys."
   value       = aws_secretsmanager_secret.totesys.name

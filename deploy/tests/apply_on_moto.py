@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 from expectations import (
@@ -85,7 +86,22 @@ def serve(port: int) -> None:
     """Run moto, taught what the provider asks and moto does not know."""
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     from moto.budgets.responses import BudgetsResponse
+    from moto.rds.models import RDSBackend
     from moto.server import main
+
+    restore = RDSBackend.restore_db_instance_to_point_in_time
+
+    def restored(backend: Any, source: str, target: str, told: Any) -> Any:
+        """An instance of its own, neither a replica nor with the secret of the original, as RDS makes it."""
+        told = {name: value for name, value in told.items() if "source" not in name.lower()}
+        found = restore(backend, source, target, told)
+        found.dbi_resource_id = f"db-{uuid4().hex.upper()}"
+        if found.manage_master_user_password:
+            found.manage_master_user_password = False
+            del found.master_user_secret
+        return found
+
+    RDSBackend.restore_db_instance_to_point_in_time = restored
 
     def subscribers(response: Any) -> str:
         asked = json.loads(response.body)

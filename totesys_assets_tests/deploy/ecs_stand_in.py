@@ -211,15 +211,15 @@ class Ecs:
         assert service in self.knows
         names = {xform_name(name, "-"): name for name in described(service).operation_names}
         shape = described(service).operation_model(names[operation]).input_shape
-        parameters = _parameters(shape, arguments)
-        query, output = parameters.pop("query", "@"), parameters.pop("output")
-        report = ParamValidator().validate(parameters, shape)
+        told = parameters(shape, arguments)
+        query, output = told.pop("query", "@"), told.pop("output")
+        report = ParamValidator().validate(told, shape)
         assert not report.has_errors(), report.generate_report()
         if "cluster" in shape.members:
-            assert parameters.pop("cluster") == "totesys"
-        answered = jmespath.search(query, getattr(self, f"_{operation.replace('-', '_')}")(**parameters))
+            assert told.pop("cluster") == "totesys"
+        answered = jmespath.search(query, getattr(self, f"_{operation.replace('-', '_')}")(**told))
         assert output in ("text", "json")
-        return _as_text(answered) if output == "text" else json.dumps(answered)
+        return as_text(answered) if output == "text" else json.dumps(answered)
 
     def _run_task(self, **parameters: Any) -> dict[str, Any]:
         if not self.accepts_tasks:
@@ -260,11 +260,11 @@ class Ecs:
 
     def _wait(self, until: str, *arguments: str) -> str:
         assert until == "tasks-stopped"
-        parameters = _parameters(described("ecs").operation_model("DescribeTasks").input_shape, arguments)
-        if len(parameters["tasks"]) > MOST_DESCRIBED:
+        told = parameters(described("ecs").operation_model("DescribeTasks").input_shape, arguments)
+        if len(told["tasks"]) > MOST_DESCRIBED:
             raise Refused("An error occurred (InvalidParameterException): tasks can have at most 100 items")
         waited = 0
-        while any(task.arn in parameters["tasks"] and self._lives(task) for task in self.tasks):
+        while any(task.arn in told["tasks"] and self._lives(task) for task in self.tasks):
             if waited >= LONGEST_WAIT:
                 raise Refused("Waiter TasksStopped failed: Max attempts exceeded")
             self.pass_time(6)
@@ -300,7 +300,7 @@ def described(service: str) -> Any:
     return botocore.session.Session().get_service_model(service.removesuffix("api"))  # s3api
 
 
-def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
+def parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
     """What the command line makes of its arguments, by AWS's description of the operation."""
     members = {xform_name(member, "-"): member for member in shape.members}
     found: dict[str, Any] = {}
@@ -324,7 +324,7 @@ def _parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _as_text(found: Any) -> str:
+def as_text(found: Any) -> str:
     """As ``--output text`` prints a scalar or a list of them."""
     values = found if isinstance(found, list) else [found]
     return "\t".join("None" if value is None else str(value) for value in values) + "\n"
@@ -352,11 +352,21 @@ def served(ecs: Ecs) -> Iterator[int]:
             thread.join()
 
 
+PROGRAMS = ("aws", "sleep", "terraform")
+
+
 def run(
-    script: Path, ecs: Ecs, outputs: str, folder: Path, *arguments: str, **environment: str
+    script: Path,
+    ecs: Ecs,
+    outputs: str,
+    folder: Path,
+    *arguments: str,
+    programs: tuple[str, ...] = PROGRAMS,
+    seconds: int = 120,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script whose ``aws``, ``terraform`` and ``sleep`` are the stand-in's."""
-    for program in ("aws", "sleep", "terraform"):
+    """Run a script whose ``programs`` are the stand-in's."""
+    for program in programs:
         (folder / program).write_text(_SHIM, encoding="utf-8")
         (folder / program).chmod(0o755)
     with served(ecs) as port:
@@ -367,5 +377,5 @@ def run(
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds,
         )

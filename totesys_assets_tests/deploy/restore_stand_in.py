@@ -66,6 +66,7 @@ class Account(Commands):
         self.instances = {"totesys": Instance("db-1", "now", secret="rds!db-1")}
         self.in_state: str | None = "db-1"
         self.provisions_with = "rds!db-1"
+        self.planned = ""
 
     def answer(self, program: str, *arguments: str) -> tuple[int, str]:
         """As Ecs does; Terraform is another program that can fail."""
@@ -96,8 +97,9 @@ class Account(Commands):
                 assert live is not None
                 self.in_state = live.id
             case ["plan", *_]:
-                assert "-target=module.provision" in words
+                self.planned = next(word for word in words if word.startswith("-target="))
                 assert "-var=image_tag=0123abc" in words
+                assert "-var=image_digest=sha256:9f" in words
                 self.variables = [word for word in words if word.startswith("-var-file")]
             case ["show", _]:
                 is_right = live is not None and self.in_state == live.id
@@ -112,7 +114,8 @@ class Account(Commands):
             case ["apply", _]:
                 assert live is not None
                 assert self.in_state == live.id
-                self.provisions_with = str(live.secret)
+                if self.planned == "-target=module.provision":
+                    self.provisions_with = str(live.secret)
             case _:
                 raise AssertionError(words)
         return ""

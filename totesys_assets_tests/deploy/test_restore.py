@@ -20,6 +20,7 @@ OUTPUTS: dict[str, Any] = {
     **test_run.OUTPUTS,
     "cluster": {"value": "totesys"},
     "image_tag": {"value": "0123abc"},
+    "image_digest": {"value": "sha256:9f"},
     "run_task_definition": {"value": "totesys-run"},
 }
 LAKE = ["totesys", "restore-lake", MOMENT]
@@ -189,7 +190,7 @@ def test_whichever_change_fails_the_next_try_completes_the_restore(
     has_effect: bool, calls: list[list[str]], tmp_path: Path
 ) -> None:
     numbers = [number for number, call in enumerate(calls, 1) if call[1] in CHANGES and "pull" not in call]
-    assert len(numbers) == 7  # a password and two names are given by modify-db-instance
+    assert len(numbers) == 8  # a password and two names are given by modify-db-instance, and two parts are applied
     for number in numbers:
         assert_completed(number, has_effect, tmp_path)
 
