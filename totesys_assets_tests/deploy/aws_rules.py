@@ -117,6 +117,15 @@ def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+def _known(document: Any) -> Any:
+    """A document without what is made up in it."""
+    if isinstance(document, dict):
+        return {name: _known(value) for name, value in document.items()}
+    if isinstance(document, list):
+        return [_known(each) for each in document if not _MADE_UP.fullmatch(str(each))]
+    return document
+
+
 class Writer:
     """Writes what Terraform knows as the properties of one type of CloudFormation."""
 
@@ -153,7 +162,7 @@ class Writer:
             return [each for each in items if each is not None] or None
         if isinstance(value, dict):
             if "properties" not in schema:
-                return value if "object" in kinds else None  # a document, such as a policy
+                return _known(value) if "object" in kinds else None  # a document, such as a policy
             return self.properties(value, schema["properties"]) or None
         is_document = bool(kinds) and kinds <= {"object", "array"}
         if value is None or value == "" or is_document or _MADE_UP.fullmatch(str(value)):
