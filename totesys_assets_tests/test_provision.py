@@ -31,6 +31,8 @@ from totesys_assets.local import sql_files
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer, make_platform
+from totesys_assets_tests.dagster_internals.test_dagster_storage import job
+from totesys_assets_tests.dagster_internals.test_purge import said_by_the_ui
 from totesys_assets_tests.test_roles import ACCESS, denied, execute, rights
 from totesys_assets_tests.webserver.test_webserver import LIMIT, ask, serving
 
@@ -336,6 +338,19 @@ def test_a_read_only_webserver_shows_runs_with_the_viewer_s_login(stage: Stage, 
         status, text = ask(ui, LIMIT.format(key="viewer"))
         assert "data" in text
     assert execute(stage.superuser(DAGSTER), "SELECT count(*) FROM concurrency_limits") == [(0,)]
+
+
+def test_a_viewer_is_shown_of_assets_what_an_operator_is(stage: Stage, tmp_path: Path) -> None:
+    assert stage.provision()[0] == 0
+    (tmp_path / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        days = {f"dagster/asset_partition_range_{end}": f"2025-01-{day}" for end, day in (("start", "06"), ("end", "08"))}
+        job.execute_in_process(instance=instance, tags=days)
+    with stage.patch.context() as patch:
+        patch.setenv(DAGSTER, stage.url(work.VIEWER))
+        shown = said_by_the_ui(tmp_path)
+    assert shown == said_by_the_ui(tmp_path)
+    assert 3 in [(each["partitionStats"] or {}).get("numMaterialized") for each in shown["assetNodes"]]
 
 
 @pytest.mark.parametrize(

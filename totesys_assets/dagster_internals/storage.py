@@ -164,6 +164,8 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
     # What was seen to be there: columns of the table of assets, and the table of checks. Neither ever vanishes.
     _asset_columns: frozenset[str] = frozenset()
     _has_checks = False
+    # Whether its login may change the table of assets, once it is known.
+    _may_write: bool | None = None
 
     @property
     def supports_partition_subset_in_asset_materialization_planned_events(self) -> bool:
@@ -220,6 +222,19 @@ class PooledEventLogStorage(_Pooled, PostgresEventLogStorage):
         """Whether there is a table for checks. Dagster asks for each of a run's events of checks."""
         self._has_checks = self._has_checks or super().supports_asset_checks
         return self._has_checks
+
+    def can_write_asset_status_cache(self) -> bool:
+        """Whether what was counted of an asset's partitions may be kept for the next who asks.
+
+        A viewer's login may not: Dagster, which asks only whether there is a column for it, would show no count at all.
+        """
+        if not super().can_write_asset_status_cache():
+            return False
+        if self._may_write is None:
+            with self.index_connection() as connection:
+                right = sa.text("SELECT has_column_privilege('asset_keys', 'cached_status_data', 'UPDATE')")
+                self._may_write = bool(connection.execute(right).scalar())
+        return self._may_write
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
         # Dagster asks three times per step, and each time reads the table's whole definition.
