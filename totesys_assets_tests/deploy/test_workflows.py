@@ -423,3 +423,5 @@ def test_all_that_is_pinned_is_raised_by_somebody() -> None:
     assert set(folders) == {"github-actions", "docker", "docker-compose", "terraform", "pip"}
     for name in [name for each in folders.values() for name in each]:
         assert (PROJECT / name.strip("/")).is_dir(), name
+    locked = {f"/{each.parent.relative_to(PROJECT)}" for each in (PROJECT / "deploy").rglob(".terraform.lock.hcl")}
+    assert set(folders["terraform"]) == {each for each in locked if ".terraform/" not in each}
