@@ -86,32 +86,35 @@ restore_secrets() {
 # What runs, to rest: the daemon first --------------------------------------------------------------------------------------
 
 ended() { # tasks
-    [ $# -eq 0 ] || [ "$1" = None ] || printf '%s\n' "$@" | xargs -n 100 aws ecs wait tasks-stopped --cluster "$name" --tasks
+    [ $# -eq 0 ] || printf '%s\n' "$@" | xargs -n 100 aws ecs wait tasks-stopped --cluster "$name" --tasks
+}
+list_tasks() { # of which kind; into listed. For none, nothing is printed, of which `read` by itself makes a failure
+    local found
+    found=$(aws ecs list-tasks --cluster "$name" "$@" --query 'taskArns[]' --output text)
+    read -ra listed <<<"$found"
 }
 rest() { # services
-    local service status tasks=() found
+    local service status tasks=()
     for service in "$@"; do
         aws ecs update-service --cluster "$name" --service "$service" --desired-count 0 --query service.serviceName --output text >/dev/null
         for status in RUNNING STOPPED; do # what they are to be: of those that are to be stopped, some still run
-            found=$(aws ecs list-tasks --cluster "$name" --service-name "$service" --desired-status "$status" --query 'taskArns[]' --output text)
-            [ "$found" = None ] || read -ra found <<<"$found"
-            [ "${found[0]:-None}" = None ] || tasks+=("${found[@]}")
+            list_tasks --service-name "$service" --desired-status "$status"
+            tasks+=("${listed[@]}")
         done
     done
     ended "${tasks[@]}"
 }
 all_to_rest() {
-    local services runs task
+    local services task
     say "Services to rest, the daemon first"
     rest daemon
     read -ra services < <(output services.value | jq --raw-output 'keys - ["daemon"] | join(" ")')
     rest "${services[@]}"
-    read -ra runs < <(aws ecs list-tasks --cluster "$name" --family "$(output run_task_definition.value)" --query 'taskArns[]' --output text)
-    [ "${runs[0]:-None}" != None ] || return 0
-    for task in "${runs[@]}"; do
+    list_tasks --family "$(output run_task_definition.value)"
+    for task in "${listed[@]}"; do
         aws ecs stop-task --cluster "$name" --task "$task" --reason restore --query task.taskArn --output text >/dev/null
     done
-    ended "${runs[@]}"
+    ended "${listed[@]}"
 }
 
 # The database -----------------------------------------------------------------------------------------------------------

@@ -313,7 +313,9 @@ def parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
         while words and not words[0].startswith("--"):
             values.append(words.pop(0))
         kind = shape.members[name].type_name if name in shape.members else "string"
-        if kind == "list":
+        if kind == "list" and shape.members[name].member.type_name == "structure":
+            found[name] = [dict(pair.split("=", 1) for pair in value.split(",")) for value in values]
+        elif kind == "list":
             found[name] = values
         elif kind == "boolean":
             found[name] = not is_denied
@@ -325,8 +327,10 @@ def parameters(shape: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 def as_text(found: Any) -> str:
-    """As ``--output text`` prints a scalar or a list of them."""
+    """As ``--output text`` prints a scalar or a list of them: nothing at all for an empty one, not even a line."""
     values = found if isinstance(found, list) else [found]
+    if not values:
+        return ""
     return "\t".join("None" if value is None else str(value) for value in values) + "\n"
 
 
