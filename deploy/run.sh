@@ -59,11 +59,12 @@ overrides=$(jq --null-input --compact-output --arg container "$container" --arg 
 [ ${#overrides} -le 8192 ] ||
     fail "The command is too long: ECS takes 8,192 characters of it and what belongs to it, and these are ${#overrides}."
 
-# With the same token ECS gives the same task again: asking twice starts one.
+# With the same token ECS gives the same task again: asking twice starts one. By the tag, operators may end it (operators.tf).
 token=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 begin() {
     ecs run-task --launch-type FARGATE --task-definition "$definition" --network-configuration "$network" \
-        --overrides "$overrides" --client-token "$token" --started-by run.sh --propagate-tags TASK_DEFINITION --output json
+        --overrides "$overrides" --client-token "$token" --started-by run.sh --tags key=totesys/command,value=run.sh \
+        --propagate-tags TASK_DEFINITION --output json
 }
 
 task="" signal="" ended=""

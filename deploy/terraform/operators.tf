@@ -15,6 +15,16 @@ resource "aws_iam_policy" "operator" {
         Action   = "ecs:DescribeServices"
         Resource = "${local.arn}:ecs:${var.region}:${local.account}:service/${var.name}/daemon"
       },
+      {
+        Sid      = "StopCommands" # run.sh puts the tag on the tasks that it begins
+        Effect   = "Allow"
+        Action   = "ecs:StopTask"
+        Resource = local.cluster_task_arn
+        Condition = {
+          ArnEquals = { "ecs:cluster" = local.cluster_arn }
+          Null      = { "aws:ResourceTag/totesys/command" = "false" }
+        }
+      },
     ])
   })
 }

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from totesys_assets_tests.deploy.ecs_stand_in import STOPPING, Ecs, Refused, Task
 
 DEFINITION = "arn:aws:ecs:eu-west-2:1:task-definition/totesys-run:7"
+COMMAND_TAG = "totesys/command"
 BEGINS, LATE = 40, 8  # seconds
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from totesys_assets_tests.deploy.command_stand_in import DEFINITION, Commands
+from totesys_assets_tests.deploy.command_stand_in import COMMAND_TAG, DEFINITION, Commands
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
 from totesys_assets_tests.deploy.ecs_stand_in import run, served
 
@@ -53,6 +53,7 @@ def test_a_command_shows_all_that_it_prints_and_ends_with_its_exit_code(code: in
     assert (done.returncode, done.stdout) == (code, "".join(f"{line}\n" for line in LINES))
     (asked,) = account.asked
     assert asked["taskDefinition"] == DEFINITION
+    assert asked["tags"] == [{"key": COMMAND_TAG, "value": "run.sh"}]  # by which an operator may end it
     assert asked["overrides"]["containerOverrides"][0]["command"] == ["totesys", "audit"]
     assert asked["networkConfiguration"] == json.loads(OUTPUTS["command"]["value"]["network"])
 

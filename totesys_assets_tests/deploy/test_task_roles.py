@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from totesys_assets_tests.deploy.arns import NAME, arn, role
+from totesys_assets_tests.deploy.command_stand_in import COMMAND_TAG
 from totesys_assets_tests.deploy.iam import Request, allows
 from totesys_assets_tests.deploy.wildcards import statements
 
@@ -32,6 +33,18 @@ def test_the_tasks_of_runs_can_be_ended_and_those_of_services_cannot(kind: str, 
     assert allows(Request("ecs:StopTask", task, run), held)
     assert not allows(Request("ecs:StopTask", task, service), held)
     assert allows(Request("ecs:DescribeTasks", task, service), held)
+
+
+def test_operators_can_end_their_commands_and_runs_and_no_service(state: dict[str, Any]) -> None:
+    held = next(
+        statements(each["values"]["policy"])
+        for each in state["root_module"]["resources"]
+        if each["address"] == "aws_iam_policy.operator"
+    )
+    task = arn("ecs", f"task/{NAME}/1")
+    for tag in (COMMAND_TAG, "dagster/run_id"):
+        assert allows(Request("ecs:StopTask", task, CLUSTER | {f"aws:ResourceTag/{tag}": "any"}), held)
+    assert not allows(Request("ecs:StopTask", task, CLUSTER | {"aws:ResourceTag/Stack": NAME}), held)
 
 
 @pytest.mark.parametrize("kind", ["provision", "code", "webserver"])
