@@ -24,6 +24,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from totesys_assets import provision as work
+from totesys_assets.automation.schedules import range_tags
 from totesys_assets.commands import main
 from totesys_assets.dagster_home import instance_config
 from totesys_assets.dagster_internals.storage import pooled_engine
@@ -344,8 +345,7 @@ def test_a_viewer_is_shown_of_assets_what_an_operator_is(stage: Stage, tmp_path:
     assert stage.provision()[0] == 0
     (tmp_path / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
     with DagsterInstance.from_config(str(tmp_path)) as instance:
-        days = {f"dagster/asset_partition_range_{end}": f"2025-01-{day}" for end, day in (("start", "06"), ("end", "08"))}
-        job.execute_in_process(instance=instance, tags=days)
+        job.execute_in_process(instance=instance, tags=range_tags("2025-01-06", "2025-01-08"))
     with stage.patch.context() as patch:
         patch.setenv(DAGSTER, stage.url(work.VIEWER))
         shown = said_by_the_ui(tmp_path)
