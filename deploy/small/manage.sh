@@ -105,13 +105,13 @@ make_passwords() {
     fi
 }
 
-# On AWS the settings are a parameter, so that a new machine finds them.
+# On AWS the settings are a parameter, so that a new machine finds them. What is left empty there is as Terraform set it.
 fetch_settings() {
     local parameter
     parameter=$(setting SETTINGS_PARAMETER)
     if [ -n "$parameter" ]; then
-        aws ssm get-parameter --name "$parameter" --with-decryption --query Parameter.Value --output text \
-            >"$conf/settings.env.new"
+        aws ssm get-parameter --name "$parameter" --with-decryption --query Parameter.Value --output text |
+            sed '/^[A-Za-z0-9_]*=[[:space:]]*$/d' >"$conf/settings.env.new"
         mv "$conf/settings.env.new" "$conf/settings.env"
         find_settings
     fi
@@ -152,6 +152,7 @@ update() {
     before=$(git -C "$root" rev-parse HEAD)
     git -C "$root" fetch --quiet --tags --force origin
     [ -n "$target" ] || target=$(git -C "$root" tag --list --sort=-version:refname | head -n 1)
+    [ -n "$target" ] || fail "The repository has no tag. Make one of each release, or name a commit: manage.sh update COMMIT"
     git -C "$root" rev-parse --quiet --verify "$target^{commit}" >/dev/null || fail "There is no tag $target."
     backup
     git -C "$root" checkout --quiet --detach "$target"
@@ -218,6 +219,9 @@ remove_lines() {
 }
 
 remove_user() {
+    local known
+    known=$(cut -d ' ' -f 1 "$conf"/logins/* 2>/dev/null | sort | xargs) || true
+    [[ -n $1 && " $known " == *" $1 "* ]] || fail "There is no login ${1:-without a name}. Those there are: ${known:-none}."
     remove_lines "$1"
     ask_caddy
 }

@@ -124,6 +124,16 @@ def test_a_login_that_would_not_do_is_refused(machine: Machine, kind: str, name:
     assert machine.logins("operators") == {}
 
 
+def test_to_remove_a_login_that_is_not_there_is_refused(machine: Machine) -> None:
+    assert machine.manage("remove-user", "ann").stderr == "There is no login ann. Those there are: none.\n"
+    machine.manage("add-user", "operators", "ann", given=PASSWORD)
+    machine.manage("add-user", "viewers", "bob", given=PASSWORD)
+    for words in (["remove-user"], ["remove-user", "an"]):
+        refused = machine.manage(*words)
+        assert (refused.returncode, refused.stderr.endswith("Those there are: ann bob.\n")) == (1, True)
+    assert machine.logins("operators").keys() == {"ann"}
+
+
 def test_it_does_not_start_while_nobody_could_log_in(machine: Machine) -> None:
     refused = machine.manage("up")
     assert refused.returncode == 1
@@ -214,6 +224,24 @@ def test_on_aws_the_settings_are_those_of_the_parameter(on_aws: Machine, moto: M
     assert on_aws.read("conf/settings.env") == f"{text}\n"
 
 
+def test_on_aws_what_the_example_leaves_empty_is_as_terraform_set_it(on_aws: Machine, moto: Moto) -> None:
+    set_by_terraform = {"UI_HOST": "totesys.example.com", "LAKE_URI": "s3://b/lake", "BACKUPS_URI": "s3://b/backups"}
+    machine = {"SETTINGS_PARAMETER": f"/{on_aws.folder.name}/settings", **set_by_terraform}
+    on_aws.write("conf/machine.env", "".join(f"{name}={value}\n" for name, value in machine.items()))
+    example = (PROJECT / "deploy/small/settings.env.example").read_text(encoding="utf-8")
+    filled = example.replace("TOTESYS_URL=\n", "TOTESYS_URL=postgresql://reader@totesys/totesys\n")
+    parameter = {"Name": machine["SETTINGS_PARAMETER"], "Type": "SecureString"}
+    client("ssm", moto.url).put_parameter(**parameter, Value=filled)
+    assert on_aws.manage("add-user", "operators", "ann", given=PASSWORD).returncode == 0
+    files = [word for name in ("machine", "settings", "passwords") for word in ("--env-file", f"conf/{name}.env")]
+    command = [tool("docker-compose"), *files, "--file", str(PROJECT / "deploy/docker/compose.yaml")]
+    command += ["--file", str(PROJECT / "deploy/small/compose.yaml"), "config", "--environment"]
+    read = subprocess.run(command, cwd=on_aws.folder, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert {line for line in read.splitlines() if line.partition("=")[0] in set_by_terraform} == {
+        f"{name}={value}" for name, value in set_by_terraform.items()
+    }
+
+
 def test_on_aws_it_says_that_it_looked_whatever_it_found(machine: Machine) -> None:
     machine.write("conf/machine.env", "HEARTBEAT_NAMESPACE=small\n")
     machine.manage("install")
@@ -273,6 +301,13 @@ def test_an_update_that_does_not_come_up_is_taken_back_and_told(released: Machin
     assert released.read("project/version") == "v1.9.0"
     assert "Subject: ToteSys: the update to v1.10.0 failed\n\nIt runs as it did before" in released.read("mails")
     assert released.manage("up").returncode == 0
+
+
+def test_an_update_says_what_to_do_where_nothing_is_tagged(released: Machine) -> None:
+    for tag in ("v1.9.0", "v1.10.0"):
+        git(released.folder / "origin", "tag", "--delete", tag)
+        git(released.folder / "project", "tag", "--delete", tag)
+    assert "manage.sh update COMMIT" in released.manage("update").stderr
 
 
 def test_without_a_backup_there_is_no_update(released: Machine) -> None:
