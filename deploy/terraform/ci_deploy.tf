@@ -5,6 +5,9 @@
 # buckets, user pools, the name that services find each other by. A role that could edit one trust policy, one key policy or
 # one bucket policy could give itself, or another account, all that is refused here.
 #
+# Two doors it does change, because releases do: the load balancer's rules, with the login in them, and who may reach whom in
+# the network. Whoever approves a plan looks for them there.
+#
 # What cannot be refused: who may deploy code may read what the code reads. It registers task definitions and hands them the
 # stack's roles; what image is in one, IAM cannot ask.
 #
@@ -23,7 +26,7 @@ locals {
     "ecr:GetLifecyclePolicy", "ecr:ListImageReferrers", "ecr:ListTagsForResource", "ecr:PutImageScanningConfiguration", "ecr:PutLifecyclePolicy", "ecr:TagResource",
     "ecs:CreateCluster", "ecs:CreateService", "ecs:DeleteService", "ecs:DescribeClusters", "ecs:DescribeServices", "ecs:DescribeTasks",
     "ecs:ListTagsForResource", "ecs:PutClusterCapacityProviders", "ecs:TagResource", "ecs:UpdateCluster", "ecs:UpdateService",
-    "elasticloadbalancing:*", # any: load balancers are nobody's data; which of them is said by name
+    "elasticloadbalancing:*", # any: what a release makes of one, its rules change whole; which of them is said by name
     "events:DeleteRule", "events:DescribeRule", "events:ListTagsForResource", "events:ListTargetsByRule", "events:PutRule",
     "events:PutTargets", "events:RemoveTargets", "events:TagResource",
     "glue:CreateDatabase", "glue:CreateTable", "glue:DeleteTable", "glue:GetDatabase", "glue:GetPartitionIndexes", "glue:GetTable",

@@ -181,8 +181,6 @@ def test_what_has_not_ended_and_what_is_new_stays_whole(dagster: dg.DagsterInsta
     of_backfill = run(dagster, 1, 2, **{"dagster/backfill": "open"})
     young = run(dagster, 1, 2)
     run(dagster, 1, 2)
-    with psycopg.connect(url) as connection:
-        connection.execute("UPDATE runs SET backfill_id = 'open' WHERE run_id = %s", (of_backfill,))
     age(url, going, of_backfill)
     age(url, young, by_days=29)
     had = counted(url)
