@@ -11,8 +11,15 @@
 set -euo pipefail
 export AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=8
 
-outputs=$(cat)
-output() { jq --exit-status --raw-output "(.$1 | values) // error(\"Terraform has no output $1\")" <<<"$outputs"; }
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+outputs=""
+[ -t 0 ] || outputs=$(cat)
+jq --exit-status --slurp 'length == 1 and (.[0] | type == "object")' <<<"$outputs" >/dev/null 2>&1 ||
+    fail "release.sh takes Terraform's outputs: terraform -chdir=deploy/terraform output -json | deploy/release.sh"
+output() { jq --exit-status --raw-output "(.$1 | values) // error(\"Terraform has no output $1: apply it first.\")" <<<"$outputs"; }
+[ "$(jq --raw-output '.image_tag.value' <<<"$outputs")" != "" ] ||
+    fail "Terraform was applied without an image, so no task could start: apply it with -var image_tag=TAG, the tag of an image that was pushed. Then run this again."
 
 cluster=$(output provision.value.cluster)
 provision=$(output provision.value.task_definition)

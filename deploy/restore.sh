@@ -45,6 +45,7 @@ tf() { terraform -chdir="$stack" "$@"; }
 
 restore_state() {
     local bucket key version file
+    [ -f "$stack/backend.hcl" ] || fail "There is no backend.hcl in $stack, which says where the state lies: cp backend.hcl.example backend.hcl, and fill it in."
     setting() { sed -n "s/^ *$1 *= *\"\(.*\)\".*/\1/p" "$stack/backend.hcl"; }
     bucket=$(setting bucket) key=$(setting key)
     [ -n "$bucket" ] && [ -n "$key" ] || fail "backend.hcl in $stack names no bucket and key."

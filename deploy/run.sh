@@ -29,7 +29,10 @@ done
 
 outputs=""
 [ -t 0 ] || outputs=$(cat)
-[ -n "$outputs" ] || outputs=$(terraform -chdir="$(dirname "$0")/terraform" output -json)
+[ -n "$outputs" ] || outputs=$(terraform -chdir="$(dirname "$0")/terraform" output -json) ||
+    fail "Without Terraform, give it what terraform output -json wrote: run.sh COMMAND < outputs.json"
+jq --exit-status --slurp 'length == 1 and (.[0] | type == "object")' <<<"$outputs" >/dev/null 2>&1 ||
+    fail "Standard input is not what terraform output -json writes. To ask Terraform instead: run.sh COMMAND < /dev/null"
 output() {
     jq --exit-status --raw-output --arg name "$1" \
         'getpath($name / ".") | values' <<<"$outputs" || fail "Terraform has no output $1: apply it first."

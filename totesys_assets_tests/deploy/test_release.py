@@ -67,6 +67,23 @@ def test_a_release_moves_the_code_server_then_the_daemon_then_the_rest(tmp_path:
     assert provisioned < first_update
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "terraform -chdir=deploy/terraform output -json | deploy/release.sh"),
+        ("{", "terraform -chdir=deploy/terraform output -json | deploy/release.sh"),
+        ("{}", "Terraform has no output provision.value.cluster: apply it first."),
+        (document({**OUTPUTS, "image_tag": ""}), "apply it with -var image_tag=TAG"),
+    ],
+)
+def test_without_outputs_or_an_image_it_says_what_to_do_and_asks_nothing(given: str, said: str, tmp_path: Path) -> None:
+    ecs = Ecs(OLD)
+    done = run(RELEASE, ecs, given, tmp_path)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert ecs.calls == []
+
+
 def test_the_first_release_begins_one_of_each(tmp_path: Path) -> None:
     ecs = Ecs(AT_REST)
     assert release(ecs, tmp_path) == (0, "")

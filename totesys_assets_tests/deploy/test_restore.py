@@ -147,6 +147,12 @@ def test_without_the_state_the_state_comes_first(tmp_path: Path) -> None:
     assert given.updates == []
 
 
+def test_the_state_needs_to_know_where_it_lies(tmp_path: Path) -> None:
+    done = run(RESTORE, account(), "", tmp_path, "state", MOMENT, TOTESYS_STACK=str(tmp_path))
+    assert done.returncode == 1
+    assert "cp backend.hcl.example backend.hcl" in done.stderr
+
+
 def test_terraform_s_state_goes_back_to_the_version_of_the_moment(tmp_path: Path) -> None:
     (tmp_path / "backend.hcl").write_text(f'bucket = "states"\nkey    = "{STATE}"\n', encoding="utf-8")
     times = {"a": "2026-11-27T08:00:00+00:00", "b": "2026-11-27T09:59:59+00:00", "c": "2026-11-27T10:00:01+00:00"}

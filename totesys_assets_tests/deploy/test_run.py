@@ -117,6 +117,13 @@ def test_what_cannot_be_run_is_refused_before_a_task_is_asked_for(
     assert complaint in done.stderr
 
 
+def test_what_is_not_terraform_s_output_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    account = Commands(SERVICES)
+    done = run(RUN, account, "outputs.json", tmp_path, "totesys", "audit")
+    assert (done.returncode, account.calls) == (1, [])
+    assert "Standard input is not what terraform output -json writes." in done.stderr
+
+
 def test_without_a_stack_the_operator_is_told_to_apply_it(tmp_path: Path) -> None:
     done = command(Commands(SERVICES), tmp_path, "totesys", "audit", outputs={"cluster": {"value": "totesys"}})
     assert done.returncode == 1
