@@ -129,6 +129,29 @@ def test_a_load_balancer_passes_on_what_its_users_page_sends(ui: str) -> None:
     assert limits(ui) & {"own", "foreign", "get"} == {"own"}
 
 
+# Says what would be started first, in place of starting it.
+DEV = """
+import sys
+from dagster._cli import dev
+from totesys_assets.dagster_internals.dev import main
+dev.open_ipc_subprocess = lambda parts, **_: sys.exit(print(*parts))
+main()
+"""
+
+
+def test_the_ui_of_one_s_own_machine_is_the_guarded_one(tmp_path: Path) -> None:
+    """Dagster names its webserver in a list of words: where that is another word, it would start without the guard."""
+    begun = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DEV, "totesys_assets.webserver", "--empty-workspace"],
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SECONDS,
+    )
+    assert " -m totesys_assets.webserver " in begun.stdout.splitlines()[-1]
+
+
 @contextmanager
 def site(page: str) -> Iterator[str]:
     """Another site with one page; its address."""
