@@ -89,10 +89,10 @@ restore_secrets() {
 ended() { # tasks
     [ $# -eq 0 ] || printf '%s\n' "$@" | xargs -n 100 aws ecs wait tasks-stopped --cluster "$name" --tasks
 }
-list_tasks() { # of which kind; into listed. For none, nothing is printed, of which `read` by itself makes a failure
+list_tasks() { # of which kind; into listed
     local found
     found=$(aws ecs list-tasks --cluster "$name" "$@" --query 'taskArns[]' --output text)
-    read -ra listed <<<"$found"
+    read -r -d '' -a listed <<<"$found" || true # a line for each hundred, and for none nothing at all: `read` fails at the end
 }
 rest() { # services
     local service status tasks=()
@@ -106,16 +106,19 @@ rest() { # services
     ended "${tasks[@]}"
 }
 all_to_rest() {
-    local services task
+    local services family runs task
     say "Services to rest, the daemon first"
     rest daemon
     read -ra services < <(output services.value | jq --raw-output 'keys - ["daemon"] | join(" ")')
     rest "${services[@]}"
-    list_tasks --family "$(output run_task_definition.value)"
-    for task in "${listed[@]}"; do
+    family=$(output run_task_definition.value)
+    list_tasks --family "$family"
+    runs=("${listed[@]}")
+    for task in "${runs[@]}"; do
         aws ecs stop-task --cluster "$name" --task "$task" --reason restore --query task.taskArn --output text >/dev/null
     done
-    ended "${listed[@]}"
+    list_tasks --family "$family" --desired-status STOPPED # also those that somebody else has just ended
+    ended "${runs[@]}" "${listed[@]}"
 }
 
 # The database -----------------------------------------------------------------------------------------------------------

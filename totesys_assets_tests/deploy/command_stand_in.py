@@ -45,10 +45,10 @@ class Commands(Ecs):
         return {"tasks": [{"taskArn": self.tasks[-1].arn}], "failures": []}
 
     def _stop_task(self, task: str, reason: str) -> dict[str, Any]:
-        assert task == self.tasks[-1].arn
+        (found,) = (each for each in self.tasks if each.arn == task)
         self.stopped.append(reason)
-        self.tasks[-1].ends_at = min(self.now + STOPPING, self.tasks[-1].ends_at or self.now)
-        self.code = 143
+        found.wanted, found.ends_at = False, min(self.now + STOPPING, found.ends_at or self.now + STOPPING)
+        found.exit_code = 143
         return {"task": {"taskArn": task}}
 
     def _describe_task_definition(self, taskDefinition: str) -> dict[str, Any]:  # noqa: N803  as AWS has it
@@ -62,7 +62,8 @@ class Commands(Ecs):
             return super()._describe_tasks(tasks)
         is_over = not self._lives(self.tasks[-1])
         status = "STOPPED" if is_over else "RUNNING" if self.now >= self.began else "PROVISIONING"
-        container: dict[str, Any] = {"exitCode": self.code} if is_over and not self.reason else {}
+        code = self.tasks[-1].exit_code or self.code
+        container: dict[str, Any] = {"exitCode": code} if is_over and not self.reason else {}
         if self.container_reason:
             container["reason"] = self.container_reason
         ended = {"stoppedReason": self.reason or "Essential container in task exited"} if is_over else {}

@@ -126,7 +126,8 @@ class Account(Commands):
         if "overrides" in parameters:
             words = parameters["overrides"]["containerOverrides"][0]["command"]
             if "--apply" in words:
-                self.is_at_work += [each.service for each in self.tasks if each.service and self._lives(each)]
+                writers = [each for each in self.tasks if each.service or each.definition == DEFINITION]
+                self.is_at_work += [each.arn for each in writers if self._lives(each)]
             return super()._run_task(**parameters)
         live = self.instances["totesys"]
         self.provision_code = 0 if self._is_there("totesys") and live.secret == self.provisions_with else 1
@@ -140,7 +141,8 @@ class Account(Commands):
         if serviceName:
             return super()._list_tasks(serviceName, desiredStatus)
         assert family == "totesys-run"
-        return {"taskArns": [each.arn for each in self.tasks if each.definition == DEFINITION and self._lives(each)]}
+        runs = [each for each in self.tasks if each.definition == DEFINITION and self._lives(each)]
+        return {"taskArns": [each.arn for each in runs if each.wanted == (desiredStatus != "STOPPED")]}
 
     # RDS --------------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from totesys_assets_tests.deploy import test_release, test_run
+from totesys_assets_tests.deploy.command_stand_in import DEFINITION
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
-from totesys_assets_tests.deploy.ecs_stand_in import run
+from totesys_assets_tests.deploy.ecs_stand_in import Task, run
 from totesys_assets_tests.deploy.restore_stand_in import EARLIEST, MOMENT, SNAPSHOT, STATE, Account
 
 RESTORE = PROJECT / "deploy" / "restore.sh"
@@ -42,7 +43,7 @@ def restore(given: Account, folder: Path, *words: str) -> subprocess.CompletedPr
     done = run(RESTORE, given, "", folder, *words)
     assert given.misunderstood == []
     assert given.most_daemons <= 1
-    assert given.is_at_work == [], "the lake was restored while a service ran"
+    assert given.is_at_work == [], "the lake was restored while something could write to it"
     assert "db-1" in [each.id for each in given.instances.values()], "the old database is gone"
     return done
 
@@ -97,6 +98,14 @@ def test_the_lake_goes_back_alone(tmp_path: Path) -> None:
     assert commands(given) == [[*LAKE, "--apply"], ["totesys", "refresh"], ["totesys", "audit"]]
     assert set(given.instances) == {"totesys"}
     assert given.what_runs() == test_release.NEW
+
+
+def test_large_runs_are_ended_before_the_lake_is_restored_also_those_that_end_just_then(tmp_path: Path) -> None:
+    given = account()
+    going, ending = Task("arn:going", "", DEFINITION), Task("arn:ending", "", DEFINITION, wanted=False, ends_at=600)
+    given.tasks += [going, ending]
+    assert restore(given, tmp_path, "lake", MOMENT, "--apply").returncode == 0
+    assert (given.stopped, going.wanted) == (["restore"], False)
 
 
 def test_a_database_that_was_deleted_comes_back_from_the_backups_that_it_left(tmp_path: Path) -> None:
