@@ -47,8 +47,9 @@ locals {
           }
         }
       }
-      paths = { tags = "$.detail.image-tags", counts = "$.detail.finding-severity-counts" }
-      text  = "The registry found weaknesses in the image <tags>: <counts>. docs/deploy.md, Weaknesses of images, says what to do."
+      # Texts and numbers only: within quotes EventBridge takes neither lists nor objects. One that is not there is empty.
+      paths = { tag = "$.detail.image-tags[0]", critical = "$.detail.finding-severity-counts.CRITICAL", high = "$.detail.finding-severity-counts.HIGH" }
+      text  = "The registry found weaknesses in the image <tag>; critical: <critical>, high: <high>. docs/deploy.md, Weaknesses of images, says what to do."
     }
     inspector = {
       description = "A weakness became known"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,13 @@ def finding(severity: str = "CRITICAL", status: str = "ACTIVE", resource: str = 
             "resources": [{"id": resource, "type": "AWS_ECR_CONTAINER_IMAGE"}],
         },
     }
+
+
+def at(event: Any, path: str) -> Any:
+    """What is at a path, such as ``$.detail.image-tags[0]``."""
+    for name, place in re.findall(r"\.([\w-]+)(?:\[(\d+)\])?", path):
+        event = event[name][int(place)] if place else event[name]
+    return event
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +116,14 @@ def test_what_becomes_known_later_is_told_if_the_account_looks_for_it(
 
 def test_both_reach_the_alarm_topic_in_a_sentence(state: dict[str, Any]) -> None:
     resources = {each["address"]: each["values"] for each in state["root_module"]["resources"]}
-    for kind in ("scan", "inspector"):
+    for kind, event in (("scan", scan(CRITICAL=1, HIGH=2)), ("inspector", finding())):
         target = resources[f'aws_cloudwatch_event_target.finding["{kind}"]']
         assert target["arn"] == resources["aws_sns_topic.alerts"]["arn"]
         (transformer,) = target["input_transformer"]
         sentence = json.loads(transformer["input_template"])
-        assert all(f"<{path}>" in sentence for path in transformer["input_paths"])
+        for name, path in transformer["input_paths"].items():
+            assert f"<{name}>" in sentence
+            assert isinstance(at(event, path), str | int), "EventBridge puts only texts and numbers into a sentence"
     policies = [
         json.loads(resources[address]["policy"])["Statement"]
         for address in ("aws_sns_topic_policy.alerts", 'aws_kms_key.key["operations"]')
