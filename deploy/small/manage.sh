@@ -22,7 +22,7 @@ state=${TOTESYS_STATE:-/var/lib/totesys-small}
 export TOTESYS_CONF=$conf
 umask 077
 
-# A value of the settings, as it is written: later files and lines win. Empty if there is none.
+# A value of the settings, as Compose reads it, for it reads the same files: later files and lines win. Empty if there is none.
 setting() {
     local file line value=
     for file in "${settings[@]}"; do
@@ -30,8 +30,13 @@ setting() {
             case $line in "$1="*) value=${line#*=} ;; esac
         done <"$file"
     done
-    value=${value#\'}
-    printf '%s' "${value%\'}"
+    value=${value#"${value%%[![:space:]]*}"}
+    case $value in
+        \'*) value=${value#\'} value=${value%%\'*} ;;
+        \"*) value=${value#\"} value=${value%%\"*} ;;
+        *) value=${value%% #*} value=${value%"${value##*[![:space:]]}"} ;; # a file of Windows ends its lines in a blank
+    esac
+    printf '%s' "$value"
 }
 
 find_settings() {

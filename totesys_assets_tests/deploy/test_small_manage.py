@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -252,6 +253,46 @@ def test_on_aws_it_says_that_it_looked_whatever_it_found(machine: Machine) -> No
     machine.write("aws", "#!/bin/bash\nexit 255\n")
     machine.write("unhealthy", "")
     assert machine.manage("health").stdout == "All is well.\n"
+
+
+# A line of the settings, and what it says. Compose reads the same lines.
+LINES = {
+    "plain": "plain",
+    "plain   ": "plain",
+    "plain\r": "plain",
+    "14                    # nights": "14",
+    "one#two": "one#two",
+    '"in double quotes"': "in double quotes",
+    '"with a # sign" # and a comment': "with a # sign",
+    "'like $this'": "like $this",
+    "'like $this'\r": "like $this",
+    "p\u00e4th/with/\u00fcmlauts": "p\u00e4th/with/\u00fcmlauts",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_setting_is_read_as_compose_reads_it(line: str, tmp_path: Path) -> None:
+    manage = (PROJECT / "deploy/small/manage.sh").read_text(encoding="utf-8")
+    (function,) = re.findall(r"^setting\(\) \{\n.*?^\}\n", manage, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "settings.env"
+    file.write_bytes(f"OTHER=other\nVALUE={line}\n".encode())
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(
+            ["bash", "-euc", f"settings=({file})\n{function}\nsetting VALUE"],
+            env={"LC_ALL": locale, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout.decode() == LINES[line]
+    (tmp_path / "compose.yaml").write_text('services: {it: {image: it, environment: {VALUE: "$VALUE"}}}\n')
+    read = subprocess.run(
+        [tool("docker-compose"), "--env-file", file, "config", "--format", "json"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(read.stdout)["services"]["it"]["environment"]["VALUE"] == LINES[line].replace("$", "$$")
 
 
 def git(folder: Path, *words: str) -> str:
