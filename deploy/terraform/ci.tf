@@ -6,6 +6,9 @@
 #
 # Only deploy.yml as it is on main gets them: no pull request, no other branch, no other workflow.
 #
+# A repository that was made after 15 July 2026 is named in tokens with the ids of its owner and its own, so that nobody
+# takes its place who takes its name. What says which workflow it is has names alone.
+#
 # How far `deploy` reaches: ci_deploy.tf. A person applies changes to these roles, for they cannot change themselves.
 
 locals {
@@ -27,6 +30,7 @@ locals {
     }
   }
 
+  github_names    = var.github_repository == null ? "" : replace(var.github_repository, "/@[0-9]+/", "")
   github_host     = "token.actions.githubusercontent.com"
   github_provider = var.github_oidc_provider_arn != null ? var.github_oidc_provider_arn : one(aws_iam_openid_connect_provider.github[*].arn)
 
@@ -117,7 +121,7 @@ resource "aws_iam_role" "ci" {
         "${local.github_host}:aud"              = "sts.amazonaws.com"
         "${local.github_host}:sub"              = each.value.subject
         "${local.github_host}:ref"              = "refs/heads/main" # a subject with an environment names no branch
-        "${local.github_host}:job_workflow_ref" = "${var.github_repository}/.github/workflows/deploy.yml@refs/heads/main"
+        "${local.github_host}:job_workflow_ref" = "${local.github_names}/.github/workflows/deploy.yml@refs/heads/main"
       } }
     }]
   })

@@ -335,8 +335,8 @@ variable "database_storage_gib" {
   default     = { first = 50, most = 500 }
 
   validation {
-    condition     = var.database_storage_gib.first >= 20 && var.database_storage_gib.most > var.database_storage_gib.first
-    error_message = "database_storage_gib.first is 20 or more, and most is more than first."
+    condition     = var.database_storage_gib.first >= 20 && var.database_storage_gib.most >= 1.1 * var.database_storage_gib.first
+    error_message = "database_storage_gib.first is 20 or more, and most is at least a tenth more than first: RDS asks for that."
   }
 }
 
@@ -446,13 +446,13 @@ variable "monthly_budget_usd" {
 # Continuous integration -----------------------------------------------------------------------------------------------
 
 variable "github_repository" {
-  description = "owner/name of the GitHub repository whose workflows build and deploy. Null: no roles for it."
+  description = "The GitHub repository whose workflows build and deploy: owner/name, or with GitHub's ids of both, owner@123/name@456, if it was made after 15 July 2026. Null: no roles for it."
   type        = string
   default     = null
 
   validation {
-    condition     = var.github_repository == null || can(regex("^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", var.github_repository))
-    error_message = "github_repository is owner/name."
+    condition     = var.github_repository == null || can(regex("^([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+|[A-Za-z0-9_.-]+@[0-9]+/[A-Za-z0-9_.-]+@[0-9]+)$", var.github_repository))
+    error_message = "github_repository is owner/name, or owner@123/name@456 with the ids of both."
   }
 }
 

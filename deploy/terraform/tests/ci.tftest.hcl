@@ -63,3 +63,26 @@ run "without_ui_by_transit_gateway" {
     error_message = "The state is where state_key says."
   }
 }
+
+run "a_repository_that_is_named_with_its_ids" {
+  command = apply
+
+  variables {
+    ui                = "none"
+    github_repository = "example@123456/totesys-assets@456789"
+  }
+
+  assert {
+    condition = { for name, role in aws_iam_role.ci : name => jsondecode(role.assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] } == {
+      build  = "repo:example@123456/totesys-assets@456789:ref:refs/heads/main"
+      plan   = "repo:example@123456/totesys-assets@456789:ref:refs/heads/main"
+      deploy = "repo:example@123456/totesys-assets@456789:environment:production"
+    }
+    error_message = "The subject of a token carries both ids."
+  }
+
+  assert {
+    condition     = alltrue([for role in aws_iam_role.ci : strcontains(role.assume_role_policy, "\"example/totesys-assets/.github/workflows/deploy.yml@refs/heads/main\"")])
+    error_message = "A workflow is named without ids."
+  }
+}

@@ -41,14 +41,14 @@ run "refused" {
     lake_lock_days       = -1
     rates_url            = "http://www.ecb.europa.eu/stats/eurofxref/eurofxref-hist.zip"
     database_version     = "14"
-    database_storage_gib = { first = 100, most = 100 }
+    database_storage_gib = { first = 100, most = 109 }
     database_backup_days = 0
     password_version     = 1.5
     log_retention_days   = 100
     alarm_emails         = ["nobody"]
     late_seconds         = 0
     record_days          = 6
-    github_repository    = "totesys-assets"
+    github_repository    = "example@1/totesys-assets"
   }
 
   expect_failures = [
