@@ -7,8 +7,9 @@
 # must not meet a database that is not migrated. The order: the code server, then the daemon (the old one ends before the
 # new one begins), then the rest. If one of them does not come up, all go back to what they ran before.
 #
-# Needs aws and jq. Run it again at will.
+# Needs aws, jq and Bash 4.4. Run it again at will.
 set -euo pipefail
+[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "This needs Bash 4.4 or later, and this is $BASH_VERSION. On macOS: brew install bash" >&2; exit 1; }
 export AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=8
 
 fail() { printf '%s\n' "$*" >&2; exit 1; }

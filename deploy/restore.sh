@@ -11,8 +11,9 @@
 # It says what it would do; with --apply at the end it does it. Each step looks first what is already so: after an
 # interruption, run it again. Nothing is destroyed: the old database stays, under another name.
 #
-# Needs terraform (initialised, with the variables of the stack), aws and jq, and the rights to apply the stack.
+# Needs terraform (initialised, with the variables of the stack), aws, jq, Bash 4.4, and the rights to apply the stack.
 set -euo pipefail
+[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "This needs Bash 4.4 or later, and this is $BASH_VERSION. On macOS: brew install bash" >&2; exit 1; }
 export AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=8 TF_IN_AUTOMATION=1
 
 here=$(dirname "$0")
@@ -38,6 +39,10 @@ variables=("$@") # as they are given to terraform apply
 for word in "$@"; do [[ "$word" == -var* ]] || usage; done
 [ "$what" != database ] || [ "${moment#snapshot:}" = "$moment" ] || { snapshot=${moment#snapshot:}; moment=""; }
 [[ "$what$snapshot" == secrets* || -n "$snapshot" || "$moment" =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$ ]] || usage
+# Before anything is at rest: a day that there is, and one that has been.
+[ -z "$moment" ] || jq --null-input --exit-status --arg moment "$moment" \
+    '($moment | fromdateiso8601) as $second | ($second | todateiso8601) == $moment and $second <= now' >/dev/null 2>&1 ||
+    fail "$moment is no moment of the past. It is now $(date -u +%Y-%m-%dT%H:%M:%SZ); the Z means UTC."
 
 tf() { terraform -chdir="$stack" "$@"; }
 
@@ -124,7 +129,8 @@ all_to_rest() {
 # The database -----------------------------------------------------------------------------------------------------------
 
 instance() { # identifier, what is asked of it: None if there is no such instance
-    aws rds describe-db-instances --query "DBInstances[?DBInstanceIdentifier=='$1'].$2 | [0]" --output text
+    # As JSON: as text it would answer once for every page of a hundred instances.
+    aws rds describe-db-instances --query "DBInstances[?DBInstanceIdentifier=='$1'].$2 | [0]" --output json | jq --raw-output '. // "None"'
 }
 exists() { # identifier; who is not answered knows neither
     local found

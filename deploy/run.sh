@@ -8,8 +8,9 @@
 # The task is that of large runs, of the release that the daemon runs: it knows ToteSys, lake, warehouse and Dagster.
 # Terraform's outputs are read from standard input, or if nothing comes there, from Terraform. Ctrl-C ends the task.
 #
-# Needs aws and jq.
+# Needs aws, jq and Bash 4.4.
 set -euo pipefail
+[ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "This needs Bash 4.4 or later, and this is $BASH_VERSION. On macOS: brew install bash" >&2; exit 1; }
 export AWS_RETRY_MODE=standard AWS_MAX_ATTEMPTS=8
 
 say() { printf '%s\n' "$*" >&2; } # standard output is the command's
@@ -28,7 +29,7 @@ done
 [[ -z "$size" || "$size" =~ ^[0-9]+/[0-9]+$ ]] || fail "--size is processor units / MiB, as Fargate sells them: 1024/4096"
 
 outputs=""
-[ -t 0 ] || outputs=$(cat)
+[ -t 0 ] || outputs=$(cat 2>/dev/null) || true # nohup leaves a standard input that cannot be read
 [ -n "$outputs" ] || outputs=$(terraform -chdir="$(dirname "$0")/terraform" output -json) ||
     fail "Without Terraform, give it what terraform output -json wrote: run.sh COMMAND < outputs.json"
 jq --exit-status --slurp 'length == 1 and (.[0] | type == "object")' <<<"$outputs" >/dev/null 2>&1 ||
@@ -54,7 +55,7 @@ definition=$(aws ecs describe-task-definition --task-definition "$daemon" --outp
 
 # The words of the command go as they are: no shell comes between. Tables are as wide as the terminal, if there is one.
 columns=$({ stty size <&2 | cut -d ' ' -f 2; } 2>/dev/null || true)
-overrides=$(jq --null-input --compact-output --arg container "$container" --arg size "$size" --arg role "$role_arn" \
+overrides=$(jq --null-input --compact-output --ascii-output --arg container "$container" --arg size "$size" --arg role "$role_arn" \
     --arg columns "${columns:-120}" '{containerOverrides: [{name: $container, command: $ARGS.positional,
         environment: [{name: "COLUMNS", value: $columns}]}]}
     + if $size == "" then {} else {cpu: ($size / "/")[0], memory: ($size / "/")[1]} end

@@ -217,9 +217,13 @@ class Ecs:
         assert not report.has_errors(), report.generate_report()
         if "cluster" in shape.members:
             assert told.pop("cluster") == "totesys"
-        answered = jmespath.search(query, getattr(self, f"_{operation.replace('-', '_')}")(**told))
+        answer = getattr(self, f"_{operation.replace('-', '_')}")(**told)
         assert output in ("text", "json")
-        return as_text(answered) if output == "text" else json.dumps(answered)
+        if output == "text":  # for each page by itself; here of one
+            name = PAGED.get(operation)
+            pages = [{name: [each]} for each in answer[name]] if name else [answer]
+            return "".join(as_text(jmespath.search(query, page)) for page in pages)
+        return json.dumps(jmespath.search(query, answer))
 
     def _run_task(self, **parameters: Any) -> dict[str, Any]:
         if not self.accepts_tasks:
@@ -356,6 +360,8 @@ def served(ecs: Ecs) -> Iterator[int]:
             thread.join()
 
 
+# What the command line asks for page by page, and the list that is cut into pages.
+PAGED = {"describe-db-instances": "DBInstances", "list-tasks": "taskArns"}
 PROGRAMS = ("aws", "sleep", "terraform")
 
 

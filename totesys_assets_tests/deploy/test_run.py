@@ -221,3 +221,34 @@ def test_an_interrupted_command_is_ended_and_followed_to_its_end(
     assert (process[0].returncode, len(account.stopped), len(account.tasks)) == (code, 1, 2)
     assert "Ending arn:" in said
     assert (printed != "") == (at != "run-task")
+
+
+@pytest.mark.parametrize("script", ["run.sh", "release.sh", "restore.sh"])
+def test_an_older_bash_is_refused_before_anything_is_asked(script: str, tmp_path: Path) -> None:
+    """As macOS brings it: it knows neither declare -A nor readarray, and takes an empty list for a mistake."""
+    text = (PROJECT / "deploy" / script).read_text(encoding="utf-8")
+    for version, code in (((3, 2), 1), ((4, 3), 1), ((4, 4), 0), ((5, 0), 0)):
+        first, _, _ = text.replace("BASH_VERSINFO", "OLD").partition("\nexport ")
+        told = f"OLD={str(version).replace(',', '')}\n{first}\n"
+        done = subprocess.run(["bash", "-c", told], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, "This needs Bash 4.4 or later" in done.stderr) == (code, bool(code)), version
+
+
+def test_a_standard_input_that_cannot_be_read_is_as_none(tmp_path: Path) -> None:
+    """As under nohup."""
+    account = Commands(SERVICES, lines=LINES)
+    with served(account) as port, (tmp_path / "unread").open("w") as unread:
+        run(RUN, account, json.dumps(OUTPUTS), tmp_path, "--help")  # lays down the stand-ins
+        (tmp_path / "terraform").write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(OUTPUTS)}\nEND\n", encoding="utf-8")
+        done = subprocess.run(
+            ["bash", RUN, "totesys", "audit", "--until", "Zürich"],
+            stdin=unread,
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "STAND_IN": str(port)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    (asked,) = account.asked
+    assert asked["overrides"]["containerOverrides"][0]["command"][-1] == "Zürich"
