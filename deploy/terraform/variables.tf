@@ -6,8 +6,8 @@ variable "name" {
   default     = "totesys"
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", var.name)) && !can(regex("--|aws|amazon|cognito", var.name))
-    error_message = "name takes 3 to 20 lower-case letters, digits and single hyphens, and none of aws, amazon, cognito (Cognito's rule)."
+    condition     = can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", var.name)) && !can(regex("--|aws|amazon|cognito|^internal-|^sg-", var.name))
+    error_message = "name takes 3 to 20 lower-case letters, digits and single hyphens, and none of aws, amazon, cognito (Cognito's rule); it does not begin with internal- or sg-."
   }
 }
 
@@ -107,8 +107,8 @@ variable "stale_minutes" {
   default     = 30
 
   validation {
-    condition     = var.stale_minutes >= 1
-    error_message = "stale_minutes is 1 or more."
+    condition     = var.stale_minutes >= 1 && floor(var.stale_minutes) == var.stale_minutes
+    error_message = "stale_minutes is a whole number, 1 or more."
   }
 }
 
@@ -172,6 +172,11 @@ variable "totesys_port" {
   description = "Port of the ToteSys database."
   type        = number
   default     = 5432
+
+  validation {
+    condition     = var.totesys_port >= 1 && var.totesys_port <= 65535 && floor(var.totesys_port) == var.totesys_port
+    error_message = "totesys_port is a whole number from 1 to 65535."
+  }
 }
 
 variable "totesys_route" {
@@ -441,6 +446,11 @@ variable "monthly_budget_usd" {
   description = "Costs per month of which alarm_emails hear at 80 % and when 100 % is foreseen. Null: no budget."
   type        = number
   default     = null
+
+  validation {
+    condition     = var.monthly_budget_usd == null ? true : var.monthly_budget_usd > 0
+    error_message = "monthly_budget_usd is more than 0, or null for no budget."
+  }
 }
 
 # Continuous integration -----------------------------------------------------------------------------------------------

@@ -34,9 +34,10 @@ class Origin(NamedTuple):
         try:
             parts = urlsplit(url)
             port = parts.port or _PORTS[parts.scheme]
+            name = (parts.hostname or "").encode("idna").decode()  # as browsers send it: ü.example is xn--tda.example
         except (ValueError, KeyError):
             return None
-        return cls(parts.scheme, parts.hostname, port) if parts.hostname else None
+        return cls(parts.scheme, name, port) if name else None
 
     @classmethod
     def of_host(cls, host: str) -> Origin | None:

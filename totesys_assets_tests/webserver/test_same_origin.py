@@ -143,6 +143,15 @@ def test_an_address_that_is_not_set_leaves_the_names_of_this_machine() -> None:
     assert not is_taken(OWN, ui_url=None)
 
 
+@pytest.mark.parametrize(
+    "ui_url", ["https://\u00fcbersicht.example.com", "HTTPS://xn--Bersicht-55a.Example.com:443/ui"]
+)
+def test_an_address_may_be_written_in_other_ways_than_browsers_write_it(ui_url: str) -> None:
+    own = {"host": "xn--bersicht-55a.example.com", "origin": "https://xn--bersicht-55a.example.com"}
+    assert is_taken(own, ui_url=ui_url)
+    assert not is_taken(own | {"origin": "https://bersicht.example.com"}, ui_url=ui_url)
+
+
 def test_a_refusal_says_what_to_do() -> None:
     start, body = asked({"host": "ui.other.example"})
     assert (start["status"], b"TOTESYS_UI_URL" in body["body"]) == (403, True)

@@ -29,9 +29,10 @@ run "refused" {
     architecture         = "arm"
     sizes                = { daemon = { cpu = 256, memory = 16384 } }
     run_storage_gib      = 20
-    stale_minutes        = 0
+    stale_minutes        = 1.5
     vpc_cidr             = "10.0.0.0/8"
     totesys_cidrs        = ["0.0.0.0/0"]
+    totesys_port         = 0
     totesys_route        = { by = "peering" }
     ui_host              = "localhost"
     certificate_arn      = "certificate"
@@ -47,6 +48,7 @@ run "refused" {
     log_retention_days   = 100
     alarm_emails         = ["nobody"]
     late_seconds         = 0
+    monthly_budget_usd   = 0
     record_days          = 6
     github_repository    = "example@1/totesys-assets"
   }
@@ -55,8 +57,27 @@ run "refused" {
     var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.vpc_cidr, var.totesys_cidrs,
     var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.api_key_hashes, var.mfa, var.lake_lock_days, var.rates_url, var.database_version,
     var.database_storage_gib, var.database_backup_days, var.password_version, var.log_retention_days, var.alarm_emails,
-    var.late_seconds, var.record_days, var.github_repository,
+    var.late_seconds, var.totesys_port, var.monthly_budget_usd, var.record_days, var.github_repository,
   ]
+}
+
+run "a_name_that_load_balancers_may_not_have" {
+  command = plan
+
+  variables {
+    name             = "internal-data"
+    region           = "eu-west-2"
+    totesys_cidrs    = ["192.0.2.10/32"]
+    ui               = "none"
+    alarm_emails     = []
+    password_version = 0
+  }
+
+  plan_options {
+    target = [aws_iam_role_policy.ci] # plans only what it looks at
+  }
+
+  expect_failures = [var.name]
 }
 
 run "workflows_without_a_state" {
