@@ -24,7 +24,7 @@ remove_night() {
 find_bucket() {
     backups=$(setting BACKUPS_URI)
     backups=${backups%/}
-    case $backups in s3://?*/?*) ;; *) fail "BACKUPS_URI is to name a folder in a bucket: s3://BUCKET/backups." ;; esac
+    case $backups in *[[:space:]]*) fail "BACKUPS_URI is to have no blank in it." ;; s3://?*/?*) ;; *) fail "BACKUPS_URI is to name a folder in a bucket: s3://BUCKET/backups." ;; esac
 }
 
 backup() {

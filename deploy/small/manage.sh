@@ -159,6 +159,11 @@ update() {
     [ -n "$target" ] || target=$(git -C "$root" tag --list --sort=-version:refname | head -n 1)
     [ -n "$target" ] || fail "The repository has no tag. Make one of each release, or name a commit: manage.sh update COMMIT"
     git -C "$root" rev-parse --quiet --verify "$target^{commit}" >/dev/null || fail "There is no tag $target."
+    # What is older than the databases would not know their tables. Who means it names the tag.
+    if [ -z "${1:-}" ] && git -C "$root" merge-base --is-ancestor "$target" "$before"; then
+        echo "There is nothing newer: $target, the newest tag, is in what runs."
+        return
+    fi
     backup
     git -C "$root" checkout --quiet --detach "$target"
     if "$0" up && compose restart caddy; then

@@ -70,7 +70,10 @@ class Known:
             known = cls(**json.loads(cursor or ""))
         except (TypeError, ValueError):  # there is none yet, or another version wrote it
             known = cls(up_to_date=now)
-        return replace(known, at=now, since=known.since if now - known.at <= _GAP else now)
+        # A clock that was ahead for a while must not hide that it is stale until that moment comes.
+        return replace(
+            known, at=now, up_to_date=min(known.up_to_date, now), since=known.since if now - known.at <= _GAP else now
+        )
 
     def write(self) -> str:
         """The cursor."""

@@ -53,6 +53,12 @@ def test_without_a_cursor_the_clock_starts_now() -> None:
     assert Known.read(f'{{"up_to_date": {NOON - 60}}}', NOON) == replace(begun, up_to_date=NOON - 60)  # of an older one
 
 
+def test_a_clock_that_was_ahead_hides_no_staleness() -> None:
+    ahead = Known.read(Known(up_to_date=NOON + 86_400).write(), NOON)
+    assert ahead.up_to_date == NOON
+    assert judge(ahead, None, None, NOON + 3_600, 1_800).stale_minutes == 60
+
+
 def test_what_is_known_survives_in_the_cursor() -> None:
     known = Known(NOON, stale_told=True, counted="run", open=3, since=NOON - 60, at=NOON)
     assert Known.read(known.write(), NOON + 60) == replace(known, at=NOON + 60)

@@ -321,6 +321,15 @@ def released(machine: Machine) -> Machine:
     return released
 
 
+def git_head(released: Machine) -> str:
+    return (released.folder / "project/.git/HEAD").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_backups_with_a_blank_is_refused(machine: Machine) -> None:
+    machine.write("conf/settings.env", "BACKUPS_URI='s3://a-bucket/our backups'\n")
+    assert "BACKUPS_URI is to have no blank in it." in machine.manage("backups").stderr
+
+
 def test_an_update_backs_up_and_moves_to_the_newest_tag(released: Machine) -> None:
     done = released.manage("update")
     assert done.returncode == 0, done.stderr
@@ -329,6 +338,11 @@ def test_an_update_backs_up_and_moves_to_the_newest_tag(released: Machine) -> No
     calls = released.read("calls")
     assert calls.index(" pg_dump ") < calls.index(" up ") < calls.index("restart caddy", calls.index(" up "))
     assert re.findall("^image rm (.*)", calls, re.MULTILINE) == ["totesys-assets:earlier"]
+    assert "There is nothing newer: v1.10.0" in released.manage("update").stdout
+    git(released.folder / "project", "commit", "--quiet", "--allow-empty", "--message", "newer than any tag")
+    newer = git_head(released)
+    assert released.manage("update").returncode == 0
+    assert git_head(released) == newer
     assert released.manage("update", "v1.9.0").returncode == 0
     assert released.read("project/version") == "v1.9.0"
     refused = released.manage("update", "v9")
