@@ -64,6 +64,16 @@ def test_the_small_size_costs_what_its_rows_do_and_less_than_seventy() -> None:
     assert f"costs [{round(cost)}](small.md#what-it-costs)" in DEPLOY
 
 
+def test_the_choice_of_sizes_names_what_the_sums_are() -> None:
+    chosen = DEPLOY.partition("| size |")[2].partition("\n\n")[0].splitlines()[2:]
+    said = {cells[1].strip(): cells[3].strip() for cells in (line.split("|") for line in chosen)}
+    total = [round(int(cell), -1) for cell in rows(DEPLOY, "part")[-1][1:]]
+    names = ("default", "lean", "lean, without a UI")
+    assert [said[name] for name in names] == [f"${cost}" for cost in total]
+    assert said["[small](small.md)"] == "$65"
+    assert f"${min(total)} to ${max(total)}" in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_lean_profile_is_what_its_test_tries() -> None:
     def settings(text: str) -> str:
         return re.sub(r"\s*(#.*)?\n\s*|\s+", " ", text)
