@@ -117,7 +117,9 @@ swap() {
         statements+="ALTER DATABASE ${database}_restored RENAME TO $database;"
     done
     sql --dbname postgres <<<"${statements}COMMIT;"
+    # Both are replaced from here on, whatever becomes of the old ones.
     for database in warehouse dagster; do
-        sql --dbname postgres --command "DROP DATABASE IF EXISTS ${database}_before WITH (FORCE)"
+        sql --dbname postgres --command "DROP DATABASE IF EXISTS ${database}_before WITH (FORCE)" ||
+            echo "The database ${database}_before is left. The next restore removes it." >&2
     done
 }

@@ -180,6 +180,11 @@ update() {
     exit 1
 }
 
+# Whether a command that changes containers or databases began within the last hour, and has not ended.
+is_at_work() {
+    [ -n "$(find "$state/lock" -mmin -60 2>/dev/null)" ] && ! flock --nonblock --shared "$state/lock" true
+}
+
 health() {
     local service is host namespace wrong=""
     for service in caddy code-server daemon dashboard postgres viewer webserver; do
@@ -196,6 +201,10 @@ health() {
     namespace=$(setting HEARTBEAT_NAMESPACE)
     [ -z "$namespace" ] ||
         aws cloudwatch put-metric-data --namespace "$namespace" --metric-name Looked --value 1 || true
+    if [ -n "$wrong" ] && is_at_work; then
+        echo "Another manage.sh is at work. For an hour nobody is told of: $wrong"
+        return
+    fi
     if [ -n "$wrong" ]; then
         # Once, and once that it is over; again if it could not be sent.
         [ -e "$state/unwell" ] || { tell "ToteSys: not well" "$wrong" && touch "$state/unwell"; }

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,6 +188,25 @@ def test_what_is_wrong_is_told_once_and_once_that_it_is_over(
         assert machine.manage("health").returncode == 0
     assert machine.read("mails").endswith("Subject: ToteSys: well again\n\nIt is over.\n")
     assert machine.read("mails").count("Subject") == 2
+
+
+def test_nobody_is_told_of_what_an_update_or_a_restore_stops_unless_it_takes_an_hour(machine: Machine) -> None:
+    assert machine.manage("install").returncode == 0
+    machine.write("unhealthy", "daemon\n")
+    lock = machine.folder / "state" / "lock"
+    other = subprocess.Popen(["flock", str(lock), "cat"], stdin=subprocess.PIPE)
+    try:
+        while subprocess.run(["flock", "--nonblock", str(lock), "true"], check=False).returncode == 0:
+            time.sleep(0.02)
+        looked = machine.manage("health")
+        assert (looked.returncode, machine.read("mails")) == (0, "")
+        assert "at work" in looked.stdout
+        assert "daemon is unhealthy" in looked.stdout
+        os.utime(lock, (0, 0))
+        assert machine.manage("health").returncode == 1
+        assert "daemon is unhealthy" in machine.read("mails")
+    finally:
+        other.communicate()
 
 
 def test_units_are_installed_with_the_folder_of_the_project(machine: Machine) -> None:
