@@ -26,6 +26,7 @@ usage() { fail "restore.sh all|database|lake|state MOMENT [--apply], or restore.
 
 what=${1:-} moment="" snapshot="" apply=""
 case "$what" in
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
     secrets) shift ;;
     all | database | lake | state)
         [ $# -ge 2 ] || usage

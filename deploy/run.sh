@@ -21,6 +21,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --size) size=${2:-}; shift 2 || fail "--size is processor units / MiB, as Fargate sells them: 1024/4096" ;;
         --role) role=${2:-}; shift 2 || fail "--role is the name of one of Terraform's output command.roles" ;;
+        -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
         -*) fail "run.sh has no option $1: run.sh [--size CPU/MEMORY] [--role NAME] COMMAND [ARGUMENT…]" ;;
         *) break ;;
     esac

@@ -156,7 +156,7 @@ update() {
     local before target=${1:-}
     before=$(git -C "$root" rev-parse HEAD)
     git -C "$root" fetch --quiet --tags --force origin
-    [ -n "$target" ] || target=$(git -C "$root" tag --list --sort=-version:refname | head -n 1)
+    [ -n "$target" ] || target=$(git -C "$root" -c versionsort.suffix=- tag --list --sort=-version:refname | head -n 1)
     [ -n "$target" ] || fail "The repository has no tag. Make one of each release, or name a commit: manage.sh update COMMIT"
     git -C "$root" rev-parse --quiet --verify "$target^{commit}" >/dev/null || fail "There is no tag $target."
     # What is older than the databases would not know their tables. Who means it names the tag.
@@ -276,6 +276,7 @@ main() {
         remove-user) remove_user "${1:-}" ;;
         logs) compose logs --tail 200 --follow "$@" ;;
         totesys) if [ -t 0 ]; then compose exec daemon totesys "$@"; else compose exec -T daemon totesys "$@"; fi ;;
+        help | --help | -h) echo "$usage" ;;
         *) fail "$usage" ;;
     esac
 }

@@ -226,7 +226,7 @@ variable "ui_host" {
   default     = null
 
   validation {
-    condition     = var.ui == "none" || can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.ui_host))
+    condition     = var.ui == "none" || can(regex("^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]{2,}$", var.ui_host))
     error_message = "ui_host is a full host name in lower case, for example totesys.example.com."
   }
 }
@@ -237,8 +237,8 @@ variable "certificate_arn" {
   default     = null
 
   validation {
-    condition     = var.ui == "none" || can(regex("^arn:[a-z-]+:acm:", var.certificate_arn))
-    error_message = "certificate_arn is the ARN of a certificate in AWS Certificate Manager: arn:aws:acm:…"
+    condition     = var.ui == "none" || can(regex("^arn:[a-z-]+:acm:${var.region}:", var.certificate_arn))
+    error_message = "certificate_arn is the ARN of a certificate in AWS Certificate Manager of this region: arn:aws:acm:${var.region}:…"
   }
 }
 
@@ -342,6 +342,11 @@ variable "database_storage_gib" {
   validation {
     condition     = var.database_storage_gib.first >= 20 && var.database_storage_gib.most >= 1.1 * var.database_storage_gib.first
     error_message = "database_storage_gib.first is 20 or more, and most is at least a tenth more than first: RDS asks for that."
+  }
+
+  validation {
+    condition     = var.database_storage_gib.most <= 65536
+    error_message = "database_storage_gib.most is at most 65536: a disk of the kind gp3 is no larger."
   }
 }
 

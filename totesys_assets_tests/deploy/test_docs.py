@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
-from totesys_assets_tests.deploy.conftest import PROJECT
+import pytest
+
+from totesys_assets_tests.deploy.conftest import PROJECT, tool
 
 DOCUMENT = (PROJECT / "docs" / "deploy.md").read_text(encoding="utf-8")
 STACK = PROJECT / "deploy" / "terraform"
@@ -42,6 +46,17 @@ def test_every_output_that_is_asked_for_is_there() -> None:
     asked = set(re.findall(r"terraform(?: -chdir=\S+)? output (?:-raw )?(\w+)", DOCUMENT))
     assert len(asked) > 4
     assert asked <= set(re.findall(r'^output "(\w+)"', terraform("outputs.tf"), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("script", "asked"), [("run.sh", "--help"), ("restore.sh", "-h"), ("small/manage.sh", "help")])
+def test_a_script_says_how_it_is_used(script: str, asked: str) -> None:
+    done = subprocess.run(
+        [tool("bash"), PROJECT / "deploy" / script, asked], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(script).name in done.stdout
+    assert len(done.stdout.splitlines()) > 8
+    assert not [line for line in done.stdout.splitlines() if line.startswith(("#", "set "))]
 
 
 def test_every_task_of_the_makefile_that_is_named_is_there() -> None:

@@ -333,6 +333,7 @@ def released(machine: Machine) -> Machine:
         git(origin, "add", ".")
         git(origin, "commit", "--quiet", "--message", tag)
         git(origin, "tag", tag)
+    git(origin, "tag", "v1.10.0-rc1", "v1.9.0")
     project = machine.folder / "project"
     git(machine.folder, "clone", "--quiet", str(origin), str(project))
     git(project, "checkout", "--quiet", "v1.9.0")
@@ -379,7 +380,7 @@ def test_an_update_that_does_not_come_up_is_taken_back_and_told(released: Machin
 
 
 def test_an_update_says_what_to_do_where_nothing_is_tagged(released: Machine) -> None:
-    for tag in ("v1.9.0", "v1.10.0"):
+    for tag in ("v1.9.0", "v1.10.0", "v1.10.0-rc1"):
         git(released.folder / "origin", "tag", "--delete", tag)
         git(released.folder / "project", "tag", "--delete", tag)
     assert "manage.sh update COMMIT" in released.manage("update").stderr

@@ -21,7 +21,7 @@ variable "ui_host" {
   type        = string
 
   validation {
-    condition     = can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.ui_host))
+    condition     = can(regex("^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]{2,}$", var.ui_host))
     error_message = "ui_host: a host name in lower case, such as totesys.example.com."
   }
 }

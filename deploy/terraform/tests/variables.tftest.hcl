@@ -34,8 +34,8 @@ run "refused" {
     totesys_cidrs        = ["0.0.0.0/0"]
     totesys_port         = 0
     totesys_route        = { by = "peering" }
-    ui_host              = "localhost"
-    certificate_arn      = "certificate"
+    ui_host              = "-totesys.example.com"
+    certificate_arn      = "arn:aws:acm:us-east-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
     ui_allowed_cidrs     = []
     api_key_hashes       = ["totesys_a-key-and-not-its-hash"]
     mfa                  = "OFF"
