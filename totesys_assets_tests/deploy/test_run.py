@@ -169,6 +169,7 @@ def test_a_command_that_lacked_memory_is_told_so(tmp_path: Path) -> None:
     assert "It needs more memory" in done.stderr
 
 
+@pytest.mark.thorough  # it asks all the while
 def test_a_task_that_does_not_begin_is_ended_after_a_quarter_of_an_hour(tmp_path: Path) -> None:
     account = Commands(SERVICES, begins=10_000)
     done = command(account, tmp_path, "totesys", "audit")
