@@ -90,7 +90,7 @@ class SameOrigin:
             return None
         if self._is_of_own_page(headers, host):
             return None
-        page, address = headers.get("origin", "another site"), self._address or host.name
+        page, address = headers.get("origin", "another site"), self._address or headers["host"]
         return f"This comes from a page of {page}. The UI is at {address}."
 
     def _is_ours(self, name: str) -> bool:

@@ -157,6 +157,8 @@ def test_a_refusal_says_what_to_do() -> None:
     assert (start["status"], b"TOTESYS_UI_URL" in body["body"]) == (403, True)
     (closed,) = asked(HOST | {"origin": "https://evil.example"}, kind="websocket")
     assert closed["reason"] == "This comes from a page of https://evil.example. The UI is at https://ui.example.com."
+    body = asked(LOCAL | {"origin": "https://evil.example"}, ui_url=None)[1]["body"]
+    assert body == b"This comes from a page of https://evil.example. The UI is at 127.0.0.1:3000.\n"
 
 
 def test_no_page_shows_the_ui_in_a_frame() -> None:
