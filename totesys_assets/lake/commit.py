@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import RemoveAction
 
 from totesys_assets.engine import one_line
 from totesys_assets.errors import LakeFailed
@@ -15,6 +17,7 @@ from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
 from totesys_assets.lake.marks import left, mark
+from totesys_assets.lake.written import Written
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
@@ -61,6 +64,44 @@ def replace(
     _commit(table, batches, schema, writer, mode="overwrite", predicate=predicate or "true", marks=marks or {})
 
 
+def commit(
+    written: Written, writer: str, marks: Mapping[str, int] | None = None, *, instead_of: Sequence[str] = ()
+) -> None:
+    """Commit files that are written already, fenced as ``append`` is. Whoever loses the race has the files still.
+
+    ``instead_of``: paths of the table's files that this commit removes. It also raises LostRace when a compaction has
+    removed one of them.
+    """
+    table = written.table
+    all_marks = _numbered(table, writer, marks or {})
+    before, now = table.version(), int(time.time() * 1000)
+    gone = [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in instead_of]
+    with stage(LAKE):
+        try:
+            table.create_write_transaction(
+                [*written.actions, *gone],
+                "append",
+                table.schema(),
+                table.metadata().partition_columns,
+                commit_properties=_properties(all_marks),
+            )
+        except CommitFailedError as error:
+            raise LostRace(str(error)) from error
+        except (OSError, DeltaError) as error:
+            raise unwritable(table, error) from error
+        table.update_incremental()
+    left(table, before, all_marks)
+    tidy(table)
+
+
+def _numbered(table: DeltaTable, writer: str, marks: Mapping[str, int]) -> dict[str, int]:
+    return {writer: (mark(table, writer) or 0) + 1, **marks}
+
+
+def _properties(marks: Mapping[str, int]) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(name, number) for name, number in marks.items()])
+
+
 def _commit(
     table: DeltaTable,
     batches: Iterable[pa.RecordBatch],
@@ -71,8 +112,7 @@ def _commit(
     predicate: str | None,
     marks: Mapping[str, int],
 ) -> None:
-    before, all_marks = table.version(), {writer: (mark(table, writer) or 0) + 1, **marks}
-    notes = [Transaction(name, number) for name, number in all_marks.items()]
+    before, all_marks = table.version(), _numbered(table, writer, marks)
     with stage(LAKE), Background(batches) as background:
         try:
             write_deltalake(
@@ -80,7 +120,7 @@ def _commit(
                 pa.RecordBatchReader.from_batches(schema, background),
                 mode=mode,  # type: ignore[arg-type]  # its overloads take one literal each
                 predicate=predicate,
-                commit_properties=CommitProperties(app_transactions=notes),
+                commit_properties=_properties(all_marks),
                 writer_properties=encodings(table),
                 target_file_size=_FILE_BYTES,
             )

@@ -114,7 +114,7 @@ class Files:
 
         It has no connection to buckets here. In a folder it reads them in half of the time that Arrow takes.
         """
-        folder = _folder_of(self._table)
+        folder = folder_of(self._table)
         if folder is None or _WILD & set(folder) or not set(self._table.protocol().reader_features or ()) <= _FEATURES:
             return None
         columns = ", ".join(quoted(name) for name in self._schema.names)
@@ -185,7 +185,7 @@ def _type(arrow: pa.DataType) -> str:
     return _TYPES[arrow]
 
 
-def _folder_of(table: DeltaTable) -> str | None:
+def folder_of(table: DeltaTable) -> str | None:
     """The folder of a table; None if the table is in a bucket."""
     place = urlsplit(table.table_uri)
     return unquote(place.path).rstrip("/") if place.scheme == "file" else None

@@ -22,6 +22,15 @@ from pyarrow.fs import FileInfo, FileType
 
 from totesys_assets.lake.marks import inherit
 
+# Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
+# lock with a default retention) require checksums.
+_S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """How delta-rs is to use the storage of a lake or a table; None for a folder."""
+    return dict(_S3) if uri.startswith("s3://") else None
+
 
 @dataclass(frozen=True)
 class _Kept:

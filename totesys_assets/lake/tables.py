@@ -32,7 +32,7 @@ from totesys_assets.engine import one_line
 from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake.compact import merge_files
 from totesys_assets.lake.files import listed
-from totesys_assets.lake.handles import Handles
+from totesys_assets.lake.handles import Handles, storage_options
 
 T = TypeVar("T")
 INGESTION, PROCESSED = "ingestion", "processed"
@@ -42,10 +42,6 @@ LEDGER, DEAD_LETTER, REGISTRY, JOURNAL = "ledger", "dead_letter", "schema_regist
 # who looks up a mark reads them again. With Delta's default of 100 that took twice as long as with 20; in a bucket,
 # where each commit is two requests, 20 took a third more than 10.
 _CHECKPOINTS = {"delta.checkpointInterval": "10"}
-
-# Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
-# lock with a default retention) require checksums.
-_S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
 
 # Two processes, or the captures of two sources, may be the first to write to a table. delta-rs tries a commit that
 # failed again as the next version: the slower would then create the table over that of the other, which could append
@@ -58,7 +54,7 @@ class Lake:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._options = _S3 if uri.startswith("s3://") else None
+        self._options = storage_options(uri)
         self._handles = Handles(self._options)
 
     def location(self, *parts: str) -> str:

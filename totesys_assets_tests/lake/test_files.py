@@ -70,7 +70,7 @@ def test_only_files_that_may_hold_rows_of_the_days_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if by_arrow:
-        monkeypatch.setattr(files_module, "_folder_of", lambda _: None)
+        monkeypatch.setattr(files_module, "folder_of", lambda _: None)
     assert orders(table, days=days) == of_month
     assert orders(table, days=days, column="created_at") == of_day
 
@@ -116,7 +116,7 @@ def rows(table: DeltaTable, columns: Sequence[str] = ("*",)) -> tuple[list[Any],
 
 def by_arrow(table: DeltaTable, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
     with monkeypatch.context() as patch:
-        patch.setattr(files_module, "_folder_of", lambda _: None)
+        patch.setattr(files_module, "folder_of", lambda _: None)
         return rows(table)
 
 

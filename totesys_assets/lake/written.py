@@ -1,0 +1,274 @@
+"""Files of a Delta table that are written and not committed: nobody sees them until a commit names them.
+
+Belongs here: writing batches into such files, and what a commit must know of them, whoever wrote them. Does not belong
+here: the commit (commit.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+
+from totesys_assets.lake.encoding import arrow_encodings
+from totesys_assets.lake.files import folder_of
+from totesys_assets.lake.handles import storage_options
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.parquet import FileMetaData, ParquetWriter
+
+# A row group is what a reader decodes at once: DuckDB's own size.
+_GROUP_ROWS = 122_880
+# Rows of all folders that wait for their row groups to be full.
+_WAITING_BYTES = 64_000_000
+# A file that has become so large is closed, and another begun.
+_FILE_BYTES = 32_000_000
+# Bounds of longer texts are left out of the statistics: they would be read with each commit, by every reader.
+_LONGEST_BOUND = 64
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files that were written beside ``table``: an add action for each, with its statistics."""
+
+    table: DeltaTable
+    actions: Sequence[AddAction] = ()
+    rows: int = 0
+
+    def discard(self) -> None:
+        """Remove the files. What cannot be removed stays as a file that no commit names, and the vacuum removes it."""
+        files = storage(self.table)
+        for action in self.actions:
+            with suppress(OSError):
+                files.delete_file(action.path)
+
+
+def storage(table: DeltaTable) -> FileSystem:
+    """The folder of ``table`` as a file system: a folder of this machine, or one in a bucket."""
+    folder = folder_of(table)
+    if folder is not None:
+        return SubTreeFileSystem(folder, LocalFileSystem())
+    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+
+
+class Writer:
+    """Writes batches of one ``schema`` into files of ``table``, one after the other in each of its folders.
+
+    ``close`` ends them; a block that is left by an error removes them. Memory: 64 MB of rows that wait, whatever their
+    order, and the row group that is being encoded.
+    """
+
+    def __init__(self, table: DeltaTable, schema: pa.Schema) -> None:
+        self._table, self._files = table, storage(table)
+        self._folders = table.metadata().partition_columns
+        self._schema = pa.schema([each for each in schema if each.name not in self._folders])
+        self._options = arrow_encodings(self._schema)
+        self._open: dict[tuple[str, ...], _File] = {}
+        self._waiting: dict[tuple[str, ...], _Waiting] = {}
+        self._done: list[_File] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.abandon()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch. Raises OSError where the files cannot be written."""
+        for values, part in self._parts(batch):
+            waiting = self._waiting.setdefault(values, _Waiting())
+            waiting.add(part)
+            if waiting.rows >= _GROUP_ROWS:
+                self._flush(values)
+        while sum(each.size for each in self._waiting.values()) > _WAITING_BYTES:
+            self._flush(max(self._waiting, key=lambda values: self._waiting[values].size))
+
+    def close(self) -> Written:
+        """End all files, and tell what they hold."""
+        for values in [*self._waiting]:
+            self._flush(values)
+        for values in [*self._open]:
+            self._end(values)
+        actions = [each.action() for each in self._done]
+        return Written(self._table, actions, sum(each.rows for each in self._done))
+
+    def abandon(self) -> None:
+        """End all files, and remove them."""
+        self._waiting.clear()
+        for each in (*self._open.values(), *self._done):
+            with suppress(OSError, ValueError):
+                each.close()
+            with suppress(OSError):
+                self._files.delete_file(each.path)
+
+    def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:
+        """The rows of each folder, without the columns that its name tells."""
+        if not self._folders:
+            yield (), batch.select(self._schema.names)
+            return
+        (folder,) = self._folders
+        months = batch.column(folder).dictionary_encode()
+        if months.null_count:
+            raise ValueError(f"A row for {self._table.table_uri} has no {folder}.")
+        rows = batch.select(self._schema.names)
+        if len(months.dictionary) == 1:
+            yield (str(months.dictionary[0]),), rows
+            return
+        import pyarrow.compute as pc  # here: only files of several folders need it
+
+        for number, month in enumerate(months.dictionary.to_pylist()):
+            yield (str(month),), rows.filter(pc.equal(months.indices, pa.scalar(number)))
+
+    def _flush(self, values: tuple[str, ...]) -> None:
+        rows = pa.Table.from_batches(self._waiting.pop(values).batches)
+        file = self._open.get(values)
+        if file is None:
+            file = self._open[values] = _File(self._files, self._schema, dict(self._named(values)), self._options)
+        file.write(rows)
+        if file.size > _FILE_BYTES:
+            self._end(values)
+
+    def _named(self, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        return zip(self._folders, values, strict=True)
+
+    def _end(self, values: tuple[str, ...]) -> None:
+        file = self._open.pop(values)
+        self._done.append(file)
+        file.close()
+
+
+def write(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
+    """Write all ``batches``. Raises OSError, and what the batches raise; then no file is left."""
+    with Writer(table, schema) as writer:
+        for batch in batches:
+            writer.write(batch)
+        return writer.close()
+
+
+def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, str]]) -> Written:
+    """Files that something else wrote into the folder of ``table``: relative paths, and the values of their folders.
+
+    Their footers are read. Raises OSError where one is missing or no Parquet file.
+    """
+    from pyarrow.parquet import read_metadata
+
+    files, actions, rows = storage(table), [], 0
+    for path, of_folders in zip(paths, values, strict=True):
+        try:
+            footer = read_metadata(path, filesystem=files)
+        except pa.ArrowInvalid as error:
+            raise OSError(f"{path} is no Parquet file: {error}") from error
+        size = files.get_file_info(path).size
+        actions.append(_action(path, size, of_folders, footer))
+        rows += footer.num_rows
+    return Written(table, actions, rows)
+
+
+def listed_in(table: DeltaTable, folder: str) -> list[str]:
+    """Paths of the Parquet files below ``folder``, both relative to the folder of ``table``."""
+    infos = storage(table).get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+    return sorted(each.path for each in infos if each.type == FileType.File and each.path.endswith(".parquet"))
+
+
+@dataclass
+class _Waiting:
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.batches.append(batch)
+        self.rows += len(batch)
+        self.size += batch.nbytes
+
+
+class _File:
+    """One file while it is written, and its footer afterwards."""
+
+    def __init__(self, files: FileSystem, schema: pa.Schema, values: dict[str, str], options: dict[str, Any]) -> None:
+        from pyarrow.parquet import ParquetWriter
+
+        folder = "".join(f"{name}={value}/" for name, value in values.items())
+        self.path, self.values, self.rows = f"{folder}part-{uuid.uuid4()}.parquet", values, 0
+        if folder:
+            files.create_dir(folder)
+        self._footers: list[FileMetaData] = []
+        self._stream = files.open_output_stream(self.path)
+        self._writer: ParquetWriter = ParquetWriter(
+            self._stream, schema, metadata_collector=self._footers, store_decimal_as_integer=True, **options
+        )
+        self._size: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self._size if self._size is not None else int(self._stream.tell())
+
+    def write(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        if self._size is None:
+            self._writer.close()
+            self._size = int(self._stream.tell())
+            self._stream.close()
+
+    def action(self) -> AddAction:
+        return _action(self.path, self.size, self.values, self._footers[0])
+
+
+def _action(path: str, size: int, values: dict[str, str], footer: FileMetaData) -> AddAction:
+    stats = json.dumps(_statistics(footer), ensure_ascii=False)
+    return AddAction(path, size, values, int(time.time() * 1000), data_change=True, stats=stats)
+
+
+def _statistics(footer: FileMetaData) -> dict[str, Any]:
+    """Statistics as Delta's log has them, of the columns that have some in each row group.
+
+    Texts are bounds only where they are short. Floats have none: readers differ about NaN.
+    """
+    least: dict[str, Any] = {}
+    greatest: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    for number, name in enumerate(footer.schema.names):
+        found: list[Any] = [group.column(number).statistics for group in groups]
+        if not found or any(each is None or not each.has_null_count for each in found):
+            continue
+        nulls[name] = sum(each.null_count for each in found)
+        bounded = [each for each in found if each.has_min_max]
+        if not bounded or any(not each.has_min_max and each.num_values for each in found):
+            continue
+        ends = min(each.min for each in bounded), max(each.max for each in bounded)
+        low, high = map(_bound, ends)
+        if low is not None and high is not None:
+            least[name], greatest[name] = low, high
+    return {"numRecords": footer.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
+
+
+def _bound(value: Any) -> Any:
+    """A value as JSON. None where it is no bound, or none that JSON holds exactly."""
+    if isinstance(value, datetime):
+        is_utc = value.tzinfo is not None
+        text = (value.astimezone(UTC) if is_utc else value).strftime("%Y-%m-%dT%H:%M:%S.%f")
+        return f"{value.year:04}{text[text.index('-') :]}{'Z' if is_utc else ''}"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value) if Decimal(repr(float(value))) == value else None
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_BOUND else None
+    return value if isinstance(value, int) else None
