@@ -1,46 +1,39 @@
 """Building a star table or mart: its SELECT over the lake's versions adds rows, or replaces the days asked for.
 
-Belongs here: what must be made anew, and the commit. Does not belong here: what a star table is, which is its SQL, and
-what that reads (schemas.py).
+Belongs here: what must be made anew, and what is noted of it. Does not belong here: what a star table is, which is its
+SQL, what that reads (schemas.py), and how its rows are made and committed (engines/).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import chain
 
-import duckdb
-import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.ledger import SETS, Entry, Ledger, state_of
-from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
+from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import Query, query_of
-from totesys_assets.days import WHOLE, DayRange, Days, chunks
-from totesys_assets.engine import CHUNK_ROWS
+from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters
-from totesys_assets.lake.commit import LostRace, append, conform, replace
+from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, lies_within, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, PROCESSED, Lake
 from totesys_assets.sql_text import quoted
-from totesys_assets.stages import BUILD, timed
-from totesys_assets.transform.checks import checked
-from totesys_assets.transform.schemas import create_schemas, select_of
-from totesys_assets.transform.sets import Sets, gather, worth_keeping
+from totesys_assets.transform.engines.in_duckdb import InDuckDb, remake
+from totesys_assets.transform.engines.interface import Engine, Work
+from totesys_assets.transform.schemas import select_of
+from totesys_assets.transform.sets import Sets
 
 _ATTEMPTS = 5
-_WRITER = "build"
 # Noted with the commits to a star table that holds a row for each version up to RECORDED: a digest of those tables of
 # versions and of the SELECT. 0 if it does not hold one.
 _MADE_OF = "made_of"
-# Noted with the commits to a star table that is one set: the digest of its rows.
-_ROWS = "rows"
 States = Mapping[str, Mapping[str, Entry]]
 
 
@@ -118,18 +111,23 @@ def build(
     days: Days | None,
     run_id: str,
     changes_only: bool = False,
+    made_by: Engine | None = None,
 ) -> Built:
     """Bring star ``table`` up to the lake's versions, for ``days`` (None: the whole table).
 
     ``changes_only``: rows that were built before are believed in; where a SELECT makes one row of each version, only
-    the versions recorded since are added, on whatever day they are. Else the days are made anew.
+    the versions recorded since are added, on whatever day they are. Else the days are made anew. ``made_by`` is the
+    engine that makes the rows of partitioned tables, DuckDB by default. It makes those of the others in any case: they
+    are small, what is kept of them is DuckDB's, and what most changes leave as it is would only wait for a server.
     Data first, then the ledger. Raises ConcurrentWriters when other writers win five times in a row.
     """
     days = days if table.day_column else None
     for _ in range(_ATTEMPTS):
         with engine.readable_errors(f'Building "{table.name}" failed, and will be done again by the next refresh'):
             try:
-                return _build_once(lake, catalogue, table, days, run_id, changes_only=changes_only)
+                return _build_once(
+                    lake, catalogue, table, days, run_id, made_by or InDuckDb(), changes_only=changes_only
+                )
             except LostRace:
                 continue
     raise ConcurrentWriters(
@@ -139,7 +137,14 @@ def build(
 
 
 def _build_once(
-    lake: Lake, catalogue: Catalogue, table: Table, days: Days | None, run_id: str, *, changes_only: bool
+    lake: Lake,
+    catalogue: Catalogue,
+    table: Table,
+    days: Days | None,
+    run_id: str,
+    made_by: Engine,
+    *,
+    changes_only: bool,
 ) -> Built:
     # The order matters: the star's handle first, so that a faster build is noticed; then the states, so that what is
     # noted is never newer than what is read.
@@ -152,11 +157,12 @@ def _build_once(
     before = known.get(processed_name(table), {})
     sources = {name: lake.find_versions(catalogue.source[name]) for name in query_of(table.name).sources}
     with engine.session() as connection:
-        star = _Star(connection, catalogue, table, target, sources)
+        work = Work(connection, catalogue, table, query_of(table.name), target, sources)
+        star = _Star(work, made_by)
         added, digest, sets = bool(table.day_column) and star.add(), "", None
         if not table.day_column:
             held = known.get(SETS, {}).get(table.name)
-            digest, sets = star.remake(Sets.parse(held.state) if held is not None else None, keep=changes_only)
+            digest, sets = remake(work, Sets.parse(held.state) if held is not None else None, keep=changes_only)
         elif not (added and changes_only):
             rows: Counter[str] = Counter()
             for name in sources:
@@ -188,81 +194,37 @@ def built_from(star: DeltaTable) -> tuple[int, int] | None:
 
 
 class _Star:
-    """One star table while it is built from one state of its sources."""
+    """One star table while it is built from one state of its sources, by an engine."""
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        catalogue: Catalogue,
-        table: Table,
-        target: DeltaTable,
-        sources: Mapping[str, DeltaTable],
-    ) -> None:
-        self._connection, self._catalogue, self._table = connection, catalogue, table
-        self._target, self._sources = target, sources
-        self._query = query_of(table.name)
-        self._schema = lake_schema(table, versioned=False)
+    def __init__(self, work: Work, made_by: Engine) -> None:
+        self._work, self._engine = work, made_by
+        self._table, self._target, self._sources = work.table, work.target, work.sources
 
     def add(self) -> bool:
         """Add rows for the versions recorded since the last build, of all days. False where that cannot be told."""
-        if not self._query.is_row_by_row:
+        if not self._work.query.is_row_by_row:
             return False
         ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
         if built is None or built[0] != self._origin() or built[1] > until:
             return False
         if built[1] < until:
-            since = {name: built[1]}
-            create_schemas(self._connection, self._catalogue, self._query, self._sources, None, since=since)
-            append(self._target, self._rows(), self._schema, _WRITER, self._marks(until))
+            self._engine.append(self._work, {name: built[1]}, self._marks(until))
         return True
 
     def replace(self, days: Days | None, rows: Mapping[str, int]) -> None:
         """Make ``days`` anew (None: everything); ``rows`` are the source's rows per partition."""
-        chunked: Iterable[Days | None] = [days]
-        if days is not None and not self._query.is_row_by_row:
-            chunked = chunks(days, rows, CHUNK_ROWS)
-        batches = chain.from_iterable(self._chunk(chunk) for chunk in chunked)
-        replace(self._target, batches, self._schema, _WRITER, _predicate(self._table, days), self._replaced(days))
-
-    def remake(self, kept: Sets | None, *, keep: bool) -> tuple[str, Sets | None]:
-        """Make all of a table that is one set anew. ``keep`` what is there if equal, and believe in the ``kept`` sets.
-
-        Most of what changes in ToteSys leaves the calendar as it is, which is made of it. Returns the digest of the
-        rows, and the sets if they are to be kept.
-        """
-        select, sets = select_of(self._table), None
-        if self._query.sets:
-            select, known = self._query.over_sets, kept if keep else None
-            sets = gather(self._connection, self._catalogue, self._query, self._sources, known)
-        else:
-            create_schemas(self._connection, self._catalogue, self._query, self._sources, None)
-        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE remade AS {select}")
-        digest = "SELECT count(*), sum(hash(remade)), bit_xor(hash(remade)) FROM remade"
-        found = _digest(*map(str, self._connection.execute(digest).fetchall()[0]))
-        number = int(found[:15], 16)
-        if not keep or mark(self._target, _ROWS) != number:
-            rows = timed(BUILD, engine.batches(self._connection.execute("FROM remade")))
-            remade = conform(checked(self._table, rows), self._schema)
-            replace(self._target, remade, self._schema, _WRITER, None, {_ROWS: number})
-        return found, sets if sets is not None and worth_keeping(sets, kept, self._sources) else None
-
-    def _chunk(self, days: Days | None) -> Iterator[pa.RecordBatch]:
-        create_schemas(self._connection, self._catalogue, self._query, self._sources, days)
-        yield from self._rows(days)
-
-    def _rows(self, days: Days | None = None) -> Iterator[pa.RecordBatch]:
-        month = f", strftime({quoted(self._table.day_column)}, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
-        rows = engine.batches(self._connection.execute(f"SELECT *{month} FROM ({select_of(self._table)})"))
-        yield from conform(checked(self._table, timed(BUILD, rows), days), self._schema)
+        self._engine.replace(self._work, days, rows, self._replaced(days))
 
     def _replaced(self, days: Days | None) -> dict[str, int]:
         """What to note with a replacement: whether the star table now holds a row for each version, up to when."""
-        if not self._query.is_row_by_row or days is None:
+        if not self._work.query.is_row_by_row or days is None:
             return {}
         ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
-        if built == (self._origin(), until) or lies_within(source, str(self._catalogue.source[name].day_column), days):
+        if built == (self._origin(), until) or lies_within(
+            source, str(self._work.catalogue.source[name].day_column), days
+        ):
             return self._marks(until)
         return {_MADE_OF: 0}
 
@@ -277,22 +239,13 @@ class _Star:
     def rows(self, keys: Sequence[str]) -> dict[str, int]:
         """Rows that the star table holds now on the days from the first of ``keys`` to the last, by partition."""
         if not self._table.day_column:
-            held = register(self._connection, "star_held", self._target)
-            return {WHOLE: int(self._connection.execute(f"SELECT count(*) FROM {held}").fetchall()[0][0])}
+            held = register(self._work.connection, "star_held", self._target)
+            return {WHOLE: int(self._work.connection.execute(f"SELECT count(*) FROM {held}").fetchall()[0][0])}
         days = DayRange(date.fromisoformat(keys[0]), date.fromisoformat(keys[-1]))
         column, day = self._table.day_column, quoted(self._table.day_column)
-        held = register(self._connection, "star_held", self._target, days, column=column)
+        held = register(self._work.connection, "star_held", self._target, days, column=column)
         within = f"{day} BETWEEN DATE '{days.first}' AND DATE '{days.last}'"
-        found = self._connection.execute(f"SELECT {day}, count(*) FROM {held} WHERE {within} GROUP BY 1").fetchall()
+        found = self._work.connection.execute(
+            f"SELECT {day}, count(*) FROM {held} WHERE {within} GROUP BY 1"
+        ).fetchall()
         return {each.isoformat(): count for each, count in found}
-
-
-def _predicate(table: Table, days: Days | None) -> str | None:
-    if days is None:
-        return None
-    # The month says the same twice over; it lets delta-rs leave other folders alone.
-    return " OR ".join(
-        f"({table.day_column} >= '{each.first}' AND {table.day_column} <= '{each.last}' "
-        f"AND {MONTH} >= '{each.months[0]}' AND {MONTH} <= '{each.months[-1]}')"
-        for each in days.ranges
-    )

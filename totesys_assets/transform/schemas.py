@@ -14,10 +14,10 @@ from sqlglot import exp
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, Catalogue, Table
 from totesys_assets.catalogue.queries import CURRENT, HISTORY, LATEST, WHOLE_STAR, Query, query_of
 from totesys_assets.days import Days
-from totesys_assets.lake.read import bounds, microseconds, moment_sql, register
+from totesys_assets.lake.read import bounds, microseconds, moment_sql
 from totesys_assets.lake.versions import newest_first, present_first
 from totesys_assets.sql_text import quoted
-from totesys_assets.transform.references import create_references
+from totesys_assets.transform.readable import DuckDbViews, Views
 
 # As history and latest, whatever the days are.
 _ALL_HISTORY, _ALL_LATEST = "all_history", "all_latest"
@@ -45,7 +45,7 @@ def warehouse_rows(table: Table) -> str:
 
 
 def create_schemas(
-    connection: duckdb.DuckDBPyConnection,
+    connection: duckdb.DuckDBPyConnection | Views,
     catalogue: Catalogue,
     query: Query | None,
     sources: Mapping[str, DeltaTable],
@@ -56,6 +56,7 @@ def create_schemas(
 ) -> None:
     """Give ``query`` its schemas over its source tables: of partitioned ones, only the rows of ``days``.
 
+    They are made in a DuckDB, or of the views of another engine.
     ``as_of`` (naive is UTC) leaves out what was recorded after it, ``since`` (by table, microseconds since 1970) what
     was not.
 
@@ -66,25 +67,20 @@ def create_schemas(
     A mart gets ``current.<fact>``, the newest of the versions on each day of ``days`` but for the deleted ones, and
     ``star.<table>``, all of a star table whatever the days are.
     """
-    _create_versions(connection, catalogue, sources, days, (HISTORY, LATEST), as_of, since)
-    create_references(connection, "" if query is None else query.definition)
+    views = DuckDbViews(connection) if isinstance(connection, duckdb.DuckDBPyConnection) else connection
+    _create_versions(views, catalogue, sources, days, (HISTORY, LATEST), as_of, since)
+    views.create_references("" if query is None else query.definition)
     if query is None or not query.reads:
         return
-    for schema in (CURRENT, WHOLE_STAR):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     for name in query.facts:
         fact = catalogue.star[name]
         newest = f"SELECT * FROM ({query_of(name).sql}) QUALIFY {newest_first([fact.version_key[0]], fact.day_column)}"
-        _create_view(connection, CURRENT, name, f"SELECT * FROM ({newest}) WHERE {OPERATION} <> 'delete'")
+        views.create(CURRENT, name, f"SELECT * FROM ({newest}) WHERE {OPERATION} <> 'delete'")
     if query.tables:
         whole = {name: sources[name] for name in query.whole_sources}
-        _create_versions(connection, catalogue, whole, None, (_ALL_HISTORY, _ALL_LATEST), as_of, since)
+        _create_versions(views, catalogue, whole, None, (_ALL_HISTORY, _ALL_LATEST), as_of, since)
     for name in query.tables:
-        _create_view(connection, WHOLE_STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
-
-
-def _create_view(connection: duckdb.DuckDBPyConnection, schema: str, name: str, select: str) -> None:
-    connection.execute(f"CREATE OR REPLACE VIEW {schema}.{quoted(name)} AS {select}")
+        views.create(WHOLE_STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
 
 
 @cache
@@ -98,7 +94,7 @@ def _over_all_days(select: str) -> str:
 
 
 def _create_versions(
-    connection: duckdb.DuckDBPyConnection,
+    views: Views,
     catalogue: Catalogue,
     sources: Mapping[str, DeltaTable],
     days: Days | None,
@@ -108,15 +104,12 @@ def _create_versions(
 ) -> None:
     """Create ``schemas``, which hold all versions of the sources and the newest of them."""
     history, latest = schemas
-    for schema in schemas:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     for name, versions in sources.items():
         table = catalogue.source[name]
         columns = ", ".join(quoted(column) for column in (*table.by_name, OPERATION, RECORDED_AT))
         is_there = COMMIT_LSN in {field.name for field in versions.schema().fields}  # not in a lake of before
         columns += f", {COMMIT_LSN}" if is_there else f", CAST(NULL AS BIGINT) AS {COMMIT_LSN}"
-        held = register(
-            connection,
+        held = views.read(
             f"{history}_versions_of_{name}",
             versions,
             days if table.day_column else None,
@@ -133,8 +126,8 @@ def _create_versions(
         if since is not None:
             conditions.append(f"{RECORDED_AT} > {moment_sql(since[name])}")
         within = f"WHERE {' AND '.join(conditions)}"
-        _create_view(connection, history, name, f"SELECT {columns} FROM {held} {within}")
+        views.create(history, name, f"SELECT {columns} FROM {held} {within}")
         # Where rows were only ever inserted, every version is the newest, and nothing need be sorted to find that out.
         changed = bounds(versions, OPERATION) != ("insert", "insert")
         newest = f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else ""
-        _create_view(connection, latest, name, f"SELECT * FROM {history}.{quoted(name)} {newest}")
+        views.create(latest, name, f"SELECT * FROM {history}.{quoted(name)} {newest}")

@@ -19,6 +19,7 @@ from totesys_assets.catalogue.queries import Query, parse, query_of
 from totesys_assets.lake.tables import INGESTION, LEDGER, PROCESSED, Lake
 from totesys_assets.transform import build as build_module
 from totesys_assets.transform import schemas, sets
+from totesys_assets.transform.engines import in_duckdb
 from totesys_assets.transform.schemas import create_schemas, select_of
 from totesys_assets_tests.rows import SEEN, build_star, hold, table_rows, version
 
@@ -308,12 +309,12 @@ class World:
 
         def overtaken(*arguments: Any) -> sets.Sets:
             found = real(*arguments)
-            self._patch.setattr(build_module, "gather", real)
+            self._patch.setattr(in_duckdb, "gather", real)
             self.add()
             build(self.lake)
             return found
 
-        self._patch.setattr(build_module, "gather", overtaken)
+        self._patch.setattr(in_duckdb, "gather", overtaken)
         build(self.lake)
         assert build(self.lake) == expected(self.lake), self.steps
 

@@ -27,6 +27,7 @@ from totesys_assets.lake.tables import Lake
 from totesys_assets.transform import build as module
 from totesys_assets.transform import schemas
 from totesys_assets.transform.build import expected_states
+from totesys_assets.transform.engines import in_duckdb
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
 
 pytestmark = pytest.mark.pure
@@ -672,7 +673,7 @@ def test_a_build_in_many_pieces_gives_what_one_in_a_single_piece_gives(
         hold(lake, "transaction", version("transaction", transaction_id=number, created_at=moment))
     whole = build_star(lake, "dim_transaction", BOTH_MONTHS)
     rows = star_rows(lake, "dim_transaction")
-    monkeypatch.setattr(module, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(in_duckdb, "CHUNK_ROWS", 1)
     pieces = build_star(lake, "dim_transaction", BOTH_MONTHS)
     assert star_rows(lake, "dim_transaction") == rows
     assert [entry.rows for entry in pieces.entries] == [entry.rows for entry in whole.entries]
@@ -760,8 +761,8 @@ class CompetingWriter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], times: int = 1) -> None:
         self.commits, self._act, self._left = 0, act, times
-        monkeypatch.setattr(module, "replace", partial(self._commit, commit_module.replace))
-        monkeypatch.setattr(module, "append", partial(self._commit, commit_module.append))
+        monkeypatch.setattr(in_duckdb, "replace", partial(self._commit, commit_module.replace))
+        monkeypatch.setattr(in_duckdb, "append", partial(self._commit, commit_module.append))
 
     def _commit(
         self, real: Callable[..., None], table: DeltaTable, batches: Iterable[pa.RecordBatch], *arguments: object

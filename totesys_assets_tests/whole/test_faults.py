@@ -88,7 +88,7 @@ def failures_of(platform: Platform) -> list[str]:
         f"{COMPARISON}:append",
         pytest.param("totesys_assets.capture.dead_letters:append", marks=pytest.mark.thorough),
         pytest.param("totesys_assets.capture.ledger:write_deltalake", marks=pytest.mark.thorough),
-        pytest.param("totesys_assets.transform.build:replace", marks=pytest.mark.thorough),
+        pytest.param("totesys_assets.transform.engines.in_duckdb:replace", marks=pytest.mark.thorough),
         pytest.param(f"{LOAD}:Ledger.newest", marks=pytest.mark.thorough),
         pytest.param(f"{LOAD}:note", marks=pytest.mark.thorough),
     ],

@@ -17,7 +17,7 @@ INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in (
 SOURCE = "totesys_assets.source.totesys"
 COMPARISON = "totesys_assets.capture.comparison"
 LEDGER = "totesys_assets.capture.ledger"
-BUILD = "totesys_assets.transform.build"
+BUILD = "totesys_assets.transform.engines.in_duckdb"
 COMMIT = "totesys_assets.lake.commit"
 SERVER, SCHEMA = "totesys_assets.warehouse.warehouse", "totesys_assets.warehouse.schema"
 LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
@@ -56,7 +56,7 @@ LATER = [
     Kill("uncommitted", "deltalake.table:TableOptimizer.compact", settings=TIDY),
     Kill("after", "deltalake.table:TableOptimizer.compact", 2, settings=TIDY),
     Kill("before", f"{BUILD}:replace", having="dim_transaction"),
-    Kill("inside", f"{BUILD}:_Star._rows", settings=ONE_ROW),
+    Kill("inside", f"{BUILD}:_rows", settings=ONE_ROW),
     Kill("uncommitted", f"{COMMIT}:write_deltalake", having="processed/fact_sales_order"),
     Kill("after", f"{BUILD}:append", having="fact_sales_order"),
     Kill("after", f"{PROCESSED}:build", 7),

@@ -39,6 +39,7 @@ from totesys_assets.source.totesys.remembered import Fact, Remembered
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.decide import Request
 from totesys_assets.transform import build as build_module
+from totesys_assets.transform.engines import in_duckdb
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import world as world_module
 from totesys_assets_tests.harness.mutants import Case, mutants, require_noticed, require_passed, scenarios
@@ -384,13 +385,13 @@ def no_order(patch: Patch) -> None:
 
 
 def whole_month_replaced(patch: Patch) -> None:
-    predicate = build_module._predicate
+    predicate = in_duckdb._predicate
 
     def by_month(table: Table, days: DayRange | None) -> str | None:
         text = predicate(table, days)
         return text and text[text.index("_month") :]
 
-    patch.setattr(build_module, "_predicate", by_month)
+    patch.setattr(in_duckdb, "_predicate", by_month)
 
 
 def noted_outside_the_transaction(patch: Patch) -> None:
