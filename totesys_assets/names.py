@@ -20,8 +20,11 @@ NO_DEAD_LETTERS = "no_dead_letters"
 # The check that a comparison found nothing of a captured table that the log, or a fingerprint, had not told of.
 NOTHING_MISSED = "nothing_missed"
 
-# All refreshes have this tag: they run one after the other, and the sensor waits for them.
+# All refreshes have this tag: they run one after the other, and the sensor waits for them. Those that are one of
+# several ranges have another value, for some of them may run at once. The last names both, for Dagster's filters.
 REFRESH_TAG = {"totesys/refresh": "true"}
+RANGE_TAG = {"totesys/refresh": "range"}
+REFRESHES = {"totesys/refresh": ["true", "range"]}
 # Tags of a refresh; staleness/decide.py says what they tell.
 CHANGES_ONLY_TAG = "totesys/changes-only"
 SEEN_TAG = "totesys/seen"

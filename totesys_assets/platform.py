@@ -29,13 +29,15 @@ from totesys_assets.warehouse.warehouse import Warehouse
 class Platform:
     """What every part of the platform is about. Nothing is connected until it is used.
 
-    ``all_days`` are the days that have a partition, up to tomorrow (UTC).
+    ``all_days`` are the days that have a partition, up to tomorrow (UTC). ``range_rows``: more rows than this are
+    brought in by several runs, each for a range of days; 0 for never.
     """
 
     sources: tuple[Source, ...]
     lake: Lake
     warehouse: Warehouse
     all_days: DayRange
+    range_rows: int = 0
 
     @property
     def catalogue(self) -> Catalogue:
@@ -50,6 +52,7 @@ class Platform:
             Lake(settings.lake_uri),
             Warehouse(warehouse_url, settings.warehouse_schema),
             partition_range(settings.first_day),
+            settings.range_rows,
         )
 
 

@@ -32,6 +32,8 @@ from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.following import begin_following, end_following, why_not_followed
 from totesys_assets.staleness.look import Look, look, mark_when_done
 from totesys_assets.staleness.mark import read_mark, write_mark
+from totesys_assets.staleness.ranges import in_ranges
+from totesys_assets.staleness.spans import rows_of
 from totesys_assets.warehouse.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def refresh(
         if full or adopt_lake:
             requests = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
         elif days is not None:
-            requests = [_backfill(DayRange(*days), all_days)]
+            requests = _backfill(DayRange(*days), platform)
         else:
             mark = read_mark(settings.home)
             begin_following(platform)
@@ -169,13 +171,15 @@ def contents_of(warehouse: Warehouse, most: int | None = None) -> list[dict[str,
     return [{"table": name, "rows": rows, "versions": versions} for name, rows, versions in counted]
 
 
-def _backfill(days: DayRange, all_days: DayRange) -> Request:
+def _backfill(days: DayRange, platform: Platform) -> list[Request]:
+    all_days, request = platform.all_days, Request(tuple(partitioned(catalogue())), days)
     if days.first > days.last or days.first not in all_days or days.last not in all_days:
         raise PlatformError(
             f"The days {days.first} to {days.last} are not a range within {all_days.first} to {all_days.last}, "
             "the days that have partitions. TOTESYS_FIRST_DAY sets the first."
         )
-    return Request(tuple(partitioned(catalogue())), days)
+    rows = rows_of(platform, days) if platform.range_rows else {}
+    return in_ranges(catalogue(), request, rows, platform.range_rows)
 
 
 def begin_imports() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from totesys_assets import variables
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LOG_FILE, OFF, ON, STOP
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LEAST_RECORD_DAYS, LOG_FILE, OFF, ON, STOP
 
 # PostgreSQL's limit on the length of a name.
 _NAME_BYTES = 63
@@ -41,6 +41,7 @@ class Settings:
     ui_url: str | None = None
     stale_minutes: int = variables.STALE_MINUTES
     record_days: int = variables.RECORD_DAYS
+    range_rows: int = variables.RANGE_ROWS
     totesys_schema: str = "public"
     new_columns: str = IGNORE
     rates_archive: Path | None = None
@@ -82,10 +83,9 @@ class Settings:
             allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
             alert_topic=_topic(env.get("TOTESYS_ALERT_TOPIC") or None),
             ui_url=_ui_url(env.get("TOTESYS_UI_URL") or None),
-            stale_minutes=_number(
-                "TOTESYS_STALE_MINUTES", env.get("TOTESYS_STALE_MINUTES"), variables.STALE_MINUTES, "minutes"
-            ),
-            record_days=_record_days(env.get("TOTESYS_RECORD_DAYS")),
+            stale_minutes=_number(env, "TOTESYS_STALE_MINUTES", variables.STALE_MINUTES, "minutes"),
+            record_days=_number(env, "TOTESYS_RECORD_DAYS", variables.RECORD_DAYS, "days", LEAST_RECORD_DAYS, "0"),
+            range_rows=_number(env, "TOTESYS_RANGE_ROWS", variables.RANGE_ROWS, "rows", besides="0"),
         )
 
 
@@ -287,13 +287,10 @@ def _hashes(value: str) -> tuple[str, ...]:
     )
 
 
-def _number(variable: str, value: str | None, unset: int, unit: str, least: int = 1, besides: str = "") -> int:
+def _number(env: Mapping[str, str], variable: str, unset: int, unit: str, least: int = 1, besides: str = "") -> int:
     """A whole number of at least ``least``, or ``besides``; ``unset`` where there is none."""
-    if value and value != besides and (not re.fullmatch(r"[1-9]\d{0,5}", value) or int(value) < least):
+    value = env.get(variable)
+    if value and value != besides and (not re.fullmatch(r"[1-9]\d{0,11}", value) or int(value) < least):
         rest = f", or to {besides}" if besides else ""
         raise SettingsError(f"{variable} is {value!r}: set it to a number of {unit}, {least} or more{rest}.")
     return int(value or unset)
-
-
-def _record_days(value: str | None) -> int:
-    return _number("TOTESYS_RECORD_DAYS", value, variables.RECORD_DAYS, "days", variables.LEAST_RECORD_DAYS, "0")

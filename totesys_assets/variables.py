@@ -16,6 +16,9 @@ STALE_MINUTES = 30
 # Days for which Dagster's records of a run are kept, and the least that may be set: what it does by itself looks back
 # over a day or two.
 RECORD_DAYS, LEAST_RECORD_DAYS = 30, 7
+# Rows beyond which a refresh becomes several runs, each for a range of days. At six processor seconds for a million
+# rows, one run of as many takes five minutes of two cores.
+RANGE_ROWS = 100_000_000
 # What a nullable column that is new in ToteSys does to its table.
 IGNORE, STOP = "ignore", "stop"
 # Whether PostgreSQL's log of ToteSys is followed; in the home, whether that of the embedded one is.
@@ -99,6 +102,12 @@ VARIABLES = (
         "TOTESYS_STALE_MINUTES",
         "The platform counts as stale when it was not up to date for this many minutes.",
         f"`{STALE_MINUTES}`",
+    ),
+    Variable(
+        "TOTESYS_RANGE_ROWS",
+        "A first load or a backfill of more rows than this, those of all tables of ToteSys, becomes several runs, each "
+        "for a range of days; `0` keeps it one run.",
+        f"`{RANGE_ROWS}`",
     ),
     Variable(
         "TOTESYS_RECORD_DAYS",

@@ -249,7 +249,8 @@ class Platform:
     @property
     def core(self) -> Core:
         """The platform as the code knows it."""
-        return Core((self.totesys, *_other_sources(self.settings)), self.lake, self.warehouse, self.all_days)
+        sources, rows = (self.totesys, *_other_sources(self.settings)), self.settings.range_rows
+        return Core(sources, self.lake, self.warehouse, self.all_days, rows)
 
     @property
     def all_days(self) -> DayRange:

@@ -21,7 +21,8 @@ from totesys_assets.names import (
     NO_DEAD_LETTERS,
     NOTHING_MISSED,
     QUIET_UNTIL_TAG,
-    REFRESH_TAG,
+    RANGE_TAG,
+    REFRESHES,
     TOLD_TAG,
     WILL_RETRY_TAG,
 )
@@ -78,7 +79,7 @@ def seen(instance: dg.DagsterInstance) -> Seen:
     """Read the newest records."""
     quiet = [looked_at for _, looked_at in map(parse_cursor, _cursors(instance)) if looked_at is not None]
     succeeded = _refreshes(instance, dg.DagsterRunStatus.SUCCESS)
-    complete = [record for record in succeeded if not {LEFT_OUT_TAG, BACKFILL_TAG} & record.dagster_run.tags.keys()]
+    complete = [record for record in succeeded if not _is_partial(record.dagster_run)]
     failed = _refreshes(instance, dg.DagsterRunStatus.FAILURE)
     told = [_ended(record) for record in failed if TOLD_TAG in record.dagster_run.tags]
     finished = sorted([*succeeded, *failed], key=lambda record: record.storage_id)
@@ -88,6 +89,11 @@ def seen(instance: dg.DagsterInstance) -> Seen:
         finished=finished[-1].dagster_run.run_id if finished else None,
         lags=tuple(_lags(complete)),
     )
+
+
+def _is_partial(run: dg.DagsterRun) -> bool:
+    """Whether a refresh left tables or days out."""
+    return bool({LEFT_OUT_TAG, BACKFILL_TAG} & run.tags.keys()) or RANGE_TAG.items() <= run.tags.items()
 
 
 def _lags(complete: list[dg.RunRecord]) -> Iterator[Lag]:
@@ -147,7 +153,9 @@ def told_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float | Non
     """When the newest run failed of which a message told, of refreshes or of the run's job; None if there is none."""
     told = {TOLD_TAG: "true"}
     alike = (
-        dg.RunsFilter(tags=REFRESH_TAG | told) if is_refresh(run) else dg.RunsFilter(job_name=run.job_name, tags=told)
+        dg.RunsFilter(tags={**REFRESHES, **told})
+        if is_refresh(run)
+        else dg.RunsFilter(job_name=run.job_name, tags=told)
     )
     return max(map(_ended, instance.get_run_records(alike, limit=1)), default=None)
 
@@ -159,7 +167,7 @@ def will_retry(run: dg.DagsterRun) -> bool:
 
 def is_refresh(run: dg.DagsterRun) -> bool:
     """Whether the run is a refresh."""
-    return REFRESH_TAG.items() <= run.tags.items()
+    return all(run.tags.get(name) in values for name, values in REFRESHES.items())
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -218,7 +226,7 @@ def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType
 
 def _refreshes(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> list[dg.RunRecord]:
     """Refreshes of that status, newest first."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=[status], tags=REFRESH_TAG), limit=_NEWEST)
+    records = instance.get_run_records(dg.RunsFilter(statuses=[status], tags=REFRESHES), limit=_NEWEST)
     return [record for record in records if not will_retry(record.dagster_run)]
 
 

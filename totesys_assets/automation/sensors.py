@@ -30,8 +30,10 @@ from totesys_assets.names import (
     LOOKED_AT_TAG,
     MADE,
     QUIET_UNTIL_TAG,
+    RANGE_TAG,
     REFRESH,
     REFRESH_TAG,
+    REFRESHES,
     SEEN_TAG,
     STOPPING_FILE,
     TABLES_TAG,
@@ -44,6 +46,7 @@ from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.following import begin_following
 from totesys_assets.staleness.look import Examined, look
 from totesys_assets.staleness.mark import cursor_of, parse_cursor
+from totesys_assets.staleness.ranges import first_turn
 from totesys_assets.warehouse.warehouse import Warehouse
 
 _SPANS_NAMED = 3
@@ -84,7 +87,7 @@ def run_request(request: Request, left_out: str = "", quiet_until: float | None 
         job_name=REFRESH,
         asset_selection=[dg.AssetKey(asset.split("/")) for asset in request.assets],
         asset_check_keys=own_checks(request.assets),
-        tags=REFRESH_TAG
+        tags=(RANGE_TAG if request.is_range else REFRESH_TAG)
         | (day_tags(request.days) if request.days else {})
         | ({CHANGES_ONLY_TAG: "true"} if request.changes_only else {})
         | ({SEEN_TAG: request.seen} if request.seen else {})
@@ -119,7 +122,7 @@ def fail_dead_runs(
     does not use the warehouse never shows it, and is left to Dagster's run monitoring.
     """
     dead = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESH_TAG)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=REFRESHES)):
         run_id, assets = record.dagster_run.run_id, record.dagster_run.asset_selection
         if assets is not None and not any(asset.path[0] == WAREHOUSE for asset in assets):
             continue
@@ -131,13 +134,13 @@ def fail_dead_runs(
 
 def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
     """Why the sensor does not look now: a refresh is under way, or failed a moment ago. None if it may look."""
-    under_way = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1)
+    under_way = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESHES), limit=1)
     if under_way:
         left_out = under_way[0].dagster_run.tags.get(LEFT_OUT_TAG)
         return "A refresh is under way; the next look sees everything." + (
             f" It left out: {left_out}" if left_out else ""
         )
-    records = instance.get_run_records(dg.RunsFilter(tags=REFRESH_TAG), limit=8)
+    records = instance.get_run_records(dg.RunsFilter(tags=REFRESHES), limit=8)
     failed = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
     pause = back_off_seconds(len(failed))
     ended = records[0].end_time if records else None
@@ -185,7 +188,8 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     continue
                 probe.note()
                 started = time.monotonic()
-                platform = Platform(shared_snapshots.sources, lake, warehouse, partition_range(settings.first_day))
+                days = partition_range(settings.first_day)
+                platform = Platform(shared_snapshots.sources, lake, warehouse, days, settings.range_rows)
                 begin_following(platform)
                 seen = look(platform, unless=mark, on_examined=report)
                 for problem in seen.told:
@@ -197,7 +201,8 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     raise dg.Failure(problems)
                 if seen.requests:
                     quiet = max(quiet_until or 0.0, probe.quiet_until)
-                    return dg.SensorResult(run_requests=[run_request(each, problems, quiet) for each in seen.requests])
+                    now = first_turn(seen.requests)  # the next look finds the rest
+                    return dg.SensorResult(run_requests=[run_request(each, problems, quiet) for each in now])
                 if problems:  # everything else is up to date
                     raise dg.Failure(problems)
                 mark, quiet_until = seen.mark, seen.looked_at
@@ -223,10 +228,10 @@ def first_audit_sensor() -> dg.SensorDefinition:
     def _first_audit(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if context.cursor == _AUDITED or context.instance.get_run_records(dg.RunsFilter(job_name=AUDIT), limit=1):
             return dg.SensorResult(skip_reason="The first audit has been run.", cursor=_AUDITED)
-        succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=REFRESH_TAG)
+        succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], tags=REFRESHES)
         if not context.instance.get_run_records(succeeded, limit=1):
             return dg.SensorResult(skip_reason="No refresh has succeeded yet.")
-        if context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESH_TAG), limit=1):
+        if context.instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED, tags=REFRESHES), limit=1):
             return dg.SensorResult(skip_reason="A refresh is under way. An audit now would leave out what it loads.")
         return dg.SensorResult(run_requests=[dg.RunRequest()])
 

@@ -31,6 +31,7 @@ from totesys_assets.names import (
     PLACE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    RANGE_TAG,
     REFUSED_TAG,
 )
 
@@ -66,14 +67,15 @@ _REFUSED_TAGS = {"ecs/container_overrides", "ecs/task_overrides", "ecs/run_task_
 def place_of(run: DagsterRun) -> str:
     """Where to run it: ``task`` or ``here``. The tag ``totesys/place`` decides, or else the size of the run.
 
-    Whether Dagster calls it a backfill does not matter: a backfill of a few days is as small as a refresh.
+    A range of days is as large as one run may be (staleness/ranges.py). Whether Dagster calls a run a backfill does not
+    matter: a backfill of a few days is as small as a refresh.
     """
     wanted = run.tags.get(PLACE_TAG)
     if wanted is not None:
         if wanted not in (TASK, HERE):
             raise PlatformError(f"The run's tag {PLACE_TAG} is {wanted!r}: set it to {TASK} or {HERE}, or drop it.")
         return wanted
-    if run.job_name in _UNHURRIED:
+    if run.job_name in _UNHURRIED or (RANGE_TAG.items() <= run.tags.items() and RANGE_START_TAG in run.tags):
         return TASK
     compares_all = CHANGES_ONLY_TAG not in run.tags
     begins_anew = len(run.asset_selection or ()) > MOST_ASSETS

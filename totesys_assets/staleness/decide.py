@@ -34,6 +34,8 @@ class Request:
     ``seen``: what was looked at when the days were all that were stale (capture/generation.py).
     ``adopt_lake``: the warehouse may go on with another lake than the one that it was loaded from.
     ``looked_at``: when that look began, in seconds since 1970; 0 if nobody looked.
+    ``is_range``: others cover other days at the same time. ``turn``: it waits for the requests of an earlier turn, and
+    may go at once with those of its own, or in any order (ranges.py).
     """
 
     assets: tuple[str, ...]
@@ -42,6 +44,8 @@ class Request:
     seen: str = ""
     adopt_lake: bool = False
     looked_at: float = field(default=0.0, compare=False)
+    is_range: bool = False
+    turn: int = 0
 
 
 def stale_partitions(

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import duckdb
@@ -38,6 +38,7 @@ from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.shared_snapshot import OpenSnapshots, SharedSnapshots, own_faults
 from totesys_assets.staleness.decide import Request, Stale, requests, stale_partitions
+from totesys_assets.staleness.ranges import cut
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ def look(
         if stale and not problems and shared_snapshots is not None:
             snapshots.hand_over(shared_snapshots)
     asked = requests(stale, _seen_until(lake, first), looked_at) if stale else []
+    asked = cut(catalogue, asked, stale, found, noted, platform.range_rows)
     return Look(asked, stale, examined, None if stale or problems else mark, source=source, looked_at=looked_at)
 
 
@@ -166,9 +168,7 @@ def _never_filled(table: Table, all_days: DayRange) -> dict[str, Fingerprint]:
 
 def examine(platform: Platform) -> Examined:
     """What the tables of the sources are like, in snapshots of its own. Raises ConnectionFailed and UnsafeLogin."""
-    with ExitStack() as stack:
-        snapshots = OpenSnapshots(platform.sources)
-        stack.callback(snapshots.close)
+    with closing(OpenSnapshots(platform.sources)) as snapshots:
         return _examine(platform, snapshots)[1]
 
 

@@ -28,12 +28,20 @@ from totesys_assets.automation.sensors import run_request
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.dagster_internals.run_launcher import MODULE, WORKER_TAG
-from totesys_assets.dagster_internals.tiered_launcher import HERE, MOST_DAYS, TASK, TieredRunLauncher, place_of
+from totesys_assets.dagster_internals.tiered_launcher import (
+    HERE,
+    MOST_ASSETS,
+    MOST_DAYS,
+    TASK,
+    TieredRunLauncher,
+    place_of,
+)
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.postgres import _free_port
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, PLACE_TAG, TOTESYS
 from totesys_assets.staleness.decide import Request, everything, partitioned, requests, unpartitioned
+from totesys_assets.staleness.ranges import in_ranges
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
 
@@ -91,6 +99,16 @@ def test_a_first_load_of_years_gets_a_task_and_one_of_days_does_not() -> None:
     assert place_of(a_run(request)) == TASK
     (request,) = requests(stale(everywhere, LAST - timedelta(days=1), LAST))
     assert place_of(a_run(request)) == HERE
+
+
+def test_each_range_of_a_first_load_gets_a_task_and_what_has_no_days_does_not() -> None:
+    everywhere = [*partitioned(TABLES), *unpartitioned(TABLES)]
+    (request,) = requests(stale(everywhere, *map(date.fromisoformat, YEARS.keys)))
+    sets, *ranges, marts = in_ranges(TABLES, request, dict.fromkeys(YEARS.keys, 1), 20)
+    assert len(ranges) > 12
+    assert all(len(each.assets) < MOST_ASSETS and len(each.days or ()) <= MOST_DAYS for each in ranges)
+    assert {place_of(a_run(each)) for each in ranges} == {TASK}
+    assert {place_of(a_run(each)) for each in (sets, marts)} == {HERE}
 
 
 def test_comparing_years_after_a_failover_of_totesys_gets_a_task_though_other_sources_did_not_change() -> None:

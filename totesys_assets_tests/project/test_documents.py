@@ -110,7 +110,7 @@ def test_a_reference_page_is_what_the_code_says(page: str) -> None:
 
 
 def test_every_variable_that_is_read_is_described() -> None:
-    read = re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(settings.Settings))
+    read = re.findall(r'env(?:\.get\(|, )"(\w+)"', inspect.getsource(settings.Settings))
     assert set(read) == {variable.name for variable in VARIABLES}
     everywhere = {
         found
