@@ -25,6 +25,7 @@ from totesys_assets.errors import PlatformError, UnsafeLogin
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.names import TOTESYS
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.sql_files import FILES, apply
@@ -36,7 +37,8 @@ MARTS = sorted(TABLES.marts)
 OF_FACTS = [f"{kind}_{fact.removeprefix('fact_')}" for kind in ("current", "history") for fact in FACTS]
 VIEWS = [*OF_FACTS, "fact_purchase_orders", *(view.name for view in views())]
 IN_TOTESYS = [name for name, table in TABLES.source.items() if table.group == TOTESYS]
-NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_followed", "_recorded", "_design_sales")
+KEPT = ("_recorded", "_design_sales", *(superseded(TABLES.star[fact]) for fact in FACTS))
+NOTES = ("_ledger", "_migration", "_dead_letter", "_finding", "_followed", *KEPT)
 SECRET = "out of a vault"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -375,7 +377,7 @@ def test_the_loader_adds_to_facts_and_brings_dimensions_and_the_ledger_up_to_dat
         **{name: {"SELECT", "INSERT"} for name in FACTS},
         **{name: {"SELECT", "INSERT", "UPDATE"} for name in (*DIMENSIONS, "_ledger", "_dead_letter")},
         **{name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for name in (*MARTS, "_finding", "_followed")},
-        **{name: {"SELECT"} for name in (*VIEWS, "_migration", "_recorded", "_design_sales")},
+        **{name: {"SELECT"} for name in (*VIEWS, "_migration", *KEPT)},
     }
 
 

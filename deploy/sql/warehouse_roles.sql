@@ -62,7 +62,7 @@ WHERE nspname = :'schema' AND nspowner <> quote_ident(:'owner')::regrole \gexec
 SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_class
 WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
     AND relowner <> quote_ident(:'owner')::regrole AND (
-        relname ~ '^(dim_|fact_|mart_|current_|history_)'
+        relname ~ '^(dim_|fact_|mart_|current_|history_|_superseded_)'
         OR relname IN ('_ledger', '_migration', '_dead_letter', '_finding', '_followed', '_recorded', '_design_sales')
         OR relkind = 'v' AND relname IN ('conversion_rate', 'purchase', 'receivable', 'sale')
     ) \gexec

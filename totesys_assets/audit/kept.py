@@ -1,4 +1,4 @@
-"""The check of what PostgreSQL keeps beside a table: counts of versions, and sums by name of design."""
+"""The check of what PostgreSQL keeps beside a table: counts of versions, what is superseded, sums by name of design."""
 
 from __future__ import annotations
 
@@ -27,17 +27,22 @@ def checks(table: Table) -> Iterator[str]:
 
 def kept(seen: Observed, table: Table) -> Finding:
     """What triggers keep beside a table is what follows from its rows, and from the names of designs."""
-    asset = f"{WAREHOUSE}/{table.name}"
-    held, follows = kept_queries(seen.schema, table)
-    [(rows, differing)] = seen.warehouse.execute(_COMPARED.format(kept=held, follows=follows).encode()).fetchall()
-    if not rows and not differing and (nothing := seen.nothing(asset, KEPT)):
+    asset, numbers = f"{WAREHOUSE}/{table.name}", dict[str, int]()
+    right, wrong = [], []
+    for what, (held, follows) in kept_queries(seen.schema, table).items():
+        [(rows, odd)] = seen.warehouse.execute(_COMPARED.format(kept=held, follows=follows).encode()).fetchall()
+        right.append(counted(rows, what))
+        if odd:
+            wrong.append(f"{counted(odd, what)} {'differs' if odd == 1 else 'differ'}")
+        name = f"{what.replace(' ', '_')}s"
+        numbers |= {name: rows, f"{name}_differing": odd}
+    if not any(numbers.values()) and (nothing := seen.nothing(asset, KEPT)):
         return nothing
-    what = "count" if table.is_fact else "sum"
-    detail = f"{counted(rows, what)}, equal to what follows from the rows"
-    if differing:
+    detail = f"{' and '.join(right)}, equal to what follows from the rows"
+    if wrong:
         detail = (
-            f"{counted(differing, what)} {'differs' if differing == 1 else 'differ'} from what follows from the rows: "
+            f"{' and '.join(wrong)} from what follows from the rows: "
             "somebody changed them by hand, or kept the triggers from running. They are made anew if the owner drops "
             f'a trigger of the table ("DROP TRIGGER keep_insert ON {table.name}") and runs totesys migrate'
         )
-    return Finding(asset, KEPT, not differing, detail, 0, {f"{what}s": rows, f"{what}s_differing": differing})
+    return Finding(asset, KEPT, not wrong, detail, 0, {**numbers})

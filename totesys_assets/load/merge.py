@@ -26,6 +26,7 @@ from totesys_assets.load.staging import (
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.kept import made_of
 from totesys_assets.warehouse.notes import DESIGN_SALES
+from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 # Distinct keys that are counted at once: 100 MB.
@@ -58,7 +59,7 @@ _GONE = "DELETE FROM {table} AS held USING {gone} AS staged WHERE {same_key}"
 # From so many rows on, and a tenth of what is there, autovacuum would do it: a minute later, and never where a server
 # runs for no longer than a refresh. Until then PostgreSQL takes a table for an empty one, and plans loops within loops:
 # at the real size questions took up to three times as long. Where somebody else is at it, or the login is not the
-# table's owner, it is left out, without a word. The sums that triggers keep of these rows are analyzed with them.
+# table's owner, it is left out, without a word. What triggers keep of these rows is analyzed with them.
 _FEW_ROWS = 50
 _TENTH = "SELECT greatest(reltuples, 0)::bigint / 10 FROM pg_class WHERE oid = {table}::regclass"
 _ANALYZE = (
@@ -105,7 +106,8 @@ def merge(
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     count = written(connection, name)
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
-        kept = DESIGN_SALES if table.name in made_of(DESIGN_SALES, warehouse.catalogue) else None
+        is_summed = table.name in made_of(DESIGN_SALES, warehouse.catalogue)
+        kept = superseded(table) if table.is_fact else DESIGN_SALES if is_summed else None
         tables = name if kept is None else f"{name}, {quoted(warehouse.schema)}.{quoted(kept)}"
         run(connection, _ANALYZE.format(tables=tables))
     return count

@@ -1,7 +1,7 @@
 """What PostgreSQL keeps up to date itself: how many versions each fact has, and what is sold of each name of design.
 
-Belongs here: the triggers that keep these two tables, and making them anew. Does not belong here: the tables (notes.py)
-and the questions that read them.
+Belongs here: the triggers that keep these two tables, and what superseded.py says; making all of it anew. Does not
+belong here: the tables (notes.py, superseded.py) and the questions that read them.
 
 A trigger works in the transaction that changes the rows, whoever it is that changes them: a load, an older version of
 the platform, or the owner by hand. What it costs follows from the rows that are changed, and for sales from all rows of
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.sql_text import literal, quoted
+from totesys_assets.warehouse import superseded
 from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection, exists
 
 MART, DESIGN = "mart_sales_design_day", "dim_design"
-_ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE = (
-    f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate")
+_ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE, _CURRENT = (
+    f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate", "current")
 )
 
 # Triggers that run in sessions of everybody: not those that are disabled, nor those of replicas only.
@@ -63,7 +64,7 @@ EXISTS (
     )
 )
 """
-# Only the owner, by hand, changes or removes records. Then all records of the fact are counted again.
+# Only the owner, by hand, changes or removes records. Then all records of the fact are looked at again.
 _KEEP_VERSIONS = """
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -129,7 +130,7 @@ _DAYS_OF_DESIGNS = "ARRAY(SELECT DISTINCT created_date FROM {mart} WHERE design_
 # nobody else may put the function on a table of their own.
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '10min' AS {body};
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10min' {settings} AS {body};
 REVOKE EXECUTE ON FUNCTION {function}() FROM PUBLIC
 """
 _TRIGGER = (
@@ -149,18 +150,24 @@ def has_kept(table: Table) -> bool:
     return table.is_fact or table.name == MART
 
 
-def kept_queries(schema: str, table: Table) -> tuple[str, str]:
-    """Two queries with the same columns: what is kept beside ``table``, and what follows from its rows."""
-    if table.is_fact:
-        kept = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
-        return kept, _versions(schema, table, _name(schema, table.name))
-    return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true")
+def kept_queries(schema: str, table: Table) -> dict[str, tuple[str, str]]:
+    """Of each thing kept beside ``table`` two queries with the same columns: what is kept, and what follows from rows.
+
+    By the word for one of its rows.
+    """
+    if not table.is_fact:
+        return {"sum": (f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true"))}
+    counts = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
+    return {
+        "count": (counts, _versions(schema, table, _name(schema, table.name))),
+        "superseded record": superseded.compared(schema, table),
+    }
 
 
 def is_complete(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """True when every trigger is there, and enabled."""
     held = _held(connection, schema)
-    return all(held.get((table, name)) in _RUNS for table, name, _, _ in _triggers(catalogue))
+    return all(held.get((table, name)) in _RUNS for table, name, _, _, _ in _triggers(catalogue))
 
 
 def _held(connection: Connection, schema: str) -> dict[tuple[str, str], str]:
@@ -190,11 +197,11 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
     held = _held(connection, schema)
     for statement in statements(schema, catalogue):
         connection.execute(statement.encode())
-    for table, name, _, _ in _triggers(catalogue):
+    for table, name, _, _, _ in _triggers(catalogue):
         if held.get((table, name), _RUNS[0]) not in _RUNS:
             connection.execute(f"ALTER TABLE {_name(schema, table)} ENABLE TRIGGER {name}".encode())
     for fact in _facts(catalogue):
-        connection.execute(_count_anew(schema, fact).encode())
+        connection.execute(_anew(schema, fact).encode())
     if MART in catalogue.warehouse:
         kept = _name(schema, DESIGN_SALES)
         anew = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}; INSERT INTO {kept} ({_SUMMED}) "
@@ -203,18 +210,21 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
 
 
 def statements(schema: str, catalogue: Catalogue) -> Iterator[str]:
-    """The statements that create the functions and triggers, or replace them."""
+    """The statements that create the functions and triggers, or replace them, and the tables of superseded.py."""
+    yield from (superseded.create(schema, fact) for fact in _facts(catalogue))
     yield from _functions(schema, catalogue)
-    for table, name, event, rows in _triggers(catalogue):
-        on, function = _name(schema, table), _name(schema, f"keep_{table}")
+    for table, name, event, rows, keeping in _triggers(catalogue):
+        on, function = _name(schema, table), _name(schema, keeping)
         yield _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
 
 
 def _functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
     for fact in _facts(catalogue):
         add, between = _add_versions(schema, fact, "new_rows"), _COMES_BETWEEN.format(**_names(schema, fact))
-        body = _KEEP_VERSIONS.format(comes_between=between, add=add, anew=_count_anew(schema, fact))
-        yield _FUNCTION.format(function=_name(schema, f"keep_{fact.name}"), body=literal(body))
+        body = _KEEP_VERSIONS.format(comes_between=between, add=add, anew=_anew(schema, fact))
+        yield _FUNCTION.format(function=_name(schema, _keeping(fact.name)), body=literal(body), settings="")
+        function, body = _name(schema, _keeping(fact.name, _CURRENT)), superseded.keeping(schema, fact)
+        yield _FUNCTION.format(function=function, body=literal(body), settings=superseded.SETTINGS)
     if MART not in catalogue.warehouse:
         return
     kept, sums = _name(schema, DESIGN_SALES), _sums(schema, "created_date = ANY (days)")
@@ -224,21 +234,27 @@ def _functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
         (DESIGN, "design_id", "integer", _RENAMED_DESIGNS, of_designs),
     ):
         body = _KEEP_SUMS.format(type=type_, key=key, updated=updated, days=days, kept=kept, summed=_SUMMED, sums=sums)
-        yield _FUNCTION.format(function=_name(schema, f"keep_{table}"), body=literal(body))
+        yield _FUNCTION.format(function=_name(schema, _keeping(table)), body=literal(body), settings="")
 
 
-def _triggers(catalogue: Catalogue) -> Iterator[tuple[str, str, str, str]]:
-    """(table, name, event, names of the changed rows) of each trigger."""
+def _keeping(table: str, what: str = "keep") -> str:
+    """Name of the function that triggers of ``table`` call."""
+    return f"keep_{table}{what.removeprefix('keep')}"
+
+
+def _triggers(catalogue: Catalogue) -> Iterator[tuple[str, str, str, str, str]]:
+    """(table, name, event, names of the changed rows, function) of each trigger."""
     new, old = "REFERENCING NEW TABLE AS new_rows", "REFERENCING OLD TABLE AS old_rows"
     for fact in _facts(catalogue):
-        yield fact.name, _ON_INSERT, "INSERT", new
-        yield fact.name, _ON_CHANGE, "UPDATE OR DELETE OR TRUNCATE", ""
+        yield fact.name, _ON_INSERT, "INSERT", new, _keeping(fact.name)
+        yield fact.name, _CURRENT, "INSERT", new, _keeping(fact.name, _CURRENT)
+        yield fact.name, _ON_CHANGE, "UPDATE OR DELETE OR TRUNCATE", "", _keeping(fact.name)
     if MART in catalogue.warehouse:
         for table in (MART, DESIGN):
-            yield table, _ON_INSERT, "INSERT", new
-            yield table, _ON_UPDATE, "UPDATE", f"{new} OLD TABLE AS old_rows"
-            yield table, _ON_DELETE, "DELETE", old
-            yield table, _ON_TRUNCATE, "TRUNCATE", ""
+            yield table, _ON_INSERT, "INSERT", new, _keeping(table)
+            yield table, _ON_UPDATE, "UPDATE", f"{new} OLD TABLE AS old_rows", _keeping(table)
+            yield table, _ON_DELETE, "DELETE", old, _keeping(table)
+            yield table, _ON_TRUNCATE, "TRUNCATE", "", _keeping(table)
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:
@@ -267,12 +283,13 @@ def _add_versions(schema: str, fact: Table, rows: str) -> str:
     return _ADD_VERSIONS.format(kept=_name(schema, RECORDED), versions=_versions(schema, fact, rows))
 
 
-def _count_anew(schema: str, fact: Table) -> str:
+def _anew(schema: str, fact: Table) -> str:
     # The lock: a load that comes to its end between the two statements would be counted twice.
     kept = _name(schema, RECORDED)
     lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;"
     forget = f"DELETE FROM {kept} WHERE table_name = {literal(fact.name)};"
-    return lock + forget + _add_versions(schema, fact, _name(schema, fact.name))
+    count = _add_versions(schema, fact, _name(schema, fact.name))
+    return f"{lock}{forget}{count};{superseded.anew(schema, fact)}"
 
 
 def _sums(schema: str, within: str) -> str:

@@ -19,6 +19,7 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.kept import is_complete, keep, statements, wait_for_loads
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
+from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
 
@@ -75,9 +76,11 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
 
 def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     """True when somebody dropped a table, a view or a trigger, or disabled one."""
-    subjects = [table.name.removeprefix("fact_") for table in catalogue.star.values() if table.is_fact]
+    facts = [table for table in catalogue.star.values() if table.is_fact]
+    subjects = [fact.name.removeprefix("fact_") for fact in facts]
     names = [
         *NOTES,
+        *map(superseded, facts),
         *catalogue.warehouse,
         *(f"{prefix}_{each}" for prefix in ("current", "history") for each in subjects),
         PLURAL,

@@ -13,20 +13,8 @@ from psycopg import sql
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.views import View, views
 from totesys_assets.sql_text import literal
+from totesys_assets.warehouse.superseded import current
 
-# A row is one fact for as long as it stays within its day; if its day ever changes, it leaves one day (delete)
-# and arrives at another (insert).
-_CURRENT = """
-CREATE OR REPLACE VIEW {view} AS
-SELECT * FROM (
-    SELECT DISTINCT ON ({key}) * FROM (
-        SELECT DISTINCT ON ({key}, {day}) * FROM {table}
-        ORDER BY {key} DESC, {day} DESC, _recorded_at DESC
-    ) AS newest
-    WHERE _operation <> 'delete'
-    ORDER BY {key}, _recorded_at DESC, {day} DESC
-) AS present
-"""
 # left_at: when the row was next recorded on the same day. days_present: on how many days the row is from then on. A
 # delete on one day is no version of the row while the row is on another day. place = 1: the record that current_ shows,
 # or the last delete of a key that current_ does not show. The table's own columns come last, in the table's order:
@@ -125,7 +113,7 @@ def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Co
         f"{table.name.removeprefix('fact_').replace('_', ' ').capitalize()}s",
     )
     views = (
-        ("current", _CURRENT, _CURRENT_COMMENT, _described(table)),
+        ("current", "CREATE OR REPLACE VIEW {view} AS {current}", _CURRENT_COMMENT, _described(table)),
         ("history", _HISTORY, _HISTORY_COMMENT, {**VALIDITY, **_described(table)}),
     )
     for prefix, template, comment, described in views:
@@ -135,6 +123,7 @@ def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Co
             key=sql.Identifier(table.version_key[0]),
             day=sql.Identifier(str(table.day_column)),
             columns=sql.SQL(", ").join(sql.Identifier(column) for column in columns),
+            current=sql.SQL(current(schema, table)),
         )
         text = comment.format(what=what, subject=subject)
         yield from _comments(schema, "VIEW", f"{prefix}_{subject}", text, described)

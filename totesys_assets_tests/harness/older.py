@@ -19,11 +19,13 @@ from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
 from totesys_assets.warehouse.kept import made_of
 from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED
+from totesys_assets.warehouse.superseded import CURRENT_BY_SORTING
 from totesys_assets_tests.harness.source import Observer
 
 _OF_BEFORE = "DELETE FROM _migration; INSERT INTO _migration (digest) VALUES ('of an older version')"
 _MART = "mart_payments_day"
 _KEEPING = [f"keep_{name}" for kept in (RECORDED, DESIGN_SALES) for name in sorted(made_of(kept, catalogue()))]
+_SORTED_PAYMENTS = CURRENT_BY_SORTING.format(table="fact_payment", key="payment_id", day="created_date")
 # What an older version had not, and how its warehouse looks.
 LACKS = {
     "counts of versions": f"DROP TABLE _recorded; {_OF_BEFORE}",
@@ -32,6 +34,11 @@ LACKS = {
     "what triggers keep, and they": (
         f"DROP FUNCTION {', '.join(_KEEPING)} CASCADE; DROP TABLE _design_sales; "
         f"DROP INDEX mart_sales_design_day_design; {_OF_BEFORE}"
+    ),
+    "what is superseded": (
+        "DROP VIEW current_payment CASCADE; DROP TABLE _superseded_payment; "
+        "DROP FUNCTION keep_fact_payment_current CASCADE; "
+        f"CREATE VIEW current_payment AS {_SORTED_PAYMENTS}; {_OF_BEFORE}"
     ),
     "a view of a fact": f"DROP VIEW current_payment CASCADE; {_OF_BEFORE}",
     "the views for people": f"DROP VIEW sale, purchase, receivable; {_OF_BEFORE}",

@@ -34,12 +34,15 @@ def session(platform: Platform) -> Iterator[Session]:
         yield connection
 
 
-def kept_and_following(connection: Session, table: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    """What is kept beside a table, and what follows from its rows."""
+def kept_and_following(connection: Session, table: str) -> tuple[list[object], list[object]]:
+    """What is kept beside a table, and what follows from its rows: for each thing that is kept, its rows."""
     (schema,) = connection.execute("SELECT current_schema()").fetchone() or ("",)
-    queries = kept_queries(str(schema), catalogue().warehouse[table])
-    kept, follows = (connection.execute(f"{query} ORDER BY 1, 2, 3".encode()).fetchall() for query in queries)
-    return kept, follows
+    pairs = kept_queries(str(schema), catalogue().warehouse[table]).values()
+    kept, follows = (
+        [connection.execute(f"{query} ORDER BY 1, 2".encode()).fetchall() for query in queries]
+        for queries in zip(*pairs, strict=True)
+    )
+    return [*kept], [*follows]
 
 
 def require_right(connection: Session) -> None:
@@ -301,7 +304,12 @@ def test_the_audit_names_counts_and_sums_that_somebody_changed_and_its_remedy_wo
     with session(platform) as connection:
         connection.execute("UPDATE _recorded SET versions = versions + 1 WHERE table_name = 'fact_payment'")
         connection.execute("UPDATE _design_sales SET design_name = 'Gold'")
-        for table, said in ((MART, "1 sum differs"), ("fact_payment", "1 count differs")):
+        connection.execute("INSERT INTO _superseded_purchase_order SELECT '2024-08-19', 77")
+        for table, said in (
+            (MART, "1 sum differs"),
+            ("fact_payment", "1 count differs"),
+            ("fact_purchase_order", "1 superseded record differs"),
+        ):
             found = look(platform, table)
             assert found.outcome == "different"
             assert said in found.detail
