@@ -26,7 +26,17 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.names import ACCEPT_DELETIONS_TAG, LANE_TAG, NO_DEAD_LETTERS, SEEN_TAG, TOTESYS, VERSIONS_TAG
+from totesys_assets.load.one_pass import OnePass
+from totesys_assets.names import (
+    ACCEPT_DELETIONS_TAG,
+    LANE_TAG,
+    NO_DEAD_LETTERS,
+    SEEN_TAG,
+    STAR,
+    TOTESYS,
+    VERSIONS_TAG,
+    WAREHOUSE,
+)
 from totesys_assets.settings import Settings
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshots
@@ -84,6 +94,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         context: dg.AssetExecutionContext,
         shared_snapshots: dg.ResourceParam[SharedSnapshots],
         lake: dg.ResourceParam[Lake],
+        one_pass: dg.ResourceParam[OnePass],
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days = run_days(context)
         table_count = sum(key.path[0] == table.group for key in context.job_def.asset_layer.selected_asset_keys)
@@ -103,6 +114,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             changes_only=changes_only(context),
             seen=context.run.tags.get(SEEN_TAG, ""),
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
+            onward=one_pass.onward(table, _to_be_made(context)),
         )
         with failures():
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
@@ -116,6 +128,13 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         return dg.MaterializeResult(metadata=_report(context, lake, table, captured), check_results=checks)
 
     return _asset
+
+
+def _to_be_made(context: dg.AssetExecutionContext) -> set[str]:
+    """The star tables that this very run builds and loads."""
+    selected = context.job_def.asset_layer.selected_asset_keys
+    built, loaded = ({key.path[1] for key in selected if key.path[0] == group} for group in (STAR, WAREHOUSE))
+    return built & loaded
 
 
 def _tag_versions(context: dg.AssetExecutionContext, table: Table, captured: Captured) -> None:

@@ -4,7 +4,7 @@ Belongs here: which of them there are, and how long each is open. Does not belon
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import dagster as dg
 
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
+from totesys_assets.load.one_pass import OnePass
 from totesys_assets.notices import Notices
 from totesys_assets.platform import kept_totesys, other_sources, totesys
 from totesys_assets.settings import Settings
@@ -50,8 +51,14 @@ def make_resources(settings: Settings) -> dict[str, Any]:
                 stack.enter_context(warehouse.alive(context.run.run_id))
             yield warehouse
 
+    @dg.resource(required_resource_keys={"warehouse", "lake"})
+    def open_one_pass(context: dg.InitResourceContext) -> Iterator[OnePass]:
+        with closing(OnePass(context.resources.lake, context.resources.warehouse)) as one_pass:
+            yield one_pass
+
     return {
         "databases": open_databases,
+        "one_pass": open_one_pass,
         "shared_snapshots": open_shared_snapshots,
         "warehouse": open_warehouse,
         "lake": Lake(settings.lake_uri),

@@ -27,6 +27,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.load import load
+from totesys_assets.load.one_pass import OnePass
 from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, WAREHOUSE
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -64,10 +65,13 @@ def _warehouse_asset(
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact - 2 * table.is_mart), LANE_TAG: WAREHOUSE},
     )
     def _asset(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], warehouse: dg.ResourceParam[Warehouse]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        warehouse: dg.ResourceParam[Warehouse],
+        one_pass: dg.ResourceParam[OnePass],
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         days = run_days(context)
-        with failures():
+        with failures(), one_pass.copy(table) as copy:
             loaded = load(
                 warehouse,
                 lake,
@@ -76,6 +80,7 @@ def _warehouse_asset(
                 run_id=context.run.run_id,
                 changes_only=changes_only(context),
                 adopt_lake=context.run.tags.get(ADOPT_LAKE_TAG) == "true",
+                copy=copy,
             )
         log.info("warehouse/%s: %s rows written", table.name, loaded.written)
         metadata = {

@@ -19,8 +19,8 @@ import duckdb
 import psycopg
 
 from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.capture.difference import ingestion_name
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.lost_ledger import ingestion_name
 from totesys_assets.catalogue.catalogue import Catalogue
 from totesys_assets.engine import reason
 from totesys_assets.errors import ConnectionFailed, PlatformError

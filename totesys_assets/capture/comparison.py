@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
+from totesys_assets.capture.onward import Onward, append_first
 from totesys_assets.capture.statements import Chunk, Statements
 from totesys_assets.catalogue.catalogue import OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
@@ -74,9 +75,10 @@ class Comparison:
         all_days: DayRange,
         found: Mapping[str, Fingerprint],
         changes: Changes,
+        onward: Onward | None = None,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
-        self._all_days, self._found = all_days, found
+        self._all_days, self._found, self._onward = all_days, found, onward
         self._letters = dead_letters.open_keys(lake, table)
         # Dead letters are not held, and so must be read to know that they are still there.
         self._changes = changes if len(self._letters) <= _FEW_KEYS else changes.all_read()
@@ -114,7 +116,13 @@ class Comparison:
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
             marks = {self._snapshot.lifetime: self._snapshot.order(self._table), RECORDED: recorded_at}
-            append(held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
+            into = (held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
+            if held.file_uris():
+                append(*into)
+            else:
+                append_first(
+                    *into, self._onward, sum(self._found[key].rows for key in self._changes.stale & self._found.keys())
+                )
             self.committed = _commit(held, recorded_at)
         else:
             self.committed = committed(held)

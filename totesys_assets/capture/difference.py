@@ -13,33 +13,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from deltalake import DeltaTable
-
 from totesys_assets import engine
 from totesys_assets.capture.changes import all_of, captured_of, changes, is_stale
-from totesys_assets.capture.comparison import ATTEMPTS, Comparison, committed
+from totesys_assets.capture.comparison import ATTEMPTS, Comparison
 from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
+from totesys_assets.capture.lost_ledger import ingestion_name, missing_entries
 from totesys_assets.capture.missed import Missed, note_missed
+from totesys_assets.capture.onward import Onward
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
 from totesys_assets.capture.registry import CAPTURED, drift_noted, may_be_new, note
 from totesys_assets.capture.stretches import Seen
-from totesys_assets.catalogue.catalogue import OPERATION, Table
+from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters
 from totesys_assets.lake.commit import LostRace
-from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
-from totesys_assets.lake.versions import newest_first
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
-from totesys_assets.sql_text import literal, quoted
 
 log = logging.getLogger(__name__)
-
-# No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
-_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -62,45 +56,6 @@ class Captured:
         return self.total("inserted") + self.total("updated") + self.total("deleted")
 
 
-def ingestion_name(table: Table) -> str:
-    """Name of a source table's asset in the ledger."""
-    return f"{INGESTION}/{table.name}"
-
-
-def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
-    """Entries of ``table`` made from the lake alone: the partitions that it holds, in unknown states.
-
-    They stand in for a lost ledger. Without them, a day whose rows were deleted meanwhile would have neither a
-    fingerprint nor an entry, and would never be captured. A partition whose rows are all deleted is empty.
-    """
-    held = lake.find(INGESTION, table.name)
-    if held is None:
-        return {}
-    day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
-    newest = newest_first([*table.primary_key, "partition"])
-    with engine.session() as connection:
-        rows = connection.execute(
-            f"SELECT partition, count(*) FILTER ({OPERATION} <> 'delete') FROM (SELECT *, {day} AS partition "
-            f"FROM {register(connection, 'held', held)} QUALIFY {newest}) GROUP BY 1"
-        ).fetchall()
-    now = datetime.now(UTC)
-    return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
-
-
-def missing_entries(
-    lake: Lake, table: Table, held: DeltaTable | None, noted: Mapping[str, Mapping[str, Entry]]
-) -> dict[str, Entry]:
-    """Entries for the partitions of the lake's table ``held`` that the ledger, as ``noted``, does not mention.
-
-    All of them if the ledger was lost; else those of a capture that was killed between its two commits. If their rows
-    were deleted since, only these entries make the next refresh capture them.
-    """
-    known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
-    if held is None or (known and (last is None or last.state == committed(held))):
-        return {}
-    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}
-
-
 def capture(
     snapshot: SourceSnapshot,
     lake: Lake,
@@ -112,12 +67,14 @@ def capture(
     accept_deletions: bool = False,
     changes_only: bool = False,
     seen: str = "",
+    onward: Onward | None = None,
 ) -> Captured:
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
     ``changes_only`` looks at the days that are stale, and reads no more of them than may have been written since the
     last capture (changes.py); else every row of the days is compared.
     ``seen``: the days are all that were stale when ``generation.seen_until`` was this; it is noted with them.
+    ``onward``: has the versions of a first capture, too, as they come.
     Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion,
     StaleSnapshot when another writer captured from a later snapshot, and ConcurrentWriters when other writers win five
     times in a row.
@@ -149,7 +106,7 @@ def capture(
             begins = reached is not None and (logged is None or not logged.is_noted)
             before = {**known, **logged.entries} if logged is not None else known
             result = _compare(
-                snapshot, lake, table, all_days, days, before, refuse, changes_only=changes_only, begins=begins
+                snapshot, lake, table, all_days, days, before, refuse, onward, changes_only=changes_only, begins=begins
             )
             if logged is not None:
                 result = _after(logged, result)
@@ -226,6 +183,7 @@ def _compare(
     days: Days | None,
     known: Mapping[str, Entry],
     refuse: Refuse | None,
+    onward: Onward | None,
     *,
     changes_only: bool,
     begins: bool,
@@ -251,7 +209,7 @@ def _compare(
         refuse(sum(rows.values()), sum((rows | now).values()))
     to_read = changes(snapshot, table, partitions, found, known) if changes_only else all_of(partitions)
     for _ in range(ATTEMPTS):
-        comparison = Comparison(snapshot, lake, table, all_days, found, to_read)
+        comparison = Comparison(snapshot, lake, table, all_days, found, to_read, onward)
         try:
             comparison.commit()
         except LostRace:

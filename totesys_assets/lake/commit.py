@@ -17,7 +17,7 @@ from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.encoding import encodings
 from totesys_assets.lake.marks import left, mark
-from totesys_assets.lake.written import Written
+from totesys_assets.lake.written import Written, write
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
@@ -43,6 +43,22 @@ def append(
     ``marks`` (name -> number) are committed with it; marks.py reads them.
     """
     _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
+
+
+def append_files(
+    table: DeltaTable,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    writer: str,
+    marks: Mapping[str, int] | None = None,
+) -> None:
+    """Append many batches, as ``append`` does, with no file in memory: delta-rs keeps one for each month."""
+    try:
+        with stage(LAKE):
+            written = write(table, batches, schema)
+    except OSError as error:
+        raise unwritable(table, error) from error
+    commit(written, writer, marks)
 
 
 def replace(

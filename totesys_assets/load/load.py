@@ -6,7 +6,8 @@ the tables' definition, which is the catalogue's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -19,20 +20,24 @@ from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace
+from totesys_assets.lake.files import listed
 from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.changed import changes, version_loaded, version_note
 from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
-from totesys_assets.load.merge import is_doubled, merge, require_distinct, written
+from totesys_assets.load.merge import analyze, is_doubled, merge, require_distinct, written
+from totesys_assets.load.noted import held_of, loaded_until, note, notes_of
+from totesys_assets.load.one_pass import Copy
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
-from totesys_assets.sql_text import literal, quoted
+from totesys_assets.sql_text import quoted
 from totesys_assets.stages import LOAD, stage
-from totesys_assets.transform.build import built_from, processed_name
+from totesys_assets.transform.build import processed_name
 from totesys_assets.warehouse.notes import LAKE, NEWEST
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
+from totesys_assets.warehouse.warehouse import Warehouse, run
 
+log = logging.getLogger(__name__)
 _ATTEMPTS = 5
 # The rows of some days, and of those that left one of these days what other days know of them.
 _ROWS_AND_WHEREABOUTS = """
@@ -64,6 +69,7 @@ def load(
     run_id: str,
     changes_only: bool = False,
     adopt_lake: bool = False,
+    copy: Copy | None = None,
 ) -> Loaded:
     """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
 
@@ -71,6 +77,7 @@ def load(
     loaded that were recorded since, on whatever day they are, and of a mart those that are others than at its last
     load. Else all rows of the days are compared.
     ``adopt_lake``: go on with this lake if it is not the one that was loaded from before (adopt.py).
+    ``copy``: the star's rows as they were copied along with their capture; committed if they are all that it has.
     One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
     lake is not to be adopted, PlatformError.
     """
@@ -80,12 +87,15 @@ def load(
             stage(LOAD),
             engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
         ):
+            if copy is not None:
+                loaded, copy = _commit_copy(copy, warehouse, lake, table, run_id), None
+                if loaded is not None:
+                    return loaded
             try:
                 with warehouse.transaction(table.name) as connection:
                     work = _Load(connection, warehouse, lake, table, run_id)
                     loaded = work.merge(days if table.day_column else None, changes_only, adopt_lake=adopt_lake)
-                    note_letters(connection, warehouse, lake, table)
-                    note_followed(connection, warehouse, lake, table)
+                    _note_others(connection, warehouse, lake, table)
                     return loaded
             except LostRace:  # for the lake's note of an adoption, and nothing was committed
                 continue
@@ -93,6 +103,26 @@ def load(
         f'Other refreshes captured what "{table.name}" is made of {_ATTEMPTS} times while this one adopted the lake. '
         "Nothing is lost; refresh again."
     )
+
+
+def _commit_copy(copy: Copy, warehouse: Warehouse, lake: Lake, table: Table, run_id: str) -> Loaded | None:
+    """End the transaction of ``copy`` with its notes; None where it does not hold what is to be loaded."""
+    try:
+        loaded = _Load(copy.connection, warehouse, lake, table, run_id).take(copy)
+        if loaded is not None:
+            _note_others(copy.connection, warehouse, lake, table)
+            copy.commit()
+            return loaded
+    except (PlatformError, duckdb.Error) as error:  # the load itself meets it again, and tells
+        log.info("%s is not loaded from what was copied: %s", table.asset, engine.one_line(error))
+    finally:
+        copy.abandon()
+    return None
+
+
+def _note_others(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, lake: Lake, table: Table) -> None:
+    note_letters(connection, warehouse, lake, table)
+    note_followed(connection, warehouse, lake, table)
 
 
 class _Load:
@@ -115,7 +145,7 @@ class _Load:
             )
         self._star = star
         self._sources = sources_of(lake, table)
-        self._loaded = _loaded(connection, warehouse, table)
+        self._loaded = notes_of(connection, warehouse, table)
         self._noted = Origin.parse(self._loaded[LAKE][0]) if LAKE in self._loaded else None
         # A table of before this was noted, or a new one: where the facts came from tells where it would have.
         expected = self._noted or self._origin_of_facts()
@@ -124,16 +154,19 @@ class _Load:
 
     def _origin_of_facts(self) -> Origin:
         """Of facts without a note, the newest record is the lake's newest version of then."""
+        # Locks on the facts end with the savepoint: other loads may be about to make their keys.
+        run(self._connection, "SAVEPOINT origin")
         tables: dict[str, tuple[str, int]] = {}
         for fact in self._warehouse.catalogue.star.values():
             if not fact.is_fact:
                 continue
-            noted = _loaded(self._connection, self._warehouse, fact).get(LAKE)
+            noted = notes_of(self._connection, self._warehouse, fact).get(LAKE)
             name = f"{quoted(self._warehouse.schema)}.{quoted(fact.name)}"
             if noted is not None:
                 tables |= Origin.parse(noted[0]).tables
             elif moment := newest(self._connection, fact, name):
                 tables |= dict.fromkeys(query_of(fact.name).sources, ("", moment))
+        run(self._connection, "ROLLBACK TO SAVEPOINT origin")
         return Origin(tables)
 
     def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:
@@ -148,8 +181,8 @@ class _Load:
         if self._table.is_mart:
             return self._replace(days, changes_only=changes_only)
         adopted = self._noted.adopted if self._noted and self._table.is_fact else 0
-        origin, until = _origin(self._star)
-        since = _since(self._loaded, origin, until) if changes_only else None
+        origin, until = held_of(self._star)
+        since = loaded_until(self._loaded, origin, until) if changes_only else None
         keys = days.keys if days is not None else [WHOLE]
         if since is None:
             rows = _rows_of_days(self._connection, self._star, self._table, days)
@@ -170,6 +203,18 @@ class _Load:
         if origin and covered:
             notes[NEWEST] = (f"{origin} {until}", 0)
         return self._done(notes, written)
+
+    def take(self, copy: Copy) -> Loaded | None:
+        """``merge`` of rows that are in the transaction already. None if they are not the star's, or not its first."""
+        origin, until = held_of(self._star)
+        files = frozenset(map(str, listed(self._star).column("path")))
+        if self._change is not None or NEWEST in self._loaded or not origin or files != copy.files:
+            return None
+        copy.complete()
+        analyze(self._connection, self._warehouse, self._table, copy.rows)
+        notes = self._notes([*self._states], self._lake_now())
+        notes[NEWEST] = (f"{origin} {until}", 0)
+        return self._done(notes, copy.rows)
 
     def _replace(self, days: Days | None, *, changes_only: bool) -> Loaded:
         """``merge`` of a mart. What is noted of its rows is about all of them, or there is no such note."""
@@ -208,7 +253,7 @@ class _Load:
         adopted = adopt(self._connection, self._warehouse, self._table, sources)
         name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
         count = written(self._connection, name)
-        notes, (origin, until) = self._notes([*self._states], adopted), _origin(self._star)
+        notes, (origin, until) = self._notes([*self._states], adopted), held_of(self._star)
         if origin:
             notes[NEWEST] = (f"{origin} {until}", 0)
         return self._done(notes, count)
@@ -225,24 +270,15 @@ class _Load:
         return Loaded({each: rows for each, (_, rows) in notes.items() if each not in (LAKE, NEWEST)}, written)
 
 
-def _origin(star: DeltaTable) -> tuple[str, int]:
-    """Which table of rows this is, and up to which moment it holds them; nothing where it cannot say so."""
-    built = built_from(star)
-    return (f"{star.metadata().id} {built[0]}", built[1]) if built else ("", 0)
-
-
-def _since(loaded: Mapping[str, tuple[str, int]], origin: str, until: int) -> int | None:
-    """Up to which moment the rows of ``origin`` are in the warehouse. None: not known."""
-    noted, _, moment = loaded.get(NEWEST, ("", 0))[0].rpartition(" ")
-    return int(moment) if origin and noted == origin and int(moment) <= until else None
-
-
-def _loaded(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table) -> dict[str, tuple[str, int]]:
-    """State and rows of every partition of ``table`` that the warehouse has noted."""
-    columns, ledger = "partition, state, rows", f"{quoted(warehouse.schema)}._ledger"
-    query = f"SELECT {columns} FROM {ledger} WHERE table_name = {literal(table.name)}"
-    rows = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [query]).fetchall()
-    return {partition: (state, count) for partition, state, count in rows}
+def _chunks(star: DeltaTable, table: Table) -> Sequence[str]:
+    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
+    recorded = bounds(star, RECORDED_AT)
+    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
+        return ("true",)
+    days = bounds(star, str(table.day_column))
+    months = DayRange(*days).by_month() if days is not None else ()
+    day = quoted(str(table.day_column))
+    return [f"{day} BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
 
 
 def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
@@ -262,39 +298,3 @@ def _within(table: Table, days: Days | None) -> str:
     ranges = days.ranges if days is not None else ()
     conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
     return f"({' OR '.join(conditions)})" if conditions else "true"
-
-
-def _chunks(star: DeltaTable, table: Table) -> Sequence[str]:
-    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
-    recorded = bounds(star, RECORDED_AT)
-    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
-        return ("true",)
-    days = bounds(star, str(table.day_column))
-    months = DayRange(*days).by_month() if days is not None else ()
-    day = quoted(str(table.day_column))
-    return [f"{day} BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
-
-
-def note(
-    connection: duckdb.DuckDBPyConnection,
-    warehouse: Warehouse,
-    table: Table,
-    notes: Mapping[str, tuple[str, int]],
-    loaded: Mapping[str, tuple[str, int]],
-    run_id: str,
-) -> None:
-    """Write down the states and rows that were not noted before, in the same transaction as the rows."""
-    new = {partition: note for partition, note in notes.items() if loaded.get(partition) != note}
-    if not new:
-        return
-    values = ", ".join(
-        f"({literal(table.name)}, {literal(partition)}, {literal(state)}, {rows}, {literal(run_id)})"
-        for partition, (state, rows) in new.items()
-    )
-    ledger = f"{quoted(warehouse.schema)}._ledger"
-    run(
-        connection,
-        f"INSERT INTO {ledger} (table_name, partition, state, rows, run_id) VALUES {values} "
-        "ON CONFLICT (table_name, partition) DO UPDATE SET state = excluded.state, rows = excluded.rows, "
-        "run_id = excluded.run_id, loaded_at = clock_timestamp()",
-    )

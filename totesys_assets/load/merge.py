@@ -105,12 +105,18 @@ def merge(
         else:
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     count = written(connection, name)
+    analyze(connection, warehouse, table, count)
+    return count
+
+
+def analyze(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, count: int) -> None:
+    """Let PostgreSQL look at a table anew of which ``count`` rows were written, if these are many."""
+    name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
         is_summed = table.name in made_of(DESIGN_SALES, warehouse.catalogue)
         kept = superseded(table) if table.is_fact else DESIGN_SALES if is_summed else None
         tables = name if kept is None else f"{name}, {quoted(warehouse.schema)}.{quoted(kept)}"
         run(connection, _ANALYZE.format(tables=tables))
-    return count
 
 
 def _fill_fact(

@@ -21,8 +21,8 @@ from totesys_assets.engine import BATCH_ROWS
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import microseconds
 from totesys_assets.lake.tables import Lake
-from totesys_assets.load.load import note
 from totesys_assets.load.merge import merge
+from totesys_assets.load.noted import note
 from totesys_assets.load.origin import Origin, comparable, newest_at
 from totesys_assets.moments import require_recorded
 from totesys_assets.sql_text import quoted

@@ -20,12 +20,12 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.changes import is_stale
 from totesys_assets.capture.comparison import committed, is_overtaken
-from totesys_assets.capture.difference import ingestion_name, missing_entries
 from totesys_assets.capture.following import behind, followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.log_lines import Undecided
 from totesys_assets.capture.logged import prepared
+from totesys_assets.capture.lost_ledger import ingestion_name, missing_entries
 from totesys_assets.capture.refusals import require_first_day
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table

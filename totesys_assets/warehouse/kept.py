@@ -1,7 +1,7 @@
 """What PostgreSQL keeps up to date itself: how many versions each fact has, and what is sold of each name of design.
 
-Belongs here: the triggers that keep these two tables, and what superseded.py says; making all of it anew. Does not
-belong here: the tables (notes.py, superseded.py) and the questions that read them.
+Belongs here: the triggers, and what they do for sales of designs; making all of it anew. Does not belong here: what
+they do for facts (recorded.py, superseded.py), the tables (notes.py), and the questions that read them.
 
 A trigger works in the transaction that changes the rows, whoever it is that changes them: a load, an older version of
 the platform, or the owner by hand. What it costs follows from the rows that are changed, and for sales from all rows of
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse import superseded
+from totesys_assets.warehouse import recorded, superseded
 from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED, Connection, exists
 
 MART, DESIGN = "mart_sales_design_day", "dim_design"
@@ -22,61 +22,11 @@ _ON_INSERT, _ON_CHANGE, _ON_UPDATE, _ON_DELETE, _ON_TRUNCATE, _CURRENT = (
     f"keep_{event}" for event in ("insert", "change", "update", "delete", "truncate", "current")
 )
 
+# Triggers that count what an INSERT adds. For them PostgreSQL copies all added rows.
+COUNTING = (_ON_INSERT, _CURRENT)
+
 # Triggers that run in sessions of everybody: not those that are disabled, nor those of replicas only.
 _RUNS = ("O", "A")
-
-# A silent update left the source's last_updated as it was. Few moments are recorded, so they are turned into days after
-# they are counted.
-_SILENT = """
-CASE WHEN _operation = 'update' AND last_updated_date + last_updated_time = (
-    SELECT last_updated_date + last_updated_time FROM {table} AS earlier
-    WHERE earlier.{key} = seen.{key} AND earlier.{day} = seen.{day} AND earlier._recorded_at < seen._recorded_at
-    ORDER BY _recorded_at DESC LIMIT 1
-) THEN 'silent update' ELSE _operation END
-"""
-_VERSIONS = """
-SELECT {name} AS table_name, (_recorded_at AT TIME ZONE 'UTC')::date AS recorded_on, operation,
-    sum(versions)::bigint AS versions, min(_recorded_at) AS first_recorded_at, max(_recorded_at) AS last_recorded_at,
-    min(first)::bigint AS first_record, max(last)::bigint AS last_record
-FROM (
-    SELECT _recorded_at, {operation} AS operation, count(*) AS versions, min({record}) AS first, max({record}) AS last
-    FROM {rows} AS seen GROUP BY 1, 2
-) AS recorded
-GROUP BY 2, 3
-"""
-_ADD_VERSIONS = """
-INSERT INTO {kept} AS noted {versions}
-ON CONFLICT (table_name, recorded_on, operation) DO UPDATE SET
-    versions = noted.versions + excluded.versions,
-    first_recorded_at = least(noted.first_recorded_at, excluded.first_recorded_at),
-    last_recorded_at = greatest(noted.last_recorded_at, excluded.last_recorded_at),
-    first_record = least(noted.first_record, excluded.first_record),
-    last_record = greatest(noted.last_record, excluded.last_record)
-"""
-# Records that were removed by hand come back between others of the same row.
-_COMES_BETWEEN = """
-EXISTS (
-    SELECT FROM new_rows AS added
-    WHERE _recorded_at < (SELECT max(last_recorded_at) FROM {kept} WHERE table_name = {name}) AND EXISTS (
-        SELECT FROM {table} AS later
-        WHERE later.{key} = added.{key} AND later.{day} = added.{day} AND later._recorded_at > added._recorded_at
-            AND later.{record} < (SELECT min({record}) FROM new_rows)
-    )
-)
-"""
-# Only the owner, by hand, changes or removes records. Then all records of the fact are looked at again.
-_KEEP_VERSIONS = """
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        IF NOT {comes_between} THEN
-            {add};
-            RETURN NULL;
-        END IF;
-    END IF;
-    {anew};
-    RETURN NULL;
-END
-"""
 
 _SUMMED = "created_date, currency_id, design_name, orders, units, revenue"
 _SUMS = """
@@ -157,9 +107,8 @@ def kept_queries(schema: str, table: Table) -> dict[str, tuple[str, str]]:
     """
     if not table.is_fact:
         return {"sum": (f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, "true"))}
-    counts = f"SELECT * FROM {_name(schema, RECORDED)} WHERE table_name = {literal(table.name)}"
     return {
-        "count": (counts, _versions(schema, table, _name(schema, table.name))),
+        "count": recorded.compared(schema, table),
         "superseded record": superseded.compared(schema, table),
     }
 
@@ -200,28 +149,33 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
     for table, name, _, _, _ in _triggers(catalogue):
         if held.get((table, name), _RUNS[0]) not in _RUNS:
             connection.execute(f"ALTER TABLE {_name(schema, table)} ENABLE TRIGGER {name}".encode())
-    for fact in _facts(catalogue):
-        connection.execute(_anew(schema, fact).encode())
-    if MART in catalogue.warehouse:
-        kept = _name(schema, DESIGN_SALES)
-        anew = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}; INSERT INTO {kept} ({_SUMMED}) "
-        # Of a table that nobody analyzed PostgreSQL expects few rows, and questions took three times as long.
-        connection.execute(f"{anew}{_sums(schema, 'true')}; ANALYZE {kept}".encode())
+    for each in filter(has_kept, catalogue.warehouse.values()):
+        connection.execute(anew(schema, each).encode())
 
 
 def statements(schema: str, catalogue: Catalogue) -> Iterator[str]:
     """The statements that create the functions and triggers, or replace them, and the tables of superseded.py."""
     yield from (superseded.create(schema, fact) for fact in _facts(catalogue))
     yield from _functions(schema, catalogue)
-    for table, name, event, rows, keeping in _triggers(catalogue):
-        on, function = _name(schema, table), _name(schema, keeping)
-        yield _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
+    for trigger in _triggers(catalogue):
+        yield _trigger(schema, *trigger)
+
+
+def counting(schema: str, table: Table) -> Iterator[str]:
+    """The statements that create the triggers ``COUNTING`` of a table, or replace them."""
+    for each in _triggers_of(table):
+        if each[1] in COUNTING:
+            yield _trigger(schema, *each)
+
+
+def _trigger(schema: str, table: str, name: str, event: str, rows: str, keeping: str) -> str:
+    on, function = _name(schema, table), _name(schema, keeping)
+    return _TRIGGER.format(name=name, event=event, table=on, rows=rows, function=function)
 
 
 def _functions(schema: str, catalogue: Catalogue) -> Iterator[str]:
     for fact in _facts(catalogue):
-        add, between = _add_versions(schema, fact, "new_rows"), _COMES_BETWEEN.format(**_names(schema, fact))
-        body = _KEEP_VERSIONS.format(comes_between=between, add=add, anew=_anew(schema, fact))
+        body = recorded.keeping(schema, fact, anew(schema, fact))
         yield _FUNCTION.format(function=_name(schema, _keeping(fact.name)), body=literal(body), settings="")
         function, body = _name(schema, _keeping(fact.name, _CURRENT)), superseded.keeping(schema, fact)
         yield _FUNCTION.format(function=function, body=literal(body), settings=superseded.SETTINGS)
@@ -244,52 +198,36 @@ def _keeping(table: str, what: str = "keep") -> str:
 
 def _triggers(catalogue: Catalogue) -> Iterator[tuple[str, str, str, str, str]]:
     """(table, name, event, names of the changed rows, function) of each trigger."""
-    new, old = "REFERENCING NEW TABLE AS new_rows", "REFERENCING OLD TABLE AS old_rows"
-    for fact in _facts(catalogue):
-        yield fact.name, _ON_INSERT, "INSERT", new, _keeping(fact.name)
-        yield fact.name, _CURRENT, "INSERT", new, _keeping(fact.name, _CURRENT)
-        yield fact.name, _ON_CHANGE, "UPDATE OR DELETE OR TRUNCATE", "", _keeping(fact.name)
-    if MART in catalogue.warehouse:
-        for table in (MART, DESIGN):
-            yield table, _ON_INSERT, "INSERT", new, _keeping(table)
-            yield table, _ON_UPDATE, "UPDATE", f"{new} OLD TABLE AS old_rows", _keeping(table)
-            yield table, _ON_DELETE, "DELETE", old, _keeping(table)
-            yield table, _ON_TRUNCATE, "TRUNCATE", "", _keeping(table)
+    for table in catalogue.warehouse.values():
+        if table.name not in (MART, DESIGN) or MART in catalogue.warehouse:
+            yield from _triggers_of(table)
+
+
+def _triggers_of(table: Table) -> Iterator[tuple[str, str, str, str, str]]:
+    new, old, name = "REFERENCING NEW TABLE AS new_rows", "REFERENCING OLD TABLE AS old_rows", table.name
+    if table.is_fact:
+        yield name, _ON_INSERT, "INSERT", new, _keeping(name)
+        yield name, _CURRENT, "INSERT", new, _keeping(name, _CURRENT)
+        yield name, _ON_CHANGE, "UPDATE OR DELETE OR TRUNCATE", "", _keeping(name)
+    if name in (MART, DESIGN):
+        yield name, _ON_INSERT, "INSERT", new, _keeping(name)
+        yield name, _ON_UPDATE, "UPDATE", f"{new} OLD TABLE AS old_rows", _keeping(name)
+        yield name, _ON_DELETE, "DELETE", old, _keeping(name)
+        yield name, _ON_TRUNCATE, "TRUNCATE", "", _keeping(name)
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:
     return [table for table in catalogue.star.values() if table.is_fact]
 
 
-def _names(schema: str, fact: Table) -> dict[str, str]:
-    """What the statements name of a fact."""
-    return {
-        "kept": _name(schema, RECORDED),
-        "table": _name(schema, fact.name),
-        "name": literal(fact.name),
-        "record": quoted(fact.key),
-        "key": quoted(fact.version_key[0]),
-        "day": quoted(str(fact.day_column)),
-    }
-
-
-def _versions(schema: str, fact: Table, rows: str) -> str:
-    names = _names(schema, fact)
-    operation = _SILENT.format(**names) if "last_updated_date" in fact.by_name else "_operation"
-    return _VERSIONS.format(**names, operation=operation, rows=rows)
-
-
-def _add_versions(schema: str, fact: Table, rows: str) -> str:
-    return _ADD_VERSIONS.format(kept=_name(schema, RECORDED), versions=_versions(schema, fact, rows))
-
-
-def _anew(schema: str, fact: Table) -> str:
-    # The lock: a load that comes to its end between the two statements would be counted twice.
-    kept = _name(schema, RECORDED)
-    lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE;"
-    forget = f"DELETE FROM {kept} WHERE table_name = {literal(fact.name)};"
-    count = _add_versions(schema, fact, _name(schema, fact.name))
-    return f"{lock}{forget}{count};{superseded.anew(schema, fact)}"
+def anew(schema: str, table: Table) -> str:
+    """Statements that make all anew that is kept beside ``table``."""
+    if table.is_fact:
+        return f"{recorded.anew(schema, table)};{superseded.anew(schema, table)}"
+    kept = _name(schema, DESIGN_SALES)
+    lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}"
+    # Of a table that nobody analyzed PostgreSQL expects few rows, and questions took three times as long.
+    return f"{lock}; INSERT INTO {kept} ({_SUMMED}) {_sums(schema, 'true')}; ANALYZE {kept}"
 
 
 def _sums(schema: str, within: str) -> str:

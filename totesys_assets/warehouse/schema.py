@@ -7,7 +7,6 @@ catalogue; the text of views and comments (views.py); sessions (warehouse.py); l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from functools import lru_cache
 
 import psycopg
@@ -17,6 +16,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
+from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, lacks_keys
 from totesys_assets.warehouse.kept import is_complete, keep, statements, wait_for_loads
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
@@ -48,17 +48,9 @@ def _digest(schema: str, catalogue: Catalogue) -> str:
     """A digest of all that is applied."""
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
-    wanted += [str(index) for index in _indexes(schema, catalogue)]
+    wanted += [index for table in catalogue.warehouse.values() for index in indexes(schema, table)]
     wanted += [*NOTES.values(), *statements(schema, catalogue)]
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
-
-
-def _indexes(schema: str, catalogue: Catalogue) -> Iterator[sql.Composed]:
-    for table in catalogue.warehouse.values():
-        for name, definition in table.indexes:
-            yield sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} {}").format(
-                sql.Identifier(name), sql.Identifier(schema, table.name), sql.SQL(definition)
-            )
 
 
 def _shape(mart: Table) -> str:
@@ -75,7 +67,7 @@ def _is_applied(connection: Connection, schema: str, digest: str) -> bool:
 
 
 def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """True when somebody dropped a table, a view or a trigger, or disabled one."""
+    """True when somebody dropped a table, a view, a key or a trigger, or disabled one."""
     facts = [table for table in catalogue.star.values() if table.is_fact]
     subjects = [fact.name.removeprefix("fact_") for fact in facts]
     names = [
@@ -90,8 +82,10 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
         "SELECT bool_or(to_regclass(quote_ident(%s::text) || '.' || quote_ident(name)) IS NULL) "
         "FROM unnest(%s::text[]) AS name"
     )
-    is_gone = connection.execute(query, [schema, names]).fetchone() == (True,)
-    return is_gone or not is_complete(connection, schema, catalogue)
+    if connection.execute(query, [schema, names]).fetchone() == (True,):
+        return True
+    is_whole = is_complete(connection, schema, catalogue) and not lacks_keys(connection, schema, catalogue)
+    return not is_whole and not is_being_filled(connection, schema, catalogue)
 
 
 def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
@@ -103,8 +97,8 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     _drop_other_shapes(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
-    for index in _indexes(schema, catalogue):
-        connection.execute(index)
+        for index in indexes(schema, table):
+            connection.execute(index.encode())
     keep(connection, schema, catalogue)
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
@@ -176,12 +170,12 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
     if not exists(connection, schema, table.name):
         columns = sql.SQL(",\n    ").join(_definition(column) for column in table.columns)
         connection.execute(sql.SQL("CREATE TABLE {} (\n    {}\n)").format(name, columns))
-        for statement in _keys(schema, table):
-            connection.execute(statement)
+        attach(connection, schema, table)
         # A table that was dropped, and is created again, must be loaded again.
         forget = sql.SQL("DELETE FROM {} WHERE table_name = {}")
         connection.execute(forget.format(sql.Identifier(schema, LEDGER), sql.Literal(table.name)))
         return
+    attach(connection, schema, table)
     found = _columns(connection, schema, table.name)
     for column in table.columns:
         if column.name not in found:
@@ -219,18 +213,6 @@ def _columns(connection: Connection, schema: str, table: str) -> dict[str, str]:
     return {
         str(column): str(type_) for column, type_ in connection.execute(query, [f"{quoted(schema)}.{quoted(table)}"])
     }
-
-
-def _keys(schema: str, table: Table) -> Iterator[sql.Composed]:
-    keys: list[tuple[str, str, tuple[str, ...]]] = [("pkey", "PRIMARY KEY", table.primary_key)]
-    keys += [("version_key", "UNIQUE", table.version_key)] if table.is_fact else []
-    for suffix, kind, columns in keys:
-        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} ({})").format(
-            sql.Identifier(schema, table.name),
-            sql.Identifier(f"{table.name}_{suffix}"),
-            sql.SQL(kind),
-            sql.SQL(", ").join(sql.Identifier(column) for column in columns),
-        )
 
 
 def _add_column(connection: Connection, schema: str, table: Table, column: Column) -> None:

@@ -15,10 +15,11 @@ import duckdb
 import psycopg
 
 from totesys_assets import engine
-from totesys_assets.catalogue.catalogue import Catalogue, catalogue
+from totesys_assets.catalogue.catalogue import Catalogue, Table, catalogue
 from totesys_assets.errors import PlatformError
 from totesys_assets.postgres import locks, session_settings
 from totesys_assets.sql_text import literal, quoted
+from totesys_assets.warehouse import bare
 from totesys_assets.warehouse import notes as warehouse_notes
 from totesys_assets.warehouse import schema as warehouse_schema
 from totesys_assets.warehouse.notes import Connection, Notes
@@ -108,9 +109,10 @@ class Warehouse:
             return locks.in_the_way(lambda query: connection.execute(query.encode()), self.schema)
 
     @contextmanager
-    def transaction(self, lock: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    def transaction(self, lock: str, *, patience: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB session with ``warehouse`` attached in one transaction of PostgreSQL, which takes ``lock`` first.
 
+        ``patience``: for how many seconds it waits for that, if not as long as others do.
         The transaction is READ COMMITTED, so that it reads what the last holder of the lock left. It is rolled back
         when the context ends with an error. Raises ConnectionFailed, and PlatformError that names the session that held
         the lock, or a lock on a table, for too long.
@@ -127,6 +129,7 @@ class Warehouse:
                 locks.LOAD_SPACE,
                 f"{self.schema}.{lock}",
                 f'Another refresh is loading "{lock}"',
+                *([patience] if patience is not None else []),
             )
             yield connection
             connection.execute("COMMIT")
@@ -144,7 +147,7 @@ class Warehouse:
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
         """An idle session, or a new one, which must load DuckDB's extension: that takes as long as a small load."""
-        if self._idle:
+        with suppress(IndexError):  # also where another thread has just taken it
             return self._idle.pop()
         connection = engine.connect()
         try:
@@ -159,6 +162,16 @@ class Warehouse:
         """Close the idle sessions. The next transaction opens a new one."""
         while self._idle:
             engine.close(self._idle.pop())
+
+    def bare(self, table: Table) -> bool:
+        """Take keys, indexes and counts off an empty table that is to be filled. False where they stay (bare.py)."""
+        with self.connect() as connection:
+            return bare.take_off(connection, self.schema, table)
+
+    def attach_keys(self, table: Table) -> None:
+        """Make the keys of a table that was filled out of its unique indexes."""
+        with self.connect() as connection:
+            bare.attach(connection, self.schema, table)
 
     def loaded(self) -> dict[str, dict[str, str]]:
         """State of every partition loaded: table -> partition -> state. Empty before the first load."""

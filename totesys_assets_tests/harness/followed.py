@@ -19,11 +19,12 @@ import psycopg
 from totesys_assets import engine
 from totesys_assets.capture.changes import is_stale
 from totesys_assets.capture.dead_letters import open_dead_letters
-from totesys_assets.capture.difference import Captured, capture, ingestion_name
+from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.following import begin
 from totesys_assets.capture.journal import Journal
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
+from totesys_assets.capture.lost_ledger import ingestion_name
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, ddl
 from totesys_assets.days import WHOLE, days_of, partition_range
 from totesys_assets.lake.read import register

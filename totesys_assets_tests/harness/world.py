@@ -10,7 +10,7 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -36,6 +36,7 @@ from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, Sche
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.load import load
+from totesys_assets.load.one_pass import Along, OnePass
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.names import TOTESYS
 from totesys_assets.platform import Platform, other_sources
@@ -48,6 +49,7 @@ from totesys_assets.sql_text import quoted
 from totesys_assets.staleness.decide import Request, everything, partitioned
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.transform.build import build
+from totesys_assets.transform.engines.in_duckdb import InDuckDb
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import RATES, drops, files, marts, older
 from totesys_assets_tests.harness.drops import Drops
@@ -212,6 +214,13 @@ class Run:
     failed: set[str] = field(default_factory=set)
     before: Callable[[str], None] = lambda _: None  # before the builds, and before the loads
     may_fail: bool = False  # something was taken from it
+    one_pass: OnePass | None = None
+
+    def onward(self, table: str, request: Request) -> Along | None:
+        """What takes the first versions of a source table along into those star tables that the request is about."""
+        assert self.one_pass is not None
+        asked = {name for name in catalogue().star if {f"star/{name}", f"warehouse/{name}"} <= {*request.assets}}
+        return self.one_pass.onward(catalogue().source[table], asked)
 
 
 # What may be removed of a lake; all of it is the first. What is in the ingestion zone cannot be made again.
@@ -491,14 +500,15 @@ class World:
                 self.tally.versions += self._expect(table, request, run.state).total()
             self._expect_files(request)
             return
-        try:
-            for table in tables:
-                self._capture(run, shared, table, len(tables), request, accept_deletions)
-            self._capture_others(all_shared, request)
-        finally:
-            all_shared.close()
-        self._behind = (self._behind - set(tables)) | run.failed
-        self._build_and_load(run, request)
+        with closing(OnePass(self.lake, self.warehouse, large=1)) as run.one_pass:
+            try:
+                for table in tables:
+                    self._capture(run, shared, table, len(tables), request, accept_deletions)
+                self._capture_others(all_shared, request)
+            finally:
+                all_shared.close()
+            self._behind = (self._behind - set(tables)) | run.failed
+            self._build_and_load(run, request)
 
     def _expect(self, table: str, request: Request, state: State) -> Counter[str]:
         """What a capture must add."""
@@ -566,6 +576,7 @@ class World:
                     changes_only=request.changes_only,
                     accept_deletions=accept_deletions,
                     seen=request.seen,
+                    onward=run.onward(table, request),
                 )
             except PlatformError:
                 run.broken = True
@@ -617,12 +628,12 @@ class World:
         unmade = set()
         run.before("build")
         for table in made:
-            if table.asset in request.assets and not self._done(run, partial(self._build, table, request)):
+            if table.asset in request.assets and not self._done(run, partial(self._build, run, table, request)):
                 unmade.add(table.name)
         run.before("load")
         for table in made:
             if f"warehouse/{table.name}" in request.assets and table.name not in unmade:
-                self._done(run, partial(self._load, table, request))
+                self._done(run, partial(self._load, run, table, request))
 
     def _done(self, run: Run, work: Callable[[], object]) -> bool:
         try:
@@ -633,20 +644,25 @@ class World:
             raise AssertionError(f"a build or load failed: {error}") from error
         return True
 
-    def _build(self, table: Table, request: Request) -> None:
-        days, changes_only = request.days, request.changes_only
-        build(self.lake, catalogue(), table, days=days, run_id="harness", changes_only=changes_only)
+    def _build(self, run: Run, table: Table, request: Request) -> None:
+        days, by_changes = request.days, request.changes_only
+        assert run.one_pass is not None
+        with run.one_pass.engine(table, InDuckDb()) as engine:
+            build(self.lake, catalogue(), table, days=days, run_id="harness", changes_only=by_changes, made_by=engine)
 
-    def _load(self, table: Table, request: Request) -> None:
-        load(
-            self.warehouse,
-            self.lake,
-            table,
-            days=request.days,
-            run_id="harness",
-            changes_only=request.changes_only,
-            adopt_lake=request.adopt_lake,
-        )
+    def _load(self, run: Run, table: Table, request: Request) -> None:
+        assert run.one_pass is not None
+        with run.one_pass.copy(table) as copy:
+            load(
+                self.warehouse,
+                self.lake,
+                table,
+                days=request.days,
+                run_id="harness",
+                changes_only=request.changes_only,
+                adopt_lake=request.adopt_lake,
+                copy=copy,
+            )
 
     def _run_in_dagster(self, request: Request, shared: SharedSnapshots, accept_deletions: bool) -> None:
         self.tally.dagster_runs += 1

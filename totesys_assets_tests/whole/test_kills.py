@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.warehouse.bare import lacks_keys
 from totesys_assets_tests.conftest import Platform, PostgresServer
 from totesys_assets_tests.harness.complete import look_at, require_complete, require_old_or_new
 from totesys_assets_tests.harness.kills import Kill, kill
@@ -22,16 +25,27 @@ COMMIT = "totesys_assets.lake.commit"
 SERVER, SCHEMA = "totesys_assets.warehouse.warehouse", "totesys_assets.warehouse.schema"
 LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
 ONE_ROW = (("totesys_assets.engine:BATCH_ROWS", 1),)
+ONE_PASS, PASSED = "totesys_assets.load.one_pass", "totesys_assets.transform.engines.passed"
+LARGE = ((f"{ONE_PASS}:LARGE", 1),)
 TIDY = (("totesys_assets.lake.compact:MOST_FILES", 1),)
 
 FIRST = [
     Kill("after", f"{SOURCE}:Totesys._take", 2),
     Kill("before", f"{INGESTION}:capture", 7),
     Kill("inside", "totesys_assets.lake.background:Background.__iter__", settings=ONE_ROW),
-    Kill("uncommitted", f"{COMMIT}:write_deltalake", having="ingestion/payment"),
-    Kill("after", f"{COMPARISON}:append", having="capture:payment"),
+    Kill("inside", f"{ONE_PASS}:_Receiver._batches", 2, settings=(*ONE_ROW, *LARGE)),
+    Kill("after", f"{SERVER}:Warehouse.bare", settings=LARGE),
+    Kill("after", f"{ONE_PASS}:Copy.fill", 2, settings=LARGE),
+    Kill("before", f"{COMMIT}:commit", having="capture:payment", settings=LARGE),
+    Kill("after", f"{COMMIT}:commit", having="capture:payment", settings=LARGE),
+    Kill("before", f"{PASSED}:commit", 2, settings=LARGE),
+    Kill("after", f"{PASSED}:commit", 2, settings=LARGE),
+    Kill("before", f"{ONE_PASS}:Copy.complete", settings=LARGE),
+    Kill("after", f"{ONE_PASS}:Copy.complete", 2, settings=LARGE),
+    Kill("before", f"{ONE_PASS}:Copy._attach", settings=LARGE),
+    Kill("after", f"{ONE_PASS}:Copy.commit", 2, settings=LARGE),
     Kill("uncommitted", f"{COMMIT}:write_deltalake", having="processed/dim_staff"),
-    Kill("after", f"{BUILD}:replace", 8),
+    Kill("after", f"{BUILD}:replace", 6),
     Kill("before", f"{SCHEMA}:_migrate_table", 5),
     Kill("after", f"{SCHEMA}:_apply"),
     Kill("after", f"{SERVER}:Warehouse.migrate"),
@@ -75,6 +89,7 @@ LATER = [
 # The instants that `make test` tries, one in each part of a refresh; the others go with `make soak`.
 QUICK = {
     "after _apply",
+    "after Copy.fill 2",
     "after append fact_sales_order",
 }
 
@@ -94,6 +109,8 @@ def test_a_first_refresh_killed_at_any_instant_is_completed_by_the_next(platform
     seen = look_at(platform)
     platform.refresh()
     require_old_or_new(seen, before, require_complete(platform, before))
+    with psycopg.connect(platform.warehouse_url) as connection:
+        assert not lacks_keys(connection, platform.settings.warehouse_schema, catalogue())
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,10 @@ import psycopg
 import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 
-from totesys_assets.capture import comparison, difference, statements
+from totesys_assets.capture import comparison, statements
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.lost_ledger import ingestion_name
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.lake import commit as commit_module
@@ -31,6 +32,7 @@ from totesys_assets.lake.read import recorded_until
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.load import merge
+from totesys_assets.load import noted as noted_module
 from totesys_assets.load.staging import staging_name
 from totesys_assets.postgres import locks
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
@@ -338,7 +340,7 @@ def ledger_first(patch: Patch) -> None:
     commit = comparison.Comparison.commit
 
     def noted_first(self: comparison.Comparison) -> None:
-        asset, now = difference.ingestion_name(self._table), datetime.now(UTC)
+        asset, now = ingestion_name(self._table), datetime.now(UTC)
         Ledger(self._lake).append(
             Entry(asset, key, each.state, each.rows, now, "mutant") for key, each in self._found.items()
         )
@@ -406,12 +408,13 @@ def noted_outside_the_transaction(patch: Patch) -> None:
         run_id: str,
         changes_only: bool,
         adopt_lake: bool = False,
+        copy: object = None,
     ) -> load_module.Loaded:
         states = Ledger(lake).newest([build_module.processed_name(table)]).get(build_module.processed_name(table), {})
         keys = days.keys if days is not None and table.day_column else [WHOLE]
         with warehouse.transaction("notes") as connection:
             notes = {key: (states[key].content, states[key].rows) for key in keys if key in states}
-            load_module.note(connection, warehouse, table, notes, {}, run_id)
+            noted_module.note(connection, warehouse, table, notes, {}, run_id)
         return load(warehouse, lake, table, days=days, run_id=run_id, changes_only=changes_only, adopt_lake=adopt_lake)
 
     patch.setattr(world_module, "load", note_and_load)
@@ -422,13 +425,13 @@ def built_further_than_recorded(patch: Patch) -> None:
 
 
 def loaded_further_than_built(patch: Patch) -> None:
-    origin = load_module._origin
+    origin = noted_module.held_of
 
     def further(star: DeltaTable) -> tuple[str, int]:
         table, until = origin(star)
         return table, until + 3_600_000_000
 
-    patch.setattr(load_module, "_origin", further)
+    patch.setattr("totesys_assets.load.load.held_of", further)
 
 
 # What the audit says.

@@ -1,0 +1,63 @@
+"""What the ledger should say of a table and does not: it was lost, or a capture was killed between its two commits.
+
+Belongs here: entries that are made from the lake alone. Does not belong here: the ledger itself (ledger.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from deltalake import DeltaTable
+
+from totesys_assets import engine
+from totesys_assets.capture.comparison import committed
+from totesys_assets.capture.ledger import EMPTY, LAST, Entry, state_of
+from totesys_assets.catalogue.catalogue import OPERATION, Table
+from totesys_assets.days import WHOLE
+from totesys_assets.lake.read import register
+from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.versions import newest_first
+from totesys_assets.sql_text import literal, quoted
+
+# No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
+_UNKNOWN = "unknown"
+
+
+def ingestion_name(table: Table) -> str:
+    """Name of a source table's asset in the ledger."""
+    return f"{INGESTION}/{table.name}"
+
+
+def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
+    """Entries of ``table`` made from the lake alone: the partitions that it holds, in unknown states.
+
+    They stand in for a lost ledger. Without them, a day whose rows were deleted meanwhile would have neither a
+    fingerprint nor an entry, and would never be captured. A partition whose rows are all deleted is empty.
+    """
+    held = lake.find(INGESTION, table.name)
+    if held is None:
+        return {}
+    day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
+    newest = newest_first([*table.primary_key, "partition"])
+    with engine.session() as connection:
+        rows = connection.execute(
+            f"SELECT partition, count(*) FILTER ({OPERATION} <> 'delete') FROM (SELECT *, {day} AS partition "
+            f"FROM {register(connection, 'held', held)} QUALIFY {newest}) GROUP BY 1"
+        ).fetchall()
+    now = datetime.now(UTC)
+    return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
+
+
+def missing_entries(
+    lake: Lake, table: Table, held: DeltaTable | None, noted: Mapping[str, Mapping[str, Entry]]
+) -> dict[str, Entry]:
+    """Entries for the partitions of the lake's table ``held`` that the ledger, as ``noted``, does not mention.
+
+    All of them if the ledger was lost; else those of a capture that was killed between its two commits. If their rows
+    were deleted since, only these entries make the next refresh capture them.
+    """
+    known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
+    if held is None or (known and (last is None or last.state == committed(held))):
+        return {}
+    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}

@@ -1,0 +1,115 @@
+"""A table without keys, indexes and counts while it is filled for the first time: they are made behind its rows.
+
+Belongs here: taking them off an empty table, making them again, and telling where they are missing. Does not belong
+here: filling it (load/one_pass.py).
+
+Keys that are made behind the rows cost half as much, and triggers that count what is added need a copy of all of it.
+Each of the three steps has a transaction of its own, so that readers wait for none but a short one: off, while nobody
+can load the table; the rows, with unique indexes, counts and triggers; then the indexes become the keys. A migration
+completes what a killed process leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+
+from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.postgres import locks
+from totesys_assets.sql_text import quoted
+from totesys_assets.warehouse.kept import COUNTING, anew, counting
+from totesys_assets.warehouse.notes import Connection
+
+_IS_OURS = (
+    "SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s) "
+    "AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = ANY (%s) AND tgenabled <> 'O')"
+)
+_KEYS_HELD = (
+    "SELECT relname::text, conname::text FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid "
+    "WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND contype IN ('p', 'u')"
+)
+
+
+def keys(table: Table) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The keys of a table: name -> kind and columns."""
+    found = {f"{table.name}_pkey": ("PRIMARY KEY", table.primary_key)}
+    return found | ({f"{table.name}_version_key": ("UNIQUE", table.version_key)} if table.is_fact else {})
+
+
+def indexes(schema: str, table: Table) -> Iterator[str]:
+    """Statements that make the other indexes of a table, where they are missing."""
+    for name, definition in table.indexes:
+        yield f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON {_name(schema, table)} {definition}"
+
+
+def take_off(connection: Connection, schema: str, table: Table) -> bool:
+    """Take off all of it, in the transaction of ``connection``. False where it stays.
+
+    It stays on a table that has rows, that the login does not own, or that somebody reads just now, and where something
+    depends on a key. The caller holds the lock of the table's loads.
+    """
+    name = _name(schema, table)
+    if connection.execute(_IS_OURS, [name, list(COUNTING)]).fetchone() != (True,):
+        return False
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '1s'")  # readers queue behind a lock that is waited for
+            connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE".encode())
+            if connection.execute(f"SELECT FROM {name} LIMIT 1".encode()).fetchone() is not None:
+                return False
+            for key in keys(table):
+                connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {quoted(key)}".encode())
+            for index in (*keys(table), *(each for each, _ in table.indexes)):
+                connection.execute(f"DROP INDEX IF EXISTS {quoted(schema)}.{quoted(index)}".encode())
+            for trigger in COUNTING:
+                connection.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {name}".encode())
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DependentObjectsStillExist):
+        return False
+    return True
+
+
+def behind(schema: str, table: Table) -> Iterator[str]:
+    """Statements that make unique indexes, indexes, triggers and counts, for which no reader waits."""
+    name = _name(schema, table)
+    for key, (_, columns) in keys(table).items():
+        yield f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(key)} ON {name} ({', '.join(map(quoted, columns))})"
+    yield from indexes(schema, table)
+    yield from counting(schema, table)
+    yield anew(schema, table)
+
+
+def attach(connection: Connection, schema: str, table: Table) -> None:
+    """Make the keys that are missing, out of their unique indexes if these are there."""
+    name, held = _name(schema, table), {key for each, key in _keys_held(connection, schema) if each == table.name}
+    for key, (kind, columns) in keys(table).items():
+        if key in held:
+            continue
+        has_index = connection.execute("SELECT to_regclass(%s)", [f"{quoted(schema)}.{quoted(key)}"]).fetchone() != (
+            None,
+        )
+        of = f"USING INDEX {quoted(key)}" if has_index else f"({', '.join(map(quoted, columns))})"
+        connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(key)} {kind} {of}".encode())
+
+
+def lacks_keys(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+    """True where a table has not all of its keys."""
+    held = set(_keys_held(connection, schema))
+    return any((table.name, key) not in held for table in catalogue.warehouse.values() for key in keys(table))
+
+
+def is_being_filled(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+    """True while some process loads one of the tables: what it has taken off, it is about to make again."""
+    for name in catalogue.warehouse:
+        lock = locks.key(locks.LOAD_SPACE, f"{schema}.{name}")
+        if connection.execute(f"SELECT pg_try_advisory_xact_lock({lock})".encode()).fetchone() != (True,):
+            return True
+    return False
+
+
+def _keys_held(connection: Connection, schema: str) -> list[tuple[str, str]]:
+    return [(str(table), str(key)) for table, key in connection.execute(_KEYS_HELD, [schema])]
+
+
+def _name(schema: str, table: Table) -> str:
+    return f"{quoted(schema)}.{quoted(table.name)}"

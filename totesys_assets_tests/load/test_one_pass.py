@@ -1,0 +1,278 @@
+"""A first load in one pass: what it makes along with the captures, who commits it, and what becomes of it otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+
+from totesys_assets.capture import comparison
+from totesys_assets.capture.difference import capture
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.queries import query_of
+from totesys_assets.errors import PlatformError
+from totesys_assets.lake.commit import commit
+from totesys_assets.lake.read import RECORDED
+from totesys_assets.lake.tables import INGESTION, PROCESSED
+from totesys_assets.lake.written import listed_in, write
+from totesys_assets.load import one_pass as one_pass_module
+from totesys_assets.load.load import Loaded, load
+from totesys_assets.load.one_pass import Copy, OnePass
+from totesys_assets.transform.build import _Star, build
+from totesys_assets.transform.engines import in_duckdb
+from totesys_assets.transform.engines.in_duckdb import InDuckDb
+from totesys_assets.transform.engines.interface import WRITER, Work
+from totesys_assets.transform.engines.passed import Passed
+from totesys_assets.transform.passing import Passing
+from totesys_assets.warehouse import bare
+from totesys_assets.warehouse.kept import is_complete
+from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.harness.complete import look_at, require_complete
+from totesys_assets_tests.warehouse.test_warehouse_sessions import transaction_of
+
+TABLES = catalogue()
+ORDER, FACT = TABLES.source["sales_order"], TABLES.star["fact_sales_order"]
+FACTS = {"fact_sales_order", "fact_purchase_order", "fact_payment", "fact_exchange_rate"}
+
+
+@pytest.fixture
+def in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also tables of a few rows are copied along with their capture."""
+    monkeypatch.setattr(one_pass_module, "LARGE", 1)
+
+
+def require_keys(platform: Platform) -> None:
+    """Every key and trigger is there, and the other indexes."""
+    with psycopg.connect(platform.warehouse_url) as connection:
+        schema = platform.settings.warehouse_schema
+        assert not bare.lacks_keys(connection, schema, TABLES)
+        assert is_complete(connection, schema, TABLES)
+        names = {str(name) for (name,) in connection.execute("SELECT indexname FROM pg_indexes")}
+    assert {name for table in TABLES.warehouse.values() for name, _ in table.indexes} <= names
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., object]) -> list[Any]:
+    seen: list[Any] = []
+    original = getattr(owner, name)
+
+    def spy(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        seen.append(note(*arguments))
+        return result
+
+    monkeypatch.setattr(owner, name, spy)
+    return seen
+
+
+def captured(platform: Platform, passing: OnePass) -> None:
+    """Capture the sales orders, and take them along."""
+    with platform.totesys.snapshot() as snapshot:
+        capture(
+            snapshot,
+            platform.lake,
+            ORDER,
+            all_days=platform.all_days,
+            days=platform.all_days,
+            run_id="test",
+            onward=passing.onward(ORDER, [FACT.name]),
+        )
+
+
+def built(platform: Platform, passing: OnePass) -> None:
+    with passing.engine(FACT, InDuckDb()) as engine:
+        build(platform.lake, TABLES, FACT, days=platform.all_days, run_id="test", made_by=engine)
+
+
+def loaded(platform: Platform, passing: OnePass) -> Loaded:
+    with passing.copy(FACT) as copy:
+        return load(platform.warehouse, platform.lake, FACT, days=platform.all_days, run_id="test", copy=copy)
+
+
+@contextmanager
+def begun(platform: Platform) -> Iterator[OnePass]:
+    with closing(OnePass(platform.lake, platform.warehouse, large=1)) as passing:
+        captured(platform, passing)
+        yield passing
+
+
+def orders(platform: Platform) -> int:
+    return int(str(platform.query("SELECT count(*) FROM fact_sales_order")[0][0]))
+
+
+def star_files(platform: Platform) -> list[str]:
+    return listed_in(platform.lake.open_processed(FACT), "")
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_a_first_refresh_reads_no_fact_back_from_the_lake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = look_at(platform)
+    copied = spied(monkeypatch, Copy, "commit", lambda self: self._table.name)
+    passed = spied(monkeypatch, Passed, "replace", lambda self, *_: (self.made.table.name, self.made.is_committed))
+    read = spied(monkeypatch, in_duckdb, "_rows", lambda work, *_: work.table.name)
+    platform.refresh()
+    require_complete(platform, before)
+    require_keys(platform)
+    assert sorted(copied) == sorted(FACTS)
+    assert {name for name, is_committed in passed if is_committed} == {*FACTS, "dim_transaction"}
+    assert not {*FACTS, "dim_transaction"} & set(read)
+    platform.refresh()
+    require_complete(platform, before)
+
+
+def test_a_few_rows_are_made_along_and_loaded_as_ever(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = look_at(platform)
+    copied = spied(monkeypatch, Copy, "commit", lambda self: self._table.name)
+    passed = spied(monkeypatch, Passed, "replace", lambda self, *_: self.made.is_committed)
+    platform.refresh()
+    require_complete(platform, before)
+    assert copied == []
+    assert True in passed
+
+
+def test_nothing_is_seen_of_it_before_its_own_step(platform: Platform) -> None:
+    with begun(platform) as passing:
+        star = platform.lake.find(PROCESSED, FACT.name)
+        assert star is not None
+        assert star.file_uris() == []
+        assert len(star_files(platform)) > 0
+        assert orders(platform) == 0
+        built(platform, passing)
+        assert orders(platform) == 0
+        assert loaded(platform, passing).written == orders(platform) > 0
+    require_keys(platform)
+
+
+def test_what_no_step_takes_leaves_nothing(platform: Platform) -> None:
+    with begun(platform):
+        assert star_files(platform) != []
+    assert star_files(platform) == []
+    assert orders(platform) == 0
+    require_keys(platform)
+    with closing(OnePass(platform.lake, platform.warehouse, large=1)) as later:
+        built(platform, later)
+        loaded(platform, later)
+    assert orders(platform) > 0
+
+
+def test_versions_that_were_captured_meanwhile_are_built_too(platform: Platform) -> None:
+    with begun(platform) as passing:
+        platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
+        captured(platform, OnePass(platform.lake, platform.warehouse))
+        before = set(star_files(platform))
+        built(platform, passing)
+        assert not before & set(star_files(platform))
+        loaded(platform, passing)
+    versions = platform.query("SELECT count(*) FROM fact_sales_order WHERE sales_order_id = 1")
+    assert versions == [(2,)]
+    require_keys(platform)
+
+
+def test_a_star_that_another_refresh_has_built_is_not_built_twice(platform: Platform) -> None:
+    with begun(platform) as passing:
+        built(platform, OnePass(platform.lake, platform.warehouse))
+        built(platform, passing)
+        loaded(platform, passing)
+    assert platform.query("SELECT count(*) = count(DISTINCT sales_order_id) FROM fact_sales_order") == [(True,)]
+    require_keys(platform)
+
+
+@pytest.mark.parametrize("what", ["rows", "fill"])
+def test_a_failure_along_the_way_fails_no_capture(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise PlatformError("cannot be made")
+
+    monkeypatch.setattr(*((Passing, "rows", fail) if what == "rows" else (Copy, "fill", fail)))
+    with begun(platform) as passing:
+        assert star_files(platform) == []
+        built(platform, passing)
+        loaded(platform, passing)
+    assert orders(platform) > 0
+    require_keys(platform)
+
+
+def test_a_failure_in_the_middle_of_a_capture_leaves_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = comparison.Comparison._all_as_new
+
+    def broken(self: comparison.Comparison, connection: Any) -> Iterator[pa.RecordBatch]:
+        yield from original(self, connection)
+        raise PlatformError("the source is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison.Comparison, "_all_as_new", broken)
+        with pytest.raises(PlatformError, match="the source is gone"), begun(platform):
+            pass
+    assert star_files(platform) == []
+    require_keys(platform)
+    with begun(platform) as passing:
+        built(platform, passing)
+        loaded(platform, passing)
+    assert orders(platform) > 0
+
+
+def test_keys_stay_where_somebody_reads_the_table(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    with transaction_of(platform.warehouse_url, "SELECT count(*) FROM fact_sales_order"), begun(platform) as passing:
+        require_keys(platform)
+        built(platform, passing)
+        loaded(platform, passing)
+    assert orders(platform) > 0
+    require_keys(platform)
+
+
+def test_readers_see_an_empty_table_meanwhile_and_wait_for_none(platform: Platform) -> None:
+    with begun(platform), psycopg.connect(platform.warehouse_url) as reader:
+        reader.execute("SET lock_timeout = '200ms'")
+        assert reader.execute("SELECT count(*) FROM current_sales_order").fetchone() == (0,)
+
+
+def test_a_migration_leaves_a_table_that_is_being_filled_alone_and_completes_one_that_was_left(
+    platform: Platform,
+) -> None:
+    platform.warehouse.migrate()
+    with begun(platform):
+        assert platform.warehouse.migrate() is False
+    assert platform.warehouse.bare(FACT)
+    with pytest.raises(AssertionError):
+        require_keys(platform)
+    assert platform.warehouse.migrate() is True
+    require_keys(platform)
+
+
+def test_a_star_committed_before_what_it_is_made_of_is_noticed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of the commits matters: this is what a process leaves that is killed after the wrong one."""
+
+    class Killed(BaseException):
+        pass
+
+    passing = OnePass(platform.lake, platform.warehouse, large=1)
+
+    def star_first(held: Any, batches: Any, schema: Any, writer: str, marks: Any, onward: Any, count: int) -> None:
+        write(held, onward.along(batches, count), schema)
+        onward.captured(str(held.metadata().id), marks[RECORDED])
+        made = passing._made[FACT.name]
+        star = platform.lake.open_processed(FACT)
+        sources = {ORDER.name: platform.lake.open_versions(ORDER)}
+        work = Work(None, TABLES, FACT, query_of(FACT.name), star, sources)  # type: ignore[arg-type]  # it runs nothing
+        commit(made.written, WRITER, _Star(work, InDuckDb())._marks(made.until))
+        made.is_tried = made.is_committed = True
+        raise Killed
+
+    before = look_at(platform)
+    with monkeypatch.context() as patch, closing(passing):
+        patch.setattr(comparison, "append_first", star_first)
+        with pytest.raises(Killed):
+            captured(platform, passing)
+    assert platform.lake.find(INGESTION, ORDER.name) is not None
+    platform.refresh()
+    with pytest.raises(AssertionError, match="fact_sales_order"):
+        require_complete(platform, before)
