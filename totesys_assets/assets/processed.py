@@ -30,7 +30,7 @@ from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.one_pass import OnePass
 from totesys_assets.transform.build import build
-from totesys_assets.transform.engines.in_duckdb import InDuckDb
+from totesys_assets.transform.engines.interface import Engine
 
 log = logging.getLogger(__name__)
 PRIORITY = 20
@@ -70,12 +70,15 @@ def _processed_asset(
         op_tags={"dagster/priority": str(PRIORITY - table.is_fact - 2 * table.is_mart)},
     )
     def _asset(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], one_pass: dg.ResourceParam[OnePass]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        engine: dg.ResourceParam[Engine],
+        one_pass: dg.ResourceParam[OnePass],
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with [None], Dagster wants a tuple for result and check
         days, by_changes = run_days(context), changes_only(context)
-        with failures(), one_pass.engine(table, InDuckDb()) as engine:
+        with failures(), one_pass.engine(table, engine) as made_by:
             built = build(
-                lake, catalogue, table, days=days, run_id=context.run.run_id, changes_only=by_changes, made_by=engine
+                lake, catalogue, table, days=days, run_id=context.run.run_id, changes_only=by_changes, made_by=made_by
             )
         log.info("%s: %s rows built", table.asset, built.rows)
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}

@@ -17,6 +17,8 @@ from totesys_assets.notices import Notices
 from totesys_assets.platform import kept_totesys, other_sources, totesys
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
+from totesys_assets.transform.engines.chosen import chosen
+from totesys_assets.variables import DUCKDB
 from totesys_assets.warehouse.warehouse import Warehouse
 
 
@@ -53,7 +55,8 @@ def make_resources(settings: Settings) -> dict[str, Any]:
 
     @dg.resource(required_resource_keys={"warehouse", "lake"})
     def open_one_pass(context: dg.InitResourceContext) -> Iterator[OnePass]:
-        with closing(OnePass(context.resources.lake, context.resources.warehouse)) as one_pass:
+        is_on = settings.engine == DUCKDB  # another engine is there to make the rows elsewhere
+        with closing(OnePass(context.resources.lake, context.resources.warehouse, is_on=is_on)) as one_pass:
             yield one_pass
 
     return {
@@ -62,5 +65,6 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         "shared_snapshots": open_shared_snapshots,
         "warehouse": open_warehouse,
         "lake": Lake(settings.lake_uri),
+        "engine": chosen(settings),
         "notices": Notices(settings.alert_topic, settings.ui_url),
     }

@@ -6,7 +6,7 @@ is asked of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -109,6 +109,17 @@ class Files:
         return sum(counts[number] for number in self._wanted)
 
     @property
+    def paths(self) -> list[str]:
+        """As the log of the table names them."""
+        paths = self._values("path")
+        return [paths[number] for number in self._wanted]
+
+    @property
+    def uris(self) -> list[str]:
+        """Where they are: whole URIs, in which nothing is encoded."""
+        return [f"{place_of(self._table)}/{unquote(path)}" for path in self.paths]
+
+    @property
     def select(self) -> str | None:
         """A query for their rows, all columns; None if DuckDB cannot read them by itself.
 
@@ -119,8 +130,7 @@ class Files:
             return None
         columns = ", ".join(quoted(name) for name in self._schema.names)
         typed = ", ".join(f"CAST(NULL AS {_type(each.type)}) AS {quoted(each.name)}" for each in self._schema)
-        paths = self._values("path")
-        listed = ", ".join(literal(f"{folder}/{unquote(paths[number])}") for number in self._wanted)
+        listed = ", ".join(literal(f"{folder}/{unquote(path)}") for path in self.paths)
         by_month = f"true, hive_types = {{{literal(MONTH)}: VARCHAR}}" if MONTH in self._schema.names else "false"
         options = f"hive_partitioning = {by_month}"
         if not self._wanted:
@@ -160,8 +170,7 @@ class Files:
         return FrugalDataset(wanted, files.schema, files.format, files.filesystem)
 
     def _names(self) -> set[str]:
-        paths: Sequence[str] = self._values("path")
-        return {paths[number].rpartition("/")[2] for number in self._wanted}
+        return {path.rpartition("/")[2] for path in self.paths}
 
 
 def _is_in(months: set[str], month: str | None) -> bool:
@@ -189,3 +198,9 @@ def folder_of(table: DeltaTable) -> str | None:
     """The folder of a table; None if the table is in a bucket."""
     place = urlsplit(table.table_uri)
     return unquote(place.path).rstrip("/") if place.scheme == "file" else None
+
+
+def place_of(table: DeltaTable) -> str:
+    """The folder of a table as a URI in which nothing is encoded."""
+    folder = folder_of(table)
+    return table.table_uri.rstrip("/") if folder is None else f"file://{folder}"

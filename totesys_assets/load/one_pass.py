@@ -117,16 +117,16 @@ class Copy:
 class OnePass:
     """The star tables of one run that are made along with its first captures, until their steps take them."""
 
-    def __init__(self, lake: Lake, warehouse: Warehouse, *, large: int | None = None) -> None:
+    def __init__(self, lake: Lake, warehouse: Warehouse, *, large: int | None = None, is_on: bool = True) -> None:
         """``large``: from how many rows on they are copied into the warehouse along with their capture."""
         self._lake, self._warehouse, self._catalogue = lake, warehouse, warehouse.catalogue
-        self._large = LARGE if large is None else large
+        self._large, self._is_on = LARGE if large is None else large, is_on
         self._made: dict[str, Made] = {}
         self._copies: dict[str, Copy] = {}
 
     def onward(self, source: Table, wanted: Iterable[str]) -> Along | None:
         """What takes versions of ``source`` along into those ``wanted`` star tables that are empty. None if none is."""
-        tables = [self._catalogue.star[name] for name in wanted if name in self._catalogue.star]
+        tables = [self._catalogue.star[name] for name in wanted if self._is_on and name in self._catalogue.star]
         empty = [
             each for each in tables if can_pass(self._catalogue, each) == source.name and is_empty(self._lake, each)
         ]

@@ -38,6 +38,10 @@ month_of AS (
 ends AS (
     SELECT MIN(rate_date) AS first_rate, MAX(rate_date) AS last_rate FROM published
 ),
+-- One rate a day, if ever there should be two: the higher.
+rate_of AS (
+    SELECT currency_code, rate_date, MAX(units_per_euro) AS units_per_euro FROM published GROUP BY currency_code, rate_date
+),
 -- The days of each rate: until the next one; of the first also the ten days before all rates, of the last two years.
 spans AS (
     SELECT
@@ -46,7 +50,7 @@ spans AS (
         units_per_euro,
         LAG(rate_date) OVER (PARTITION BY currency_code ORDER BY rate_date) AS previous,
         LEAD(rate_date) OVER (PARTITION BY currency_code ORDER BY rate_date) AS following
-    FROM published
+    FROM rate_of
 ),
 bounds AS (
     SELECT

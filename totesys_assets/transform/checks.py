@@ -19,10 +19,7 @@ def checked(table: Table, batches: Iterable[pa.RecordBatch], days: Days | None =
     for batch in batches:
         for name in required:
             if batch.column(name).null_count:
-                raise PlatformError(
-                    f'The SELECT of {table.asset} gives rows without "{name}", which must have a value. Let it give '
-                    "one (COALESCE), or let the DDL of the table allow NULL."
-                )
+                raise without_value(table, name)
         if days is not None and table.is_mart:
             _require_days(table, batch, days)
         yield batch
@@ -31,7 +28,20 @@ def checked(table: Table, batches: Iterable[pa.RecordBatch], days: Days | None =
 def _require_days(table: Table, batch: pa.RecordBatch, days: Days) -> None:
     for day in pc.unique(batch.column(str(table.day_column))).to_pylist():
         if not isinstance(day, date) or not any(day in each for each in days.ranges):
-            raise PlatformError(
-                f"The SELECT of {table.asset} gives rows of {day} when it is given those of other days. Leave the mart "
-                "unpartitioned, or let each day follow from the facts of that day."
-            )
+            raise other_days(table, day)
+
+
+def without_value(table: Table, name: str) -> PlatformError:
+    """The error of a row without a value in column ``name``."""
+    return PlatformError(
+        f'The SELECT of {table.asset} gives rows without "{name}", which must have a value. Let it give '
+        "one (COALESCE), or let the DDL of the table allow NULL."
+    )
+
+
+def other_days(table: Table, day: object) -> PlatformError:
+    """The error of a mart's row that is of a ``day`` that was not asked for."""
+    return PlatformError(
+        f"The SELECT of {table.asset} gives rows of {day} when it is given those of other days. Leave the mart "
+        "unpartitioned, or let each day follow from the facts of that day."
+    )

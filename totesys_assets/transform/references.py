@@ -13,13 +13,17 @@ import pyarrow.csv as csv
 from totesys_assets.catalogue.queries import REFERENCE, REFERENCES
 
 
+def references(sql: str) -> dict[tuple[str, str], pa.Table]:
+    """The tables of ``reference`` that ``sql`` names, by schema and name."""
+    return {(REFERENCE, name): make() for name, make in _MADE.items() if f"{REFERENCE}.{name}" in sql}
+
+
 def create_references(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Create the tables of ``reference`` that ``sql`` names."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {REFERENCE}")
-    for name, make in _MADE.items():
-        if f"{REFERENCE}.{name}" in sql:
-            connection.register(f"{REFERENCE}_{name}", make())
-            connection.execute(f"CREATE OR REPLACE VIEW {REFERENCE}.{name} AS SELECT * FROM {REFERENCE}_{name}")
+    for (schema, name), rows in references(sql).items():
+        connection.register(f"{schema}_{name}", rows)
+        connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS SELECT * FROM {schema}_{name}")
 
 
 def _iso_4217() -> pa.Table:
