@@ -40,7 +40,7 @@ from totesys_assets_tests.harness.machine import (
     Interleavings,
     InterleavingsWithFiles,
     InterleavingsWithLog,
-    InterleavingsWithLosses,
+    InterleavingsWithRanges,
 )
 from totesys_assets_tests.harness.world import Laboratory, Tally
 
@@ -74,7 +74,7 @@ class Soak:
         elif number % 4:
             failure = run_with_the_log(self.laboratory.tally, number)
         else:
-            failure = run_here(self.laboratory, InterleavingsWithLosses, number)
+            failure = run_here(self.laboratory, InterleavingsWithRanges, number)
         if failure:
             self.failures[number] = failure
             print(f"seed {number} failed:\n{failure}", flush=True)

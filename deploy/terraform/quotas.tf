@@ -5,7 +5,7 @@
 
 locals {
   # As many runs as there may be at once: max_concurrent_runs in deploy/docker/dagster.yaml.
-  most_runs = 4
+  most_runs = 5
 
   vcpu          = { for kind, size in local.sizes : kind => size.cpu / 1024 }
   services_vcpu = sum([for name in keys(local.services) : local.vcpu[name]])

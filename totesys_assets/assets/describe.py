@@ -27,6 +27,7 @@ from totesys_assets.names import (
     NO_DEAD_LETTERS,
     NOTHING_MISSED,
     OTHER_DAYS_TAG,
+    RANGE_TAG,
     STAR,
     TOTESYS,
     WAREHOUSE,
@@ -122,6 +123,11 @@ def warehouse_lineage(table: Table) -> dg.TableColumnLineage:
 def changes_only(context: dg.AssetExecutionContext) -> bool:
     """True when the run need not look at what was not written since the last one."""
     return context.run.tags.get(CHANGES_ONLY_TAG) == "true"
+
+
+def is_range(context: dg.AssetExecutionContext) -> bool:
+    """True when other runs may bring in other days at the same time."""
+    return RANGE_TAG.items() <= context.run.tags.items()
 
 
 def run_days(context: dg.AssetExecutionContext) -> Days | None:

@@ -17,6 +17,7 @@ from totesys_assets.assets.describe import (
     ddl_reference,
     definition_metadata,
     failures,
+    is_range,
     record_partitions,
     row_count,
     run_days,
@@ -114,7 +115,8 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
             changes_only=changes_only(context),
             seen=context.run.tags.get(SEEN_TAG, ""),
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
-            onward=one_pass.onward(table, _to_be_made(context)),
+            is_range=is_range(context),
+            onward=None if is_range(context) else one_pass.onward(table, _to_be_made(context)),
         )
         with failures():
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)

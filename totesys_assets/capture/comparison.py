@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture import dead_letters
+from totesys_assets.capture.beside import append_beside, committed, named, require_newest
 from totesys_assets.capture.changes import Changes
 from totesys_assets.capture.onward import Onward, append_first
 from totesys_assets.capture.statements import Chunk, Statements
@@ -25,7 +26,6 @@ from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
-from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
@@ -40,32 +40,8 @@ _PART_BYTES = 32_000_000
 _FEW_KEYS = 1000
 
 
-def committed(held: DeltaTable) -> str:
-    """Which commit of a capture to an ingestion table was the last."""
-    return _commit(held, mark(held, RECORDED))
-
-
-def _commit(held: DeltaTable, recorded_at: int | None) -> str:
-    return f"{held.metadata().id} {recorded_at}"
-
-
-def is_overtaken(snapshot: SourceSnapshot, table: Table, held: DeltaTable) -> bool:
-    """True if ``held`` has, or may have, versions from a later snapshot."""
-    return snapshot.is_overtaken(table, mark(held, snapshot.lifetime) or 0)
-
-
-def require_newest(snapshot: SourceSnapshot, table: Table, held: DeltaTable) -> None:
-    """Raise StaleSnapshot if ``held`` has versions from a later snapshot: what is new there would look gone here."""
-    if is_overtaken(snapshot, table, held):
-        by_clock = " If no other is running, the clock of this machine was set back." * (snapshot.transactions is None)
-        raise StaleSnapshot(
-            f'Another refresh captured "{table.name}" from a later snapshot while this one held an earlier. '
-            f"Nothing is lost; refresh again.{by_clock}"
-        )
-
-
 class Comparison:
-    """One table of the source, and what is held of it."""
+    """One table of the source, and what is held of it. ``beside``: others may be capturing other days than these."""
 
     def __init__(
         self,
@@ -76,14 +52,16 @@ class Comparison:
         found: Mapping[str, Fingerprint],
         changes: Changes,
         onward: Onward | None = None,
+        beside: Days | None = None,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
-        self._all_days, self._found, self._onward = all_days, found, onward
+        self._all_days, self._found, self._onward, self._beside = all_days, found, onward, beside
         self._letters = dead_letters.open_keys(lake, table)
         # Dead letters are not held, and so must be read to know that they are still there.
         self._changes = changes if len(self._letters) <= _FEW_KEYS else changes.all_read()
         self._sql = Statements(snapshot, table, all_days, self._changes, self._letters)
-        self.committed = ""
+        # The last commit of a capture to the lake before this one, and after it.
+        self.before = self.committed = ""
         # Versions by partition and operation, and dead letters by partition.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -103,7 +81,8 @@ class Comparison:
     def _commit(self) -> None:
         connection = self._snapshot.connection
         held = self._lake.open_versions(self._table)
-        require_newest(self._snapshot, self._table, held)
+        require_newest(self._snapshot, self._table, held, self._beside)
+        self.before = self.committed = committed(held)
         schema = lake_schema(self._table, versioned=True)
         # Later than all that the table holds, even if the source's clock was set back: versions follow one another, and
         # what is made of them need only look at those recorded since.
@@ -115,17 +94,21 @@ class Comparison:
         batches = conform(self._versions(connection, held), schema)
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
+            batches = chain([first], batches)
             marks = {self._snapshot.lifetime: self._snapshot.order(self._table), RECORDED: recorded_at}
-            into = (held, chain([first], batches), schema, f"capture:{self._table.name}", marks)
-            if held.file_uris():
+            into = (held, batches, schema, f"capture:{self._table.name}", marks)
+            if self._beside is not None:
+                done = append_beside(
+                    self._snapshot, self._lake, self._table, held, batches, schema, recorded_at, self._beside
+                )
+                held, recorded_at, self.before = done.held, done.recorded_at, done.before
+            elif held.file_uris():
                 append(*into)
             else:
                 append_first(
                     *into, self._onward, sum(self._found[key].rows for key in self._changes.stale & self._found.keys())
                 )
-            self.committed = _commit(held, recorded_at)
-        else:
-            self.committed = committed(held)
+            self.committed = named(held, recorded_at)
         self._lake.share(held, INGESTION, self._table.name)
         for letter in self._snapshot.refused(self._table, self._all_days):
             if letter[1] in self._changes.stale:

@@ -10,17 +10,18 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import partial
 
 from totesys_assets import engine
+from totesys_assets.capture.beside import committed
 from totesys_assets.capture.changes import all_of, captured_of, changes, is_stale
 from totesys_assets.capture.comparison import ATTEMPTS, Comparison
 from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
-from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
+from totesys_assets.capture.ledger import EMPTY, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
-from totesys_assets.capture.lost_ledger import ingestion_name, missing_entries
+from totesys_assets.capture.lost_ledger import ingestion_name, last_entries, missing_entries
 from totesys_assets.capture.missed import Missed, note_missed
 from totesys_assets.capture.onward import Onward
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
@@ -68,12 +69,14 @@ def capture(
     changes_only: bool = False,
     seen: str = "",
     onward: Onward | None = None,
+    is_range: bool = False,
 ) -> Captured:
     """Bring the lake's versions of ``table`` up to what ``snapshot`` shows, for ``days`` (None: the whole table).
 
     ``changes_only`` looks at the days that are stale, and reads no more of them than may have been written since the
     last capture (changes.py); else every row of the days is compared.
     ``seen``: the days are all that were stale when ``generation.seen_until`` was this; it is noted with them.
+    ``is_range``: other days may be captured at the same time, and are left to others.
     ``onward``: has the versions of a first capture, too, as they come.
     Data first, then the ledger. Doing it twice adds nothing. Raises WrongDatabase, SchemaDrift, MassDeletion,
     StaleSnapshot when another writer captured from a later snapshot, and ConcurrentWriters when other writers win five
@@ -95,7 +98,11 @@ def capture(
     missing = missing_entries(lake, table, held, newest)
     known = known | missing
     require_first_day(table, all_days, known)
-    days = days if table.day_column else None
+    days, began = days if table.day_column else None, committed(held) if held is not None else ""
+    if is_range and days is not None and (others := missing.keys() - set(days.keys)):
+        # Another range may be about to note them: what is left of a killed one, the look after all ranges finds.
+        missing, began = {key: entry for key, entry in missing.items() if key not in others}, ""
+    beside = days if days != all_days and (is_range or not changes_only) else None
     refuse = None if accept_deletions else partial(refuse_mass_deletion, table)
     with engine.readable_errors(failed):
         reached = reach(lake, snapshot, table)
@@ -103,10 +110,20 @@ def capture(
         if logged is not None and logged.is_noted and changes_only:
             result = _taken(logged, days)
         else:
-            begins = reached is not None and (logged is None or not logged.is_noted)
+            begins = reached is not None and (logged is None or not logged.is_noted) and not is_range
             before = {**known, **logged.entries} if logged is not None else known
             result = _compare(
-                snapshot, lake, table, all_days, days, before, refuse, onward, changes_only=changes_only, begins=begins
+                snapshot,
+                lake,
+                table,
+                all_days,
+                days,
+                before,
+                refuse,
+                onward,
+                beside,
+                changes_only=changes_only,
+                begins=begins,
             )
             if logged is not None:
                 result = _after(logged, result)
@@ -124,9 +141,9 @@ def capture(
     told, missed = note_missed(newest, entries, table.name, by_log=logged is not None, is_whole=is_whole)
     noted += told
     if noted:
-        last = Entry(LAST, table.name, result.committed, 0, datetime.now(UTC), run_id)
+        last = last_entries(ledger, table, began, result.before, result.committed, run_id)
         complete = complete_entries(snapshot, table.name, seen_until(snapshot) if result.is_complete else seen, run_id)
-        ledger.append([*noted, last, *complete, *source_entries(snapshot, run_id)])
+        ledger.append([*noted, *last, *complete, *source_entries(snapshot, run_id)])
     return Captured(entries, missed)
 
 
@@ -137,6 +154,7 @@ class _Result:
     ``found``: their fingerprints. ``counts``: versions by partition and operation, and dead letters by partition.
     ``missed``: how many of the versions, by partition, the log should have told of; None where it is not followed.
     ``committed``: the newest commit to the lake. ``is_complete``: all of the table is as the snapshot shows it.
+    ``before``: the commit before it; empty if it is the one that the capture began with.
     """
 
     partitions: Sequence[str]
@@ -145,6 +163,7 @@ class _Result:
     committed: str
     is_complete: bool
     missed: Mapping[str, int] | None = None
+    before: str = ""
 
 
 def _taken(logged: Logged, days: Days | None) -> _Result:
@@ -184,6 +203,7 @@ def _compare(
     known: Mapping[str, Entry],
     refuse: Refuse | None,
     onward: Onward | None,
+    beside: Days | None,
     *,
     changes_only: bool,
     begins: bool,
@@ -209,13 +229,14 @@ def _compare(
         refuse(sum(rows.values()), sum((rows | now).values()))
     to_read = changes(snapshot, table, partitions, found, known) if changes_only else all_of(partitions)
     for _ in range(ATTEMPTS):
-        comparison = Comparison(snapshot, lake, table, all_days, found, to_read, onward)
+        comparison = Comparison(snapshot, lake, table, all_days, found, to_read, onward, beside)
         try:
             comparison.commit()
         except LostRace:
             log.info("%s: another refresh committed first; comparing again", table.name)
             continue
-        return _Result(partitions, found, comparison.counts, comparison.committed, is_complete)
+        counts, before = comparison.counts, comparison.before
+        return _Result(partitions, found, counts, comparison.committed, is_complete, before=before)
     raise ConcurrentWriters(
         f'Other refreshes committed to "{table.name}" {ATTEMPTS} times while this one compared it. '
         "Nothing is lost; refresh again."

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import duckdb
 from deltalake import DeltaTable
 
-from totesys_assets.capture.comparison import committed
+from totesys_assets.capture.beside import committed
 from totesys_assets.capture.how_far import HowFar, how_far, taken
 from totesys_assets.capture.journal import POSITION, PRUNED, Drained, Journal
 from totesys_assets.capture.journaled import hidden_transactions, newest_changes

@@ -19,7 +19,8 @@ from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture import dead_letters
-from totesys_assets.capture.comparison import ATTEMPTS, committed, require_newest
+from totesys_assets.capture.beside import committed, require_newest
+from totesys_assets.capture.comparison import ATTEMPTS
 from totesys_assets.capture.following import Reach, behind, marks
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided

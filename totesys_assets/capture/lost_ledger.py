@@ -1,6 +1,7 @@
 """What the ledger should say of a table and does not: it was lost, or a capture was killed between its two commits.
 
-Belongs here: entries that are made from the lake alone. Does not belong here: the ledger itself (ledger.py).
+Belongs here: entries that are made from the lake alone, and up to which commit none are missing. Does not belong here:
+the ledger itself (ledger.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from datetime import UTC, datetime
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.comparison import committed
-from totesys_assets.capture.ledger import EMPTY, LAST, Entry, state_of
+from totesys_assets.capture.beside import committed
+from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.read import register
@@ -61,3 +62,17 @@ def missing_entries(
     if held is None or (known and (last is None or last.state == committed(held))):
         return {}
     return {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}
+
+
+def last_entries(ledger: Ledger, table: Table, began: str, before: str, now: str, run_id: str) -> list[Entry]:
+    """The ledger's entry that up to the commit ``now`` all that the lake has of ``table`` is noted; none if it may not.
+
+    ``began``: the last commit when the capture began, if nothing was left to note; ``before``: the one before ``now``,
+    empty if it is that one. A capture of other days that committed in between notes that itself, unless it is killed:
+    then nothing but what is missing here tells the next look to search for what it left.
+    """
+    if before not in ("", began) and not before.endswith(" None"):
+        last = ledger.newest([LAST]).get(LAST, {}).get(table.name)
+        if last is None or last.state != before:
+            return []
+    return [Entry(LAST, table.name, now, 0, datetime.now(UTC), run_id)]

@@ -39,7 +39,8 @@ def append(
     """Append batches. Raises LostRace if ``writer`` has committed since ``table`` was opened.
 
     Delta lets two appends succeed at once, so each commit carries the next number under its writer's name: the slower
-    of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong.
+    of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong,
+    but where both are known to be about other days (capture/beside.py).
     ``marks`` (name -> number) are committed with it; marks.py reads them.
     """
     _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
@@ -81,10 +82,16 @@ def replace(
 
 
 def commit(
-    written: Written, writer: str, marks: Mapping[str, int] | None = None, *, instead_of: Sequence[str] = ()
+    written: Written,
+    writer: str,
+    marks: Mapping[str, int] | None = None,
+    *,
+    instead_of: Sequence[str] = (),
+    said: Mapping[str, str] | None = None,
 ) -> None:
     """Commit files that are written already, fenced as ``append`` is. Whoever loses the race has the files still.
 
+    ``said``: more about the commit, for its entry in the table's history.
     ``instead_of``: paths of the table's files that this commit removes. It also raises LostRace when a compaction has
     removed one of them.
     """
@@ -99,7 +106,7 @@ def commit(
                 "append",
                 table.schema(),
                 table.metadata().partition_columns,
-                commit_properties=_properties(all_marks),
+                commit_properties=_properties(all_marks, said),
             )
         except CommitFailedError as error:
             raise LostRace(str(error)) from error
@@ -114,8 +121,9 @@ def _numbered(table: DeltaTable, writer: str, marks: Mapping[str, int]) -> dict[
     return {writer: (mark(table, writer) or 0) + 1, **marks}
 
 
-def _properties(marks: Mapping[str, int]) -> CommitProperties:
-    return CommitProperties(app_transactions=[Transaction(name, number) for name, number in marks.items()])
+def _properties(marks: Mapping[str, int], said: Mapping[str, str] | None = None) -> CommitProperties:
+    transactions = [Transaction(name, number) for name, number in marks.items()]
+    return CommitProperties(custom_metadata=dict(said) if said else None, app_transactions=transactions)
 
 
 def _commit(

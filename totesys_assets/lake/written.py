@@ -158,6 +158,21 @@ def write(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schem
         return writer.close()
 
 
+def batches_of(written: Written, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of files that ``write`` has written, as batches of ``schema``. Raises OSError where one is gone."""
+    from pyarrow.parquet import ParquetFile
+
+    files = storage(written.table)
+    for action in written.actions:
+        with files.open_input_file(action.path) as stream, ParquetFile(stream) as file:
+            for batch in file.iter_batches(_GROUP_ROWS):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                for name, value in action.partition_values.items():
+                    columns[name] = pa.repeat(value, len(batch))
+                arrays = [columns[field.name].cast(field.type) for field in schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, str]]) -> Written:
     """Files that something else wrote into the folder of ``table``: relative paths, and the values of their folders.
 

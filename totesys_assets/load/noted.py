@@ -25,8 +25,8 @@ def held_of(star: DeltaTable) -> tuple[str, int]:
 
 
 def loaded_until(loaded: Mapping[str, tuple[str, int]], origin: str, until: int) -> int | None:
-    """Up to which moment the rows of ``origin`` are in the warehouse. None: not known."""
-    noted, _, moment = loaded.get(NEWEST, ("", 0))[0].rpartition(" ")
+    """Up to which moment the rows of ``origin`` are in the warehouse; 0 if nothing was ever loaded. None: not known."""
+    noted, _, moment = loaded.get(NEWEST, ("", 0) if loaded else (f"{origin} 0", 0))[0].rpartition(" ")
     return int(moment) if origin and noted == origin and int(moment) <= until else None
 
 

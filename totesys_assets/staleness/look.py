@@ -18,8 +18,8 @@ import duckdb
 from deltalake import DeltaTable
 
 from totesys_assets import engine
+from totesys_assets.capture.beside import committed, is_overtaken
 from totesys_assets.capture.changes import is_stale
-from totesys_assets.capture.comparison import committed, is_overtaken
 from totesys_assets.capture.following import behind, followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger

@@ -159,11 +159,11 @@ def _build_once(
     with engine.session() as connection:
         work = Work(connection, catalogue, table, query_of(table.name), target, sources)
         star = _Star(work, made_by)
-        added, digest, sets = bool(table.day_column) and star.add(), "", None
+        added, digest, sets = bool(table.day_column) and star.add(days), "", None
         if not table.day_column:
             held = known.get(SETS, {}).get(table.name)
             digest, sets = remake(work, Sets.parse(held.state) if held is not None else None, keep=changes_only)
-        elif not (added and changes_only):
+        elif not (added and (changes_only or star.is_new)):
             rows: Counter[str] = Counter()
             for name in sources:
                 rows.update({key: entry.rows for key, entry in known.get(f"{INGESTION}/{name}", {}).items()})
@@ -199,13 +199,20 @@ class _Star:
     def __init__(self, work: Work, made_by: Engine) -> None:
         self._work, self._engine = work, made_by
         self._table, self._target, self._sources = work.table, work.target, work.sources
+        # Whether all of it was added at once, so that there is nothing to make anew.
+        self.is_new = False
 
-    def add(self) -> bool:
-        """Add rows for the versions recorded since the last build, of all days. False where that cannot be told."""
+    def add(self, days: Days | None) -> bool:
+        """Add rows for the versions recorded since the last build, of all days. False where that cannot be told.
+
+        Nor are they added to an empty table if all of them are of ``days``, which are made anew.
+        """
         if not self._work.query.is_row_by_row:
             return False
         ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
+        if not self._target.file_uris() and not self._is_within(name, source, days):
+            built, self.is_new = (self._origin(), 0), True  # another run has captured other days
         if built is None or built[0] != self._origin() or built[1] > until:
             return False
         if built[1] < until:
@@ -222,11 +229,13 @@ class _Star:
             return {}
         ((name, source),) = self._sources.items()
         built, until = built_from(self._target), recorded_until(source)
-        if built == (self._origin(), until) or lies_within(
-            source, str(self._work.catalogue.source[name].day_column), days
-        ):
+        if built == (self._origin(), until) or self._is_within(name, source, days):
             return self._marks(until)
         return {_MADE_OF: 0}
+
+    def _is_within(self, name: str, source: DeltaTable, days: Days | None) -> bool:
+        """Whether all versions of a source are of ``days``."""
+        return days is None or lies_within(source, str(self._work.catalogue.source[name].day_column), days)
 
     def _marks(self, until: int) -> dict[str, int]:
         return {_MADE_OF: self._origin(), RECORDED: until}

@@ -15,6 +15,7 @@ import yaml
 from packaging.markers import Marker
 
 from totesys_assets.dagster_internals.storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
+from totesys_assets.names import RANGE_TAG
 from totesys_assets_tests.conftest import PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
 
@@ -121,9 +122,29 @@ def test_a_shipped_instance_is_the_local_one_but_for_what_must_differ(which: str
 @pytest.mark.parametrize("which", INSTANCES)
 def test_refreshes_run_one_at_a_time_and_backfills_leave_room_for_them(which: str) -> None:
     runs = yaml.safe_load(INSTANCES[which].read_text(encoding="utf-8"))["concurrency"]["runs"]
-    limits = {limit["key"]: limit["limit"] for limit in runs["tag_concurrency_limits"]}
-    assert limits["totesys/refresh"] == 1
-    assert sum(limits.values()) < runs["max_concurrent_runs"]
+    limits = {(limit["key"], limit.get("value")): limit["limit"] for limit in runs["tag_concurrency_limits"]}
+    refreshes = [limit for (key, value), limit in limits.items() if key == "totesys/refresh" and value != "range"]
+    assert refreshes == [1]
+    # The sensor asks for no refresh while ranges are under way: they take its place.
+    most = {key: max(limit for (each, _), limit in limits.items() if each == key) for key, _ in limits}
+    assert sum(most.values()) < runs["max_concurrent_runs"]
+
+
+def test_on_aws_two_ranges_of_days_run_at_once_and_on_one_machine_one() -> None:
+    values = {
+        which: {
+            limit.get("value"): limit["limit"]
+            for limit in yaml.safe_load(path.read_text(encoding="utf-8"))["concurrency"]["runs"][
+                "tag_concurrency_limits"
+            ]
+            if limit["key"] == "totesys/refresh"
+        }
+        for which, path in INSTANCES.items()
+    }
+    (name,), (value,) = RANGE_TAG, RANGE_TAG.values()
+    assert name == "totesys/refresh"
+    assert values.pop("aws") == {"true": 1, value: 2}
+    assert all(limits == {None: 1} for limits in values.values())
 
 
 @pytest.fixture

@@ -187,11 +187,11 @@ class LoggedWorld(World):
 
     # What a refresh must take
 
-    def look(self) -> tuple[Look, State]:
+    def look(self, range_rows: int = 0) -> tuple[Look, State]:
         """What there is to do, and what was committed at that moment."""
         before = self._noted()
         following.begin(self.lake, self.log)
-        found, state = super().look()
+        found, state = super().look(range_rows)
         self._notice(before, self._place(state))
         return found, state
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
+from random import Random
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -301,6 +302,33 @@ class InterleavingsWithLosses(Interleavings):
         if not self.world.drifted:
             self.laboratory.tally.faults += 1
             self.world.lose(what, when, after)
+
+
+class InterleavingsWithRanges(InterleavingsWithLosses):
+    """The same, with refreshes by ranges of days, in any order and two at once, while others write.
+
+    Of its own, so that a seed of the others goes on to do the same.
+    """
+
+    @rule(
+        who=_who,
+        before=_several,
+        during=_several,
+        rows=st.integers(1, 6),
+        order=st.randoms(use_true_random=False),
+        after=st.integers(0, 3),
+    )
+    def refresh_in_ranges(
+        self, who: int, before: list[Statement], during: list[Statement], rows: int, order: Random, after: int
+    ) -> None:
+        self.write(who, before)
+        self._writers[who].end("COMMIT")
+
+        def meanwhile() -> None:
+            self.write(who, during)
+            self._writers[who].end("COMMIT")
+
+        self.world.refresh_in_ranges(rows, order.shuffle, _once(after, meanwhile))
 
 
 class InterleavingsWithFiles(InterleavingsWithLosses):

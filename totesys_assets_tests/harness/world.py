@@ -411,11 +411,11 @@ class World:
 
     # Refreshing
 
-    def look(self) -> tuple[Look, State]:
-        """What there is to do, and what was committed at that moment."""
+    def look(self, range_rows: int = 0) -> tuple[Look, State]:
+        """What there is to do, in ranges of so many rows, and what was committed at that moment."""
         seen: list[State] = []
         sources = self.sources(lambda: seen.append(self.read()))
-        found = look(Platform(sources, self.lake, self.warehouse, self.days), unless=self._mark)
+        found = look(Platform(sources, self.lake, self.warehouse, self.days, range_rows), unless=self._mark)
         self._mark = self._mark if found.mark is None else found.mark  # as the file in the home
         return found, seen[0]
 
@@ -435,6 +435,30 @@ class World:
         self._require_complete(found.requests, state)
         for request in found.requests:
             self.run(request, between, accept_deletions=accept_deletions, through_dagster=through_dagster)
+        self.check()
+        self._check_marts()
+
+    def refresh_in_ranges(
+        self, range_rows: int, order: Callable[[list[Request]], object], between: Callable[[int], None]
+    ) -> None:
+        """One pass by ranges, in any ``order`` within a turn; a second is done while the first captures its tables."""
+        self.tally.refreshes += 1
+        self.warehouse.migrate()
+        found, state = self.look(range_rows)
+        assert len({str(problem) for problem in found.problems}) == len(self.drifted), "could not be examined"
+        self._require_complete(found.requests, state)
+        for _, turn in itertools.groupby(found.requests, key=lambda each: each.turn):
+            waiting = list(turn)
+            order(waiting)
+            while waiting:
+                first, second = waiting.pop(), waiting.pop() if waiting else None
+
+                def meanwhile(captured: int, second: Request | None = second) -> None:
+                    between(captured)
+                    if captured == 1 and second is not None:
+                        self.run(second, accept_deletions=True)
+
+                self.run(first, meanwhile, accept_deletions=True)
         self.check()
         self._check_marts()
 
@@ -554,6 +578,7 @@ class World:
             run_id="harness",
             changes_only=request.changes_only,
             seen=request.seen,
+            is_range=request.is_range,
         )
 
     def _taken(self, run: Run) -> None:
@@ -576,6 +601,7 @@ class World:
                     changes_only=request.changes_only,
                     accept_deletions=accept_deletions,
                     seen=request.seen,
+                    is_range=request.is_range,
                     onward=run.onward(table, request),
                 )
             except PlatformError:
@@ -609,9 +635,10 @@ class World:
         assert table not in self.drifted
         assert accept_deletions or not self.model.guarded(table, run.state), f"{table} lost its rows without a word"
         expected = self._expect(table, request, run.state)
-        overtaken = run.number < self._newest_state.get(table, 0)
+        # A range may be of an earlier snapshot than what other ranges brought.
+        overtaken = run.number < self._newest_state.get(table, 0) and not request.is_range
         assert not (overtaken and expected), f"{table} was brought back to an earlier state: {dict(expected)}"
-        if expected:
+        if expected and not request.is_range:
             self._newest_state[table] = run.number
         self.tally.versions += expected.total()
         if self.counts_versions:

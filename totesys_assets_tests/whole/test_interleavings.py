@@ -14,12 +14,13 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from totesys_assets_tests import soak
 from totesys_assets_tests.harness.logged_world import LoggedLaboratory
-from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithLog
+from totesys_assets_tests.harness.machine import Interleavings, InterleavingsWithLog, InterleavingsWithRanges
 from totesys_assets_tests.harness.world import Laboratory, Tally
 
 # The same series everywhere, in which most kinds of mishaps have a place; other ones are for `make soak`.
 SEED = 25
 LOG_SEED = 11
+RANGE_SEED = 3
 SERIES = settings(
     max_examples=3,
     database=None,
@@ -51,6 +52,16 @@ def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(
     assert tally.interleavings >= SERIES.max_examples
     assert min(tally.runs, tally.faults) > runs
     assert min(tally.statements, tally.versions) > statements
+
+
+@pytest.mark.parametrize(("steps", "examples"), [(3, 2), pytest.param(25, 3, marks=pytest.mark.thorough)])
+def test_whatever_happens_between_ranges_the_warehouse_has_every_state_once(
+    laboratory: Laboratory, steps: int, examples: int
+) -> None:
+    machine = type("Machine", (InterleavingsWithRanges,), {"laboratory": laboratory})
+    series = settings(SERIES, max_examples=examples, stateful_step_count=steps)
+    run_state_machine_as_test(seed(RANGE_SEED)(machine), settings=series)
+    assert laboratory.tally.lost == laboratory.tally.doubled == 0
 
 
 @pytest.mark.thorough

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 
-from totesys_assets.capture import comparison, statements
+from totesys_assets.capture import beside, comparison, statements
 from totesys_assets.capture import ledger as ledger_module
 from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.capture.lost_ledger import ingestion_name
@@ -152,6 +152,33 @@ def two_captures_at_once(world: World) -> None:
     with Patch.context() as patch:
         patch.setattr(Lake, "open_versions", open_and_wait)
         world.run(Request(("totesys/sales_order",), world.days))
+    world.refresh()
+    world.check_everything(again=False)
+
+
+def two_ranges_at_once(world: World) -> None:
+    """The second is brought in, to the warehouse, between what the first has read and what it commits."""
+    world.refresh()
+    first, last = world.days.first + timedelta(days=2), world.days.first + timedelta(days=20)
+    for number, day in enumerate((first, last)):
+        world.sql(
+            f"INSERT INTO sales_order SELECT {70 + number}, '{day} 09:00', last_updated, design_id, staff_id, "
+            "counterparty_id, 5, unit_price, currency_id, agreed_delivery_date, agreed_payment_date, "
+            "agreed_delivery_location_id FROM sales_order WHERE sales_order_id = 1"
+        )
+    assets = ("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order")
+    one, other = (Request(assets, DayRange(day, day), changes_only=True, is_range=True) for day in (first, last))
+    open_versions, opened = Lake.open_versions, count()
+
+    def open_and_wait(lake: Lake, table: Table) -> DeltaTable:
+        handle = open_versions(lake, table)
+        if next(opened) == 0:
+            world.run(other)
+        return handle
+
+    with Patch.context() as patch:
+        patch.setattr(Lake, "open_versions", open_and_wait)
+        world.run(one)
     world.refresh()
     world.check_everything(again=False)
 
@@ -386,6 +413,10 @@ def no_order(patch: Patch) -> None:
     patch.setattr(comparison, "require_newest", lambda *_: None)
 
 
+def recorded_before_others(patch: Patch) -> None:
+    patch.setattr(beside, "_recorded", lambda batches, _: batches)
+
+
 def whole_month_replaced(patch: Patch) -> None:
     predicate = in_duckdb._predicate
 
@@ -479,6 +510,9 @@ CASES = {
     ),
     "no order among snapshots": Case(
         no_order, overtaken_by_a_later_refresh, "brought back to an earlier state", thorough=True
+    ),
+    "a range committed under an earlier moment than others": Case(
+        recorded_before_others, two_ranges_at_once, "fact_sales_order", RECORDS_DIFFER
     ),
     "a snapshot for each table": Case(snapshot_for_each_table, commit_between_two_tables, "fact_payment"),
     "a whole month replaced": Case(whole_month_replaced, one_day_after_another, "fact_sales_order", thorough=True),

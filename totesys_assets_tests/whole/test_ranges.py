@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from totesys_assets.audit.audit import audit, checks
 from totesys_assets.automation.records import seen
-from totesys_assets.days import DayRange
+from totesys_assets.catalogue.catalogue import RECORDED_AT, catalogue
+from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.source.totesys import Totesys
+from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.spans import rows_of
 from totesys_assets_tests.automation.test_sensor import tick
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
+from totesys_assets_tests.harness import kills
 from totesys_assets_tests.harness.complete import require_complete
+from totesys_assets_tests.harness.kills import Before, Kill, meet, start
 
 MONTHS = ("2024-08-20", "2024-09-10", "2024-10-10", "2024-11-10")
 MADE = [
@@ -64,3 +71,54 @@ def test_the_sensor_asks_for_one_turn_and_the_next_look_finds_the_next(months: P
     ranges, _, _ = tick(months)
     assert [each.tags["totesys/refresh"] for each in ranges] == ["range"] * 4
     assert len({each.tags["totesys/days"] for each in ranges}) == 4
+
+
+def captured_rows(platform: Platform) -> set[tuple[object, ...]]:
+    """Every version that the lake has of the orders, but for when it was recorded."""
+    held = platform.lake.existing(catalogue().source["sales_order"]).to_pyarrow_table()
+    return set(zip(*(held.column(name).to_pylist() for name in held.column_names if name != RECORDED_AT), strict=True))
+
+
+def at_once(platform: Platform, requests: list[Request], at: Kill | None = None) -> list[object]:
+    """Each request in a process of its own, none of which commits orders before all of them could.
+
+    The exit codes, or what failed. The first is killed ``at`` an instant.
+    """
+    barrier = kills.context().Barrier(len(requests))
+    meeting = Before("totesys_assets.capture.beside:commit", partial(meet, barrier), having="capture:sales_order")
+    running = [
+        start(platform, *([at] if at and not number else []), meeting, requests=[each])
+        for number, each in enumerate(requests)
+    ]
+    return [each.wait() or each.failures() or 0 for each in running]
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        Kill("before", "totesys_assets.capture.comparison:dead_letters.keep", having="sales_order"),
+        *(
+            pytest.param(at, marks=pytest.mark.thorough)
+            for at in (
+                Kill("before", "totesys_assets.capture.beside:commit", having="capture:sales_order"),
+                Kill("before", "totesys_assets.assets.processed:build", having="fact_sales_order"),
+                Kill("after", "totesys_assets.load.load:note", having="fact_sales_order"),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_two_ranges_at_once_of_which_one_is_killed_and_resumed_make_what_one_run_makes(
+    months: Platform, at: Kill
+) -> None:
+    sets, *ranges, _ = months.look().requests
+    assert months.run(sets).success
+    assert at_once(months, ranges[2:]) == [0, 0]
+    assert at_once(months, ranges[:2], at) == [-signal.SIGKILL, 0]
+    stale = {day for days in months.look().stale.values() for day in days if day != WHOLE}
+    assert ranges[0].days is not None
+    assert set() < stale <= set(ranges[0].days.keys)
+    months.refresh()
+    require_complete(months)
+    assert len(captured_rows(months)) == 1601
+    assert [each for each in audit(months.core, checks(catalogue())) if not each.passed] == []

@@ -1,0 +1,162 @@
+"""Captures beside others: which commit to a table was the last, and whether another capture forestalled this one.
+
+Belongs here: comparing this capture with what others committed, and committing what it found after them, where they
+were about other days. Does not belong here: what it found, which is comparison.py.
+
+What a capture adds on some days depends on these days only. So what another committed on other days changes nothing of
+it: the files that it wrote are committed after the other's, with a later ``_recorded_at``. Builds and loads take what
+was recorded since the last time, and would skip for ever what was committed later under an earlier moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.days import Days, DaySet
+from totesys_assets.errors import StaleSnapshot
+from totesys_assets.lake.commit import LostRace, commit, unwritable
+from totesys_assets.lake.marks import mark
+from totesys_assets.lake.read import RECORDED, recorded_until
+from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.written import Written, batches_of, write
+from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.stages import LAKE, stage
+
+# Of a commit about some days, in its metadata: these days; the lifetime of its snapshot, the order of that, and the
+# greatest order of those before it.
+_DAYS, _LIFETIME, _ORDER, _BEFORE = (f"totesys.{name}" for name in ("days", "lifetime", "order", "before"))
+# Commits that change no row, whoever made them.
+_HOUSEKEEPING = frozenset({"CREATE TABLE", "OPTIMIZE", "ADD COLUMN", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END"})
+# Commits to a table that are looked at first; all that the log has if these do not tell.
+_FEW_COMMITS = 20
+# Each loss is a commit of another capture, and each of a few ranges commits to a table once.
+_ATTEMPTS = 20
+
+
+def committed(held: DeltaTable) -> str:
+    """Which commit of a capture to an ingestion table was the last."""
+    return named(held, mark(held, RECORDED))
+
+
+def named(held: DeltaTable, recorded_at: int | None) -> str:
+    """The commit to ``held`` that was recorded at this moment, as ``committed`` names it."""
+    return f"{held.metadata().id} {recorded_at}"
+
+
+def is_overtaken(snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days | None = None) -> bool:
+    """True if ``held`` has, or may have, versions from a later snapshot: of ``days``, or of any days."""
+    if not snapshot.is_overtaken(table, mark(held, snapshot.lifetime) or 0):
+        return False
+    return days is None or _is_overtaken_on(snapshot, table, held, days)
+
+
+def require_newest(snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days | None = None) -> None:
+    """Raise StaleSnapshot if ``held`` has versions from a later snapshot: what is new there would look gone here.
+
+    ``days``: the only ones that matter, of a capture that is about some days.
+    """
+    if is_overtaken(snapshot, table, held, days):
+        by_clock = " If no other is running, the clock of this machine was set back." * (snapshot.transactions is None)
+        raise StaleSnapshot(
+            f'Another refresh captured "{table.name}" from a later snapshot while this one held an earlier. '
+            f"Nothing is lost; refresh again.{by_clock}"
+        )
+
+
+@dataclass(frozen=True)
+class Appended:
+    """A commit of versions: the table after it, when they were recorded, and which capture's commit was before it."""
+
+    held: DeltaTable
+    recorded_at: int
+    before: str
+
+
+def append_beside(
+    snapshot: SourceSnapshot,
+    lake: Lake,
+    table: Table,
+    held: DeltaTable,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    recorded_at: int,
+    days: Days,
+) -> Appended:
+    """Append versions of some ``days``, all recorded at one moment, after what others commit on other days meanwhile.
+
+    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again.
+    """
+    try:
+        with stage(LAKE):
+            written = write(held, batches, schema)
+    except OSError as error:
+        raise unwritable(held, error) from error
+    for _ in range(_ATTEMPTS):
+        before, order = mark(held, snapshot.lifetime) or 0, snapshot.order(table)
+        said = {_DAYS: str(DaySet(days.ranges)), _LIFETIME: snapshot.lifetime, _ORDER: str(order), _BEFORE: str(before)}
+        marks = {snapshot.lifetime: max(order, before), RECORDED: recorded_at}
+        last, version = committed(held), held.version()
+        try:
+            commit(written, f"capture:{table.name}", marks, said=said)
+        except LostRace:
+            held = lake.open_versions(table)
+            # The files stay: a store may report a failure after success, and the other commit be this very one.
+            if held.metadata().id != written.table.metadata().id or _is_touched(held, version, days):
+                raise
+            until = recorded_until(held)
+            if until < recorded_at:
+                written = Written(held, written.actions, written.rows)
+            else:
+                recorded_at, earlier = until + 1, written
+                with stage(LAKE):
+                    written = write(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
+                earlier.discard()
+        else:
+            return Appended(held, recorded_at, last)
+    raise LostRace(f"Others committed to {held.table_uri} {_ATTEMPTS} times.")
+
+
+def _recorded(batches: Iterable[pa.RecordBatch], recorded_at: int) -> Iterator[pa.RecordBatch]:
+    """The same versions, as recorded at another moment (microseconds since 1970)."""
+    for batch in batches:
+        number = batch.schema.get_field_index(RECORDED_AT)
+        field = batch.schema.field(number)
+        moments = pa.repeat(pa.scalar(recorded_at, pa.int64()), len(batch)).cast(field.type)
+        yield batch.set_column(number, field, moments)
+
+
+def _is_touched(held: DeltaTable, version: int, days: Days) -> bool:
+    """Whether a commit after ``version`` was about some of ``days``, or may have been."""
+    return any(_is_about(each, days) for each in held.history(held.version() - version))
+
+
+def _is_overtaken_on(snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days) -> bool:
+    for limit in (_FEW_COMMITS, None):
+        for each in held.history(limit):
+            if each.get(_LIFETIME) != snapshot.lifetime:
+                if _is_about(each, days):  # it cannot be told of which snapshot it is
+                    return True
+                continue
+            if _is_about(each, days) and snapshot.is_overtaken(table, int(each[_ORDER])):
+                return True
+            if not snapshot.is_overtaken(table, int(each[_BEFORE])):
+                return False  # nor is it by any that was committed before
+    return True  # the log does not go back so far
+
+
+def _is_about(commit: Mapping[str, Any], days: Days) -> bool:
+    """Whether a commit may have changed rows of ``days``; one that does not say its days may be about any."""
+    if commit.get("operation") in _HOUSEKEEPING or commit.get("operationMetrics", {}).get("num_added_rows") == 0:
+        return False
+    text = commit.get(_DAYS)
+    return text is None or any(
+        one.first <= other.last and other.first <= one.last
+        for one in DaySet.parse(text).ranges
+        for other in days.ranges
+    )
