@@ -33,4 +33,9 @@ unnest(ARRAY[
 WHERE relkind IN ('r', 'p', 'v') AND statement IS NOT NULL
 ORDER BY pg_class.oid, place \gexec
 
+-- Where facts are partitioned by month, a load makes those that come.
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', pg_proc.oid::regprocedure, :'loader')
+FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace AND nspname = :'schema' AND proowner = nspowner
+WHERE proname = 'keep_months_ahead' \gexec
+
 COMMIT;

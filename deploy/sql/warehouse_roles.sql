@@ -62,14 +62,14 @@ WHERE nspname = :'schema' AND nspowner <> quote_ident(:'owner')::regrole \gexec
 SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, :'owner') FROM pg_class
 WHERE relnamespace = quote_ident(:'schema')::regnamespace AND relkind IN ('r', 'p', 'v')
     AND relowner <> quote_ident(:'owner')::regrole AND (
-        relname ~ '^(dim_|fact_|mart_|current_|history_|_superseded_)'
+        relname ~ '^(dim_|_?fact_|mart_|current_|history_|_superseded_)'
         OR relname IN ('_ledger', '_migration', '_dead_letter', '_finding', '_followed', '_recorded', '_design_sales')
         OR relkind = 'v' AND relname IN ('conversion_rate', 'purchase', 'receivable', 'sale')
     ) \gexec
 
 SELECT format('ALTER FUNCTION %s OWNER TO %I', oid::regprocedure, :'owner') FROM pg_proc
 WHERE pronamespace = quote_ident(:'schema')::regnamespace AND proowner <> quote_ident(:'owner')::regrole
-    AND proname ~ '^keep_(fact|dim|mart)_' AND prorettype = 'trigger'::regtype \gexec
+    AND (proname ~ '^keep_(fact|dim|mart)_' AND prorettype = 'trigger'::regtype OR proname = 'keep_months_ahead') \gexec
 
 -- PostgreSQL before 15 lets everybody create in schema public.
 REVOKE CREATE ON SCHEMA :"schema" FROM PUBLIC;

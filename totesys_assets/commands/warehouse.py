@@ -22,7 +22,8 @@ from totesys_assets.terminal import address, err, out, reporter, say
 
 
 @click.command()
-def migrate() -> None:
+@click.option("--partition-facts", is_flag=True, help="Partition facts by month. The warehouse stays so.")
+def migrate(*, partition_facts: bool) -> None:
     """Create or upgrade the warehouse's tables and views.
 
     It uses the login of WAREHOUSE_URL. A refresh does this itself if its login has the rights. If it has not, run this
@@ -33,7 +34,8 @@ def migrate() -> None:
 
     settings = Settings.from_env()
     with warehouse_only(settings, reporter(err)) as url:
-        done = Warehouse(url, settings.warehouse_schema).migrate()
+        first = settings.first_day if partition_facts else None
+        done = Warehouse(url, settings.warehouse_schema).migrate(partition_from=first)
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
     say(out, "[green]✓[/green] ", f"{what} ({address(url)}, schema {settings.warehouse_schema}).")
 

@@ -66,8 +66,11 @@ _ANALYZE = (
     "SET LOCAL client_min_messages = error; ANALYZE (SKIP_LOCKED) {tables}; SET LOCAL client_min_messages = warning"
 )
 
-# What this transaction did to the table, as PostgreSQL itself counts it.
-_WRITTEN = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_all_tables WHERE relid = {table}::regclass"
+# What this transaction did to the table and its partitions, as PostgreSQL itself counts it.
+_WRITTEN = """
+SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_xact_all_tables
+WHERE relid = {table}::regclass OR relid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = {table}::regclass)
+"""
 
 
 def merge(

@@ -7,6 +7,7 @@ catalogue; the text of views and comments (views.py); sessions (warehouse.py); l
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from functools import lru_cache
 
 import psycopg
@@ -18,22 +19,26 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, lacks_keys
 from totesys_assets.warehouse.kept import is_complete, keep, statements, wait_for_loads
+from totesys_assets.warehouse.months import copy_plain, has_partitions, look_ahead, partition
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
 
 
-def migrate(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
+def migrate(connection: Connection, schema: str, catalogue: Catalogue, *, partition_from: date | None = None) -> bool:
     """Create what is missing, add columns that are new, refuse what differs. Returns False if nothing was to be done.
 
-    In the transaction of ``connection``. Raises SchemaDrift when a table has columns of another type than the
+    ``partition_from``: also partition facts by month, from that of this day on. In the transaction of ``connection``.
+    Raises SchemaDrift when a table has columns of another type than the
     catalogue says, PlatformError when something is to be done and the login may not do it.
     """
     digest = _digest(schema, catalogue)
-    if _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue):
+    is_applied = _is_applied(connection, schema, digest) and not _missing(connection, schema, catalogue)
+    if is_applied and partition_from is None:
+        look_ahead(connection, schema, catalogue)
         return False
     try:
-        _apply(connection, schema, catalogue, digest)
+        _apply(connection, schema, catalogue, digest, partition_from)
     except psycopg.errors.InsufficientPrivilege as error:
         raise PlatformError(
             f'The login of WAREHOUSE_URL may not create or change the warehouse in schema "{schema}": '
@@ -88,7 +93,7 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     return not is_whole and not is_being_filled(connection, schema, catalogue)
 
 
-def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str) -> None:
+def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str, partition_from: date | None) -> None:
     name = sql.Identifier(schema)
     if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         _create_schema(connection, schema)
@@ -100,6 +105,9 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         for index in indexes(schema, table):
             connection.execute(index.encode())
     keep(connection, schema, catalogue)
+    # All that takes long comes first: readers wait from the moment in which the first view is replaced.
+    is_parted = partition_from is not None or has_partitions(connection, schema, catalogue)
+    copied = copy_plain(connection, schema, catalogue, partition_from) if is_parted else []
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
         connection.execute(statement)
@@ -107,6 +115,8 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         _create_view(connection, schema, view, create)
         for comment in comments:
             connection.execute(comment)
+    if is_parted:
+        partition(connection, schema, catalogue, copied, partition_from)
     if connection.info.server_version >= 180000:
         _declare_references(connection, schema, catalogue)
     connection.execute(

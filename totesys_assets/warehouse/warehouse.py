@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import date, datetime
 
 import duckdb
 import psycopg
@@ -246,13 +246,14 @@ class Warehouse:
         with self.connect() as connection:
             return Notes(connection, self.schema).since(moment)
 
-    def migrate(self) -> bool:
+    def migrate(self, *, partition_from: date | None = None) -> bool:
         """Create what is missing, add columns that are new, refuse what differs. False when nothing was to be done.
 
+        ``partition_from``: also partition facts by month, from that of this day on; the warehouse stays so.
         Raises SchemaDrift when a table has columns of another type than the catalogue says, PlatformError when
         something is to be done and the login may not do it, or another session is in the way.
         """
-        if self._migrated:
+        if self._migrated and partition_from is None:
             return False
         with self.connect() as connection:
             locks.wait(
@@ -261,7 +262,7 @@ class Warehouse:
                 self.schema,
                 f'Another process is migrating schema "{self.schema}"',
             )
-            done = warehouse_schema.migrate(connection, self.schema, self.catalogue)
+            done = warehouse_schema.migrate(connection, self.schema, self.catalogue, partition_from=partition_from)
         self._migrated = True
         return done
 

@@ -39,8 +39,7 @@ def kept_and_following(connection: Session, table: str) -> tuple[list[object], l
     (schema,) = connection.execute("SELECT current_schema()").fetchone() or ("",)
     pairs = kept_queries(str(schema), catalogue().warehouse[table]).values()
     kept, follows = (
-        [connection.execute(f"{query} ORDER BY 1, 2".encode()).fetchall() for query in queries]
-        for queries in zip(*pairs, strict=True)
+        [sorted(connection.execute(query.encode())) for query in queries] for queries in zip(*pairs, strict=True)
     )
     return [*kept], [*follows]
 

@@ -1,0 +1,304 @@
+"""Facts in partitions of a month: no record is lost or renumbered, and what was built on a fact is there afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from totesys_assets.audit.audit import audit
+from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.commands import main as totesys
+from totesys_assets.errors import PlatformError
+from totesys_assets.load.restore import differing, restore
+from totesys_assets.warehouse import months
+from totesys_assets.warehouse import warehouse as sessions
+from totesys_assets.warehouse.months import is_partitioned, parted
+from totesys_assets.warehouse.notes import Connection
+from totesys_assets.warehouse.rebuilt import build_keys
+from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.test_roles import denied, new_roles
+from totesys_assets_tests.warehouse.test_kept import require_right
+
+# Few months are made quickly: those from now on, and those of the records.
+FIRST = date.today()
+Session = psycopg.Connection[tuple[object, ...]]
+COLUMNS = ", ".join(column.name for column in catalogue().star["fact_payment"].lake_columns)
+# Payments of some days; the last of them before all months that are made, and far behind them.
+ADD = f"""
+INSERT INTO fact_payment ({COLUMNS})
+SELECT n, day, '12:00', day, '12:00', 1, 1, 9.99, 1, 1, false, day, how,
+    '2026-01-01'::timestamptz + {{}} * interval '1 h'
+FROM unnest(ARRAY['2024-01-31', '2024-02-01', '2024-02-29', '2019-12-31', '2199-01-01']::date[])
+    WITH ORDINALITY AS days (day, n), (VALUES ('{{}}')) AS operation (how)
+"""
+RECORDS = "SELECT * FROM fact_payment ORDER BY payment_record_id"
+
+
+@pytest.fixture(params=["embedded", "installed"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A new database, on the embedded server and on that of another version."""
+    server: PostgresServer = request.getfixturevalue(
+        "postgres_server" if request.param == "embedded" else "other_postgres"
+    )
+    return server.database()
+
+
+@pytest.fixture
+def filled(url: str) -> Iterator[Session]:
+    """A warehouse with a few records."""
+    Warehouse(url).migrate()
+    with session(url) as connection:
+        connection.execute(ADD.format(0, "insert").encode())
+        connection.execute(ADD.format(1, "update").encode())
+        connection.execute("DELETE FROM fact_payment WHERE payment_record_id = 3")
+        yield connection
+
+
+@contextmanager
+def session(url: str) -> Iterator[Session]:
+    with psycopg.connect(url, autocommit=True, options="-c search_path=public -c timezone=UTC") as connection:
+        yield connection
+
+
+def parts(connection: Session) -> set[str]:
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'fact_payment'::regclass"
+    return {str(name) for (name,) in connection.execute(query)}
+
+
+def test_no_record_is_lost_or_renumbered_and_more_come(filled: Session, url: str) -> None:
+    before = filled.execute(RECORDS).fetchall()
+    current = filled.execute("SELECT * FROM current_payment ORDER BY 1").fetchall()
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert filled.execute(RECORDS).fetchall() == before
+    assert filled.execute("SELECT * FROM current_payment ORDER BY 1").fetchall() == current
+    assert all(is_partitioned(filled, "public", fact) for fact in parted(catalogue()))
+    assert not Warehouse(url).migrate()
+    filled.execute(ADD.format(2, "delete").encode())
+    numbers = [row[0] for row in filled.execute(RECORDS).fetchall()]
+    assert numbers == [1, 2, *range(4, 16)]
+    require_right(filled)
+    assert filled.execute("SELECT count(*) FROM current_payment").fetchone() == (0,)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        filled.execute(ADD.format(2, "delete").encode())
+
+
+def test_each_month_is_a_table_of_its_own_and_who_asks_for_one_reads_no_other(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    held = parts(filled)
+    ahead = f"_fact_payment_{date.today().year + 2}_12"
+    assert {"_fact_payment_2024_01", "_fact_payment_2019_12", "_fact_payment_2199_01", ahead} <= held
+    assert "_fact_payment_2023_12" not in held
+    assert filled.execute("SELECT count(*) FROM _fact_payment_2024_02").fetchone() == (3,)
+    query = "EXPLAIN SELECT sum(payment_amount) FROM current_payment WHERE created_date BETWEEN %s AND %s"
+    plan = "\n".join(str(line) for (line,) in filled.execute(query, ["2024-02-01", "2024-02-29"]))
+    assert {name[:21] for name in re.findall(r"_fact_payment_\w+", plan)} == {"_fact_payment_2024_02"}
+
+
+def test_a_month_that_has_no_table_is_held_all_the_same_until_the_next_migration(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    filled.execute("UPDATE fact_payment SET created_date = '1999-05-05' WHERE created_date = '2024-01-31'")
+    before = filled.execute(RECORDS).fetchall()
+    assert filled.execute("SELECT count(*) FROM _fact_payment_rest").fetchone() == (2,)
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert filled.execute("SELECT count(*) FROM _fact_payment_rest").fetchone() == (0,)
+    assert filled.execute("SELECT count(*) FROM _fact_payment_1999_05").fetchone() == (2,)
+    assert filled.execute(RECORDS).fetchall() == before
+    require_right(filled)
+
+
+def test_what_others_built_on_a_fact_is_there_afterwards(filled: Session, url: str) -> None:
+    analyst = f"analyst_{filled.info.backend_pid}"
+    filled.execute(
+        f"CREATE ROLE {analyst}; "
+        "CREATE VIEW paid WITH (security_barrier) AS SELECT payment_id, payment_amount FROM fact_payment WHERE paid; "
+        "CREATE VIEW of_view AS SELECT payment_id FROM paid; COMMENT ON VIEW paid IS 'theirs'; "
+        f"GRANT SELECT ON paid, fact_payment TO {analyst} WITH GRANT OPTION; "
+        f"GRANT UPDATE (paid) ON fact_payment TO {analyst}; "
+        "CREATE INDEX theirs ON fact_payment (counterparty_id) WHERE paid; "
+        "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+        "CREATE TRIGGER theirs AFTER INSERT ON fact_payment FOR EACH ROW EXECUTE FUNCTION seen(); "
+        "ALTER TABLE fact_payment ENABLE ALWAYS TRIGGER theirs; "
+        "CREATE PUBLICATION theirs FOR TABLE fact_payment; "
+        "ALTER TABLE fact_payment ADD COLUMN note text DEFAULT 'x', ADD CONSTRAINT cheap CHECK (payment_amount < 1000)"
+    )
+    filled.execute("TRUNCATE _migration")
+    Warehouse(url).migrate()  # views of ours show the new column, too
+    before = filled.execute(BUILT).fetchall()
+    try:
+        assert Warehouse(url).migrate(partition_from=FIRST)
+        assert filled.execute(BUILT).fetchall() == before
+        assert filled.execute("SELECT count(*) FROM of_view").fetchone() == (0,)
+        with pytest.raises(psycopg.errors.CheckViolation):
+            filled.execute("UPDATE fact_payment SET payment_amount = 1000")
+    finally:
+        filled.execute(f"DROP PUBLICATION theirs; DROP OWNED BY {analyst}; DROP ROLE {analyst}")
+
+
+# Each with all that is said of it.
+BUILT = """
+SELECT 'relation', relname::text, coalesce(relacl::text, '') || coalesce(reloptions::text, '')
+    || coalesce(obj_description(oid, 'pg_class'), '')
+FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'S') AND relname !~ '^_fact'
+UNION ALL SELECT 'column', attrelid::regclass || '.' || attname,
+    format('%s %s %s %s', format_type(atttypid, atttypmod), attidentity, attacl, col_description(attrelid, attnum))
+FROM pg_attribute WHERE attnum > 0 AND attrelid = 'fact_payment'::regclass
+UNION ALL SELECT 'index', relname::text, '' FROM pg_class JOIN pg_index ON indexrelid = pg_class.oid
+WHERE indrelid = 'fact_payment'::regclass
+UNION ALL SELECT 'constraint', conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid = 'fact_payment'::regclass AND contype <> 'p'
+UNION ALL SELECT 'trigger', pg_get_triggerdef(oid), tgenabled::text FROM pg_trigger
+WHERE tgrelid = 'fact_payment'::regclass AND NOT tgisinternal
+UNION ALL SELECT 'publication', prrelid::regclass::text, pubname::text
+FROM pg_publication_rel JOIN pg_publication AS of ON of.oid = prpubid
+UNION ALL SELECT 'view', viewname::text, definition FROM pg_views WHERE schemaname = 'public'
+ORDER BY 1, 2, 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("built", "named"),
+    [
+        (
+            "CREATE POLICY all_of_it ON fact_payment USING (true); "
+            "CREATE MATERIALIZED VIEW m AS SELECT 1 FROM fact_payment; "
+            "CREATE TABLE n (n int REFERENCES fact_payment); "
+            "CREATE UNIQUE INDEX u ON fact_payment (payment_record_id, paid); "
+            "ALTER TABLE fact_payment SET (fillfactor = 70)",
+            "constraint n_n_fkey, materialized view public.m, policy all_of_it, storage parameter fillfactor=70, "
+            "unique index public.u",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS SETOF fact_payment LANGUAGE sql AS 'TABLE fact_payment'",
+            r"function public\.f\(\)",
+        ),
+        ("CREATE VIEW v AS SELECT payment_record_id, paid FROM fact_payment GROUP BY 1", "must appear in the GROUP BY"),
+    ],
+)
+def test_what_cannot_come_along_is_named_and_nothing_is_changed(
+    postgres_server: PostgresServer, built: str, named: str
+) -> None:
+    url = postgres_server.database()
+    Warehouse(url).migrate()
+    with session(url) as connection:
+        connection.execute(built.encode())
+        before = connection.execute(BUILT).fetchall()
+        with pytest.raises(
+            PlatformError, match=f'"fact_payment" cannot be partitioned .*{named}.* Nothing was changed'
+        ):
+            Warehouse(url).migrate(partition_from=FIRST)
+        assert connection.execute(BUILT).fetchall() == before
+        assert parts(connection) == set()
+
+
+def test_who_reads_need_not_wait_while_rows_are_copied_and_keys_are_built(
+    filled: Session, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(connection: Connection, schema: str, fact: Table, made: str) -> None:
+        build_keys(connection, schema, fact, made)
+        with session(url) as reader:
+            reader.execute("SET lock_timeout = '1s'")
+            for name in ("fact_payment", "current_payment", "history_payment", "receivable", "sale"):
+                reader.execute(f"SELECT FROM {name}".encode())
+                built.append(fact.name)
+
+    monkeypatch.setattr(months, "build_keys", build)
+    filled.execute("TRUNCATE _migration")  # so that views are replaced, too
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert len(built) == 15
+
+
+def test_a_reader_in_the_way_is_named_and_it_is_done_another_time(
+    filled: Session, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sessions._SETTINGS, "lock_timeout", "300ms")
+    with session(url) as reader:
+        reader.execute("BEGIN; SELECT FROM fact_payment")
+        with pytest.raises(PlatformError, match=r"is in use by session \d+"):
+            Warehouse(url).migrate(partition_from=FIRST)
+        reader.execute("ROLLBACK")
+    assert parts(filled) == set()
+    assert Warehouse(url).migrate(partition_from=FIRST)
+
+
+def test_a_migration_that_is_killed_leaves_the_facts_as_they_were(filled: Session, url: str) -> None:
+    before = filled.execute(RECORDS).fetchall()
+    with session(url) as reader, ThreadPoolExecutor(1) as threads:
+        reader.execute("BEGIN; SELECT FROM fact_payment")  # so that it waits, when all is copied
+        done = threads.submit(lambda: Warehouse(url).migrate(partition_from=FIRST))
+        waiting = (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND query LIKE 'LOCK TABLE%EXCLUSIVE MODE' AND wait_event_type = 'Lock'"
+        )
+        while not filled.execute(waiting).fetchall():
+            assert not done.done()
+        assert done.exception(20) is not None
+    assert filled.execute(RECORDS).fetchall() == before
+    assert parts(filled) == set()
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert filled.execute(RECORDS).fetchall() == before
+
+
+def test_a_load_makes_the_months_that_come_without_the_owners_rights(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    last = f"_fact_payment_{date.today().year + 2}_12"
+    with new_roles(url, url) as roles:
+        roles.apply("warehouse_roles.sql")
+        assert Warehouse(roles["owner"]).migrate(partition_from=FIRST)
+        roles.apply("warehouse_grants.sql", roles["owner"])
+        denied(roles["reader"], "SELECT public.keep_months_ahead()")
+        denied(roles["loader"], "INSERT INTO _fact_payment_rest OVERRIDING SYSTEM VALUE SELECT * FROM fact_payment")
+        with session(url) as connection, session(url) as reader:
+            for name in sorted(parts(connection))[:-1]:
+                if name[-7:] > f"{date.today():%Y_%m}":
+                    connection.execute(f"DROP TABLE {name}".encode())
+            assert last not in parts(connection)
+            reader.execute("BEGIN; SELECT FROM _fact_payment_rest")
+            assert not Warehouse(roles["loader"]).migrate()  # it does not wait for the reader, nor the reader for it
+            assert last not in parts(connection)
+            reader.execute("ROLLBACK")
+            assert not Warehouse(roles["loader"]).migrate()
+            assert last in parts(connection)
+            assert not Warehouse(roles["loader"]).migrate()
+            owners = "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname ~ '^_fact_payment'"
+            assert connection.execute(owners).fetchall() == [(roles.names["owner"],)]
+
+
+def test_a_login_that_may_not_partition_is_told_who_may(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    with new_roles(url, url) as roles:
+        roles.apply("warehouse_roles.sql")
+        Warehouse(roles["owner"]).migrate()
+        roles.apply("warehouse_grants.sql", roles["owner"])
+        with pytest.raises(PlatformError, match="Run `totesys migrate` with the owner's login in WAREHOUSE_URL"):
+            Warehouse(roles["loader"]).migrate(partition_from=FIRST)
+
+
+@pytest.mark.refreshed
+def test_a_platform_goes_on_with_partitions_and_the_command_makes_them(platform: Platform) -> None:
+    result = CliRunner().invoke(totesys, ["migrate", "--partition-facts"])
+    assert result.exit_code == 0, result.output
+    platform.sql("UPDATE sales_order SET units_sold = 5; UPDATE payment SET paid = NOT paid")
+    platform.refresh()
+    platform.sql("DELETE FROM payment WHERE payment_id = 1")
+    platform.refresh()
+    assert not [found for found in audit(platform.core) if not found.passed and not found.warning]
+    target = Warehouse(platform.warehouse_url, "again")
+    restore(target, platform.lake)
+    assert differing(platform.warehouse, target) == []
+    with session(platform.warehouse_url) as connection:
+        assert {"_fact_payment_2024_08", "_fact_payment_2024_09"} <= parts(connection)
+        connection.execute("DROP TABLE fact_payment CASCADE")
+        assert Warehouse(platform.warehouse_url).migrate()
+        assert "_fact_payment_2024_08" in parts(connection)
+    platform.refresh()
+    assert differing(platform.warehouse, target) == []
