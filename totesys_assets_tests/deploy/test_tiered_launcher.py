@@ -33,7 +33,7 @@ from totesys_assets.dagster_internals.fork_server import NotWarm
 from totesys_assets.dagster_internals.run_launcher import WORKER_TAG
 from totesys_assets.dagster_internals.tiered_launcher import HERE, TASK
 from totesys_assets.local.postgres import _free_port
-from totesys_assets.names import GRPC_INFO_TAG, PLACE_TAG, REFUSED_TAG
+from totesys_assets.names import CHANGES_ONLY_TAG, GRPC_INFO_TAG, PLACE_TAG, RANGE_TAG, REFUSED_TAG
 from totesys_assets.staleness.decide import everything
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer, make_platform
 from totesys_assets_tests.dagster_internals.test_launch import Daemon, wait_for
@@ -230,6 +230,15 @@ def test_a_large_run_gets_a_task_that_does_it_in_the_network_it_was_given(daemon
     assert done.returncode == 0, done.stderr
     assert daemon.run(run.run_id).status == dg.DagsterRunStatus.SUCCESS
     assert daemon.platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+
+
+def test_a_range_of_a_first_load_gets_a_task_however_few_days_it_has(daemon: Tiered, ecs: Ecs) -> None:
+    of_few_days = {CHANGES_ONLY_TAG: "true", **range_tags("2024-08-20", "2024-08-21")}
+    run = daemon.launch({**of_few_days, **RANGE_TAG})
+    assert run.tags[PLACE_TAG] == TASK
+    (override,) = ecs.task_of(run)["overrides"]["containerOverrides"]
+    assert override["command"][:3] == ["dagster", "api", "execute_run"]
+    assert run.run_id in override["command"][-1]
 
 
 def test_a_refresh_becomes_no_task(daemon: Tiered, ecs: Ecs) -> None:
