@@ -16,9 +16,11 @@ from totesys_assets.audit.audit import audit
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.commands import main as totesys
 from totesys_assets.errors import PlatformError
+from totesys_assets.load import one_pass
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.warehouse import months
 from totesys_assets.warehouse import warehouse as sessions
+from totesys_assets.warehouse.bare import lacks_keys
 from totesys_assets.warehouse.months import is_partitioned, parted
 from totesys_assets.warehouse.notes import Connection
 from totesys_assets.warehouse.rebuilt import build_keys
@@ -281,6 +283,21 @@ def test_a_login_that_may_not_partition_is_told_who_may(postgres_server: Postgre
         roles.apply("warehouse_grants.sql", roles["owner"])
         with pytest.raises(PlatformError, match="Run `totesys migrate` with the owner's login in WAREHOUSE_URL"):
             Warehouse(roles["loader"]).migrate(partition_from=FIRST)
+
+
+def test_a_first_load_fills_the_months_and_takes_no_key_off(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_pass, "LARGE", 1)  # else keys would be made behind the rows
+    Warehouse(platform.warehouse_url).migrate(partition_from=FIRST)
+    platform.refresh()
+    assert not [found for found in audit(platform.core) if not found.passed and not found.warning]
+    with session(platform.warehouse_url) as connection:
+        assert connection.execute("SELECT count(*) FROM _fact_payment_rest").fetchone() == (2,)
+        assert Warehouse(platform.warehouse_url).migrate(partition_from=FIRST)
+        assert connection.execute("SELECT count(*) FROM _fact_payment_2024_08").fetchone() == (2,)
+        assert not lacks_keys(connection, "public", catalogue())
+        require_right(connection)
 
 
 @pytest.mark.refreshed
