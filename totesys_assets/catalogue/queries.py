@@ -68,6 +68,11 @@ class Query:
         return {} if _read_by(parsed, HISTORY, LATEST) else {name: each.sql("duckdb") for name, each in found.items()}
 
     @cached_property
+    def is_row_by_row_at_first(self) -> bool:
+        """Whether it gives one row per version where each row has one: the newest are then all."""
+        return is_row_by_row(sqlglot.parse_one(self.sql, read="duckdb"), (HISTORY, LATEST))
+
+    @cached_property
     def over_sets(self) -> str:
         """The SELECT with ``sets.<name>`` in place of each of its sets."""
         return _sets(self.sql)[1].sql("duckdb")
@@ -196,7 +201,7 @@ def _require_readable(name: str, parsed: exp.Expr, facts: tuple[str, ...], table
             )
 
 
-def is_row_by_row(query: exp.Expr) -> bool:
+def is_row_by_row(query: exp.Expr, schemas: Iterable[str] = (HISTORY,)) -> bool:
     """True for ``SELECT <expressions> FROM history.<table>``. Any other form counts as not row by row."""
     clauses = {name for name, value in query.args.items() if value}
     source = query.args.get("from_")
@@ -205,7 +210,7 @@ def is_row_by_row(query: exp.Expr) -> bool:
         and clauses == {"expressions", "from_"}
         and isinstance(source, exp.From)
         and isinstance(source.this, exp.Table)
-        and source.this.db == HISTORY
+        and source.this.db in schemas
         and query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Unnest) is None
     )
 

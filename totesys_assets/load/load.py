@@ -11,25 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
-from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.days import WHOLE, DayRange, Days
+from totesys_assets.days import WHOLE, Days
 from totesys_assets.errors import ConcurrentWriters, PlatformError
 from totesys_assets.lake.commit import LostRace
-from totesys_assets.lake.files import listed
-from totesys_assets.lake.read import bounds, lies_within, moment_sql, register
+from totesys_assets.lake.read import lies_within, moment_sql, register
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.changed import changes, version_loaded, version_note
+from totesys_assets.load.copying import Copy, filled, is_to_be_filled, paths
 from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
 from totesys_assets.load.merge import analyze, is_doubled, merge, require_distinct, written
 from totesys_assets.load.noted import held_of, loaded_until, note, notes_of
-from totesys_assets.load.one_pass import Copy
+from totesys_assets.load.of_days import by_month, rows_of_days, within_days
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import LOAD, stage
@@ -39,13 +38,6 @@ from totesys_assets.warehouse.warehouse import Warehouse, run
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 5
-# The rows of some days, and of those that left one of these days what other days know of them.
-_ROWS_AND_WHEREABOUTS = """
-(SELECT * FROM star_files WHERE {within}
-UNION ALL
-SELECT * FROM star_files_of_all_days WHERE NOT ({within})
-    AND {key} IN (SELECT {key} FROM star_files WHERE {within} AND _is_deleted))
-"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +74,7 @@ def load(
     lake is not to be adopted, PlatformError.
     """
     warehouse.migrate()
+    may_fill = copy is None
     for _ in range(_ATTEMPTS):
         with (
             stage(LOAD),
@@ -94,11 +87,15 @@ def load(
             try:
                 with warehouse.transaction(table.name) as connection:
                     work = _Load(connection, warehouse, lake, table, run_id)
+                    if may_fill and work.is_first and is_to_be_filled(work.star, table):
+                        raise _FillFirst
                     loaded = work.merge(days if table.day_column else None, changes_only, adopt_lake=adopt_lake)
                     _note_others(connection, warehouse, lake, table)
                     return loaded
             except LostRace:  # for the lake's note of an adoption, and nothing was committed
                 continue
+            except _FillFirst:
+                copy, may_fill = filled(warehouse, table, work.star), False
     raise ConcurrentWriters(
         f'Other refreshes captured what "{table.name}" is made of {_ATTEMPTS} times while this one adopted the lake. '
         "Nothing is lost; refresh again."
@@ -125,6 +122,10 @@ def _note_others(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, la
     note_followed(connection, warehouse, lake, table)
 
 
+class _FillFirst(Exception):
+    """The table is to be filled with its keys behind the rows, which begins before its transaction."""
+
+
 class _Load:
     """One load of one table in one transaction, begun after its lock was taken."""
 
@@ -143,7 +144,7 @@ class _Load:
                 f'"{table.name}" was never built in this lake. '
                 f"Materialise {table.asset} first, or run: totesys refresh."
             )
-        self._star = star
+        self.star = star
         self._sources = sources_of(lake, table)
         self._loaded = notes_of(connection, warehouse, table)
         self._noted = Origin.parse(self._loaded[LAKE][0]) if LAKE in self._loaded else None
@@ -169,6 +170,11 @@ class _Load:
         run(self._connection, "ROLLBACK TO SAVEPOINT origin")
         return Origin(tables)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing was ever loaded into the table, nor from another lake into others."""
+        return self._change is None and not self._loaded
+
     def merge(self, days: Days | None, changes_only: bool, *, adopt_lake: bool) -> Loaded:
         """``load``, but for the lock and the commit."""
         if self._change is not None and not adopt_lake:
@@ -181,23 +187,23 @@ class _Load:
         if self._table.is_mart:
             return self._replace(days, changes_only=changes_only)
         adopted = self._noted.adopted if self._noted and self._table.is_fact else 0
-        origin, until = held_of(self._star)
+        origin, until = held_of(self.star)
         since = loaded_until(self._loaded, origin, until) if changes_only else None
         keys = days.keys if days is not None else [WHOLE]
         if since is None:
-            rows = _rows_of_days(self._connection, self._star, self._table, days)
+            rows = rows_of_days(self._connection, self.star, self._table, days)
             if adopted:
                 rows = f"(SELECT * FROM {rows} AS star WHERE {RECORDED_AT} > {moment_sql(adopted)})"
             covered = (
-                days is not None and self._table.day_column and lies_within(self._star, self._table.day_column, days)
+                days is not None and self._table.day_column and lies_within(self.star, self._table.day_column, days)
             )
         else:
             after = max(since, adopted)
-            held = register(self._connection, "star_files", self._star, since=after)
+            held = register(self._connection, "star_files", self.star, since=after)
             rows = f"(SELECT * FROM {held} WHERE {RECORDED_AT} > {moment_sql(after)})"
             keys, covered = [*dict.fromkeys([*keys, *self._states])], True
         one_per_key = not self._table.is_fact and not is_doubled(self._connection, self._table, rows)
-        chunks = _chunks(self._star, self._table)
+        chunks = by_month(self.star, self._table)
         written = merge(self._connection, self._warehouse, self._table, rows, chunks, one_per_key=one_per_key)
         notes = self._notes(keys, self._lake_now())
         if origin and covered:
@@ -206,19 +212,19 @@ class _Load:
 
     def take(self, copy: Copy) -> Loaded | None:
         """``merge`` of rows that are in the transaction already. None if they are not the star's, or not its first."""
-        origin, until = held_of(self._star)
-        files = frozenset(map(str, listed(self._star).column("path")))
-        if self._change is not None or NEWEST in self._loaded or not origin or files != copy.files:
+        origin, until = held_of(self.star)
+        if not self.is_first or paths(self.star) != copy.files or not (origin or self._table.is_mart):
             return None
         copy.complete()
         analyze(self._connection, self._warehouse, self._table, copy.rows)
         notes = self._notes([*self._states], self._lake_now())
-        notes[NEWEST] = (f"{origin} {until}", 0)
+        newest = version_note(self.star, self._loaded | notes) if self._table.is_mart else f"{origin} {until}"
+        notes[NEWEST] = (newest, 0)
         return self._done(notes, copy.rows)
 
     def _replace(self, days: Days | None, *, changes_only: bool) -> Loaded:
         """``merge`` of a mart. What is noted of its rows is about all of them, or there is no such note."""
-        connection, table, star, gone = self._connection, self._table, self._star, None
+        connection, table, star, gone = self._connection, self._table, self.star, None
         keys = days.keys if days is not None else [WHOLE]
         before = version_loaded(self._lake, table, star, self._loaded)
         if before is not None and changes_only:
@@ -226,10 +232,10 @@ class _Load:
             require_distinct(connection, table, "mart_now")
             keys, is_whole = [*dict.fromkeys([*keys, *self._states])], True
         else:
-            rows = _rows_of_days(connection, star, table, days)
+            rows = rows_of_days(connection, star, table, days)
             require_distinct(connection, table, rows)
             is_whole = self._states.keys() <= set(keys) and not self._has_others(days)
-        written = merge(connection, self._warehouse, table, rows, within=_within(table, days), gone=gone)
+        written = merge(connection, self._warehouse, table, rows, within=within_days(table, days), gone=gone)
         notes = self._notes(keys, self._lake_now())
         # Where nothing was written, it still has the rows of that version: a load that finds nothing leaves no trace.
         now = before if before is not None and not written else star if is_whole else None
@@ -239,8 +245,8 @@ class _Load:
 
     def _has_others(self, days: Days | None) -> bool:
         """Whether the lake's table has rows that are not of ``days``. There may be some of which no state tells yet."""
-        every = register(self._connection, "star_files_of_all_days", self._star)
-        others = f"SELECT 1 FROM {every} WHERE NOT {_within(self._table, days)} LIMIT 1"
+        every = register(self._connection, "star_files_of_all_days", self.star)
+        others = f"SELECT 1 FROM {every} WHERE NOT {within_days(self._table, days)} LIMIT 1"
         return self._connection.execute(others).fetchone() is not None
 
     def _lake_now(self) -> Origin:
@@ -253,7 +259,7 @@ class _Load:
         adopted = adopt(self._connection, self._warehouse, self._table, sources)
         name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
         count = written(self._connection, name)
-        notes, (origin, until) = self._notes([*self._states], adopted), held_of(self._star)
+        notes, (origin, until) = self._notes([*self._states], adopted), held_of(self.star)
         if origin:
             notes[NEWEST] = (f"{origin} {until}", 0)
         return self._done(notes, count)
@@ -268,33 +274,3 @@ class _Load:
             notes.setdefault(NEWEST, ("", 0))  # the rows of some days are not those of the version that was noted
         note(self._connection, self._warehouse, self._table, notes, self._loaded, self._run_id)
         return Loaded({each: rows for each, (_, rows) in notes.items() if each not in (LAKE, NEWEST)}, written)
-
-
-def _chunks(star: DeltaTable, table: Table) -> Sequence[str]:
-    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
-    recorded = bounds(star, RECORDED_AT)
-    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
-        return ("true",)
-    days = bounds(star, str(table.day_column))
-    months = DayRange(*days).by_month() if days is not None else ()
-    day = quoted(str(table.day_column))
-    return [f"{day} BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]
-
-
-def _rows_of_days(connection: duckdb.DuckDBPyConnection, star: DeltaTable, table: Table, days: Days | None) -> str:
-    """The star's rows of ``days``, as what an SQL FROM takes."""
-    source = register(connection, "star_files", star, days, column=table.day_column)
-    within = _within(table, days)
-    if days is not None and not table.is_fact and not table.is_mart:
-        gone = connection.execute(f"SELECT count(*) FROM {source} WHERE {within} AND _is_deleted").fetchone()
-        if gone != (0,):
-            register(connection, "star_files_of_all_days", star)
-            return _ROWS_AND_WHEREABOUTS.format(within=within, key=quoted(table.key))
-    return f"(SELECT * FROM {source} WHERE {within})"
-
-
-def _within(table: Table, days: Days | None) -> str:
-    """SQL condition of the rows of ``days``, for DuckDB and PostgreSQL."""
-    ranges = days.ranges if days is not None else ()
-    conditions = [f"{table.day_column} BETWEEN DATE '{each.first}' AND DATE '{each.last}'" for each in ranges]
-    return f"({' OR '.join(conditions)})" if conditions else "true"

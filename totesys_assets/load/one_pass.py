@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, Full, Queue
 
@@ -22,96 +22,18 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.written import Written
-from totesys_assets.load.staging import lake_column_names, show_rows
-from totesys_assets.sql_text import quoted
-from totesys_assets.stages import LOAD, stage
+from totesys_assets.load import copying
+from totesys_assets.load.copying import Abandoned, Copy
 from totesys_assets.transform.engines.interface import Engine
 from totesys_assets.transform.engines.passed import Made, Passed
 from totesys_assets.transform.passing import Passing, can_pass, is_empty, versions_schema
-from totesys_assets.warehouse import bare
 from totesys_assets.warehouse.kept import has_kept
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
+from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 # Batches of versions that wait for what is made of them: each has up to 20 MB.
 _WAITING = 2
 _POLL_SECONDS = 0.1
-# With fewer rows, making keys behind them saves less than it takes.
-LARGE = 100_000
-# A transaction waits for the steps before its own. If the process dies, so does its session.
-_PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = 0"
-
-
-class _Abandoned(Exception):
-    """What was made along with a capture is not wanted any more."""
-
-
-class Copy:
-    """The rows of one large star table in an open transaction of the warehouse, in which it was empty before."""
-
-    def __init__(self, warehouse: Warehouse, table: Table) -> None:
-        """Begin. Raises PlatformError, and _Abandoned where keys cannot be made behind the rows (bare.py)."""
-        self._warehouse, self._table = warehouse, table
-        self.rows, self.files = 0, frozenset[str]()
-        self._is_bare = self._is_over = False
-        warehouse.migrate()
-        self._stack = ExitStack()
-        # Nobody else can load the table from here on.
-        self.connection = self._stack.enter_context(warehouse.transaction(table.name, patience=0))
-        try:
-            self._is_bare = warehouse.bare(table)
-            if not self._is_bare:
-                raise _Abandoned
-            run(self.connection, _PATIENCE)
-        except BaseException:
-            self.abandon()
-            raise
-
-    def fill(self, reader: pa.RecordBatchReader) -> None:
-        """Copy all rows into the table."""
-        self.connection.register("passing", reader)
-        show_rows(self.connection, self._table, "passing")
-        columns = ", ".join(lake_column_names(self._table))
-        name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
-        with stage(LOAD):
-            into = f"INSERT INTO {ALIAS}.{name} ({columns}) SELECT {columns} FROM star_rows"
-            self.rows = int(self.connection.execute(into).fetchall()[0][0])
-        self.connection.unregister("passing")
-
-    def complete(self) -> None:
-        """Make indexes and counts behind the rows."""
-        for statement in bare.behind(self._warehouse.schema, self._table):
-            run(self.connection, statement)
-
-    def commit(self) -> None:
-        """End the transaction well, then let the indexes be the keys. What fails is left to ``abandon``."""
-        self._stack.close()
-        self._is_over = True
-        self._attach()
-
-    def abandon(self) -> None:
-        """Roll the transaction back, and make what was taken off; nothing, where it has ended."""
-        if self._is_over:
-            return
-        self._is_over = True
-        with suppress(_Abandoned, duckdb.Error, PlatformError):
-            self._stack.__exit__(_Abandoned, _Abandoned(), None)
-        if not self._is_bare:
-            return
-        try:
-            with self._warehouse.transaction(self._table.name) as connection:
-                for statement in bare.behind(self._warehouse.schema, self._table):
-                    run(connection, statement)
-        except (duckdb.Error, PlatformError) as error:  # the next migration makes it
-            log.warning("The keys of %s were not made again: %s", self._table.name, engine.one_line(error))
-            return
-        self._attach()
-
-    def _attach(self) -> None:
-        try:
-            self._warehouse.attach_keys(self._table)
-        except PlatformError as error:  # the indexes do the same; the next migration makes them keys
-            log.warning("The unique indexes of %s are no keys yet: %s", self._table.name, engine.one_line(error))
 
 
 class OnePass:
@@ -120,7 +42,7 @@ class OnePass:
     def __init__(self, lake: Lake, warehouse: Warehouse, *, large: int | None = None, is_on: bool = True) -> None:
         """``large``: from how many rows on they are copied into the warehouse along with their capture."""
         self._lake, self._warehouse, self._catalogue = lake, warehouse, warehouse.catalogue
-        self._large, self._is_on = LARGE if large is None else large, is_on
+        self._large, self._is_on = copying.LARGE if large is None else large, is_on
         self._made: dict[str, Made] = {}
         self._copies: dict[str, Copy] = {}
 
@@ -279,9 +201,9 @@ class _Receiver:
     def _begin_copy(self) -> None:
         if self._warehouse is None or not has_kept(self.table):
             return
-        with suppress(_Abandoned):
+        with suppress(Abandoned):
             try:
-                self.copy = Copy(self._warehouse, self.table)
+                self.copy = Copy(self._warehouse, self.table, patience=0)
             except (PlatformError, duckdb.Error) as error:  # its own step meets it again, and tells
                 log.info("%s is not copied along with its capture: %s", self.table.asset, engine.one_line(error))
 
@@ -291,7 +213,7 @@ class _Receiver:
                 batch = self._queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 if self._is_abandoned:
-                    raise _Abandoned from None
+                    raise Abandoned from None
                 continue
             if batch is None:
                 return

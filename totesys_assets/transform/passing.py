@@ -26,9 +26,9 @@ from totesys_assets.transform.schemas import select_of
 
 
 def can_pass(catalogue: Catalogue, table: Table) -> str | None:
-    """The source table of which star ``table`` has a row for each version, day by day; None if it is no such table."""
+    """The source table of which star ``table`` has a row for each row, day by day; None if it is no such table."""
     query = query_of(table.name)
-    if not (query.is_row_by_row and table.day_column and len(query.sources) == 1):
+    if not (query.is_row_by_row_at_first and table.day_column and not query.reads):
         return None
     return query.sources[0] if catalogue.source[query.sources[0]].day_column else None
 

@@ -50,13 +50,16 @@ def take_off(connection: Connection, schema: str, table: Table) -> bool:
     depends on a key. The caller holds the lock of the table's loads.
     """
     name = _name(schema, table)
+    is_empty = f"SELECT FROM {name} LIMIT 1".encode()
     if connection.execute(_IS_OURS, [name, list(COUNTING)]).fetchone() != (True,):
+        return False
+    if connection.execute(is_empty).fetchone() is not None:  # also asked before the lock, which readers would wait for
         return False
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '1s'")  # readers queue behind a lock that is waited for
             connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE".encode())
-            if connection.execute(f"SELECT FROM {name} LIMIT 1".encode()).fetchone() is not None:
+            if connection.execute(is_empty).fetchone() is not None:
                 return False
             for key in keys(table):
                 connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {quoted(key)}".encode())

@@ -16,12 +16,14 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import commit
+from totesys_assets.lake.files import Files
 from totesys_assets.lake.read import RECORDED
 from totesys_assets.lake.tables import INGESTION, PROCESSED
 from totesys_assets.lake.written import listed_in, write
-from totesys_assets.load import one_pass as one_pass_module
+from totesys_assets.load import copying as copying_module
+from totesys_assets.load.copying import Copy
 from totesys_assets.load.load import Loaded, load
-from totesys_assets.load.one_pass import Copy, OnePass
+from totesys_assets.load.one_pass import OnePass
 from totesys_assets.transform.build import _Star, build
 from totesys_assets.transform.engines import in_duckdb
 from totesys_assets.transform.engines.in_duckdb import InDuckDb
@@ -29,7 +31,7 @@ from totesys_assets.transform.engines.interface import WRITER, Work
 from totesys_assets.transform.engines.passed import Passed
 from totesys_assets.transform.passing import Passing
 from totesys_assets.warehouse import bare
-from totesys_assets.warehouse.kept import is_complete
+from totesys_assets.warehouse.kept import MART, is_complete
 from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.complete import look_at, require_complete
 from totesys_assets_tests.warehouse.test_warehouse_sessions import transaction_of
@@ -42,7 +44,7 @@ FACTS = {"fact_sales_order", "fact_purchase_order", "fact_payment", "fact_exchan
 @pytest.fixture
 def in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also tables of a few rows are copied along with their capture."""
-    monkeypatch.setattr(one_pass_module, "LARGE", 1)
+    monkeypatch.setattr(copying_module, "LARGE", 1)
 
 
 def require_keys(platform: Platform) -> None:
@@ -116,7 +118,7 @@ def test_a_first_refresh_reads_no_fact_back_from_the_lake(platform: Platform, mo
     platform.refresh()
     require_complete(platform, before)
     require_keys(platform)
-    assert sorted(copied) == sorted(FACTS)
+    assert sorted(copied) == sorted({*FACTS, MART})
     assert {name for name, is_committed in passed if is_committed} == {*FACTS, "dim_transaction"}
     assert not {*FACTS, "dim_transaction"} & set(read)
     platform.refresh()
@@ -177,6 +179,44 @@ def test_a_star_that_another_refresh_has_built_is_not_built_twice(platform: Plat
         built(platform, passing)
         loaded(platform, passing)
     assert platform.query("SELECT count(*) = count(DISTINCT sales_order_id) FROM fact_sales_order") == [(True,)]
+    require_keys(platform)
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_a_warehouse_that_was_lost_is_filled_from_the_lake_with_keys_behind_the_rows(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.refresh()
+    platform.sql("UPDATE payment SET paid = NOT paid WHERE payment_id = 1")
+    platform.refresh()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    filled = spied(monkeypatch, Copy, "fill_from", lambda self, *_: self._table.name)
+    platform.refresh()
+    # Of payments there are versions of two moments, and numbers follow these.
+    assert set(filled) == {*FACTS, MART} - {"fact_payment"}
+    moments = platform.query("SELECT _recorded_at FROM fact_payment ORDER BY payment_record_id")
+    assert moments == sorted(moments)
+    require_complete(platform)
+    require_keys(platform)
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_rows_with_one_key_twice_are_refused_as_ever(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.refresh()
+    star = platform.lake.find(PROCESSED, MART)
+    assert star is not None
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE {MART} CASCADE")
+    original = Copy.fill_from
+
+    def twice(self: Copy, star: Any) -> None:
+        original(self, star)
+        original(self, star)
+
+    monkeypatch.setattr(Copy, "fill_from", twice)
+    load(platform.warehouse, platform.lake, TABLES.marts[MART], days=platform.all_days, run_id="test")
+    assert platform.query(f"SELECT count(*) FROM {MART}") == [(Files(star).rows,)]
     require_keys(platform)
 
 

@@ -25,8 +25,9 @@ COMMIT = "totesys_assets.lake.commit"
 SERVER, SCHEMA = "totesys_assets.warehouse.warehouse", "totesys_assets.warehouse.schema"
 LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
 ONE_ROW = (("totesys_assets.engine:BATCH_ROWS", 1),)
-ONE_PASS, PASSED = "totesys_assets.load.one_pass", "totesys_assets.transform.engines.passed"
-LARGE = ((f"{ONE_PASS}:LARGE", 1),)
+ONE_PASS, COPYING = "totesys_assets.load.one_pass", "totesys_assets.load.copying"
+PASSED = "totesys_assets.transform.engines.passed"
+LARGE = ((f"{COPYING}:LARGE", 1),)
 TIDY = (("totesys_assets.lake.compact:MOST_FILES", 1),)
 
 FIRST = [
@@ -35,15 +36,15 @@ FIRST = [
     Kill("inside", "totesys_assets.lake.background:Background.__iter__", settings=ONE_ROW),
     Kill("inside", f"{ONE_PASS}:_Receiver._batches", 2, settings=(*ONE_ROW, *LARGE)),
     Kill("after", f"{SERVER}:Warehouse.bare", settings=LARGE),
-    Kill("after", f"{ONE_PASS}:Copy.fill", 2, settings=LARGE),
+    Kill("after", f"{COPYING}:Copy.fill", 2, settings=LARGE),
     Kill("before", f"{COMMIT}:commit", having="capture:payment", settings=LARGE),
     Kill("after", f"{COMMIT}:commit", having="capture:payment", settings=LARGE),
     Kill("before", f"{PASSED}:commit", 2, settings=LARGE),
     Kill("after", f"{PASSED}:commit", 2, settings=LARGE),
-    Kill("before", f"{ONE_PASS}:Copy.complete", settings=LARGE),
-    Kill("after", f"{ONE_PASS}:Copy.complete", 2, settings=LARGE),
-    Kill("before", f"{ONE_PASS}:Copy._attach", settings=LARGE),
-    Kill("after", f"{ONE_PASS}:Copy.commit", 2, settings=LARGE),
+    Kill("before", f"{COPYING}:Copy.complete", settings=LARGE),
+    Kill("after", f"{COPYING}:Copy.complete", 2, settings=LARGE),
+    Kill("before", f"{COPYING}:Copy._attach", settings=LARGE),
+    Kill("after", f"{COPYING}:Copy.commit", 2, settings=LARGE),
     Kill("uncommitted", f"{COMMIT}:write_deltalake", having="processed/dim_staff"),
     Kill("after", f"{BUILD}:replace", 6),
     Kill("before", f"{SCHEMA}:_migrate_table", 5),

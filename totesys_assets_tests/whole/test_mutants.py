@@ -31,7 +31,7 @@ from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.read import recorded_until
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load import load as load_module
-from totesys_assets.load import merge
+from totesys_assets.load import merge, of_days
 from totesys_assets.load import noted as noted_module
 from totesys_assets.load.staging import staging_name
 from totesys_assets.postgres import locks
@@ -231,7 +231,7 @@ def two_silent_updates(world: World) -> None:
 def two_loads_at_once(world: World) -> None:
     """The second brings a later state, and must wait until the first is done."""
     world.sql("UPDATE design SET design_name = 'first'")
-    register, threads = load_module._rows_of_days, list[Thread]()
+    register, threads = of_days.rows_of_days, list[Thread]()
 
     def register_and_wait(*arguments: Any) -> str:
         rows: str = register(*arguments)
@@ -252,7 +252,7 @@ def two_loads_at_once(world: World) -> None:
         return rows
 
     with Patch.context() as patch:
-        patch.setattr(load_module, "_rows_of_days", register_and_wait)
+        patch.setattr(load_module, "rows_of_days", register_and_wait)
         world.run(Request(("totesys/design", "star/dim_design", "warehouse/dim_design"), None))
         threads[0].join()
     world.check_dimensions(read(world.source_url))

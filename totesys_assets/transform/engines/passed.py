@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.days import Days
 from totesys_assets.lake.commit import commit
-from totesys_assets.lake.read import RECORDED, recorded_until
+from totesys_assets.lake.read import lies_within, recorded_until
 from totesys_assets.lake.written import Written
 from totesys_assets.transform.engines.interface import WRITER, Engine, Work
 
@@ -46,13 +46,19 @@ class Passed:
 
     def replace(self, work: Work, days: Days | None, rows: Mapping[str, int], marks: Mapping[str, int]) -> None:
         """The rows that were made, if there are no others yet, and no versions but those."""
-        if self.made.is_tried or work.target.file_uris() or marks.get(RECORDED) != self.made.until:
-            self.other.replace(work, days, rows, marks)
-            return
-        (source,) = work.sources.values()
-        if (str(source.metadata().id), recorded_until(source)) != (self.made.origin, self.made.until):
+        if not self._is_all(work, days):
             self.other.replace(work, days, rows, marks)
             return
         self.made.is_tried = True
         commit(Written(work.target, self.made.written.actions, self.made.written.rows), WRITER, marks)
         self.made.is_committed = True
+
+    def _is_all(self, work: Work, days: Days | None) -> bool:
+        """Whether what was made is what a build of ``days`` would make."""
+        if self.made.is_tried or work.target.file_uris():
+            return False
+        ((name, source),) = work.sources.items()
+        if (str(source.metadata().id), recorded_until(source)) != (self.made.origin, self.made.until):
+            return False
+        day = work.catalogue.source[name].day_column
+        return days is None or (day is not None and lies_within(source, day, days))

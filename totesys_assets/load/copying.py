@@ -1,0 +1,142 @@
+"""Filling an empty table of the warehouse in a transaction that stays open, with its keys and counts behind the rows.
+
+Belongs here: that transaction. Does not belong here: what is taken off and made again (warehouse/bare.py), where the
+rows come from, and what is noted of them (load.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, suppress
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from totesys_assets import engine
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
+from totesys_assets.errors import PlatformError
+from totesys_assets.lake.files import Files, listed
+from totesys_assets.lake.read import bounds, register
+from totesys_assets.load.staging import lake_column_names, show_rows
+from totesys_assets.sql_text import quoted
+from totesys_assets.stages import LOAD, stage
+from totesys_assets.warehouse import bare
+from totesys_assets.warehouse.kept import has_kept
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
+
+log = logging.getLogger(__name__)
+# With fewer rows, making keys behind them saves less than it takes.
+LARGE = 100_000
+# A transaction waits for the steps before its own. If the process dies, so does its session.
+_PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = 0"
+
+
+class Abandoned(Exception):
+    """What was begun is not wanted, or cannot be done."""
+
+
+class Copy:
+    """The rows of one large star table in an open transaction of the warehouse, in which it was empty before."""
+
+    def __init__(self, warehouse: Warehouse, table: Table, *, patience: float | None = None) -> None:
+        """Begin, after ``patience`` seconds at most if others load the table.
+
+        Raises PlatformError, and Abandoned where keys cannot be made behind the rows (bare.py).
+        """
+        self._warehouse, self._table = warehouse, table
+        self.rows, self.files = 0, frozenset[str]()
+        self._is_bare = self._is_over = False
+        warehouse.migrate()
+        self._stack = ExitStack()
+        # Nobody else can load the table from here on.
+        self.connection = self._stack.enter_context(warehouse.transaction(table.name, patience=patience))
+        try:
+            self._is_bare = warehouse.bare(table)
+            if not self._is_bare:
+                raise Abandoned
+            run(self.connection, _PATIENCE)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def fill(self, reader: pa.RecordBatchReader) -> None:
+        """Copy all rows into the table."""
+        self.connection.register("passing", reader)
+        self._fill("passing")
+        self.connection.unregister("passing")
+
+    def fill_from(self, star: DeltaTable) -> None:
+        """Copy all rows of the lake's table into it."""
+        self._fill(register(self.connection, "star_files", star))
+        self.files = paths(star)
+
+    def _fill(self, source: str) -> None:
+        show_rows(self.connection, self._table, source)
+        columns = ", ".join(lake_column_names(self._table))
+        name = f"{quoted(self._warehouse.schema)}.{quoted(self._table.name)}"
+        with stage(LOAD):
+            into = f"INSERT INTO {ALIAS}.{name} ({columns}) SELECT {columns} FROM star_rows"
+            self.rows = int(self.connection.execute(into).fetchall()[0][0])
+
+    def complete(self) -> None:
+        """Make indexes and counts behind the rows."""
+        for statement in bare.behind(self._warehouse.schema, self._table):
+            run(self.connection, statement)
+
+    def commit(self) -> None:
+        """End the transaction well, then let the indexes be the keys. What fails is left to ``abandon``."""
+        self._stack.close()
+        self._is_over = True
+        self._attach()
+
+    def abandon(self) -> None:
+        """Roll the transaction back, and make what was taken off; nothing, where it has ended."""
+        if self._is_over:
+            return
+        self._is_over = True
+        with suppress(Abandoned, duckdb.Error, PlatformError):
+            self._stack.__exit__(Abandoned, Abandoned(), None)
+        if not self._is_bare:
+            return
+        try:
+            with self._warehouse.transaction(self._table.name) as connection:
+                for statement in bare.behind(self._warehouse.schema, self._table):
+                    run(connection, statement)
+        except (duckdb.Error, PlatformError) as error:  # the next migration makes it
+            log.warning("The keys of %s were not made again: %s", self._table.name, engine.one_line(error))
+            return
+        self._attach()
+
+    def _attach(self) -> None:
+        try:
+            self._warehouse.attach_keys(self._table)
+        except PlatformError as error:  # the indexes do the same; the next migration makes them keys
+            log.warning("The unique indexes of %s are no keys yet: %s", self._table.name, engine.one_line(error))
+
+
+def is_to_be_filled(star: DeltaTable, table: Table) -> bool:
+    """Whether the rows of a table that was never loaded are many, and in no order that their numbers must follow."""
+    if not has_kept(table) or Files(star).rows < LARGE:
+        return False
+    recorded = bounds(star, RECORDED_AT) if table.is_fact else None
+    return not table.is_fact or (recorded is not None and recorded[0] == recorded[1])
+
+
+def filled(warehouse: Warehouse, table: Table, star: DeltaTable) -> Copy | None:
+    """The table with all rows of the lake's ``star``; None where keys cannot be made behind them."""
+    try:
+        copy = Copy(warehouse, table)
+    except Abandoned:
+        return None
+    try:
+        copy.fill_from(star)
+    except BaseException:
+        copy.abandon()
+        raise
+    return copy
+
+
+def paths(star: DeltaTable) -> frozenset[str]:
+    """The files of a table of the lake."""
+    return frozenset(map(str, listed(star).column("path")))
