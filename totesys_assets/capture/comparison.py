@@ -26,7 +26,7 @@ from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import PlatformError, StaleSnapshot
 from totesys_assets.lake.commit import LostRace, append, conform
-from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register
+from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register, rows_near
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
 from totesys_assets.source.rows import row_key
@@ -133,7 +133,8 @@ class Comparison:
 
     def _versions(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> Iterator[pa.RecordBatch]:
         """Batches of versions to append."""
-        if not held.file_uris():
+        beside = self._beside
+        if not held.file_uris() or (beside is not None and not rows_near(held, beside, str(self._table.day_column))):
             yield from self._all_as_new(connection)
             return
         whole = set(self._changes.whole)
@@ -215,7 +216,7 @@ class Comparison:
         yield from timed(DIFFERENCE, rows)
 
     def _all_as_new(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
-        """The first capture: there is nothing to compare with, and every good row is passed on as it comes."""
+        """The first capture, or that of days of which nothing is held: every good row is passed on as it comes."""
         partitions = self._changes.stale
         if not partitions:
             return

@@ -71,6 +71,11 @@ def rows_recorded_since(table: DeltaTable, moment: int) -> int:
     return Files(table, since=moment).rows
 
 
+def rows_near(table: DeltaTable, days: Days, column: str) -> int:
+    """How many rows are read to find those of ``days``, by the date or timestamp ``column``; 0 if there are none."""
+    return Files(table, days, column).rows
+
+
 def bounds(table: DeltaTable, column: str) -> tuple[Any, Any] | None:
     """The least and the greatest value of a column, from the files' statistics. None without rows or statistics.
 

@@ -115,6 +115,17 @@ def test_what_another_committed_on_one_of_its_days_is_compared_again(
     assert orders(months) == [2, 1]
 
 
+def test_days_of_which_nothing_is_held_are_passed_on_as_they_come(months: Platform) -> None:
+    with months.totesys.snapshot() as snapshot:
+        taken(months, snapshot, DAYS[1])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Comparison, "_chunks", lambda *_: pytest.fail("There is nothing to compare with."))
+            assert taken(months, snapshot, DAYS[0]).versions == 1
+    months.sql("UPDATE sales_order SET units_sold = 6")
+    with months.totesys.snapshot() as snapshot:
+        assert taken(months, snapshot, DAYS[0]).total("updated") == 1
+
+
 def test_an_earlier_snapshot_still_brings_days_of_which_no_later_one_has_told(months: Platform) -> None:
     with months.totesys.snapshot() as earlier:
         months.sql("UPDATE sales_order SET units_sold = 6")

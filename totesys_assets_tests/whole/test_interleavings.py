@@ -54,7 +54,7 @@ def test_whatever_happens_in_whatever_order_the_warehouse_has_every_state_once(
     assert min(tally.statements, tally.versions) > statements
 
 
-@pytest.mark.parametrize(("steps", "examples"), [(3, 2), pytest.param(25, 3, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(("steps", "examples"), [(3, 1), pytest.param(25, 3, marks=pytest.mark.thorough)])
 def test_whatever_happens_between_ranges_the_warehouse_has_every_state_once(
     laboratory: Laboratory, steps: int, examples: int
 ) -> None:
