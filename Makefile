@@ -58,7 +58,7 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
-check-deploy: install $(DEPLOY)/installed ## The deployment without a cloud (twelve minutes)
+check-deploy: install spark $(DEPLOY)/installed ## The deployment without a cloud (twelve minutes)
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy

@@ -24,16 +24,16 @@ sys.stdin.read()  # until whoever started it is gone
 
 
 class Sail:
-    """A server on a free port of this machine; ``remote`` is its address."""
+    """A server on a free port of this machine, with more of an ``environment``; ``remote`` is its address."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "TZ": "UTC"},
+            env={**os.environ, "TZ": "UTC", **environment},
         )
         assert self._process.stdout is not None
         self.remote = f"sc://127.0.0.1:{int(self._process.stdout.readline())}"

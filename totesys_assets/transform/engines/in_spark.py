@@ -125,7 +125,7 @@ class InSpark:
         if paths:
             _require_types(work, paths[0])
         for column in (each.name for each in work.table.lake_columns if not each.nullable):
-            if any(_nulls(each, column) for each in written.actions):
+            if any(_nulls(work, each, column) for each in written.actions):
                 raise without_value(work.table, column)
         return written
 
@@ -140,10 +140,16 @@ def _month(folder: str, path: str) -> str | None:
     return matched[1] if matched else None
 
 
-def _nulls(action: AddAction, column: str) -> int:
-    """How many rows of a file have no value in ``column``; a file that does not say has them all."""
-    statistics = json.loads(action.stats)
-    return int(statistics["nullCount"].get(column, statistics["numRecords"]))
+def _nulls(work: Work, action: AddAction, column: str) -> int:
+    """How many rows of a file have no value in ``column``. Spark leaves out all statistics of very long texts."""
+    nulls = json.loads(action.stats)["nullCount"].get(column)
+    if nulls is None:
+        from pyarrow.parquet import ParquetFile
+
+        with storage(work.target).open_input_file(action.path) as file:
+            batches = ParquetFile(file).iter_batches(columns=[column])
+            nulls = sum(batch.column(0).null_count for batch in batches)
+    return int(nulls)
 
 
 def _require_types(work: Work, path: str) -> None:

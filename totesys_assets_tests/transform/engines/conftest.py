@@ -67,14 +67,14 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake of 100% Ö"))
 
 
-def fill(lake: Lake, seed: int, rows: int = 40) -> None:
-    """Versions of ``rows`` rows of each table: new, changed, gone, come back, and on other days."""
+def fill(lake: Lake, seed: int, rows: int = 40, seen: datetime = SEEN) -> None:
+    """Versions of ``rows`` rows of each table, recorded from ``seen`` on: new, changed, gone, back, on other days."""
     chosen = random.Random(seed)
     for table in catalogue().source.values():
         versions: list[Row] = []
         for key in range(rows):
             for number in range(chosen.choice([1, 1, 2, 4])):
-                moment = SEEN + timedelta(microseconds=len(versions))
+                moment = seen + timedelta(microseconds=len(versions))
                 made = {each.name: _value(chosen, table, each, key) for each in table.columns}
                 if table.primary_key == ("exchange_rate_id",):
                     made["exchange_rate_id"] = f"{made['rate_date']} {made['currency_code']} {key}"

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from deltalake.transaction import AddAction
 
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table, catalogue
@@ -40,6 +42,8 @@ TABLES = [table for table in catalogue().warehouse.values() if table.day_column]
 SALES = catalogue().star["fact_sales_order"]
 ALL = DayRange(date(2023, 12, 1), date(2024, 4, 30))
 LEAP_DAY = DayRange(RECENT[2], RECENT[2])
+# Of its month, another day has rows, too.
+IN_MARCH = DayRange(RECENT[3], RECENT[3])
 
 
 def made(lake: Lake, table: Table, by: Engine | None, days: Days = ALL, *, changes_only: bool = False) -> None:
@@ -84,10 +88,10 @@ def test_every_table_is_what_duckdb_makes_of_it_at_first_then_by_changes_and_by_
     for table in TABLES:
         require_as_by_duckdb(lake, table, sail)
     hold(lake, "sales_order", version("sales_order", "update", SEEN + timedelta(days=1), sales_order_id=3), dated=True)
-    fill(lake, 1, rows=5)
+    fill(lake, 1, rows=5, seen=SEEN + timedelta(days=2))
     for table in TABLES:
         require_as_by_duckdb(lake, table, sail, changes_only=True)
-    some = DaySet((LEAP_DAY, DayRange(date(2024, 3, 3), date(2024, 3, 20))))
+    some = DaySet((LEAP_DAY, IN_MARCH, DayRange(date(2024, 3, 3), date(2024, 3, 20))))
     for table in TABLES:
         before = held(lake, table)
         require_as_by_duckdb(lake, table, sail, some)
@@ -110,12 +114,14 @@ def test_days_of_a_month_are_replaced_and_the_others_stay(lake: Lake, sail: str)
     fill(lake, 0)
     made(lake, SALES, InSpark(sail))
     before = held(lake, SALES)
+    made(lake, SALES, InSpark(sail), IN_MARCH)
+    assert held(lake, SALES) == before
     target = lake.open_processed(SALES)
-    target.delete(f"created_date = '{LEAP_DAY.first}'")
+    target.delete(f"created_date = '{IN_MARCH.first}'")
     lost = before - held(lake, SALES)
     assert lost
     assert held(lake, SALES)
-    made(lake, SALES, InSpark(sail), LEAP_DAY)
+    made(lake, SALES, InSpark(sail), IN_MARCH)
     assert held(lake, SALES) == before
 
 
@@ -128,7 +134,7 @@ def test_of_two_builds_the_slower_one_begins_again_and_leaves_no_file(
     def overtaken(*arguments: Any, **named: Any) -> None:
         if not lost:
             lost.append(True)
-            fill(lake, 1, rows=3)
+            fill(lake, 1, rows=3, seen=SEEN + timedelta(days=2))
             made(lake, SALES, None)
         commit(*arguments, **named)
 
@@ -216,6 +222,20 @@ def test_a_row_without_a_value_that_must_be_there_and_a_mart_of_other_days_are_r
             with pytest.raises(PlatformError, match=said):
                 made(lake, mart, InSpark(sail), LEAP_DAY)
         assert files(lake, mart) == []
+
+
+def test_nulls_are_counted_in_a_file_that_does_not_tell_of_them(lake: Lake) -> None:
+    fill(lake, 0)
+    table = catalogue().star["dim_transaction"]
+    made(lake, table, None)
+    target = lake.open_processed(table)
+    silent = [
+        AddAction(str(path), 0, {}, 0, True, '{"nullCount": {}}') for path in listed(target).column("path").to_pylist()
+    ]
+    work: Any = SimpleNamespace(target=target)
+    wanted = sum(dict(row)["sales_order_id"] is None for row in held(lake, table).elements())
+    assert sum(in_spark._nulls(work, each, "sales_order_id") for each in silent) == wanted > 0
+    assert sum(in_spark._nulls(work, each, "transaction_id") for each in silent) == 0
 
 
 def test_a_value_that_cannot_be_computed_is_an_error_and_no_null(lake: Lake, sail: str) -> None:
