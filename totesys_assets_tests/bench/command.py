@@ -223,7 +223,7 @@ def _print(measured: dict[str, Any]) -> None:
 
 
 def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> Grid:
-    heads = ("", "seconds", "× COPY", "CPU s", "servers", f"MB {memory}", "disk MB", "rows/s")  # fits 80 columns
+    heads = ("", "seconds", "× COPY", "CPU s", "servers", "× COPY", f"MB {memory}", "disk MB")  # fits 80 columns
     grid = _grid(*heads)
     first = found[0]["scenario"]
     for each in sorted(found, key=lambda each: ([*titles].index(each["scenario"]), each["tool"] != "totesys")):
@@ -236,9 +236,9 @@ def _costs(found: list[dict[str, Any]], titles: dict[str, str], memory: str) -> 
             f"{each['ratios']['copy']:.2f}" if "copy" in each["ratios"] else "",
             f"{each['client_cpu_seconds']:,.1f}",
             f"{each['server_cpu_seconds']:,.1f}",
+            f"{each['cpu_ratios']['copy']:.2f}" if "copy" in each["cpu_ratios"] else "",
             f"{each['peak_memory_bytes'] / MB:,.0f}",
             f"{(each['lake_bytes'] + each['database_bytes']) / MB:,.1f}",
-            f"{each['rows_per_second']:,.{0 if each['rows_per_second'] >= 10 else 1}f}" if each["rows"] else "",
         )
     return grid
 

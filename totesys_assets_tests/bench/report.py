@@ -35,7 +35,8 @@ class Figures:
     """The runs of one tool in one scenario at one scale: medians, and how far the seconds are apart.
 
     ``ratios`` says how many times as long it took as each of the others: the yardstick that ran before it, and, for
-    the full load of ours, the peers.
+    the full load of ours, the peers. ``cpu_ratios`` says the same of processor time, of programs and servers together:
+    other work on the machine changes it less.
     """
 
     scale: str
@@ -58,6 +59,7 @@ class Figures:
     stages: dict[str, float]
     work: dict[str, float]
     ratios: dict[str, float]
+    cpu_ratios: dict[str, float]
 
 
 def figures(runs: Sequence[Run]) -> list[Figures]:
@@ -66,10 +68,17 @@ def figures(runs: Sequence[Run]) -> list[Figures]:
     for run in runs:
         groups.setdefault((run.scale, run.scenario, run.tool), []).append(run)
     medians = {key: _median(run.seconds for run in group) for key, group in groups.items()}
-    return [_figures(group, medians) for group in groups.values()]
+    processors = {key: _median(_cpu(run) for run in group) for key, group in groups.items()}
+    return [_figures(group, medians, processors) for group in groups.values()]
 
 
-def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) -> Figures:
+def _cpu(run: Run) -> float:
+    return run.client_cpu_seconds + run.server_cpu_seconds
+
+
+def _figures(
+    runs: Sequence[Run], medians: dict[tuple[str, str, str], float], processors: dict[tuple[str, str, str], float]
+) -> Figures:
     first = runs[0]
     seconds = _median(run.seconds for run in runs)
     rows = round(_median(run.rows for run in runs))
@@ -82,6 +91,13 @@ def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) ->
         for (scale, scenario, tool), median in medians.items():
             if (scale, scenario) == (first.scale, first.scenario) and tool not in (OURS, YARDSTICK):
                 ratios[tool] = round(seconds / median, 3)
+    # A long yardstick ran before the first scenario only.
+    beside = {tool: cpu for (scale, _, tool), cpu in reversed(processors.items()) if scale == first.scale}
+    beside |= {
+        tool: cpu for (scale, which, tool), cpu in processors.items() if (scale, which) == (first.scale, first.scenario)
+    }
+    cpu = _median(_cpu(run) for run in runs)
+    cpu_ratios = {tool: round(cpu / beside[tool], 3) for tool in ratios if beside.get(tool)}
     return Figures(
         first.scale,
         first.scenario,
@@ -103,6 +119,7 @@ def _figures(runs: Sequence[Run], medians: dict[tuple[str, str, str], float]) ->
         _medians([run.stages for run in runs]),
         _medians([run.work for run in runs]),
         ratios,
+        cpu_ratios,
     )
 
 
@@ -206,17 +223,21 @@ def worse(measured: Document, stored: Document, tolerance: float = GUARD_TOLERAN
     if not common:
         return ["nothing to compare: the stored bench has no scale and scenario in common with this one"]
     return [
-        f"{scenario} at {scale}: {now[key]:.2f} times as long as {other}, was {then[key]:.2f}"
+        f"{scenario} at {scale}: {now[key]:.2f} times {_WORDS[kind]} {other}, was {then[key]:.2f}"
         for key in common
-        for scale, scenario, other in [key]
+        for kind, scale, scenario, other in [key]
         if now[key] > then[key] * (1 + tolerance)
     ]
 
 
-def _ratios(bench: Document) -> dict[tuple[str, str, str], float]:
+_WORDS = {"ratios": "as long as", "cpu_ratios": "the processor time of"}
+
+
+def _ratios(bench: Document) -> dict[tuple[str, str, str, str], float]:
     return {
-        (each["scale"], each["scenario"], other): ratio
+        (kind, each["scale"], each["scenario"], other): ratio
         for each in bench["figures"]
         if each["tool"] == OURS
-        for other, ratio in each["ratios"].items()
+        for kind in _WORDS
+        for other, ratio in each.get(kind, {}).items()  # a bench of before has none of the second
     }

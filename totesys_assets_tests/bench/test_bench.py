@@ -283,6 +283,27 @@ def test_figures_are_medians_and_ratios() -> None:
     assert ours.rows_per_second == 50.0
     assert ours.ratios == {"copy": 10.0, "dlt": 5.0}
     assert (copy.ratios, dlt.ratios) == ({}, {"copy": 2.0})
+    assert (ours.cpu_ratios, copy.cpu_ratios) == ({"copy": 1.0, "dlt": 1.0}, {})
+
+
+def test_ratios_of_processor_time_are_of_programs_and_servers_together() -> None:
+    (copy,), (ours,) = rounds_of("copy", 2.0, yardstick=None), rounds_of("totesys", 30.0)
+    (other,) = rounds_of("totesys", 8.0, scenario="nothing")
+    copy = replace(copy, client_cpu_seconds=1.0, server_cpu_seconds=3.0)
+    ours = replace(ours, client_cpu_seconds=10.0, server_cpu_seconds=8.0)
+    other = replace(other, client_cpu_seconds=1.0, server_cpu_seconds=1.0)
+    _, full, nothing = figures([copy, ours, other])
+    assert (full.cpu_ratios, nothing.cpu_ratios) == ({"copy": 4.5}, {"copy": 0.5})
+
+
+def test_the_guard_compares_processor_time_too() -> None:
+    def bench(cpu: float) -> dict[str, Any]:
+        (copy,), (ours,) = rounds_of("copy", 2.0, yardstick=None), rounds_of("totesys", 10.0)
+        return a_document(replace(copy, client_cpu_seconds=1.0), replace(ours, client_cpu_seconds=cpu))
+
+    assert worse(bench(5.0), bench(4.9)) == []
+    (complaint,) = worse(bench(9.0), bench(5.0))
+    assert re.match(r"full at S: \d\.\d\d times the processor time of copy, was ", complaint)
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

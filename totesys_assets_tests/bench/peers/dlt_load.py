@@ -11,7 +11,7 @@ source = sql_database(
     table_names=os.environ["TABLES"].split(","),
     backend="connectorx",
     backend_kwargs={"conn": url, "return_type": "arrow"},
-)
+).parallelize()
 pipeline = dlt.pipeline(
     "bench",
     destination=dlt.destinations.postgres(os.environ["TARGET_URL"]),
