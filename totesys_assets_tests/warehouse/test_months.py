@@ -16,7 +16,7 @@ from totesys_assets.audit.audit import audit
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.commands import main as totesys
 from totesys_assets.errors import PlatformError
-from totesys_assets.load import one_pass
+from totesys_assets.load import copying
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.warehouse import months
 from totesys_assets.warehouse import warehouse as sessions
@@ -288,7 +288,7 @@ def test_a_login_that_may_not_partition_is_told_who_may(postgres_server: Postgre
 def test_a_first_load_fills_the_months_and_takes_no_key_off(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_pass, "LARGE", 1)  # else keys would be made behind the rows
+    monkeypatch.setattr(copying, "LARGE", 1)  # else keys would be made behind the rows
     Warehouse(platform.warehouse_url).migrate(partition_from=FIRST)
     platform.refresh()
     assert not [found for found in audit(platform.core) if not found.passed and not found.warning]
