@@ -33,8 +33,9 @@ from totesys_assets.load.origin import Origin, change_of, open_sources, sources_
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import processed_name
+from totesys_assets.warehouse.bare import is_filling
 from totesys_assets.warehouse.notes import LAKE, NEWEST
-from totesys_assets.warehouse.warehouse import Warehouse, run
+from totesys_assets.warehouse.warehouse import Warehouse, rows, run
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 5
@@ -165,6 +166,9 @@ class _Load:
             name = f"{quoted(self._warehouse.schema)}.{quoted(fact.name)}"
             if noted is not None:
                 tables |= Origin.parse(noted[0]).tables
+            # To find that nobody sees a row of a table that is being filled takes as long as to read it.
+            elif rows(self._connection, is_filling(self._warehouse.schema, fact)) == [(1,)]:
+                continue
             elif moment := newest(self._connection, fact, name):
                 tables |= dict.fromkeys(query_of(fact.name).sources, ("", moment))
         run(self._connection, "ROLLBACK TO SAVEPOINT origin")
@@ -215,7 +219,7 @@ class _Load:
         origin, until = held_of(self.star)
         if not self.is_first or paths(self.star) != copy.files or not (origin or self._table.is_mart):
             return None
-        copy.complete()
+        copy.complete(self.star)
         analyze(self._connection, self._warehouse, self._table, copy.rows)
         notes = self._notes([*self._states], self._lake_now())
         newest = version_note(self.star, self._loaded | notes) if self._table.is_mart else f"{origin} {until}"

@@ -182,16 +182,21 @@ def replace_mart(
 
 
 def is_doubled(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> bool:
-    """True when a key is on more than one day; to count costs less than to sort all rows by their keys.
-
-    Keys are counted by their remainders, so that not all of them are in memory at once.
-    """
+    """True when a key is on more than one day; to count costs less than to sort all rows by their keys."""
     if table.day_column is None or table.is_mart:
         return False
+    return not are_distinct(connection, table.version_key[0] if table.is_fact else table.key, rows)
+
+
+def are_distinct(connection: duckdb.DuckDBPyConnection, column: str, rows: str) -> bool:
+    """Whether no value of a column comes twice in ``rows``, a table or query of DuckDB.
+
+    Values are counted by their remainders, so that not all of them are in memory at once.
+    """
     count = connection.execute(f"SELECT count(*) FROM {rows} AS star").fetchall()[0][0]
-    key, parts = quoted(table.key), 1 + count // _KEYS_AT_ONCE
+    key, parts = quoted(column), 1 + count // _KEYS_AT_ONCE
     query = f"SELECT count(*) > count(DISTINCT {key}) FROM {rows} AS star WHERE hash({key}) % {parts} ="
-    return any(connection.execute(f"{query} {part}").fetchone() == (True,) for part in range(parts))
+    return not any(connection.execute(f"{query} {part}").fetchone() == (True,) for part in range(parts))
 
 
 def require_distinct(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:

@@ -126,6 +126,8 @@ class Along:
     def captured(self, origin: str, until: int) -> None:
         """Keep what was made for the steps that commit it."""
         for receiver in self._receivers:
+            if receiver.copy is not None:
+                receiver.copy.moment = until
             if receiver.written is not None:
                 self._keep(Made(receiver.table, receiver.written, origin, until), receiver.copy)
         self._receivers = []

@@ -17,9 +17,10 @@ import psycopg
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.postgres import locks
-from totesys_assets.sql_text import quoted
+from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.kept import COUNTING, anew, counting
 from totesys_assets.warehouse.notes import Connection
+from totesys_assets.warehouse.recorded import Inserted
 
 _IS_OURS = (
     "SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s) "
@@ -72,14 +73,23 @@ def take_off(connection: Connection, schema: str, table: Table) -> bool:
     return True
 
 
-def behind(schema: str, table: Table) -> Iterator[str]:
-    """Statements that make unique indexes, indexes, triggers and counts, for which no reader waits."""
+def behind(schema: str, table: Table, known: Inserted | None = None) -> Iterator[str]:
+    """Statements that make unique indexes, indexes, triggers and counts, for which no reader waits.
+
+    ``known``: the records, if they need not be counted.
+    """
     name = _name(schema, table)
     for key, (_, columns) in keys(table).items():
         yield f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(key)} ON {name} ({', '.join(map(quoted, columns))})"
     yield from indexes(schema, table)
     yield from counting(schema, table)
-    yield anew(schema, table)
+    yield anew(schema, table, known)
+
+
+def is_filling(schema: str, table: Table) -> str:
+    """Query that is 1 while a table has no key: it is being filled, and nobody sees a row of it; else 0."""
+    held = f"conrelid = to_regclass({literal(_name(schema, table))}) AND contype = 'p'"
+    return f"SELECT (NOT EXISTS (SELECT FROM pg_constraint WHERE {held}))::int"
 
 
 def attach(connection: Connection, schema: str, table: Table) -> None:

@@ -220,10 +220,11 @@ def _facts(catalogue: Catalogue) -> list[Table]:
     return [table for table in catalogue.star.values() if table.is_fact]
 
 
-def anew(schema: str, table: Table) -> str:
-    """Statements that make all anew that is kept beside ``table``."""
+def anew(schema: str, table: Table, known: recorded.Inserted | None = None) -> str:
+    """Statements that make all anew that is kept beside ``table``, whose records need not be counted if ``known``."""
     if table.is_fact:
-        return f"{recorded.anew(schema, table)};{superseded.anew(schema, table)}"
+        none_is = f"DELETE FROM {_name(schema, superseded.superseded(table))}"
+        return f"{recorded.anew(schema, table, known)};{superseded.anew(schema, table) if known is None else none_is}"
     kept = _name(schema, DESIGN_SALES)
     lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}"
     # Of a table that nobody analyzed PostgreSQL expects few rows, and questions took three times as long.

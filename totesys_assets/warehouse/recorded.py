@@ -6,6 +6,8 @@ are kept and made anew (kept.py), and the table (notes.py).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.notes import RECORDED
@@ -37,6 +39,16 @@ ON CONFLICT (table_name, recorded_on, operation) DO UPDATE SET
     last_recorded_at = greatest(noted.last_recorded_at, excluded.last_recorded_at),
     first_record = least(noted.first_record, excluded.first_record),
     last_record = greatest(noted.last_record, excluded.last_record)
+"""
+# The first and the last number are the ends of the key's index.
+_KNOWN = """
+INSERT INTO {kept} (
+    table_name, recorded_on, operation, versions, first_recorded_at, last_recorded_at, first_record, last_record
+)
+SELECT {name}, (moment AT TIME ZONE 'UTC')::date, 'insert', {records}, moment, moment, first, last
+FROM (SELECT timestamptz 'epoch' + {moment} * interval '1 microsecond' AS moment) AS recorded,
+    (SELECT min({record}) AS first, max({record}) AS last FROM {table}) AS numbers
+WHERE first IS NOT NULL
 """
 # Records that were removed by hand come back between others of the same row.
 _COMES_BETWEEN = """
@@ -70,13 +82,23 @@ def keeping(schema: str, fact: Table, all_anew: str) -> str:
     return _KEEP_VERSIONS.format(comes_between=between, add=_add(schema, fact, "new_rows"), anew=all_anew)
 
 
-def anew(schema: str, fact: Table) -> str:
-    """Statements that count all records of a fact. No other can change the counts meanwhile."""
+@dataclass(frozen=True)
+class Inserted:
+    """All records of a fact, where each is the first and only one of its row, recorded at one moment (microseconds)."""
+
+    records: int
+    moment: int
+
+
+def anew(schema: str, fact: Table, known: Inserted | None = None) -> str:
+    """Statements that count all records of a fact, or note those ``known``. Nobody else can change them meanwhile."""
     kept = _name(schema, RECORDED)
     # The lock: a load that comes to its end between the two statements would be counted twice.
     lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE"
     forget = f"DELETE FROM {kept} WHERE table_name = {literal(fact.name)}"
-    return f"{lock};{forget};{_add(schema, fact, _name(schema, fact.name))}"
+    if known is None:
+        return f"{lock};{forget};{_add(schema, fact, _name(schema, fact.name))}"
+    return f"{lock};{forget};{_KNOWN.format(**_names(schema, fact), records=known.records, moment=known.moment)}"
 
 
 def compared(schema: str, fact: Table) -> tuple[str, str]:

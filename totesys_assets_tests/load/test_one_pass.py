@@ -31,7 +31,7 @@ from totesys_assets.transform.engines.interface import WRITER, Work
 from totesys_assets.transform.engines.passed import Passed
 from totesys_assets.transform.passing import Passing
 from totesys_assets.warehouse import bare
-from totesys_assets.warehouse.kept import MART, is_complete
+from totesys_assets.warehouse.kept import MART, has_kept, is_complete, kept_queries
 from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.complete import look_at, require_complete
 from totesys_assets_tests.warehouse.test_warehouse_sessions import transaction_of
@@ -48,8 +48,12 @@ def in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def require_keys(platform: Platform) -> None:
-    """Every key and trigger is there, and the other indexes."""
+    """Every key and trigger is there, and the other indexes; and what the triggers keep is what follows from rows."""
     with psycopg.connect(platform.warehouse_url) as connection:
+        for table in filter(has_kept, TABLES.warehouse.values()):
+            for kept, follows in kept_queries(platform.settings.warehouse_schema, table).values():
+                both = (sorted(connection.execute(query.encode()), key=repr) for query in (kept, follows))
+                assert next(both) == next(both), table.name
         schema = platform.settings.warehouse_schema
         assert not bare.lacks_keys(connection, schema, TABLES)
         assert is_complete(connection, schema, TABLES)
