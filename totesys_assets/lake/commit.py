@@ -59,6 +59,8 @@ def append_files(
             written = write(table, batches, schema)
     except OSError as error:
         raise unwritable(table, error) from error
+    finally:
+        pa.default_memory_pool().release_unused()
     commit(written, writer, marks)
 
 

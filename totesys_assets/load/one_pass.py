@@ -199,6 +199,7 @@ class _Receiver:
                 self.copy = None
         finally:
             self._is_over = True
+            pa.default_memory_pool().release_unused()
 
     def _begin_copy(self) -> None:
         if self._warehouse is None or not has_kept(self.table):
