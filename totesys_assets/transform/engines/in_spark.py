@@ -57,16 +57,16 @@ class InSpark:
         """Rows of the versions recorded ``since``, in files of their own."""
         with self._connected(work) as session:
             create_schemas(self._views(session), work.catalogue, work.query, work.sources, None, since=since)
-            with self._written(session, work, None, None) as written:
-                commit(written, WRITER, marks)
+            written = self._written(session, work, None, None)
+            commit(written, WRITER, marks)
 
     def replace(self, work: Work, days: Days | None, rows: Mapping[str, int], marks: Mapping[str, int]) -> None:  # noqa: ARG002 - the server itself sees to its memory
         """Rows of ``days``, and in the files that had some, all others as they are: these files are replaced."""
         held = Files(work.target, days, work.table.day_column)
         with self._connected(work) as session:
             create_schemas(self._views(session), work.catalogue, work.query, work.sources, days)
-            with self._written(session, work, days, held) as written:
-                commit(written, WRITER, marks, instead_of=held.paths)
+            written = self._written(session, work, days, held)
+            commit(written, WRITER, marks, instead_of=held.paths)
 
     def _views(self, session: SparkSession) -> SparkViews:
         return SparkViews(session, shown(self._remote))
@@ -76,15 +76,16 @@ class InSpark:
         with connected(self._remote, f'Building "{work.table.name}"') as session:
             yield session
 
-    @contextmanager
-    def _written(self, session: SparkSession, work: Work, days: Days | None, held: Files | None) -> Iterator[Written]:
-        """The files of what is to be committed in the block. If that fails, they are removed."""
+    def _written(self, session: SparkSession, work: Work, days: Days | None, held: Files | None) -> Written:
+        """The files of what is to be committed. If they cannot be made, none is left.
+
+        Once a commit was tried with them, they stay, whatever it says: its answer may have been lost.
+        """
         folder = f"spark-{uuid4()}"
         try:
             with stage(BUILD):
                 expected = self._make(session, work, days, held, folder)
-                written = self._found(work, folder, expected)
-            yield written
+                return self._found(work, folder, expected)
         except BaseException:
             _remove(work, folder)
             raise

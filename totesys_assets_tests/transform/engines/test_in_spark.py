@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +23,8 @@ from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import DayRange, Days, DaySet
-from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.lake.commit import commit
+from totesys_assets.errors import ConnectionFailed, LakeFailed, PlatformError
+from totesys_assets.lake.commit import LostRace, commit
 from totesys_assets.lake.files import listed
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.transform import build as build_module
@@ -125,9 +125,7 @@ def test_days_of_a_month_are_replaced_and_the_others_stay(lake: Lake, sail: str)
     assert held(lake, SALES) == before
 
 
-def test_of_two_builds_the_slower_one_begins_again_and_leaves_no_file(
-    lake: Lake, sail: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_builds_the_slower_one_begins_again(lake: Lake, sail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(lake, 0)
     lost: list[bool] = []
 
@@ -143,10 +141,34 @@ def test_of_two_builds_the_slower_one_begins_again_and_leaves_no_file(
     found = held(lake, SALES)
     made(lake, SALES, None)
     assert held(lake, SALES) == found
-    # What lost was removed; what was replaced stays for those who still read it.
-    folders = {path.relative_to(Path(lake.uri, PROCESSED, SALES.name)).parts[0] for path in files(lake, SALES)}
-    assert len([name for name in folders if name.startswith("spark-")]) == 1
     assert lost
+
+
+@pytest.mark.parametrize("failure", [LostRace("the file exists"), LakeFailed("timed out"), KeyboardInterrupt()])
+@pytest.mark.parametrize("changes_only", [True, False], ids=["append", "replace"])
+def test_files_of_a_commit_whose_answer_is_lost_stay_and_nothing_is_doubled(
+    lake: Lake, sail: str, monkeypatch: pytest.MonkeyPatch, failure: BaseException, changes_only: bool
+) -> None:
+    fill(lake, 0)
+    made(lake, SALES, InSpark(sail))
+    fill(lake, 1, rows=5, seen=SEEN + timedelta(days=2))
+    failures = [failure]
+
+    def answer_lost(*arguments: Any, **named: Any) -> None:
+        commit(*arguments, **named)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(in_spark, "commit", answer_lost)
+    with copied(lake) as yardstick:
+        made(yardstick, SALES, None, changes_only=changes_only)
+        with nullcontext() if isinstance(failure, LostRace) else pytest.raises(type(failure)):
+            made(lake, SALES, InSpark(sail), changes_only=changes_only)
+        assert not failures
+        assert held(lake, SALES) == held(yardstick, SALES)
+        made(lake, SALES, InSpark(sail), changes_only=changes_only)
+        assert held(lake, SALES) == held(yardstick, SALES)
+        assert states(lake, SALES) == states(yardstick, SALES)
 
 
 def test_a_server_that_dies_in_mid_build_leaves_nothing_and_the_next_build_completes(
