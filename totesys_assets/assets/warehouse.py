@@ -17,6 +17,7 @@ from totesys_assets.assets.describe import (
     ddl_reference,
     definition_metadata,
     failures,
+    is_range,
     record_partitions,
     row_count,
     run_days,
@@ -29,6 +30,7 @@ from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.load import load
 from totesys_assets.load.one_pass import OnePass
 from totesys_assets.names import ADOPT_LAKE_TAG, LANE_TAG, WAREHOUSE
+from totesys_assets.postgres.locks import RANGE_TIMEOUT_SECONDS
 from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ def _warehouse_asset(
                 changes_only=changes_only(context),
                 adopt_lake=context.run.tags.get(ADOPT_LAKE_TAG) == "true",
                 copy=copy,
+                patience=RANGE_TIMEOUT_SECONDS if is_range(context) else None,
             )
         log.info("warehouse/%s: %s rows written", table.name, loaded.written)
         metadata = {

@@ -132,10 +132,10 @@ def is_to_be_filled(star: DeltaTable, table: Table) -> bool:
     return not table.is_fact or (recorded is not None and recorded[0] == recorded[1])
 
 
-def filled(warehouse: Warehouse, table: Table, star: DeltaTable) -> Copy | None:
+def filled(warehouse: Warehouse, table: Table, star: DeltaTable, patience: float | None = None) -> Copy | None:
     """The table with all rows of the lake's ``star``; None where keys cannot be made behind them."""
     try:
-        copy = Copy(warehouse, table)
+        copy = Copy(warehouse, table, patience=patience)
     except Abandoned:
         return None
     try:

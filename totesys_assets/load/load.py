@@ -63,6 +63,7 @@ def load(
     changes_only: bool = False,
     adopt_lake: bool = False,
     copy: Copy | None = None,
+    patience: float | None = None,
 ) -> Loaded:
     """Bring the warehouse's ``table`` up to the lake's star table, for ``days`` (None: the whole table).
 
@@ -71,6 +72,7 @@ def load(
     load. Else all rows of the days are compared.
     ``adopt_lake``: go on with this lake if it is not the one that was loaded from before (adopt.py).
     ``copy``: the star's rows as they were copied along with their capture; committed if they are all that it has.
+    ``patience``: for how many seconds it waits while others load the table, if not as long as loads usually do.
     One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
     lake is not to be adopted, PlatformError.
     """
@@ -86,7 +88,7 @@ def load(
                 if loaded is not None:
                     return loaded
             try:
-                with warehouse.transaction(table.name) as connection:
+                with warehouse.transaction(table.name, patience=patience) as connection:
                     work = _Load(connection, warehouse, lake, table, run_id)
                     if may_fill and work.is_first and is_to_be_filled(work.star, table):
                         raise _FillFirst
@@ -96,7 +98,7 @@ def load(
             except LostRace:  # for the lake's note of an adoption, and nothing was committed
                 continue
             except _FillFirst:
-                copy, may_fill = filled(warehouse, table, work.star), False
+                copy, may_fill = filled(warehouse, table, work.star, patience), False
     raise ConcurrentWriters(
         f'Other refreshes captured what "{table.name}" is made of {_ATTEMPTS} times while this one adopted the lake. '
         "Nothing is lost; refresh again."

@@ -19,6 +19,9 @@ LOAD_SPACE = 7_083_379
 RUN_SPACE = 7_083_380
 # Loads of one table run one after the other. A load that waits for longer than this fails, and names the session.
 TIMEOUT_SECONDS = 20.0
+# Of ranges, which meet at a table as a matter of course. One loads for as long as its rows take, and a session whose
+# process is gone or stopped ends by itself (warehouse.py).
+RANGE_TIMEOUT_SECONDS = 12 * 3_600.0
 _PAUSE_SECONDS = 0.1
 # Asked by name: nobody's search_path takes part.
 _SESSION = (

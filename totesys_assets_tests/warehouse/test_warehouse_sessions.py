@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,6 +16,7 @@ from psycopg import sql
 from totesys_assets.errors import PlatformError
 from totesys_assets.load.load import load
 from totesys_assets.postgres import locks
+from totesys_assets.staleness.decide import Request
 from totesys_assets.warehouse import warehouse
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
@@ -144,6 +147,23 @@ def test_who_waits_for_another_load_is_told_for_whom_within_seconds(
         load_only(platform, "dim_currency")
     assert monotonic() - began < 5
     assert load_only(platform, "dim_currency").written == 3
+
+
+def test_a_range_waits_for_another_that_is_loading_the_table_for_as_long_as_that_takes(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(platform, "dim_currency")
+    platform.warehouse.migrate()
+    monkeypatch.setattr(locks.wait, "__defaults__", (0.2,))
+    take = f"SELECT pg_advisory_xact_lock({locks.key(locks.LOAD_SPACE, 'public.dim_currency')})"
+    load_of_it = Request(("warehouse/dim_currency",), None)
+    with ThreadPoolExecutor() as pool, transaction_of(platform.warehouse_url, take):
+        (failure,) = platform.run(load_of_it).failures
+        assert "waited 0 s for session" in failure
+        waiting = pool.submit(platform.run, replace(load_of_it, is_range=True))
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=2)
+    assert waiting.result().success
 
 
 @pytest.mark.parametrize(
