@@ -90,13 +90,10 @@ def append_beside(
 ) -> Appended:
     """Append versions of some ``days``, all recorded at one moment, after what others commit on other days meanwhile.
 
-    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again.
+    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again. Raises
+    LakeFailed where files cannot be written, or read again.
     """
-    try:
-        with stage(LAKE):
-            written = write(held, batches, schema)
-    except OSError as error:
-        raise unwritable(held, error) from error
+    written = _written(held, batches, schema)
     for _ in range(_ATTEMPTS):
         before, order = mark(held, snapshot.lifetime) or 0, snapshot.order(table)
         said = {_DAYS: str(DaySet(days.ranges)), _LIFETIME: snapshot.lifetime, _ORDER: str(order), _BEFORE: str(before)}
@@ -114,12 +111,19 @@ def append_beside(
                 written = Written(held, written.actions, written.rows)
             else:
                 recorded_at, earlier = until + 1, written
-                with stage(LAKE):
-                    written = write(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
+                written = _written(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
                 earlier.discard()
         else:
             return Appended(held, recorded_at, last)
     raise LostRace(f"Others committed to {held.table_uri} {_ATTEMPTS} times.")
+
+
+def _written(held: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
+    try:
+        with stage(LAKE):
+            return write(held, batches, schema)
+    except OSError as error:
+        raise unwritable(held, error) from error
 
 
 def _recorded(batches: Iterable[pa.RecordBatch], recorded_at: int) -> Iterator[pa.RecordBatch]:

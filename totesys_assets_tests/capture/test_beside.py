@@ -15,7 +15,7 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import LAST, Ledger
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
-from totesys_assets.errors import StaleSnapshot
+from totesys_assets.errors import LakeFailed, StaleSnapshot
 from totesys_assets.lake.commit import commit
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED
@@ -80,6 +80,23 @@ def in_between(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
         commit(*arguments, **named)  # type: ignore[arg-type]
 
     patch.setattr(beside, "commit", late)
+
+
+@pytest.mark.parametrize("what", ["write", "batches_of"])
+def test_files_that_cannot_be_written_again_are_a_failure_of_the_lake(
+    months: Platform, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    def loses_and_fails() -> None:
+        taken(months, other, DAYS[1])
+        monkeypatch.setattr(beside, what, fails if what == "write" else lambda *_: map(fails, [None]))
+
+    with months.totesys.snapshot() as one, months.totesys.snapshot() as other:
+        in_between(monkeypatch, loses_and_fails)
+        with pytest.raises(LakeFailed, match="cannot be written: No space left on device"):
+            taken(months, one, DAYS[0])
 
 
 @pytest.mark.parametrize("earlier_commits_last", [True, False])
