@@ -38,6 +38,12 @@ def keys(table: Table) -> dict[str, tuple[str, tuple[str, ...]]]:
     return found | ({f"{table.name}_version_key": ("UNIQUE", table.version_key)} if table.is_fact else {})
 
 
+def keys_with_day(fact: Table) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The keys of a partitioned fact: they have the column of its partitions."""
+    day = str(fact.day_column)
+    return {key: (kind, columns if day in columns else (*columns, day)) for key, (kind, columns) in keys(fact).items()}
+
+
 def indexes(schema: str, table: Table) -> Iterator[str]:
     """Statements that make the other indexes of a table, where they are missing."""
     for name, definition in table.indexes:
@@ -95,12 +101,13 @@ def is_filling(schema: str, table: Table) -> str:
 def attach(connection: Connection, schema: str, table: Table) -> None:
     """Make the keys that are missing, out of their unique indexes if these are there."""
     name, held = _name(schema, table), {key for each, key in _keys_held(connection, schema) if each == table.name}
-    for key, (kind, columns) in keys(table).items():
+    kind_of = connection.execute("SELECT relkind = 'p' FROM pg_class WHERE oid = %s::regclass", [name]).fetchone()
+    is_parted = kind_of == (True,)
+    for key, (kind, columns) in (keys_with_day(table) if is_parted else keys(table)).items():
         if key in held:
             continue
-        has_index = connection.execute("SELECT to_regclass(%s)", [f"{quoted(schema)}.{quoted(key)}"]).fetchone() != (
-            None,
-        )
+        index = connection.execute("SELECT to_regclass(%s)", [f"{quoted(schema)}.{quoted(key)}"]).fetchone()
+        has_index = index != (None,) and not is_parted  # of which PostgreSQL makes no key of a partitioned table
         of = f"USING INDEX {quoted(key)}" if has_index else f"({', '.join(map(quoted, columns))})"
         connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(key)} {kind} {of}".encode())
 

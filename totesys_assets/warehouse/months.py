@@ -10,8 +10,9 @@ drawn from one sequence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
@@ -27,6 +28,9 @@ AHEAD = "keep_months_ahead"
 _DAYS_OF = "dim_date"
 _PART = "LIKE {table} INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING STATISTICS"
 _ATTACH = "ALTER TABLE {table} ATTACH PARTITION {part} FOR VALUES FROM ({first}) TO ({last})"
+_BOUNDS = """
+SELECT pg_get_expr(relpartbound, oid) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = %s::regclass
+"""
 _MONTHS_OF = "SELECT DISTINCT date_trunc('month', {day})::date FROM {table}"
 # Rows of a month that had no partition. Triggers of the fact do not run: of the fact nothing changes.
 _OUT_OF_REST = """
@@ -128,7 +132,8 @@ def partition(
     for fact in parted(catalogue):
         of_rest = _MONTHS_OF.format(day=quoted(str(fact.day_column)), table=_name(schema, _rest(fact)))
         found = {month for (month,) in connection.execute(of_rest.encode())}
-        _add_months(connection, schema, fact, fact.name, sorted((months | found) - _held(connection, schema, fact)))
+        held = _held(connection, schema, fact)
+        _add_months(connection, schema, fact, fact.name, sorted((months | found).difference(*held)))
     connection.execute(_keep_ahead(schema, parted(catalogue)).encode())
 
 
@@ -179,18 +184,21 @@ def _add_months(connection: Connection, schema: str, fact: Table, name: str, mon
         connection.execute(_ATTACH.format(table=table, part=part, **bounds).encode())
 
 
-def _held(connection: Connection, schema: str, fact: Table) -> set[date]:
-    """The months that have a partition."""
-    query = "SELECT relname::text FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = %s::regclass"
-    names = [str(name) for (name,) in connection.execute(query, [_name(schema, fact.name)])]
-    ends = [name.rsplit("_", 2)[1:] for name in names if name != _rest(fact)]
-    return {date(int(year), int(month), 1) for year, month in ends}
+def _held(connection: Connection, schema: str, fact: Table) -> list[set[date]]:
+    """The months of each partition, whatever it is called: others may have renamed it, or made one of years."""
+    found = connection.execute(_BOUNDS, [_name(schema, fact.name)])
+    ends = [re.findall(r"'(\d{4}-\d\d-\d\d)'", str(bound)) for (bound,) in found]
+    days = [[date.fromisoformat(end) for end in each] for each in ends if len(each) == 2]
+    return [
+        {month.first.replace(day=1) for month in DayRange(first, until - timedelta(days=1)).by_month()}
+        for first, until in days
+    ]
 
 
 def _wanted(connection: Connection, schema: str, catalogue: Catalogue, first_day: date | None) -> set[date]:
     """The months that all facts are to have: those that one has, and those from ``first_day`` on."""
     now = datetime.now(UTC).date()
-    held = (_held(connection, schema, fact) for fact in parted(catalogue))
+    held = (part for fact in parted(catalogue) for part in _held(connection, schema, fact) if len(part) == 1)
     return set().union(_months(now if first_day is None else min(now, first_day), now), *held)
 
 

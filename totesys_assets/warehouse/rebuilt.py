@@ -15,10 +15,11 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import PlatformError
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse.bare import keys
+from totesys_assets.warehouse.bare import keys, keys_with_day
 from totesys_assets.warehouse.notes import Connection
 
-# Of the fact: foreign keys that are not ours or are enforced, other keys than ours; policies, rules, settings.
+# Of the fact: foreign keys that are not ours or are enforced, other keys than ours; policies, rules, settings; what
+# only another login could change.
 _IN_THE_WAY = """
 SELECT 'constraint ' || conname FROM pg_constraint
 WHERE (conrelid = {oid} AND (contype IN ('x', 'u', 'p') AND conname <> ALL ({keys})
@@ -34,9 +35,19 @@ UNION ALL SELECT 'inheritance of ' || inhrelid::regclass FROM pg_inherits WHERE 
 UNION ALL SELECT 'publication ' || pubname || ' with a filter' FROM pg_publication_rel AS p
     JOIN pg_publication AS of ON of.oid = prpubid
     WHERE prrelid = {oid} AND coalesce(to_jsonb(p) ->> 'prqual', to_jsonb(p) ->> 'prattrs') IS NOT NULL
-UNION ALL SELECT DISTINCT 'materialized view ' || ev_class::regclass
+UNION ALL SELECT format('publication %I of %s', pubname, pubowner::regrole)
+    FROM pg_publication_rel JOIN pg_publication AS of ON of.oid = prpubid
+    WHERE prrelid = {oid} AND NOT pg_has_role(pubowner, 'USAGE')
+UNION ALL SELECT format('publication %1$I, which would publish each partition (keep it by ALTER PUBLICATION %1$I SET '
+    '(publish_via_partition_root = true))', of.pubname)
+    FROM pg_publication AS of JOIN pg_publication_tables AS listed ON listed.pubname = of.pubname
+    WHERE NOT pubviaroot AND (schemaname, tablename) = (SELECT nspname, relname FROM pg_class AS fact
+        JOIN pg_namespace AS nsp ON nsp.oid = relnamespace WHERE fact.oid = {oid})
+UNION ALL SELECT DISTINCT CASE relkind WHEN 'm' THEN 'materialized view ' || ev_class::regclass
+    ELSE format('view %s of %s', ev_class::regclass, relowner::regrole) END
 FROM pg_depend JOIN pg_rewrite ON objid = pg_rewrite.oid JOIN pg_class AS built ON built.oid = ev_class
-WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = {oid} AND relkind = 'm'
+WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = {oid}
+    AND (relkind = 'm' OR relkind = 'v' AND NOT pg_has_role(relowner, 'USAGE'))
 ORDER BY 1
 """
 _INDEXES = """
@@ -86,9 +97,7 @@ _NOT_MOVED = (
 
 def require_movable(connection: Connection, schema: str, fact: Table) -> None:
     """Raise PlatformError that names what was built on ``fact`` and would be lost."""
-    query = _IN_THE_WAY.format(
-        oid=_oid(_name(schema, fact.name)), keys=f"ARRAY[{', '.join(map(literal, _keys(fact)))}]"
-    )
+    query = _IN_THE_WAY.format(oid=_oid(_name(schema, fact.name)), keys=f"ARRAY[{', '.join(map(literal, keys(fact)))}]")
     if found := [str(what) for (what,) in connection.execute(query.encode())]:
         raise _refused(schema, fact, ", ".join(found))
 
@@ -96,7 +105,7 @@ def require_movable(connection: Connection, schema: str, fact: Table) -> None:
 def build_keys(connection: Connection, schema: str, fact: Table, made: str) -> None:
     """Build the keys and indexes of ``fact`` on the table ``made``, which has its rows, while others read that one."""
     new = _name(schema, made)
-    for key, (kind, columns) in _keys(fact).items():
+    for key, (kind, columns) in keys_with_day(fact).items():
         listed = ", ".join(map(quoted, columns))
         connection.execute(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(_new(key))} {kind} ({listed})".encode())
     for index, definition in _indexes(connection, schema, fact):
@@ -139,12 +148,6 @@ def _indexes(connection: Connection, schema: str, fact: Table) -> list[tuple[str
 
 def _oid(name: str) -> str:
     return f"{literal(name)}::regclass"
-
-
-def _keys(fact: Table) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Kind and columns of each key, by its name. Those of a partitioned table have the column of its partitions."""
-    day = str(fact.day_column)
-    return {key: (kind, columns if day in columns else (*columns, day)) for key, (kind, columns) in keys(fact).items()}
 
 
 def _refused(schema: str, fact: Table, why: str) -> PlatformError:

@@ -128,7 +128,7 @@ def test_what_others_built_on_a_fact_is_there_afterwards(filled: Session, url: s
         "CREATE FUNCTION seen() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
         "CREATE TRIGGER theirs AFTER INSERT ON fact_payment FOR EACH ROW EXECUTE FUNCTION seen(); "
         "ALTER TABLE fact_payment ENABLE ALWAYS TRIGGER theirs; "
-        "CREATE PUBLICATION theirs FOR TABLE fact_payment; "
+        "CREATE PUBLICATION theirs FOR TABLE fact_payment WITH (publish_via_partition_root); "
         "ALTER TABLE fact_payment ADD COLUMN note text DEFAULT 'x', ADD CONSTRAINT cheap CHECK (payment_amount < 1000)"
     )
     filled.execute("TRUNCATE _migration")
@@ -217,6 +217,56 @@ def test_who_reads_need_not_wait_while_rows_are_copied_and_keys_are_built(
     filled.execute("TRUNCATE _migration")  # so that views are replaced, too
     assert Warehouse(url).migrate(partition_from=FIRST)
     assert len(built) == 15
+
+
+def test_what_only_another_login_could_change_is_named_before_anything_is_copied(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_server.database()
+    with new_roles(url, url) as roles, session(url) as connection:
+        roles.apply("warehouse_roles.sql")
+        Warehouse(roles["owner"]).migrate()
+        connection.execute(
+            "CREATE VIEW theirs AS SELECT sales_order_id FROM fact_sales_order; "
+            "CREATE PUBLICATION theirs FOR TABLE fact_sales_order WITH (publish_via_partition_root); "
+            "CREATE PUBLICATION of_all FOR ALL TABLES"
+        )
+        me, _ = connection.info.user, monkeypatch.setattr(months, "_copy", None)
+        with pytest.raises(PlatformError) as refused:
+            Warehouse(roles["owner"]).migrate(partition_from=FIRST)
+        for named in (
+            f"publication theirs of {me}, ",
+            "publication of_all, which would publish each partition (keep it by ALTER PUBLICATION of_all SET "
+            "(publish_via_partition_root = true))",
+            f"view public.theirs of {me}. ",
+        ):
+            assert named in str(refused.value)
+
+
+def test_a_key_that_was_dropped_from_a_partitioned_fact_is_made_again(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    before = filled.execute(KEYS).fetchall()
+    for key in ("pkey", "version_key"):
+        filled.execute(f"ALTER TABLE fact_payment DROP CONSTRAINT fact_payment_{key}".encode())
+    assert Warehouse(url).migrate()
+    assert filled.execute(KEYS).fetchall() == before
+
+
+KEYS = """
+SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid = 'fact_payment'::regclass AND contype IN ('p', 'u') ORDER BY 1
+"""
+
+
+def test_partitions_of_other_names_and_of_years_are_let_be(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    filled.execute("ALTER TABLE _fact_payment_2024_01 RENAME TO _fact_payment_2024_01_old")
+    filled.execute("CREATE TABLE old PARTITION OF fact_payment FOR VALUES FROM (MINVALUE) TO ('1950-01-01')")
+    filled.execute("CREATE TABLE _years PARTITION OF fact_payment FOR VALUES FROM ('1950-01-01') TO ('1990-01-01')")
+    before, held = filled.execute(RECORDS).fetchall(), parts(filled)
+    filled.execute("TRUNCATE _migration")
+    assert Warehouse(url).migrate()
+    assert (filled.execute(RECORDS).fetchall(), parts(filled)) == (before, held)
 
 
 def test_a_reader_in_the_way_is_named_and_it_is_done_another_time(
