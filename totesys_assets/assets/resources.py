@@ -53,10 +53,12 @@ def make_resources(settings: Settings) -> dict[str, Any]:
                 stack.enter_context(warehouse.alive(context.run.run_id))
             yield warehouse
 
-    @dg.resource(required_resource_keys={"warehouse", "lake"})
+    @dg.resource(required_resource_keys={"databases", "lake"})
     def open_one_pass(context: dg.InitResourceContext) -> Iterator[OnePass]:
         is_on = settings.engine == DUCKDB  # another engine is there to make the rows elsewhere
-        with closing(OnePass(context.resources.lake, context.resources.warehouse, is_on=is_on)) as one_pass:
+        # One of its own, which is connected to when something is copied: a run that loads nothing needs no warehouse.
+        warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
+        with closing(warehouse), closing(OnePass(context.resources.lake, warehouse, is_on=is_on)) as one_pass:
             yield one_pass
 
     return {

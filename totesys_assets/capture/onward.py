@@ -43,7 +43,7 @@ def append_first(
         return
     try:
         append_files(held, onward.along(batches, count), schema, writer, marks)
+        onward.captured(str(held.metadata().id), marks[RECORDED])
     except BaseException:
         onward.abandon()
         raise
-    onward.captured(str(held.metadata().id), marks[RECORDED])

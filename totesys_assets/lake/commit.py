@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from deltalake.transaction import RemoveAction
 from totesys_assets.engine import one_line
 from totesys_assets.errors import LakeFailed
 from totesys_assets.lake.background import Background
-from totesys_assets.lake.compact import tidy
+from totesys_assets.lake.compact import MERGING, tidy
 from totesys_assets.lake.encoding import encodings
 from totesys_assets.lake.marks import left, mark
 from totesys_assets.lake.written import Written, write
@@ -94,11 +95,17 @@ def commit(
     """Commit files that are written already, fenced as ``append`` is. Whoever loses the race has the files still.
 
     ``said``: more about the commit, for its entry in the table's history.
-    ``instead_of``: paths of the table's files that this commit removes. It also raises LostRace when a compaction has
-    removed one of them.
+    ``instead_of``: paths of the table's files that this commit removes. It also raises LostRace when a compaction is
+    under way, or has come between.
     """
     table = written.table
     all_marks = _numbered(table, writer, marks or {})
+    if instead_of:
+        # delta-rs does not notice that another has merged the files which this commit removes.
+        merging = mark(table, MERGING) or 0
+        if merging > time.time():
+            raise LostRace(f"The files of {table.table_uri} are being merged.")
+        all_marks[MERGING] = merging
     before, now = table.version(), int(time.time() * 1000)
     gone = [RemoveAction(path, data_change=True, deletion_timestamp=now) for path in instead_of]
     with stage(LAKE):
@@ -114,7 +121,8 @@ def commit(
             raise LostRace(str(error)) from error
         except (OSError, DeltaError) as error:
             raise unwritable(table, error) from error
-        table.update_incremental()
+        with suppress(OSError, DeltaError):  # what is committed is committed; who uses the handle again loses a race
+            table.update_incremental()
     left(table, before, all_marks)
     tidy(table)
 

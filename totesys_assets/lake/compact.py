@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # A process that merges files notes until when nobody else may, in seconds since 1970; 0 when it is done. A merge takes
 # less time than this. After a merge that was killed, the table's files are not merged until then.
-_MERGING, _MERGING_SECONDS = "merging", 3600
+MERGING, _MERGING_SECONDS = "merging", 3600
 
 # A folder with more files than this is merged, because every read of the folder opens them all.
 MOST_FILES = 32
@@ -63,7 +63,7 @@ def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = (), 
     two processes can make.
     """
     now = int(time.time())
-    if (mark(table, _MERGING) or 0) > now:
+    if (mark(table, MERGING) or 0) > now:
         return 0
     _note_merging(table, now + _MERGING_SECONDS)
     try:
@@ -77,5 +77,5 @@ def merge_files(table: DeltaTable, folder: Sequence[tuple[str, str, Any]] = (), 
 
 def _note_merging(table: DeltaTable, until: int) -> None:
     nothing = pa.schema(table.schema().to_arrow()).empty_table()  # type: ignore[arg-type]  # as in encodings
-    mark = CommitProperties(app_transactions=[Transaction(_MERGING, until)])
+    mark = CommitProperties(app_transactions=[Transaction(MERGING, until)])
     write_deltalake(table, nothing, mode="append", commit_properties=mark)

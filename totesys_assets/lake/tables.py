@@ -174,7 +174,8 @@ class Lake:
     def compact(self) -> dict[str, int]:
         """Merge small files in every table: location -> files merged. No row changes.
 
-        Files that were replaced more than a week ago are deleted, except those of ingestion tables, which are kept.
+        Files that were replaced more than a week ago, and those that no commit names, are deleted, except those of
+        ingestion tables, which are kept.
         A table that is being built is left to the next compaction.
         """
         merged = {}
@@ -187,7 +188,7 @@ class Lake:
             except CommitFailedError:
                 continue
             if parts[0] != INGESTION:
-                table.vacuum(dry_run=False)
+                table.vacuum(dry_run=False, full=True)
         return merged
 
     @staticmethod

@@ -35,6 +35,8 @@ _GROUP_ROWS = 122_880
 _WAITING_BYTES = 64_000_000
 # A file that has become so large is closed, and another begun.
 _FILE_BYTES = 32_000_000
+# Files that are open at once: into a bucket, each waits for 5 MB to send.
+_OPEN_FILES = 32
 # Bounds of longer texts are left out of the statistics: they would be read with each commit, by every reader.
 _LONGEST_BOUND = 64
 
@@ -48,7 +50,7 @@ class Written:
     rows: int = 0
 
     def discard(self) -> None:
-        """Remove the files. What cannot be removed stays as a file that no commit names, and the vacuum removes it."""
+        """Remove the files, which no commit was tried with. What cannot be removed stays, and no commit names it."""
         files = storage(self.table)
         for action in self.actions:
             with suppress(OSError):
@@ -136,6 +138,8 @@ class Writer:
         rows = pa.Table.from_batches(self._waiting.pop(values).batches)
         file = self._open.get(values)
         if file is None:
+            if len(self._open) >= _OPEN_FILES:
+                self._end(max(self._open, key=lambda each: self._open[each].rows))
             file = self._open[values] = _File(self._files, self._schema, dict(self._named(values)), self._options)
         file.write(rows)
         if file.size > _FILE_BYTES:

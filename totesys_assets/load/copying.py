@@ -30,8 +30,10 @@ from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 log = logging.getLogger(__name__)
 # With fewer rows, making keys behind them saves less than it takes.
 LARGE = 100_000
-# A transaction waits for the steps before its own. If the process dies, so does its session.
-_PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = 0"
+# A transaction waits for the steps before its own, as long as a run may last. If the process dies, so does its session.
+_PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '2h'"
+# Other loads may be counting, for which no reader waits.
+_LET_COUNT = "SET LOCAL lock_timeout = '10min'"
 
 
 class Abandoned(Exception):
@@ -50,7 +52,7 @@ class Copy:
         self.rows, self.files = 0, frozenset[str]()
         # When all rows were recorded, in microseconds, if they are first versions of one moment.
         self.moment: int | None = None
-        self._is_bare = self._is_over = False
+        self._is_bare = self._is_over = self.is_left_bare = False
         warehouse.migrate()
         self._stack = ExitStack()
         # Nobody else can load the table from here on.
@@ -90,6 +92,7 @@ class Copy:
             # In the lake to look at one column takes a tenth of what it takes the server.
             held, key = register(self.connection, "star_files", star), self._table.version_key[0]
             known = Inserted(self.rows, self.moment) if are_distinct(self.connection, key, held) else None
+        run(self.connection, _LET_COUNT)
         for statement in bare.behind(self._warehouse.schema, self._table, known):
             run(self.connection, statement)
 
@@ -110,10 +113,13 @@ class Copy:
             return
         try:
             with self._warehouse.transaction(self._table.name) as connection:
+                run(connection, _LET_COUNT)
                 for statement in bare.behind(self._warehouse.schema, self._table):
                     run(connection, statement)
         except (duckdb.Error, PlatformError) as error:  # the next migration makes it
             log.warning("The keys of %s were not made again: %s", self._table.name, engine.one_line(error))
+            self.is_left_bare = True
+            self._warehouse.forget_migration()
             return
         self._attach()
 

@@ -76,9 +76,9 @@ def load(
     One transaction: readers see all of it or nothing. Doing it twice changes nothing. Raises LakeChanged where another
     lake is not to be adopted, PlatformError.
     """
-    warehouse.migrate()
-    may_fill = copy is None
+    may_fill = True
     for _ in range(_ATTEMPTS):
+        warehouse.migrate()  # also after a copy that could not put on again what it had taken off
         with (
             stage(LOAD),
             engine.readable_errors(f'Loading "{table.name}" failed, and will be done again by the next refresh'),
@@ -87,6 +87,7 @@ def load(
                 loaded, copy = _commit_copy(copy, warehouse, lake, table, run_id), None
                 if loaded is not None:
                     return loaded
+                continue
             try:
                 with warehouse.transaction(table.name, patience=patience) as connection:
                     work = _Load(connection, warehouse, lake, table, run_id)
@@ -117,6 +118,8 @@ def _commit_copy(copy: Copy, warehouse: Warehouse, lake: Lake, table: Table, run
         log.info("%s is not loaded from what was copied: %s", table.asset, engine.one_line(error))
     finally:
         copy.abandon()
+        if copy.is_left_bare:
+            warehouse.forget_migration()
     return None
 
 

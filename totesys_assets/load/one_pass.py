@@ -115,7 +115,8 @@ class Along:
         """The same batches, which the star tables get, too."""
         self.abandon()
         warehouse = self._warehouse if count >= self._large else None
-        self._receivers = [_Receiver(self._lake, warehouse, self._source, each) for each in self._tables]
+        for each in self._tables:
+            self._receivers.append(_Receiver(self._lake, warehouse, self._source, each))
         for batch in versions:
             for receiver in self._receivers:
                 receiver.put(batch)
@@ -151,7 +152,8 @@ class _Receiver:
         self.written: Written | None = None
         self._is_over = self._is_abandoned = False
         # In this step's context, so that its connections belong to the same run (engine.py).
-        self._thread = threading.Thread(target=copy_context().run, args=[self._work], name=f"one pass: {table.name}")
+        name = f"one pass: {table.name}"
+        self._thread = threading.Thread(target=copy_context().run, args=[self._work], name=name, daemon=True)
         self._thread.start()
 
     def put(self, batch: pa.RecordBatch | None) -> None:

@@ -23,7 +23,8 @@ from totesys_assets.warehouse.notes import Connection
 from totesys_assets.warehouse.recorded import Inserted
 
 _IS_OURS = (
-    "SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s) "
+    "SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE') "
+    "AND relreplident = 'd' FROM pg_class WHERE oid = to_regclass(%s) "
     "AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = ANY (%s) AND tgenabled <> 'O')"
 )
 _KEYS_HELD = (
@@ -53,8 +54,8 @@ def indexes(schema: str, table: Table) -> Iterator[str]:
 def take_off(connection: Connection, schema: str, table: Table) -> bool:
     """Take off all of it, in the transaction of ``connection``. False where it stays.
 
-    It stays on a table that has rows, that the login does not own, or that somebody reads just now, and where something
-    depends on a key. The caller holds the lock of the table's loads.
+    It stays on a table that has rows, that the login does not own, or that somebody reads just now, where it cannot be
+    made again as it was, and where something depends on a key. The caller holds the lock of the table's loads.
     """
     name = _name(schema, table)
     is_empty = f"SELECT FROM {name} LIMIT 1".encode()
@@ -112,19 +113,18 @@ def attach(connection: Connection, schema: str, table: Table) -> None:
         connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {quoted(key)} {kind} {of}".encode())
 
 
-def lacks_keys(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """True where a table has not all of its keys."""
+def without_keys(connection: Connection, schema: str, catalogue: Catalogue) -> set[str]:
+    """The tables that have not all of their keys."""
     held = set(_keys_held(connection, schema))
-    return any((table.name, key) not in held for table in catalogue.warehouse.values() for key in keys(table))
+    return {
+        table.name for table in catalogue.warehouse.values() for key in keys(table) if (table.name, key) not in held
+    }
 
 
-def is_being_filled(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """True while some process loads one of the tables: what it has taken off, it is about to make again."""
-    for name in catalogue.warehouse:
-        lock = locks.key(locks.LOAD_SPACE, f"{schema}.{name}")
-        if connection.execute(f"SELECT pg_try_advisory_xact_lock({lock})".encode()).fetchone() != (True,):
-            return True
-    return False
+def is_being_filled(connection: Connection, schema: str, name: str) -> bool:
+    """True while some process loads the table of that ``name``: what it has taken off, it is about to make again."""
+    lock = locks.key(locks.LOAD_SPACE, f"{schema}.{name}")
+    return connection.execute(f"SELECT pg_try_advisory_xact_lock({lock})".encode()).fetchone() != (True,)
 
 
 def _keys_held(connection: Connection, schema: str) -> list[tuple[str, str]]:

@@ -113,10 +113,10 @@ def kept_queries(schema: str, table: Table) -> dict[str, tuple[str, str]]:
     }
 
 
-def is_complete(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
-    """True when every trigger is there, and enabled."""
+def incomplete(connection: Connection, schema: str, catalogue: Catalogue) -> set[str]:
+    """The tables of which not every trigger is there, and enabled."""
     held = _held(connection, schema)
-    return all(held.get((table, name)) in _RUNS for table, name, _, _, _ in _triggers(catalogue))
+    return {table for table, name, _, _, _ in _triggers(catalogue) if held.get((table, name)) not in _RUNS}
 
 
 def _held(connection: Connection, schema: str) -> dict[tuple[str, str], str]:
@@ -224,7 +224,8 @@ def anew(schema: str, table: Table, known: recorded.Inserted | None = None) -> s
     """Statements that make all anew that is kept beside ``table``, whose records need not be counted if ``known``."""
     if table.is_fact:
         none_is = f"DELETE FROM {_name(schema, superseded.superseded(table))}"
-        return f"{recorded.anew(schema, table, known)};{superseded.anew(schema, table) if known is None else none_is}"
+        # In the order of the triggers, which lock both.
+        return f"{superseded.anew(schema, table) if known is None else none_is};{recorded.anew(schema, table, known)}"
     kept = _name(schema, DESIGN_SALES)
     lock = f"LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM {kept}"
     # Of a table that nobody analyzed PostgreSQL expects few rows, and questions took three times as long.

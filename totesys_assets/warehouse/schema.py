@@ -17,8 +17,8 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
-from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, lacks_keys
-from totesys_assets.warehouse.kept import is_complete, keep, statements, wait_for_loads
+from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, without_keys
+from totesys_assets.warehouse.kept import incomplete, keep, statements, wait_for_loads
 from totesys_assets.warehouse.months import copy_plain, has_partitions, look_ahead, partition
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
@@ -89,8 +89,8 @@ def _missing(connection: Connection, schema: str, catalogue: Catalogue) -> bool:
     )
     if connection.execute(query, [schema, names]).fetchone() == (True,):
         return True
-    is_whole = is_complete(connection, schema, catalogue) and not lacks_keys(connection, schema, catalogue)
-    return not is_whole and not is_being_filled(connection, schema, catalogue)
+    lacking = incomplete(connection, schema, catalogue) | without_keys(connection, schema, catalogue)
+    return any(not is_being_filled(connection, schema, name) for name in sorted(lacking))
 
 
 def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: str, partition_from: date | None) -> None:

@@ -168,6 +168,10 @@ class Warehouse:
         with self.connect() as connection:
             return bare.take_off(connection, self.schema, table)
 
+    def forget_migration(self) -> None:
+        """Let the next ``migrate`` look again at what is there."""
+        self._migrated = False
+
     def attach_keys(self, table: Table) -> None:
         """Make the keys of a table that was filled out of its unique indexes."""
         with self.connect() as connection:

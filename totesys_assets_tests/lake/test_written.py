@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,7 @@ from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.lake import written as written_module
 from totesys_assets.lake.commit import LostRace, append, commit
+from totesys_assets.lake.compact import _note_merging, merge_files
 from totesys_assets.lake.files import Files, listed
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.tables import Lake
@@ -82,22 +85,69 @@ def test_files_can_take_the_place_of_others(lake: Lake) -> None:
     star = catalogue().star["fact_sales_order"]
     schema = lake_schema(star, versioned=False)
     table = lake.open_processed(star)
-
-    def rows(key: int, month: str) -> list[pa.RecordBatch]:
-        row = dict.fromkeys(schema.names)
-        filled = {"sales_order_id": key, "created_date": date.fromisoformat(f"{month}-01"), "_month": month}
-        defaults = {each.name: _value(each.type) for each in schema if not each.nullable}
-        return pa.Table.from_pylist([{**row, **defaults, **filled}], schema=schema).to_batches()
-
-    append(table, rows(1, "2026-01"), schema, "build")
-    append(table, rows(2, "2026-02"), schema, "build")
+    append(table, star_rows_of(1), schema, "build")
+    append(table, star_rows_of(2, "2026-02"), schema, "build")
     gone = [str(path) for path in listed(table).column("path") if "2026-01" in str(path)]
     late = lake.open_processed(star)
-    commit(write(table, rows(3, "2026-01"), schema), "build", instead_of=gone)
+    commit(write(table, star_rows_of(3), schema), "build", instead_of=gone)
     assert keys(lake.find("processed", star.name)) == [2, 3]
     with pytest.raises(LostRace):
-        commit(write(late, rows(4, "2026-01"), schema), "other", instead_of=gone)
+        commit(write(late, star_rows_of(4), schema), "other", instead_of=gone)
     assert keys(lake.find("processed", star.name)) == [2, 3]
+
+
+@pytest.mark.parametrize("when", ["between", "under way"])
+def test_files_that_were_merged_meanwhile_are_not_replaced(lake: Lake, when: str) -> None:
+    """delta-rs would leave the merged file, which has the old rows, beside the new ones."""
+    star = catalogue().star["fact_sales_order"]
+    schema = lake_schema(star, versioned=False)
+    table = lake.open_processed(star)
+    for key in (1, 2):
+        append(table, star_rows_of(key), schema, "build")
+    if when == "under way":
+        _note_merging(lake.open_processed(star), int(time.time()) + 60)
+    late = lake.open_processed(star)
+    written = write(late, star_rows_of(3), schema)
+    if when == "between":
+        assert merge_files(lake.open_processed(star)) == 2
+    with pytest.raises(LostRace):
+        commit(written, "build", instead_of=[str(path) for path in listed(late).column("path")])
+    assert keys(lake.find("processed", star.name)) == [1, 2]
+
+
+def star_rows_of(key: int, month: str = "2026-01") -> list[pa.RecordBatch]:
+    schema = lake_schema(catalogue().star["fact_sales_order"], versioned=False)
+    row = dict.fromkeys(schema.names)
+    filled = {"sales_order_id": key, "created_date": date.fromisoformat(f"{month}-01"), "_month": month}
+    defaults = {each.name: _value(each.type) for each in schema if not each.nullable}
+    return pa.Table.from_pylist([{**row, **defaults, **filled}], schema=schema).to_batches()
+
+
+def test_no_more_files_are_open_at_once_than_it_says(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written_module, "_OPEN_FILES", 2)
+    monkeypatch.setattr(written_module, "_GROUP_ROWS", 1)
+    table = lake.open_versions(ORDERS)
+    with Writer(table, SCHEMA) as writer:
+        for number in range(12):
+            (batch,) = orders(f"2026-{1 + number % 4:02}-01", first=number)
+            writer.write(batch)
+            assert len(writer._open) <= 2
+        commit(writer.close(), "capture")
+    assert keys(lake.find("ingestion", "sales_order")) == list(range(12))
+
+
+def test_files_that_no_commit_names_are_removed_by_the_compaction_after_a_week(lake: Lake) -> None:
+    star = catalogue().star["fact_sales_order"]
+    table = lake.open_processed(star)
+    append(table, star_rows_of(1), lake_schema(star, versioned=False), "build")
+    left = write(table, star_rows_of(2), lake_schema(star, versioned=False))
+    (path,) = (Path(lake.location("processed", star.name), each.path) for each in left.actions)
+    lake.compact()
+    assert path.exists()
+    os.utime(path, times=(0, 0))
+    lake.compact()
+    assert not path.exists()
+    assert keys(lake.find("processed", star.name)) == [1]
 
 
 def _value(type_: pa.DataType) -> Any:

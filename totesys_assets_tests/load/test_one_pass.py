@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -24,6 +26,8 @@ from totesys_assets.load import copying as copying_module
 from totesys_assets.load.copying import Copy
 from totesys_assets.load.load import Loaded, load
 from totesys_assets.load.one_pass import OnePass
+from totesys_assets.postgres import locks
+from totesys_assets.staleness.decide import Request
 from totesys_assets.transform.build import _Star, build
 from totesys_assets.transform.engines import in_duckdb
 from totesys_assets.transform.engines.in_duckdb import InDuckDb
@@ -31,7 +35,7 @@ from totesys_assets.transform.engines.interface import WRITER, Work
 from totesys_assets.transform.engines.passed import Passed
 from totesys_assets.transform.passing import Passing
 from totesys_assets.warehouse import bare
-from totesys_assets.warehouse.kept import MART, has_kept, is_complete, kept_queries
+from totesys_assets.warehouse.kept import MART, has_kept, incomplete, kept_queries
 from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.complete import look_at, require_complete
 from totesys_assets_tests.warehouse.test_warehouse_sessions import transaction_of
@@ -55,8 +59,7 @@ def require_keys(platform: Platform) -> None:
                 both = (sorted(connection.execute(query.encode()), key=repr) for query in (kept, follows))
                 assert next(both) == next(both), table.name
         schema = platform.settings.warehouse_schema
-        assert not bare.lacks_keys(connection, schema, TABLES)
-        assert is_complete(connection, schema, TABLES)
+        assert bare.without_keys(connection, schema, TABLES) == incomplete(connection, schema, TABLES) == set()
         names = {str(name) for (name,) in connection.execute("SELECT indexname FROM pg_indexes")}
     assert {name for table in TABLES.warehouse.values() for name, _ in table.indexes} <= names
 
@@ -288,6 +291,66 @@ def test_a_migration_leaves_a_table_that_is_being_filled_alone_and_completes_one
         require_keys(platform)
     assert platform.warehouse.migrate() is True
     require_keys(platform)
+
+
+def test_counts_that_another_load_holds_are_waited_for(platform: Platform) -> None:
+    """Longer than for locks for which readers wait: else a table would stay without keys, and be loaded."""
+    with begun(platform) as passing:
+        built(platform, passing)
+        with psycopg.connect(platform.warehouse_url) as other, ThreadPoolExecutor() as pool:
+            other.execute("LOCK TABLE _recorded IN SHARE ROW EXCLUSIVE MODE")
+            loading = pool.submit(loaded, platform, passing)
+            time.sleep(7)
+            assert not loading.done()
+            other.rollback()
+            assert loading.result().written == orders(platform)
+    require_keys(platform)
+
+
+def test_no_row_goes_into_a_table_whose_keys_could_not_be_made_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying_module, "_LET_COUNT", "SET LOCAL lock_timeout = '100ms'")
+    with begun(platform) as passing:
+        built(platform, passing)
+        with psycopg.connect(platform.warehouse_url) as other:
+            other.execute("LOCK TABLE _recorded IN SHARE ROW EXCLUSIVE MODE")
+            with pytest.raises(PlatformError, match="in use by"):
+                loaded(platform, passing)
+        assert orders(platform) == 0
+    load(platform.warehouse, platform.lake, FACT, days=platform.all_days, run_id="test")
+    assert orders(platform) > 0
+    require_keys(platform)
+
+
+def test_a_table_that_lacks_keys_is_completed_while_others_are_loaded(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    assert platform.warehouse.bare(FACT)
+    take = f"SELECT pg_advisory_xact_lock({locks.key(locks.LOAD_SPACE, 'public.dim_staff')})"
+    with transaction_of(platform.warehouse_url, take):
+        assert platform.warehouse.migrate() is True
+    require_keys(platform)
+
+
+def test_keys_stay_where_the_login_could_not_make_them_again(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE narrow LOGIN PASSWORD 'x'; ALTER TABLE fact_sales_order OWNER TO narrow")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; SET ROLE narrow")
+        try:
+            assert bare.take_off(connection, "public", FACT) is False
+        finally:
+            connection.execute("RESET ROLE; ALTER TABLE fact_sales_order OWNER TO CURRENT_USER; DROP ROLE narrow")
+    require_keys(platform)
+
+
+def test_a_run_that_captures_alone_needs_no_warehouse(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PlatformError("the warehouse is down")
+
+    monkeypatch.setattr("totesys_assets.warehouse.warehouse.Warehouse._session", fail)
+    outcome = platform.run(Request((ORDER.asset,), platform.all_days))
+    assert outcome.success, outcome.failures
 
 
 def test_a_star_committed_before_what_it_is_made_of_is_noticed(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.warehouse.bare import lacks_keys
+from totesys_assets.warehouse.bare import without_keys
 from totesys_assets_tests.conftest import Platform, PostgresServer
 from totesys_assets_tests.harness.complete import look_at, require_complete, require_old_or_new
 from totesys_assets_tests.harness.kills import Kill, kill
@@ -111,7 +111,7 @@ def test_a_first_refresh_killed_at_any_instant_is_completed_by_the_next(platform
     platform.refresh()
     require_old_or_new(seen, before, require_complete(platform, before))
     with psycopg.connect(platform.warehouse_url) as connection:
-        assert not lacks_keys(connection, platform.settings.warehouse_schema, catalogue())
+        assert without_keys(connection, platform.settings.warehouse_schema, catalogue()) == set()
 
 
 @pytest.fixture(scope="module")
