@@ -17,6 +17,7 @@ from totesys_assets.capture.following import is_by_log
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB, row_number
+from totesys_assets.lake.commit import rows_added
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION
@@ -214,7 +215,7 @@ def _misdated(held: DeltaTable) -> str | None:
     """How far the newest versions are dated from their commit, by the lake's own clock, if that is too far."""
     recorded = mark(held, RECORDED)
     writes = [each for each in held.history(_RECENT) if each.get("operation") == "WRITE"]
-    with_rows = [each for each in writes if int(each.get("operationMetrics", {}).get("num_added_rows", 0))]
+    with_rows = [each for each in writes if rows_added(each)]
     if not recorded or not with_rows:
         return None
     moment = datetime.fromtimestamp(recorded / 1_000_000, UTC)

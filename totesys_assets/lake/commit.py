@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -24,6 +24,10 @@ from totesys_assets.stages import LAKE, count, stage
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
 # file, that is all of a table of ten million rows. The nightly compaction merges small files into large ones.
 _FILE_BYTES = 8_000_000
+
+
+# With a commit of files that were written before: how many rows they have. delta-rs notes it of its own writes only.
+_ROWS = "totesys.rows"
 
 
 class LostRace(Exception):
@@ -115,7 +119,7 @@ def commit(
                 "append",
                 table.schema(),
                 table.metadata().partition_columns,
-                commit_properties=_properties(all_marks, said),
+                commit_properties=_properties(all_marks, {**(said or {}), _ROWS: str(written.rows)}),
             )
         except CommitFailedError as error:
             raise LostRace(str(error)) from error
@@ -125,6 +129,11 @@ def commit(
             table.update_incremental()
     left(table, before, all_marks)
     tidy(table)
+
+
+def rows_added(commit: Mapping[str, Any]) -> int:
+    """How many rows a commit added, as the table's history tells of it; 0 where it does not tell."""
+    return int(commit.get("operationMetrics", {}).get("num_added_rows", commit.get(_ROWS, 0)))
 
 
 def _numbered(table: DeltaTable, writer: str, marks: Mapping[str, int]) -> dict[str, int]:

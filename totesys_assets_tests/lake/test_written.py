@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.lake import written as written_module
-from totesys_assets.lake.commit import LostRace, append, commit
+from totesys_assets.lake.commit import LostRace, append, commit, rows_added
 from totesys_assets.lake.compact import _note_merging, merge_files
 from totesys_assets.lake.files import Files, listed
 from totesys_assets.lake.marks import mark
@@ -66,6 +66,7 @@ def test_nobody_sees_the_files_before_the_commit(lake: Lake) -> None:
     assert held is not None
     assert keys(held) == [1, 2, 3]
     assert (mark(held, "capture"), mark(held, "recorded")) == (1, 7)
+    assert [rows_added(each) for each in held.history()] == [3, 0]
     assert sorted(map(str, listed(held).column("partition._month"))) == ["2026-01", "2026-02"]
 
 

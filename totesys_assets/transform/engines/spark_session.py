@@ -90,7 +90,8 @@ class _Client:
     """What of Spark's client is used."""
 
     def __init__(self) -> None:
-        with _main_module_of_a_file():
+        with _main_module_of_a_file(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of pandas, which is not used
             from pyspark.sql.connect.client.retries import DefaultPolicy
             from pyspark.sql.connect.session import SparkSession
 
