@@ -17,6 +17,7 @@ from totesys_assets.errors import LakeFailed
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import MERGING, tidy
 from totesys_assets.lake.encoding import encodings
+from totesys_assets.lake.files import folder_of
 from totesys_assets.lake.marks import left, mark
 from totesys_assets.lake.written import Written, write
 from totesys_assets.stages import LAKE, count, stage
@@ -58,7 +59,13 @@ def append_files(
     writer: str,
     marks: Mapping[str, int] | None = None,
 ) -> None:
-    """Append many batches, as ``append`` does, with no file in memory: delta-rs keeps one for each month."""
+    """Append many batches, as ``append`` does, with no file in memory: delta-rs keeps one for each month.
+
+    Into a bucket delta-rs writes them: its streams keep Python's lock while they wait, and other writers need it.
+    """
+    if folder_of(table) is None:
+        append(table, batches, schema, writer, marks)
+        return
     try:
         with stage(LAKE):
             written = write(table, batches, schema)
