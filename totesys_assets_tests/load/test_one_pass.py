@@ -35,6 +35,7 @@ from totesys_assets.transform.engines.interface import WRITER, Work
 from totesys_assets.transform.engines.passed import Passed
 from totesys_assets.transform.passing import Passing
 from totesys_assets.warehouse import bare
+from totesys_assets.warehouse import warehouse as warehouse_module
 from totesys_assets.warehouse.kept import MART, has_kept, incomplete, kept_queries
 from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.complete import look_at, require_complete
@@ -293,17 +294,20 @@ def test_a_migration_leaves_a_table_that_is_being_filled_alone_and_completes_one
     require_keys(platform)
 
 
-def test_counts_that_another_load_holds_are_waited_for(platform: Platform) -> None:
+def test_counts_that_another_load_holds_are_waited_for(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than for locks for which readers wait: else a table would stay without keys, and be loaded."""
+    monkeypatch.setitem(warehouse_module._SETTINGS, "lock_timeout", "500ms")
+    copied = spied(monkeypatch, Copy, "commit", lambda self: self._table.name)
     with begun(platform) as passing:
         built(platform, passing)
         with psycopg.connect(platform.warehouse_url) as other, ThreadPoolExecutor() as pool:
             other.execute("LOCK TABLE _recorded IN SHARE ROW EXCLUSIVE MODE")
             loading = pool.submit(loaded, platform, passing)
-            time.sleep(7)
+            time.sleep(1.5)
             assert not loading.done()
             other.rollback()
             assert loading.result().written == orders(platform)
+    assert copied == [FACT.name]
     require_keys(platform)
 
 
