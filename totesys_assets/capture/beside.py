@@ -20,13 +20,12 @@ from deltalake import DeltaTable
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.days import Days, DaySet
 from totesys_assets.errors import StaleSnapshot
-from totesys_assets.lake.commit import LostRace, commit, unwritable
+from totesys_assets.lake.commit import LostRace, append, commit, written_beside
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, recorded_until
 from totesys_assets.lake.tables import Lake
-from totesys_assets.lake.written import Written, batches_of, write
+from totesys_assets.lake.written import Written, batches_of, is_in_folder
 from totesys_assets.source.interface import SourceSnapshot
-from totesys_assets.stages import LAKE, stage
 
 # Of a commit about some days, in its metadata: these days; the lifetime of its snapshot, the order of that, and the
 # greatest order of those before it.
@@ -90,17 +89,20 @@ def append_beside(
 ) -> Appended:
     """Append versions of some ``days``, all recorded at one moment, after what others commit on other days meanwhile.
 
-    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again. Raises
-    LakeFailed where files cannot be written, or read again.
+    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again. So does
+    any other commit to a table in a bucket, where files are not written before they are committed. Raises LakeFailed
+    where files cannot be written, or read again.
     """
-    written = _written(held, batches, schema)
+    writer = f"capture:{table.name}"
+    if not is_in_folder(held):
+        last, (marks, said) = committed(held), _noted(snapshot, table, held, days)
+        append(held, batches, schema, writer, {**marks, RECORDED: recorded_at}, said=said)
+        return Appended(held, recorded_at, last)
+    written = written_beside(held, batches, schema)
     for _ in range(_ATTEMPTS):
-        before, order = mark(held, snapshot.lifetime) or 0, snapshot.order(table)
-        said = {_DAYS: str(DaySet(days.ranges)), _LIFETIME: snapshot.lifetime, _ORDER: str(order), _BEFORE: str(before)}
-        marks = {snapshot.lifetime: max(order, before), RECORDED: recorded_at}
-        last, version = committed(held), held.version()
+        last, version, (marks, said) = committed(held), held.version(), _noted(snapshot, table, held, days)
         try:
-            commit(written, f"capture:{table.name}", marks, said=said)
+            commit(written, writer, {**marks, RECORDED: recorded_at}, said=said)
         except LostRace:
             held = lake.open_versions(table)
             # The files stay: a store may report a failure after success, and the other commit be this very one.
@@ -111,19 +113,20 @@ def append_beside(
                 written = Written(held, written.actions, written.rows)
             else:
                 recorded_at, earlier = until + 1, written
-                written = _written(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
+                written = written_beside(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
                 earlier.discard()
         else:
             return Appended(held, recorded_at, last)
     raise LostRace(f"Others committed to {held.table_uri} {_ATTEMPTS} times.")
 
 
-def _written(held: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
-    try:
-        with stage(LAKE):
-            return write(held, batches, schema)
-    except OSError as error:
-        raise unwritable(held, error) from error
+def _noted(
+    snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days
+) -> tuple[dict[str, int], dict[str, str]]:
+    """The marks of a commit about ``days``, and what it says in the table's history."""
+    before, order = mark(held, snapshot.lifetime) or 0, snapshot.order(table)
+    said = {_DAYS: str(DaySet(days.ranges)), _LIFETIME: snapshot.lifetime, _ORDER: str(order), _BEFORE: str(before)}
+    return {snapshot.lifetime: max(order, before)}, said
 
 
 def _recorded(batches: Iterable[pa.RecordBatch], recorded_at: int) -> Iterator[pa.RecordBatch]:

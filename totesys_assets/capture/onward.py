@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from totesys_assets.lake.commit import append_files
+from totesys_assets.lake.commit import append
 from totesys_assets.lake.read import RECORDED
 
 
@@ -39,10 +39,10 @@ def append_first(
 ) -> None:
     """Append the first versions of a table, about ``count``, and pass them ``onward``. Raises as ``append`` does."""
     if onward is None:
-        append_files(held, batches, schema, writer, marks)
+        append(held, batches, schema, writer, marks, is_large=True)
         return
     try:
-        append_files(held, onward.along(batches, count), schema, writer, marks)
+        append(held, onward.along(batches, count), schema, writer, marks, is_large=True)
         onward.captured(str(held.metadata().id), marks[RECORDED])
     except BaseException:
         onward.abandon()

@@ -17,16 +17,13 @@ from totesys_assets.errors import LakeFailed
 from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import MERGING, tidy
 from totesys_assets.lake.encoding import encodings
-from totesys_assets.lake.files import folder_of
 from totesys_assets.lake.marks import left, mark
-from totesys_assets.lake.written import Written, write
+from totesys_assets.lake.written import Written, is_in_folder, write
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
 # file, that is all of a table of ten million rows. The nightly compaction merges small files into large ones.
 _FILE_BYTES = 8_000_000
-
-
 # With a commit of files that were written before: how many rows they have. delta-rs notes it of its own writes only.
 _ROWS = "totesys.rows"
 
@@ -41,39 +38,34 @@ def append(
     schema: pa.Schema,
     writer: str,
     marks: Mapping[str, int] | None = None,
+    *,
+    is_large: bool = False,
+    said: Mapping[str, str] | None = None,
 ) -> None:
     """Append batches. Raises LostRace if ``writer`` has committed since ``table`` was opened.
 
     Delta lets two appends succeed at once, so each commit carries the next number under its writer's name: the slower
     of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong,
     but where both are known to be about other days (capture/beside.py).
-    ``marks`` (name -> number) are committed with it; marks.py reads them.
+    ``marks`` (name -> number) are committed with it; marks.py reads them. ``said``: more about the commit, for its
+    entry in the table's history. ``is_large``: in a folder, no file is held in memory; delta-rs holds one for each
+    month.
     """
-    _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {})
-
-
-def append_files(
-    table: DeltaTable,
-    batches: Iterable[pa.RecordBatch],
-    schema: pa.Schema,
-    writer: str,
-    marks: Mapping[str, int] | None = None,
-) -> None:
-    """Append many batches, as ``append`` does, with no file in memory: delta-rs keeps one for each month.
-
-    Into a bucket delta-rs writes them: its streams keep Python's lock while they wait, and other writers need it.
-    """
-    if folder_of(table) is None:
-        append(table, batches, schema, writer, marks)
+    if is_large and is_in_folder(table):
+        commit(written_beside(table, batches, schema), writer, marks, said=said)
         return
+    _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {}, said=said)
+
+
+def written_beside(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
+    """Files with the batches, for ``commit``. Raises LakeFailed where they cannot be written."""
     try:
         with stage(LAKE):
-            written = write(table, batches, schema)
+            return write(table, batches, schema)
     except OSError as error:
         raise unwritable(table, error) from error
     finally:
         pa.default_memory_pool().release_unused()
-    commit(written, writer, marks)
 
 
 def replace(
@@ -161,6 +153,7 @@ def _commit(
     mode: Literal["append", "overwrite"],
     predicate: str | None,
     marks: Mapping[str, int],
+    said: Mapping[str, str] | None = None,
 ) -> None:
     before, all_marks = table.version(), _numbered(table, writer, marks)
     with stage(LAKE), Background(batches) as background:
@@ -170,7 +163,7 @@ def _commit(
                 pa.RecordBatchReader.from_batches(schema, background),
                 mode=mode,  # type: ignore[arg-type]  # its overloads take one literal each
                 predicate=predicate,
-                commit_properties=_properties(all_marks),
+                commit_properties=_properties(all_marks, said),
                 writer_properties=encodings(table),
                 target_file_size=_FILE_BYTES,
             )

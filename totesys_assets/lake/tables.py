@@ -59,7 +59,7 @@ class Lake:
 
     @property
     def is_in_bucket(self) -> bool:
-        """Whether the lake is in a bucket, where delta-rs alone writes files (commit.py)."""
+        """Whether the lake is in a bucket, where delta-rs alone writes files (written.py)."""
         return self._options is not None
 
     def location(self, *parts: str) -> str:

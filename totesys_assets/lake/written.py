@@ -1,19 +1,15 @@
 """Files of a Delta table that are written and not committed: nobody sees them until a commit names them.
 
-Belongs here: writing batches into such files, and what a commit must know of them, whoever wrote them. Does not belong
-here: the commit (commit.py).
+Belongs here: writing batches into such files, and finding those that something else wrote. Does not belong here: what a
+commit says of a file (footers.py), and the commit (commit.py).
 """
 
 from __future__ import annotations
 
-import json
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +19,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFi
 
 from totesys_assets.lake.encoding import arrow_encodings
 from totesys_assets.lake.files import folder_of
+from totesys_assets.lake.footers import add_action
 from totesys_assets.lake.handles import storage_options
 
 if TYPE_CHECKING:
@@ -35,10 +32,8 @@ _GROUP_ROWS = 122_880
 _WAITING_BYTES = 64_000_000
 # A file that has become so large is closed, and another begun.
 _FILE_BYTES = 32_000_000
-# Files that are open at once: into a bucket, each waits for 5 MB to send.
+# Files that are open at once, and what encodes each.
 _OPEN_FILES = 32
-# Bounds of longer texts are left out of the statistics: they would be read with each commit, by every reader.
-_LONGEST_BOUND = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,15 @@ class Written:
                 files.delete_file(action.path)
 
 
+def is_in_folder(table: DeltaTable) -> bool:
+    """Whether ``Writer`` can write beside ``table``: into a bucket, delta-rs alone writes.
+
+    Its streams into a bucket keep Python's lock while they wait for the network. A write by delta-rs itself in another
+    thread needs that lock, and holds up the network: neither would ever end.
+    """
+    return folder_of(table) is not None
+
+
 def storage(table: DeltaTable) -> FileSystem:
     """The folder of ``table`` as a file system: a folder of this machine, or one in a bucket."""
     folder = folder_of(table)
@@ -69,10 +73,12 @@ class Writer:
     """Writes batches of one ``schema`` into files of ``table``, one after the other in each of its folders.
 
     ``close`` ends them; a block that is left by an error removes them. Memory: 64 MB of rows that wait, whatever their
-    order, and the row group that is being encoded.
+    order, and the row group that is being encoded. Only where ``is_in_folder``; else ValueError.
     """
 
     def __init__(self, table: DeltaTable, schema: pa.Schema) -> None:
+        if not is_in_folder(table):
+            raise ValueError(f"{table.table_uri} is in a bucket, where delta-rs alone writes files.")
         self._table, self._files = table, storage(table)
         self._folders = table.metadata().partition_columns
         self._schema = pa.schema([each for each in schema if each.name not in self._folders])
@@ -191,7 +197,7 @@ def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, st
         except pa.ArrowInvalid as error:
             raise OSError(f"{path} is no Parquet file: {error}") from error
         size = files.get_file_info(path).size
-        actions.append(_action(path, size, of_folders, footer))
+        actions.append(add_action(path, size, of_folders, footer))
         rows += footer.num_rows
     return Written(table, actions, rows)
 
@@ -246,48 +252,4 @@ class _File:
             self._stream.close()
 
     def action(self) -> AddAction:
-        return _action(self.path, self.size, self.values, self._footers[0])
-
-
-def _action(path: str, size: int, values: dict[str, str], footer: FileMetaData) -> AddAction:
-    stats = json.dumps(_statistics(footer), ensure_ascii=False)
-    return AddAction(path, size, values, int(time.time() * 1000), data_change=True, stats=stats)
-
-
-def _statistics(footer: FileMetaData) -> dict[str, Any]:
-    """Statistics as Delta's log has them, of the columns that have some in each row group.
-
-    Texts are bounds only where they are short. Floats have none: readers differ about NaN.
-    """
-    least: dict[str, Any] = {}
-    greatest: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    for number, name in enumerate(footer.schema.names):
-        found: list[Any] = [group.column(number).statistics for group in groups]
-        if not found or any(each is None or not each.has_null_count for each in found):
-            continue
-        nulls[name] = sum(each.null_count for each in found)
-        bounded = [each for each in found if each.has_min_max]
-        if not bounded or any(not each.has_min_max and each.num_values for each in found):
-            continue
-        ends = min(each.min for each in bounded), max(each.max for each in bounded)
-        low, high = map(_bound, ends)
-        if low is not None and high is not None:
-            least[name], greatest[name] = low, high
-    return {"numRecords": footer.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
-
-
-def _bound(value: Any) -> Any:
-    """A value as JSON. None where it is no bound, or none that JSON holds exactly."""
-    if isinstance(value, datetime):
-        is_utc = value.tzinfo is not None
-        text = (value.astimezone(UTC) if is_utc else value).strftime("%Y-%m-%dT%H:%M:%S.%f")
-        return f"{value.year:04}{text[text.index('-') :]}{'Z' if is_utc else ''}"
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value) if Decimal(repr(float(value))) == value else None
-    if isinstance(value, str):
-        return value if len(value) <= _LONGEST_BOUND else None
-    return value if isinstance(value, int) else None
+        return add_action(self.path, self.size, self.values, self._footers[0])
