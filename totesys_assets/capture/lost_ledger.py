@@ -23,6 +23,8 @@ from totesys_assets.sql_text import literal, quoted
 
 # No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
 _UNKNOWN = "unknown"
+# Of each table of a lake, by its place: what the ledger noted last, and the commit that was searched and had no more.
+_SEARCHED: dict[str, tuple[str, str]] = {}
 
 
 def ingestion_name(table: Table) -> str:
@@ -56,12 +58,20 @@ def missing_entries(
     """Entries for the partitions of the lake's table ``held`` that the ledger, as ``noted``, does not mention.
 
     All of them if the ledger was lost; else those of a capture that was killed between its two commits. If their rows
-    were deleted since, only these entries make the next refresh capture them.
+    were deleted since, only these entries make the next refresh capture them. The search reads the whole table. Of two
+    ranges that raced, the later may be left without a note for long: a process searches what it committed once.
     """
     known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
-    if held is None or (known and (last is None or last.state == committed(held))):
+    if held is None or (known and last is None):
         return {}
-    return {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}
+    now = committed(held)
+    searched = (last.state if last is not None else "", now)
+    if known and (now == searched[0] or _SEARCHED.get(held.table_uri) == searched):
+        return {}
+    missing = {key: entry for key, entry in entries_from_lake(lake, table).items() if not state_of(known, key)}
+    if known and not missing:
+        _SEARCHED[held.table_uri] = searched
+    return missing
 
 
 def last_entries(ledger: Ledger, table: Table, began: str, before: str, now: str, run_id: str) -> list[Entry]:

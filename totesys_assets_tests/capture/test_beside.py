@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from totesys_assets.capture import beside
+from totesys_assets.capture import beside, lost_ledger
 from totesys_assets.capture.comparison import Comparison
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import LAST, Ledger
+from totesys_assets.capture.lost_ledger import ingestion_name
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeFailed, StaleSnapshot
@@ -221,3 +224,34 @@ def test_a_range_that_was_killed_before_it_noted_what_it_committed_is_not_covere
         taken(months, one, DAYS[0])
     months.sql("DELETE FROM sales_order WHERE sales_order_id = 2")
     assert DAYS[1].keys[0] in months.look().stale[TABLE.asset]
+
+
+def test_what_the_later_of_two_ranges_left_without_a_note_is_searched_once(
+    months: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with months.totesys.snapshot() as snapshot:
+        taken(months, snapshot, DAYS[0])
+        taken(months, snapshot, DAYS[1])
+    noted = {name: dict(entries) for name, entries in Ledger(months.lake).newest().items()}
+    noted[LAST][TABLE.name] = replace(noted[LAST][TABLE.name], state="an earlier commit")
+    searches: list[str] = []
+    search = lost_ledger.entries_from_lake
+
+    def counted(*arguments: Any) -> Any:
+        searches.append("search")
+        return search(*arguments)
+
+    monkeypatch.setattr(lost_ledger, "entries_from_lake", counted)
+    for _ in range(2):
+        assert lost_ledger.missing_entries(months.lake, TABLE, held(months), noted) == {}
+    assert searches == ["search"]
+    months.sql("UPDATE sales_order SET units_sold = 6")
+    with months.totesys.snapshot() as snapshot:
+        taken(months, snapshot, DAYS[0])
+    assert lost_ledger.missing_entries(months.lake, TABLE, held(months), noted) == {}
+    assert len(searches) == 2  # another commit
+    del noted[ingestion_name(TABLE)][next(iter(noted[ingestion_name(TABLE)]))]
+    noted[LAST][TABLE.name] = replace(noted[LAST][TABLE.name], state="another")
+    for _ in range(2):
+        assert len(lost_ledger.missing_entries(months.lake, TABLE, held(months), noted)) == 1
+    assert len(searches) == 4  # what is missing is told until it is noted
