@@ -6,9 +6,9 @@ Belongs here: the thin Dagster wrappers, one refresh at a time, back-off after f
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
 
 import dagster as dg
 
@@ -63,6 +63,9 @@ FIRST_AUDIT_SECONDS = 30
 _AUDITED = "audited"
 _FIRST_BACK_OFF_SECONDS = 10
 _LONGEST_BACK_OFF_SECONDS = 600
+# The pause is longest after seven failures, and nobody need count further.
+_MOST_FAILURES = 7
+_RECORDS_AT_ONCE = 8
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -140,13 +143,36 @@ def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
         return "A refresh is under way; the next look sees everything." + (
             f" It left out: {left_out}" if left_out else ""
         )
-    records = instance.get_run_records(dg.RunsFilter(tags=REFRESHES), limit=8)
-    failed = list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
-    pause = back_off_seconds(len(failed))
-    ended = records[0].end_time if records else None
-    if pause and ended is not None and (waited := now.timestamp() - ended) < pause:
-        return f"{len(failed)} refreshes failed in a row; the next try is in {pause - waited:.0f} s. See the last one."
+    failures = failed_looks(instance)
+    pause = back_off_seconds(len(failures))
+    if failures and (waited := now.timestamp() - failures[0]) < pause:
+        return (
+            f"{len(failures)} refreshes failed in a row; the next try is in {pause - waited:.0f} s. See the last one."
+        )
     return None
+
+
+def failed_looks(instance: dg.DagsterInstance) -> list[float]:
+    """When that ended which each of the newest looks had asked for, as long as it failed; the newest first.
+
+    The ranges that a look asked for are one try, which failed if one of them did.
+    """
+    looks = islice(([*runs] for _, runs in groupby(_refreshes(instance), key=_asked_by)), _MOST_FAILURES)
+    failed = takewhile(lambda runs: any(run.dagster_run.status == dg.DagsterRunStatus.FAILURE for run in runs), looks)
+    return [max(run.end_time or 0.0 for run in runs) for runs in failed]
+
+
+def _refreshes(instance: dg.DagsterInstance) -> Iterator[dg.RunRecord]:
+    """The newest first, read as they are asked for."""
+    last = None
+    while page := instance.get_run_records(dg.RunsFilter(tags=REFRESHES), limit=_RECORDS_AT_ONCE, cursor=last):
+        yield from page
+        last = page[-1].dagster_run.run_id
+
+
+def _asked_by(record: dg.RunRecord) -> str:
+    """What the runs of one look have in common, and no others."""
+    return record.dagster_run.tags.get(LOOKED_AT_TAG, record.dagster_run.run_id)
 
 
 def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg.SensorDefinition:
@@ -201,7 +227,8 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                     raise dg.Failure(problems)
                 if seen.requests:
                     quiet = max(quiet_until or 0.0, probe.quiet_until)
-                    now = first_turn(seen.requests)  # the next look finds the rest
+                    # The next look finds the rest.
+                    now = first_turn(seen.requests, has_failed=bool(failed_looks(context.instance)))
                     return dg.SensorResult(run_requests=[run_request(each, problems, quiet) for each in now])
                 if problems:  # everything else is up to date
                     raise dg.Failure(problems)

@@ -110,9 +110,12 @@ def in_ranges(
     return [*asked, replace(part, assets=tuple(marts), turn=_MARTS)] if marts else asked
 
 
-def first_turn(requests: Sequence[Request]) -> list[Request]:
-    """Those that wait for no others."""
-    return [each for each in requests if each.turn == requests[0].turn]
+def first_turn(requests: Sequence[Request], *, has_failed: bool = False) -> list[Request]:
+    """Those that wait for no others. Where what was asked for last ``has_failed``, none waits for another.
+
+    It may fail for ever, as it does where one table cannot be captured. All others would wait for that one.
+    """
+    return [each for each in requests if has_failed or each.turn == requests[0].turn]
 
 
 def _parted(assets: Iterable[str], belongs: Callable[[str], bool]) -> tuple[list[str], list[str]]:

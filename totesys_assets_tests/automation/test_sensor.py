@@ -27,10 +27,11 @@ from totesys_assets.automation.sensors import (
     back_off_seconds,
     changes_sensor,
     fail_dead_runs,
+    failed_looks,
     first_audit_sensor,
     waiting_for,
 )
-from totesys_assets.names import REFRESH_TAG
+from totesys_assets.names import LOOKED_AT_TAG, RANGE_TAG, REFRESH_TAG
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -184,6 +185,24 @@ def test_after_a_failed_refresh_the_sensor_waits_and_then_tries_again() -> None:
         now = datetime.now(UTC)
         assert "1 refreshes failed" in (waiting_for(instance, now) or "")
         assert waiting_for(instance, now + timedelta(seconds=11)) is None
+
+
+def test_the_ranges_of_a_look_are_one_try_that_failed_if_one_of_them_did() -> None:
+    def run(look: int, status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> None:
+        tags = {**RANGE_TAG, LOOKED_AT_TAG: str(look)}
+        started = create_run_for_test(instance, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        event = dg.DagsterEvent(f"PIPELINE_{status.value}", started.job_name)
+        instance.report_dagster_event(event, run_id=started.run_id)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for look in (1, 2):
+            run(look, dg.DagsterRunStatus.FAILURE)
+            for _ in range(9):
+                run(look)
+            assert len(failed_looks(instance)) == look
+        assert "2 refreshes failed" in (waiting_for(instance, datetime.now(UTC)) or "")
+        run(3)
+        assert failed_looks(instance) == []
 
 
 def test_a_killed_run_is_reported_as_failed_and_a_living_one_is_left_alone(platform: Platform) -> None:

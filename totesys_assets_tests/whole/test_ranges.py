@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
+from totesys_assets.assets import ingestion
 from totesys_assets.audit.audit import audit, checks
+from totesys_assets.automation import sensors
 from totesys_assets.automation.records import seen
-from totesys_assets.catalogue.catalogue import RECORDED_AT, catalogue
+from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.catalogue.catalogue import RECORDED_AT, Table, catalogue
 from totesys_assets.days import WHOLE, DayRange
+from totesys_assets.errors import PlatformError
+from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.spans import rows_of
@@ -22,6 +29,7 @@ from totesys_assets_tests.conftest import Platform, PostgresServer, make_platfor
 from totesys_assets_tests.harness import kills
 from totesys_assets_tests.harness.complete import require_complete
 from totesys_assets_tests.harness.kills import Before, Kill, meet, start
+from totesys_assets_tests.harness.older import refresh_by_command
 
 MONTHS = ("2024-08-20", "2024-09-10", "2024-10-10", "2024-11-10")
 MADE = [
@@ -35,6 +43,8 @@ MADE = [
     """
     for month, day in enumerate(MONTHS, 1)
 ]
+
+NOT_CAPTURED = (("totesys", "design"), ("star", "dim_design"), ("warehouse", "dim_design"))
 
 
 @pytest.fixture
@@ -71,6 +81,38 @@ def test_the_sensor_asks_for_one_turn_and_the_next_look_finds_the_next(months: P
     ranges, _, _ = tick(months)
     assert [each.tags["totesys/refresh"] for each in ranges] == ["range"] * 4
     assert len({each.tags["totesys/days"] for each in ranges}) == 4
+
+
+@pytest.fixture
+def without_designs(months: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """The same, where a set table looks well, and every capture of it fails."""
+
+    def capture_others(snapshot: SourceSnapshot, *, table: Table, **options: Any) -> Captured:
+        if table.name == "design":
+            raise PlatformError("It never can be.")
+        return capture(snapshot, table=table, **options)
+
+    monkeypatch.setattr(ingestion, "capture", capture_others)
+    return months
+
+
+def test_after_a_turn_that_failed_the_sensor_asks_for_all_others_with_it(
+    without_designs: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not without_designs.run(without_designs.look().requests[0]).success
+    monkeypatch.setattr(sensors, "back_off_seconds", lambda _: 0)
+    requests, _, _ = tick(without_designs)
+    assert len(requests) == 6
+    assert requests[0].asset_selection == [dg.AssetKey([group, name]) for group, name in NOT_CAPTURED]
+
+
+@pytest.mark.thorough
+def test_a_set_that_can_never_be_captured_stops_no_range_of_the_command(without_designs: Platform) -> None:
+    urls = without_designs.totesys_url, without_designs.warehouse_url
+    summary = refresh_by_command(without_designs.settings, *urls)
+    assert [run["success"] for run in summary.runs] == [False, *[True] * 5]
+    assert [*without_designs.look().stale] == ["/".join(each) for each in NOT_CAPTURED]
+    assert without_designs.query("SELECT count(*) FROM fact_sales_order") == [(1601,)]
 
 
 def captured_rows(platform: Platform) -> set[tuple[object, ...]]:
