@@ -8,7 +8,7 @@ PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
 
-.PHONY: run up install spark test coverage check soak bench guard lint types check-deploy audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine
 	@$(BIN)/totesys refresh
@@ -106,6 +106,9 @@ lock: ## Rewrite the lock files (needs uv)
 
 reference: install ## Write docs/reference/commands.md and settings.md
 	@$(BIN)/python -m totesys_assets_tests.reference
+
+plan: install ## Write the plan for a large ToteSys into docs/scaling.md
+	@$(BIN)/python -m totesys_assets_tests.plan --write
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) $(PEERS) $(DEPLOY) .totesys

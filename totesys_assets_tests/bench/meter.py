@@ -92,7 +92,7 @@ class Meter:
         with ExitStack() as stack:
             output = stack.enter_context(tempfile.TemporaryFile())
             errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in pipeline]
-            before, started = _server_cpu(self._servers), time.monotonic()
+            before, started = server_cpu(self._servers), time.monotonic()
             processes = _start(pipeline, output, errors)
             self._roots = [process.pid for process in processes]
             try:
@@ -102,7 +102,7 @@ class Meter:
                 self._seconds += time.monotonic() - started
                 self._roots = []
                 _kill(processes)
-            self._server += _server_cpu(self._servers) - before
+            self._server += server_cpu(self._servers) - before
             for process, program, said in zip(processes, pipeline, errors, strict=True):
                 if process.returncode:
                     raise ProgramFailed(_failure(program, process.returncode, _text(said) or _text(output)))
@@ -193,7 +193,7 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def _server_cpu(postmasters: Sequence[int]) -> float:
+def server_cpu(postmasters: Sequence[int]) -> float:
     return sum(_tree_cpu(pid) for pid in postmasters)
 
 

@@ -7,32 +7,17 @@ import re
 import pytest
 
 from totesys_assets_tests.deploy.conftest import PROJECT
+from totesys_assets_tests.deploy.prices import ARM, FARGATE_GB, HOURS, X86, rows, services, sizes
 
 DEPLOY, SMALL = ((PROJECT / "docs" / name).read_text(encoding="utf-8") for name in ("deploy.md", "small.md"))
-SERVICES = (PROJECT / "deploy" / "terraform" / "services.tf").read_text(encoding="utf-8")
 LEAN = (PROJECT / "deploy" / "terraform" / "lean.tfvars").read_text(encoding="utf-8")
-HOURS = 730
-# us-east-1, an hour of a vCPU and of a GB.
-X86, ARM = (0.04048, 0.004445), (0.03238, 0.00356)
 NO_UI = {"code", "daemon"}
 SHOWN = NO_UI | {"webserver", "dashboard"}
 
 
-def rows(document: str, first: str) -> list[list[str]]:
-    """The cells of the table whose head begins with a word."""
-    table = document.partition("## What it costs")[2].partition(f"\n| {first} |")[2].partition("\n\n")[0]
-    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-
-
-def sizes(text: str) -> dict[str, tuple[float, float]]:
-    """Kind of task -> vCPU and GB."""
-    found = re.findall(r"^\s+(\w+)\s+= \{ cpu = (\d+), memory = (\d+) \}", text, re.MULTILINE)
-    return {kind: (int(cpu) / 1024, int(memory) / 1024) for kind, cpu, memory in found}
-
-
 def fargate(kinds: set[str], prices: tuple[float, float], own: dict[str, tuple[float, float]]) -> tuple[float, ...]:
     """vCPU, GB, and what they cost in a month."""
-    chosen = [{**sizes(SERVICES), **own}[kind] for kind in kinds]
+    chosen = [{**sizes(services()), **own}[kind] for kind in kinds]
     processors, memory = sum(cpu for cpu, _ in chosen), sum(gigabytes for _, gigabytes in chosen)
     return processors, memory, HOURS * (processors * prices[0] + memory * prices[1])
 
@@ -54,6 +39,13 @@ def test_what_fargate_costs_follows_from_the_sizes() -> None:
     assert [int(cell) for cell in part[1:]] == [round(cost) for _, _, cost in found]
     said = [float(number) for number in re.findall(r"\b\d+(?:\.\d)?\b", part[0])]
     assert said == [number for processors, memory, _ in found for number in (processors, memory)]
+
+
+@pytest.mark.parametrize("text", [services(), LEAN])
+def test_fargate_has_tasks_of_the_sizes_that_are_asked_for(text: str) -> None:
+    for kind, (processors, memory) in sizes(text).items():
+        least, most = FARGATE_GB[processors]
+        assert least <= memory <= most, kind
 
 
 def test_the_small_size_costs_what_its_rows_do_and_less_than_seventy() -> None:
