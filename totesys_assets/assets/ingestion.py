@@ -42,6 +42,7 @@ from totesys_assets.settings import Settings
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.look import unknown_columns
+from totesys_assets.transform.passing import can_pass
 
 log = logging.getLogger(__name__)
 # Source first, so that its snapshot is given up before anything else is done; the small tables before the large.
@@ -54,10 +55,21 @@ def ingestion_assets(
     catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], settings: Settings
 ) -> list[dg.AssetsDefinition]:
     """The assets ``<source>/<table>``."""
-    return [_ingestion_asset(table, partitions, settings) for table in catalogue.source.values()]
+    return [
+        _ingestion_asset(table, partitions, settings, _priority(catalogue, table))
+        for table in catalogue.source.values()
+    ]
 
 
-def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], settings: Settings) -> dg.AssetsDefinition:
+def _priority(catalogue: Catalogue, table: Table) -> int:
+    """Sets first. Large tables of which a dimension is made come before the others: facts wait for its load."""
+    made = [each for each in catalogue.star.values() if not each.is_fact and can_pass(catalogue, each) == table.name]
+    return PRIORITY if table.day_column is None else PRIORITY - 1 if made else PRIORITY - 2
+
+
+def _ingestion_asset(
+    table: Table, partitions: dg.PartitionsDefinition[str], settings: Settings, priority: int
+) -> dg.AssetsDefinition:
     key = dg.AssetKey([table.group, table.name])
     source, kind = ("ToteSys", "postgres") if table.group == TOTESYS else (table.group, table.group)
 
@@ -79,7 +91,7 @@ def _ingestion_asset(table: Table, partitions: dg.PartitionsDefinition[str], set
         ),
         partitions_def=partitions if table.day_column else None,
         backfill_policy=dg.BackfillPolicy.single_run() if table.day_column else None,
-        op_tags={"dagster/priority": str(PRIORITY - bool(table.day_column)), LANE_TAG: table.group},
+        op_tags={"dagster/priority": str(priority), LANE_TAG: table.group},
         check_specs=[
             *blocked.checks(table.group, table.name),
             missed.spec(table),
