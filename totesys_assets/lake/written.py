@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # A row group is what a reader decodes at once: DuckDB's own size.
 _GROUP_ROWS = 122_880
 # Rows of all folders that wait for their row groups to be full.
-_WAITING_BYTES = 64_000_000
+_WAITING_BYTES = 16_000_000
 # A file that has become so large is closed, and another begun.
 _FILE_BYTES = 32_000_000
 # Files that are open at once, and what encodes each.
@@ -72,7 +72,7 @@ def storage(table: DeltaTable) -> FileSystem:
 class Writer:
     """Writes batches of one ``schema`` into files of ``table``, one after the other in each of its folders.
 
-    ``close`` ends them; a block that is left by an error removes them. Memory: 64 MB of rows that wait, whatever their
+    ``close`` ends them; a block that is left by an error removes them. Memory: 16 MB of rows that wait, whatever their
     order, and the row group that is being encoded. Only where ``is_in_folder``; else ValueError.
     """
 
