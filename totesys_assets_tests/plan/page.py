@@ -112,9 +112,12 @@ def _load(plan: Plan) -> str:
             ]
         )
     ranges = len(plan.load.began)
+    merging = value("load in ranges, warehouse") / value("load, warehouse")
     return (
         f"*The first load* is {ranges} ranges of at most {plan.inputs.range_rows / 1e6:,.0f} million rows. As planned, "
-        f"with {plan.inputs.at_once} at once, its tasks cost ${first_load_dollars(plan):,.0f}, once.\n\n"
+        f"with {plan.inputs.at_once} at once, its tasks cost ${first_load_dollars(plan):,.0f}, once.\n"
+        "The first range fills empty tables. Rows of the others are merged into tables that have keys, which costs the "
+        f"warehouse {number(merging)} times as much.\n\n"
     ) + table(["ranges", "all of it", "the longest range", "warehouse busy", "waiting for each other"], *rows)
 
 
