@@ -77,9 +77,11 @@ def table(*rows: Sequence[str]) -> str:
 def _stages() -> str:
     rows = [[words, *(number(value(f"{name}, {place}")) for place in PLACES)] for name, words in STAGES.items()]
     measured = document(PLAN)
+    cores, load = measured["machine"]["cores"], measured["machine"]["load_average"][0]
+    busy = f", while others used the machine (load {number(load)} on {cores} cores)" if load > 2 * cores else ""
     return (
         "**What each stage costs**, in processor seconds per million rows, or changes, beside what a run costs at "
-        f"any size.\nMeasured on {measured['date'][:10]} at {measured['rows']['sales_order']:,} orders, "
+        f"any size.\nMeasured on {measured['date'][:10]} at {measured['rows']['sales_order']:,} orders{busy}, "
         "with `python -m totesys_assets_tests.plan.measure` ([plan.json](plan.json)).\n\n"
     ) + table(["stage", "the run", "ToteSys' server", "the warehouse's server"], *rows)
 
