@@ -3,16 +3,19 @@
 Belongs here: PostgreSQL's partitions. Does not belong here: what else was built on a plain table, and comes along
 (rebuilt.py); when this is asked for (schema.py).
 
-Whether a warehouse has partitions is told by its tables alone. They are named _<fact>_<year>_<month>. What is in no
-such month is in _<fact>_rest. All of a fact's keys must have its day then; a record's number stays its own, for it is
-drawn from one sequence.
+Whether a warehouse has partitions is told by its tables alone. They are made as _<fact>_<year>_<month>. What is in no
+month is in _<fact>_rest. All of a fact's keys must have its day then; a record's number stays its own, for it is drawn
+from one sequence.
+
+Others may rename, detach and add partitions. So a month is made if PostgreSQL would put each of its days into the rest,
+and if no table has its name: that of a month that was detached may be kept with its records.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
@@ -31,6 +34,13 @@ _ATTACH = "ALTER TABLE {table} ATTACH PARTITION {part} FOR VALUES FROM ({first})
 _BOUNDS = """
 SELECT pg_get_expr(relpartbound, oid) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = %s::regclass
 """
+_REST = "SELECT partdefid::regclass::text FROM pg_partitioned_table WHERE partrelid = %s::regclass AND partdefid <> 0"
+# What PostgreSQL asks of a row of the rest; nothing if there are no other partitions.
+_HELD_BY_REST = "coalesce(pg_get_partition_constraintdef(partdefid), 'true')"
+_NOT_PARTED = """
+(SELECT bool_and({held}) FROM (SELECT each::date AS {day} FROM
+    generate_series({month}, {month} + interval '1 month' - interval '1 day', interval '1 day') AS each) AS days)
+"""
 _MONTHS_OF = "SELECT DISTINCT date_trunc('month', {day})::date FROM {table}"
 # Rows of a month that had no partition. Triggers of the fact do not run: of the fact nothing changes.
 _OUT_OF_REST = """
@@ -47,39 +57,47 @@ _KEEP_AHEAD = """
 DECLARE
     fact text;
     day text;
+    rest text;
+    free text;
     month date;
     part text;
     is_used boolean;
 BEGIN
-    FOR fact, day, month IN
-        SELECT held.fact, held.day, due::date
-        FROM (VALUES {facts}) AS held (fact, day), generate_series(date_trunc('month', now()),
-            date_trunc('year', now()) + interval '{months} months', interval '1 month') AS due
+    FOR fact, day, rest, free IN
+        SELECT held.fact, held.day, partdefid::regclass, format({free}, {held}, held.day)
+        FROM (VALUES {facts}) AS held (fact, day)
+        JOIN pg_partitioned_table ON partrelid = to_regclass(format('%I.%I', {schema}, held.fact)) AND partdefid <> 0
     LOOP
-        part := '_' || fact || to_char(month, '_YYYY_MM');
-        CONTINUE WHEN to_regclass(format('%I.%I', {schema}, part)) IS NOT NULL
-            OR to_regclass(format('%I.%I', {schema}, '_' || fact || '_rest')) IS NULL;
-        EXECUTE format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE NOWAIT', {schema}, '_' || fact || '_rest');
-        EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I WHERE %I >= %L AND %I < %L)', {schema},
-            '_' || fact || '_rest', day, month, day, (month + interval '1 month')::date) INTO is_used;
-        CONTINUE WHEN is_used;
-        EXECUTE format({create}, {schema}, part, {schema}, fact);
-        EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)', {schema}, fact,
-            {schema}, part, month, (month + interval '1 month')::date);
+        FOR month IN EXECUTE free LOOP
+            part := '_' || fact || to_char(month, '_YYYY_MM');
+            CONTINUE WHEN to_regclass(format('%I.%I', {schema}, part)) IS NOT NULL;
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', rest);
+            EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %I >= %L AND %I < %L)', rest, day, month, day,
+                (month + interval '1 month')::date) INTO is_used;
+            CONTINUE WHEN is_used;
+            EXECUTE format({create}, {schema}, part, {schema}, fact);
+            EXECUTE format('ALTER TABLE %I.%I ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)', {schema}, fact,
+                {schema}, part, month, (month + interval '1 month')::date);
+        END LOOP;
     END LOOP;
-EXCEPTION WHEN lock_not_available THEN
-    NULL;
+EXCEPTION WHEN lock_not_available OR duplicate_table OR invalid_object_definition THEN
+    NULL; -- a reader is in the way, or another load has just made the month
 END
+"""
+_FREE = """
+SELECT month::date FROM generate_series(date_trunc('month', now()),
+    date_trunc('year', now()) + interval '{months} months', interval '1 month') AS month
+WHERE {not_parted}
 """
 _FUNCTION = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' SET timezone = 'UTC' AS {body};
 REVOKE EXECUTE ON FUNCTION {function}() FROM PUBLIC
 """
-_IS_DUE = """
-SELECT bool_or(to_regclass(rest) IS NOT NULL AND to_regclass(part) IS NULL)
-    AND has_function_privilege(to_regprocedure({function}), 'EXECUTE')
-FROM (VALUES {parts}) AS asked (rest, part)
+_RESTS = f"""
+SELECT relname::text, {_HELD_BY_REST} FROM pg_partitioned_table JOIN pg_class ON oid = partrelid
+WHERE partrelid = ANY (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) AND partdefid <> 0
+    AND has_function_privilege(to_regprocedure(%s), 'EXECUTE')
 """
 
 
@@ -130,27 +148,26 @@ def partition(
         replace(connection, schema, fact, _new(fact))
     months = _wanted(connection, schema, catalogue, first_day)
     for fact in parted(catalogue):
-        of_rest = _MONTHS_OF.format(day=quoted(str(fact.day_column)), table=_name(schema, _rest(fact)))
+        rest = _rest_of(connection, schema, fact)
+        of_rest = _MONTHS_OF.format(day=quoted(str(fact.day_column)), table=rest)
         found = {month for (month,) in connection.execute(of_rest.encode())}
-        held = _held(connection, schema, fact)
-        _add_months(connection, schema, fact, fact.name, sorted((months | found).difference(*held)))
-    connection.execute(_keep_ahead(schema, parted(catalogue)).encode())
+        _add_months(connection, schema, fact, fact.name, rest, months | found)
+    connection.execute(keep_ahead(schema, parted(catalogue)).encode())
 
 
 def look_ahead(connection: Connection, schema: str, catalogue: Catalogue) -> None:
     """Make the months that come, where few are left and it can be done at once."""
     now = datetime.now(UTC).date()
-    month = DayRange(now, now.replace(year=now.year + _LEAST_MONTHS // 12, day=1)).by_month()
-    last = max(each.first for each in month)
-    parts = ", ".join(
-        f"({literal(_name(schema, _rest(fact)))}, {literal(_name(schema, _part(fact, last)))})"
-        for fact in parted(catalogue)
-    )
+    last = date(now.year + _LEAST_MONTHS // 12, now.month, 1)
+    facts = {fact.name: fact for fact in parted(catalogue)}
     function = f"{_name(schema, AHEAD)}()"
-    if not parts:
-        return
-    query = _IS_DUE.format(function=literal(function), parts=parts)
-    if connection.execute(query.encode()).fetchone() == (True,):
+    rests = connection.execute(_RESTS, [[_name(schema, name) for name in facts], function]).fetchall()
+    due = [
+        f"(to_regclass({literal(_name(schema, _part(facts[name], last)))}) IS NULL "
+        f"AND {_not_parted(facts[name], str(held), literal(str(last)) + '::date')})"
+        for name, held in rests
+    ]
+    if due and connection.execute(f"SELECT {' OR '.join(due)}".encode()).fetchone() == (True,):
         connection.execute(f"SELECT {function}".encode())
 
 
@@ -164,7 +181,7 @@ def _copy(connection: Connection, schema: str, fact: Table, months: set[date]) -
     connection.execute(f"CREATE TABLE {rest} ({_PART.format(table=table)})".encode())
     connection.execute(f"ALTER TABLE {made} ATTACH PARTITION {rest} DEFAULT".encode())
     found = {month for (month,) in connection.execute(_MONTHS_OF.format(day=day, table=table).encode())}
-    _add_months(connection, schema, fact, _new(fact), sorted(months | found))
+    _add_months(connection, schema, fact, _new(fact), rest, months | found)
     # In the order of the table, which is that of the records' numbers.
     connection.execute(f"INSERT INTO {made} OVERRIDING SYSTEM VALUE SELECT * FROM {table}".encode())
     query = _SEQUENCE.format(made=literal(made), table=literal(table), key=literal(fact.key))
@@ -172,9 +189,20 @@ def _copy(connection: Connection, schema: str, fact: Table, months: set[date]) -
         connection.execute(str(statement).encode())
 
 
-def _add_months(connection: Connection, schema: str, fact: Table, name: str, months: Iterable[date]) -> None:
-    table, rest, day = _name(schema, name), _name(schema, _rest(fact)), quoted(str(fact.day_column))
-    for month in months:
+def _rest_of(connection: Connection, schema: str, fact: Table) -> str:
+    """The partition of a fact that has all other days. If there is none, the one that it once had, or a new one."""
+    table, rest = _name(schema, fact.name), _name(schema, _rest(fact))
+    for (held,) in connection.execute(_REST, [table]).fetchall():
+        return str(held)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {rest} ({_PART.format(table=table)})".encode())
+    connection.execute(f"ALTER TABLE {table} ATTACH PARTITION {rest} DEFAULT".encode())
+    return rest
+
+
+def _add_months(connection: Connection, schema: str, fact: Table, name: str, rest: str, months: Iterable[date]) -> None:
+    """Give a table those of the months that it can have."""
+    table, day = _name(schema, name), quoted(str(fact.day_column))
+    for month in _free(connection, schema, fact, name, months):
         part, bounds = (
             _name(schema, _part(fact, month)),
             {"first": literal(str(month)), "last": literal(str(_next(month)))},
@@ -184,29 +212,46 @@ def _add_months(connection: Connection, schema: str, fact: Table, name: str, mon
         connection.execute(_ATTACH.format(table=table, part=part, **bounds).encode())
 
 
-def _held(connection: Connection, schema: str, fact: Table) -> list[set[date]]:
-    """The months of each partition, whatever it is called: others may have renamed it, or made one of years."""
+def _free(connection: Connection, schema: str, fact: Table, name: str, months: Iterable[date]) -> list[date]:
+    """The months that no partition has a day of, and whose names are free, in order."""
+    named = {month: _name(schema, _part(fact, month)) for month in sorted(months)}
+    held_by_rest = f"SELECT {_HELD_BY_REST} FROM pg_partitioned_table WHERE partrelid = %s::regclass"
+    ((held,),) = connection.execute(held_by_rest, [_name(schema, name)]).fetchall()
+    values = ", ".join(f"({literal(str(month))}::date, {literal(part)})" for month, part in named.items())
+    query = (
+        f"SELECT month FROM (VALUES {values}) AS asked (month, part) "
+        f"WHERE to_regclass(part) IS NULL AND {_not_parted(fact, str(held), 'month')} ORDER BY 1"
+    )
+    return [month for (month,) in connection.execute(query.encode()).fetchall()]
+
+
+def _not_parted(fact: Table, held: str, month: str) -> str:
+    """A condition: that all days of a month belong to the rest. ``held``: what is asked of its rows."""
+    return _NOT_PARTED.format(held=held, day=quoted(str(fact.day_column)), month=month)
+
+
+def _held(connection: Connection, schema: str, fact: Table) -> set[date]:
+    """The months that have a partition of their own, whatever it is called."""
     found = connection.execute(_BOUNDS, [_name(schema, fact.name)])
     ends = [re.findall(r"'(\d{4}-\d\d-\d\d)'", str(bound)) for (bound,) in found]
     days = [[date.fromisoformat(end) for end in each] for each in ends if len(each) == 2]
-    return [
-        {month.first.replace(day=1) for month in DayRange(first, until - timedelta(days=1)).by_month()}
-        for first, until in days
-    ]
+    return {first for first, until in days if first.day == 1 and until == _next(first)}
 
 
 def _wanted(connection: Connection, schema: str, catalogue: Catalogue, first_day: date | None) -> set[date]:
     """The months that all facts are to have: those that one has, and those from ``first_day`` on."""
     now = datetime.now(UTC).date()
-    held = (part for fact in parted(catalogue) for part in _held(connection, schema, fact) if len(part) == 1)
+    held = (_held(connection, schema, fact) for fact in parted(catalogue))
     return set().union(_months(now if first_day is None else min(now, first_day), now), *held)
 
 
-def _keep_ahead(schema: str, facts: Iterable[Table]) -> str:
+def keep_ahead(schema: str, facts: Iterable[Table]) -> str:
+    """The statements that make the function which makes the months that come."""
     listed = ", ".join(f"({literal(fact.name)}, {literal(str(fact.day_column))})" for fact in facts)
     create = literal(f"CREATE TABLE %I.%I ({_PART.format(table='%I.%I')})")
-    months = 12 * (_YEARS_AHEAD + 1) - 1
-    body = _KEEP_AHEAD.format(facts=listed, months=months, schema=literal(schema), create=create)
+    not_parted = _NOT_PARTED.format(held="%s", day="%I", month="month")
+    free = literal(_FREE.format(months=12 * (_YEARS_AHEAD + 1) - 1, not_parted=not_parted))
+    body = _KEEP_AHEAD.format(facts=listed, free=free, held=_HELD_BY_REST, schema=literal(schema), create=create)
     return _FUNCTION.format(function=_name(schema, AHEAD), body=literal(body))
 
 

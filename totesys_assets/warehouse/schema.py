@@ -19,7 +19,7 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, without_keys
 from totesys_assets.warehouse.kept import incomplete, keep, statements, wait_for_loads
-from totesys_assets.warehouse.months import copy_plain, has_partitions, look_ahead, partition
+from totesys_assets.warehouse.months import copy_plain, has_partitions, keep_ahead, look_ahead, parted, partition
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
@@ -54,7 +54,7 @@ def _digest(schema: str, catalogue: Catalogue) -> str:
     wanted = [str(part) for part in (*stated(schema, catalogue, {}), *for_people(schema, catalogue))]
     wanted += [_shape(mart) for mart in catalogue.marts.values()]
     wanted += [index for table in catalogue.warehouse.values() for index in indexes(schema, table)]
-    wanted += [*NOTES.values(), *statements(schema, catalogue)]
+    wanted += [*NOTES.values(), *statements(schema, catalogue), keep_ahead(schema, parted(catalogue))]
     return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 

@@ -269,6 +269,57 @@ def test_partitions_of_other_names_and_of_years_are_let_be(filled: Session, url:
     assert (filled.execute(RECORDS).fetchall(), parts(filled)) == (before, held)
 
 
+def test_whatever_others_did_to_coming_months_loads_and_migrations_go_on(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    renamed, detached, *_, used, later = (coming(n) for n in (12, 14, 15, 16, 17, 18, 21))
+    for month in (renamed, detached, *(coming(n) for n in range(15, 37))):
+        filled.execute(f"ALTER TABLE IF EXISTS {part_of(month)} RENAME TO gone; DROP TABLE IF EXISTS gone".encode())
+    filled.execute(
+        f"CREATE TABLE theirs PARTITION OF fact_payment FOR VALUES FROM ('{renamed}') TO ('{coming(13)}'); "
+        f"CREATE TABLE {part_of(detached)} (note text); "
+        f"CREATE TABLE _some PARTITION OF fact_payment FOR VALUES FROM ('{coming(15, 20)}') TO ('{coming(17)}'); "
+        f"CREATE TABLE _later PARTITION OF fact_payment FOR VALUES FROM ('{later}') TO ('2199-01-01'); "
+        "ALTER TABLE _fact_payment_rest RENAME TO others; "
+        f"UPDATE fact_payment SET created_date = '{used}' WHERE created_date = '2199-01-01'"
+    )
+    before, held = filled.execute(RECORDS).fetchall(), parts(filled)
+    assert not Warehouse(url).migrate()
+    assert parts(filled) == held
+    filled.execute("SET datestyle = 'SQL, DMY'; SELECT keep_months_ahead(); RESET datestyle")
+    held |= {part_of(coming(n)) for n in (17, 19, 20)}
+    assert parts(filled) == held
+    filled.execute("TRUNCATE _migration")
+    assert Warehouse(url).migrate()
+    assert parts(filled) == held | {part_of(used)}
+    assert filled.execute("SELECT count(*) FROM others").fetchone() == (0,)
+    assert filled.execute(RECORDS).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "records"), [("DROP TABLE", 7), ("ALTER TABLE fact_payment DETACH PARTITION", 9)], ids=["drop", "detach"]
+)
+def test_the_partition_of_all_other_days_comes_back_with_a_migration(
+    filled: Session, url: str, lost: str, records: int
+) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    filled.execute("UPDATE fact_payment SET created_date = '1999-05-05' WHERE created_date = '2024-01-31'")
+    filled.execute(f"{lost} _fact_payment_rest; TRUNCATE _migration".encode())
+    assert Warehouse(url).migrate()
+    assert "_fact_payment_rest" in parts(filled)
+    assert ("_fact_payment_1999_05" in parts(filled)) == (records == 9)
+    assert filled.execute("SELECT count(*) FROM fact_payment").fetchone() == (records,)
+
+
+def coming(months: int, day: int = 1) -> date:
+    """A day of the month that begins in so many."""
+    month = FIRST.month - 1 + months
+    return date(FIRST.year + month // 12, month % 12 + 1, day)
+
+
+def part_of(month: date) -> str:
+    return f"_fact_payment_{month:%Y_%m}"
+
+
 def test_a_reader_in_the_way_is_named_and_it_is_done_another_time(
     filled: Session, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
