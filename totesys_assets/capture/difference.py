@@ -169,7 +169,7 @@ class _Result:
 def _taken(logged: Logged, days: Days | None) -> _Result:
     """What was taken from the journal: on all days that it told of, also on those that nobody asked for."""
     partitions = sorted({*(days.keys if days is not None else [WHOLE]), *logged.touched})
-    return _Result(partitions, logged.found, logged.counts, logged.committed, is_complete=True)
+    return _Result(partitions, logged.found, logged.counts, logged.committed, is_complete=True, before=logged.before)
 
 
 def _after(logged: Logged, compared: _Result) -> _Result:
@@ -191,7 +191,9 @@ def _after(logged: Logged, compared: _Result) -> _Result:
             found.pop(partition, None)
             found |= {partition: now} if now is not None else {}
     partitions = sorted({*compared.partitions, *logged.touched})
-    return _Result(partitions, found, counts, compared.committed, logged.is_noted or compared.is_complete, missed)
+    before = logged.before if compared.before == logged.committed else compared.before
+    is_complete = logged.is_noted or compared.is_complete
+    return _Result(partitions, found, counts, compared.committed, is_complete, missed, before)
 
 
 def _compare(

@@ -115,8 +115,9 @@ class Logged:
         # partition less those that left it.
         self.counts: Counter[tuple[str, str]] = Counter()
         self._came: Counter[str] = Counter()
-        # Changes in the journal, what it says the table's columns are, and the newest commit to the lake.
-        self.changes, self.columns, self.committed = 0, behind.columns, ""
+        # Changes in the journal, what it says the table's columns are, the newest commit to the lake and, if that is
+        # this one's, the one before it.
+        self.changes, self.columns, self.before, self.committed = 0, behind.columns, "", ""
 
     @property
     def is_rewritten(self) -> bool:
@@ -177,7 +178,7 @@ class Logged:
     def commit(self, refuse: Refuse | None) -> None:
         """Append versions, then dead letters. Raises Undecided, LostRace, StaleSnapshot, and what ``refuse`` raises."""
         held = self._lake.open_versions(self._table)
-        self.committed = committed(held)
+        self.before = self.committed = committed(held)
         if self._behind.is_empty:
             return
         with self._room() as connection:

@@ -41,23 +41,29 @@ import pytest
 from totesys_assets import engine
 from totesys_assets.capture import following, log_parts, log_statements, logged
 from totesys_assets.capture import journal as journal_module
+from totesys_assets.capture.comparison import Comparison
 from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.following import begin
 from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
-from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.ledger import LAST, Ledger
 from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
 from totesys_assets.capture.log_versions import LogVersions
+from totesys_assets.capture.lost_ledger import missing_entries
 from totesys_assets.capture.missed import Missed
 from totesys_assets.capture.pruning import prune
 from totesys_assets.capture.stretches import Stretch, stretches
+from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeFailed, MassDeletion, PlatformError, StaleSnapshot
 from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.commit import append
-from totesys_assets.lake.tables import JOURNAL
+from totesys_assets.lake.tables import INGESTION, JOURNAL, Lake
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.source import rules
+from totesys_assets.source.interface import SourceSnapshot
+from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys.log import Log
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets_tests.conftest import PostgresServer
@@ -567,6 +573,50 @@ def test_what_tells_nothing_of_ours_is_forgotten_too(source: Followed, monkeypat
     source.run(rename(1, "a"), rename(1, "b"))
     source.refresh()
     assert names(source)[1:] == ["a", "b"]
+
+
+@pytest.mark.parametrize("by", [Comparison, logged.Logged])
+def test_a_capture_does_not_note_as_the_last_commit_what_another_was_killed_over_meanwhile(
+    source: Followed, monkeypatch: pytest.MonkeyPatch, by: type[Comparison | logged.Logged]
+) -> None:
+    """Where the log is lost before its day is emptied, nothing else tells that anything is held of that."""
+    table, commit, done = source.totesys.tables["sales_order"], by.commit, list[bool]()
+    ((began,),) = source.ask("SELECT created_at FROM sales_order WHERE sales_order_id = 1")
+    empty = DayRange.of((began.date() + timedelta(days=9)).isoformat())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def another_is_killed(self: Any, *arguments: Any) -> None:
+        if not done:
+            done.append(True)
+            other = Totesys(source.source_url, allow_superuser=True)  # it does not follow the log
+            with other.snapshot() as its_own, pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Ledger, "append", killed)
+                with pytest.raises(KeyboardInterrupt):
+                    backfill(its_own, empty)
+        commit(self, *arguments)
+
+    def backfill(snapshot: SourceSnapshot, days: DayRange, *, changes_only: bool = False) -> Captured:
+        lake, all_days = Lake(source.lake.uri), source.days
+        return capture(snapshot, lake, table, all_days=all_days, days=days, run_id="a run", changes_only=changes_only)
+
+    to_come = [
+        "CREATE TEMP TABLE made AS SELECT * FROM sales_order WHERE sales_order_id = 1; "
+        "UPDATE made SET sales_order_id = 99, created_at = created_at + interval '9 days'; "
+        "INSERT INTO sales_order SELECT * FROM made"
+    ]
+    last, by_log = Ledger(source.lake).newest()[LAST][table.name], by is logged.Logged
+    source.run("UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 1", *(to_come if by_log else ()))
+    monkeypatch.setattr(by, "commit", another_is_killed)
+    with source.totesys.snapshot() as snapshot:
+        snapshot.require(table)
+        source.run(*(() if by_log else to_come))
+        backfill(snapshot, DayRange.of(began.date().isoformat()), changes_only=by_log)
+    newest = Ledger(source.lake).newest()
+    assert newest[LAST][table.name] == last
+    missing = missing_entries(source.lake, table, source.lake.find(INGESTION, table.name), newest)
+    assert [*missing] == empty.keys
 
 
 def test_a_row_that_came_and_went_on_an_empty_day_is_asked_for(source: Followed) -> None:
