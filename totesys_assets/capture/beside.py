@@ -20,11 +20,11 @@ from deltalake import DeltaTable
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.days import Days, DaySet
 from totesys_assets.errors import StaleSnapshot
-from totesys_assets.lake.commit import LostRace, append, commit, written_beside
+from totesys_assets.lake.commit import LostRace, commit, written_beside
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, recorded_until
 from totesys_assets.lake.tables import Lake
-from totesys_assets.lake.written import Written, batches_of, is_in_folder
+from totesys_assets.lake.written import Written, batches_of
 from totesys_assets.source.interface import SourceSnapshot
 
 # Of a commit about some days, in its metadata: these days; the lifetime of its snapshot, the order of that, and the
@@ -89,15 +89,10 @@ def append_beside(
 ) -> Appended:
     """Append versions of some ``days``, all recorded at one moment, after what others commit on other days meanwhile.
 
-    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again. So does
-    any other commit to a table in a bucket, where files are not written before they are committed. Raises LakeFailed
-    where files cannot be written, or read again.
+    Raises LostRace where another committed on some of these days since ``held`` was opened: then compare again. Raises
+    LakeFailed where files cannot be written, or read again.
     """
     writer = f"capture:{table.name}"
-    if not is_in_folder(held):
-        last, (marks, said) = committed(held), _noted(snapshot, table, held, days)
-        append(held, batches, schema, writer, {**marks, RECORDED: recorded_at}, said=said)
-        return Appended(held, recorded_at, last)
     written = written_beside(held, batches, schema)
     for _ in range(_ATTEMPTS):
         last, version, (marks, said) = committed(held), held.version(), _noted(snapshot, table, held, days)

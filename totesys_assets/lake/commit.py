@@ -18,7 +18,7 @@ from totesys_assets.lake.background import Background
 from totesys_assets.lake.compact import MERGING, tidy
 from totesys_assets.lake.encoding import encodings
 from totesys_assets.lake.marks import left, mark
-from totesys_assets.lake.written import Written, is_in_folder, write
+from totesys_assets.lake.written import Written, write
 from totesys_assets.stages import LAKE, count, stage
 
 # delta-rs keeps a file in memory until it is complete, one per month at the same time. With its default of 100 MB per
@@ -48,10 +48,9 @@ def append(
     of two gets LostRace. It must open the table and compute again; to retry with the next number would be wrong,
     but where both are known to be about other days (capture/beside.py).
     ``marks`` (name -> number) are committed with it; marks.py reads them. ``said``: more about the commit, for its
-    entry in the table's history. ``is_large``: in a folder, no file is held in memory; delta-rs holds one for each
-    month.
+    entry in the table's history. ``is_large``: no file is held in memory; delta-rs holds one for each month.
     """
-    if is_large and is_in_folder(table):
+    if is_large:
         commit(written_beside(table, batches, schema), writer, marks, said=said)
         return
     _commit(table, batches, schema, writer, mode="append", predicate=None, marks=marks or {}, said=said)

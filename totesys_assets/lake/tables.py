@@ -57,11 +57,6 @@ class Lake:
         self._options = storage_options(uri)
         self._handles = Handles(self._options)
 
-    @property
-    def is_in_bucket(self) -> bool:
-        """Whether the lake is in a bucket, where delta-rs alone writes files (written.py)."""
-        return self._options is not None
-
     def location(self, *parts: str) -> str:
         """URI of a table."""
         return "/".join([self.uri, *parts])

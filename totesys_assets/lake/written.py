@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSelector, FileType
 
 from totesys_assets.lake.encoding import arrow_encodings
-from totesys_assets.lake.files import folder_of
 from totesys_assets.lake.footers import add_action
-from totesys_assets.lake.handles import storage_options
+from totesys_assets.lake.storage import Storage, file_system, storage_of
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -46,40 +44,21 @@ class Written:
 
     def discard(self) -> None:
         """Remove the files, which no commit was tried with. What cannot be removed stays, and no commit names it."""
-        files = storage(self.table)
+        storage = storage_of(self.table)
         for action in self.actions:
             with suppress(OSError):
-                files.delete_file(action.path)
-
-
-def is_in_folder(table: DeltaTable) -> bool:
-    """Whether ``Writer`` can write beside ``table``: into a bucket, delta-rs alone writes.
-
-    Its streams into a bucket keep Python's lock while they wait for the network. A write by delta-rs itself in another
-    thread needs that lock, and holds up the network: neither would ever end.
-    """
-    return folder_of(table) is not None
-
-
-def storage(table: DeltaTable) -> FileSystem:
-    """The folder of ``table`` as a file system: a folder of this machine, or one in a bucket."""
-    folder = folder_of(table)
-    if folder is not None:
-        return SubTreeFileSystem(folder, LocalFileSystem())
-    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+                storage.remove(action.path)
 
 
 class Writer:
     """Writes batches of one ``schema`` into files of ``table``, one after the other in each of its folders.
 
     ``close`` ends them; a block that is left by an error removes them. Memory: 16 MB of rows that wait, whatever their
-    order, and the row group that is being encoded. Only where ``is_in_folder``; else ValueError.
+    order, and the row group that is being encoded.
     """
 
     def __init__(self, table: DeltaTable, schema: pa.Schema) -> None:
-        if not is_in_folder(table):
-            raise ValueError(f"{table.table_uri} is in a bucket, where delta-rs alone writes files.")
-        self._table, self._files = table, storage(table)
+        self._table, self._storage = table, storage_of(table)
         self._folders = table.metadata().partition_columns
         self._schema = pa.schema([each for each in schema if each.name not in self._folders])
         self._options = arrow_encodings(self._schema)
@@ -108,8 +87,10 @@ class Writer:
         """End all files, and tell what they hold."""
         for values in [*self._waiting]:
             self._flush(values)
-        for values in [*self._open]:
-            self._end(values)
+        last = [*self._open.values()]
+        self._open.clear()
+        self._end(last)
+        self._storage.close()
         actions = [each.action() for each in self._done]
         return Written(self._table, actions, sum(each.rows for each in self._done))
 
@@ -120,7 +101,8 @@ class Writer:
             with suppress(OSError, ValueError):
                 each.close()
             with suppress(OSError):
-                self._files.delete_file(each.path)
+                self._storage.remove(each.path)
+        self._storage.close()
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:
         """The rows of each folder, without the columns that its name tells."""
@@ -145,19 +127,20 @@ class Writer:
         file = self._open.get(values)
         if file is None:
             if len(self._open) >= _OPEN_FILES:
-                self._end(max(self._open, key=lambda each: self._open[each].rows))
-            file = self._open[values] = _File(self._files, self._schema, dict(self._named(values)), self._options)
+                self._end([self._open.pop(max(self._open, key=lambda each: self._open[each].rows))])
+            file = self._open[values] = _File(self._storage, self._schema, dict(self._named(values)), self._options)
         file.write(rows)
         if file.size > _FILE_BYTES:
-            self._end(values)
+            self._end([self._open.pop(values)])
 
     def _named(self, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         return zip(self._folders, values, strict=True)
 
-    def _end(self, values: tuple[str, ...]) -> None:
-        file = self._open.pop(values)
-        self._done.append(file)
-        file.close()
+    def _end(self, files: Sequence[_File]) -> None:
+        self._done += files
+        for each in files:
+            each.close()
+        self._storage.complete([each.path for each in files])
 
 
 def write(table: DeltaTable, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Written:
@@ -172,9 +155,9 @@ def batches_of(written: Written, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of files that ``write`` has written, as batches of ``schema``. Raises OSError where one is gone."""
     from pyarrow.parquet import ParquetFile
 
-    files = storage(written.table)
+    storage = storage_of(written.table)
     for action in written.actions:
-        with files.open_input_file(action.path) as stream, ParquetFile(stream) as file:
+        with storage.open(action.path) as stream, ParquetFile(stream) as file:
             for batch in file.iter_batches(_GROUP_ROWS):
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
                 for name, value in action.partition_values.items():
@@ -190,7 +173,7 @@ def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, st
     """
     from pyarrow.parquet import read_metadata
 
-    files, actions, rows = storage(table), [], 0
+    files, actions, rows = file_system(table), [], 0
     for path, of_folders in zip(paths, values, strict=True):
         try:
             footer = read_metadata(path, filesystem=files)
@@ -204,7 +187,7 @@ def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, st
 
 def listed_in(table: DeltaTable, folder: str) -> list[str]:
     """Paths of the Parquet files below ``folder``, both relative to the folder of ``table``."""
-    infos = storage(table).get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+    infos = file_system(table).get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
     return sorted(each.path for each in infos if each.type == FileType.File and each.path.endswith(".parquet"))
 
 
@@ -223,15 +206,13 @@ class _Waiting:
 class _File:
     """One file while it is written, and its footer afterwards."""
 
-    def __init__(self, files: FileSystem, schema: pa.Schema, values: dict[str, str], options: dict[str, Any]) -> None:
+    def __init__(self, storage: Storage, schema: pa.Schema, values: dict[str, str], options: dict[str, Any]) -> None:
         from pyarrow.parquet import ParquetWriter
 
         folder = "".join(f"{name}={value}/" for name, value in values.items())
         self.path, self.values, self.rows = f"{folder}part-{uuid.uuid4()}.parquet", values, 0
-        if folder:
-            files.create_dir(folder)
         self._footers: list[FileMetaData] = []
-        self._stream = files.open_output_stream(self.path)
+        self._stream = storage.create(self.path)
         self._writer: ParquetWriter = ParquetWriter(
             self._stream, schema, metadata_collector=self._footers, store_decimal_as_integer=True, **options
         )

@@ -42,7 +42,7 @@ class OnePass:
     def __init__(self, lake: Lake, warehouse: Warehouse, *, large: int | None = None, is_on: bool = True) -> None:
         """``large``: from how many rows on they are copied into the warehouse along with their capture."""
         self._lake, self._warehouse, self._catalogue = lake, warehouse, warehouse.catalogue
-        self._large, self._is_on = copying.LARGE if large is None else large, is_on and not lake.is_in_bucket
+        self._large, self._is_on = copying.LARGE if large is None else large, is_on
         self._made: dict[str, Made] = {}
         self._copies: dict[str, Copy] = {}
 

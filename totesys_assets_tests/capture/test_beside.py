@@ -20,7 +20,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeFailed, StaleSnapshot
 from totesys_assets.lake import commit as commit_module
-from totesys_assets.lake.commit import append, commit
+from totesys_assets.lake.commit import commit
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED
 from totesys_assets.lake.tables import Lake
@@ -125,28 +125,6 @@ def test_what_another_committed_on_other_days_is_followed_without_reading_again(
     moments = held(months).to_pyarrow_table(columns=["_recorded_at"]).column(0).cast(pa.int64()).to_pylist()
     assert len(set(moments)) == 2
     assert mark(held(months), RECORDED) == max(int(each or 0) for each in moments)
-
-
-def test_in_a_bucket_what_another_committed_is_followed_by_comparing_again(
-    months: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There delta-rs writes and commits in one call, and the days are told all the same."""
-    done = list[bool]()
-    monkeypatch.setattr(beside, "is_in_folder", lambda _: False)
-    monkeypatch.setattr(beside, "written_beside", lambda *_: pytest.fail("Files were written beside the table."))
-    with months.totesys.snapshot() as one, months.totesys.snapshot() as other:
-
-        def late(*arguments: object, **named: object) -> None:
-            if not done:
-                done.append(True)
-                taken(months, one, DAYS[1])
-            append(*arguments, **named)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(beside, "append", late)
-        assert taken(months, other, DAYS[0]).versions == 1
-    assert orders(months) == [2, 1]
-    told = [each["totesys.days"] for each in held(months).history() if each["operation"] == "WRITE"]
-    assert len(set(told)) == 2
 
 
 def test_what_another_committed_on_one_of_its_days_is_compared_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +20,16 @@ import pytest
 import totesys_assets
 from totesys_assets.audit.audit import audit
 from totesys_assets.capture.dead_letters import SCHEMA
-from totesys_assets.errors import PlatformError
-from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.errors import LakeFailed, PlatformError
+from totesys_assets.lake import storage
+from totesys_assets.lake.commit import LostRace, append, written_beside
 from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.written import batches_of
+from totesys_assets.load import copying
 from totesys_assets.load.restore import differing, restore
+from totesys_assets.transform.engines.passed import Passed
+from totesys_assets.transform.passing import can_pass
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.automation.test_sensor import new_order
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
@@ -218,6 +225,79 @@ def test_a_refresh_whose_server_dies_fails_and_the_next_one_completes_it(on_s3: 
         assert platform.look().requests == []
         assert differences(platform) == []
         assert platform.query("SELECT count(*) FROM current_sales_order") == [(1,)]
+
+
+def objects(seaweed: SeaweedFS, uri: str) -> set[str]:
+    """The Parquet files below ``uri``, by their whole keys."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    pages = seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    keys = {str(each["Key"]) for page in pages for each in page.get("Contents", ())}
+    return {key for key in keys if key.endswith(".parquet") and "/_delta_log/" not in key}
+
+
+def test_a_first_load_passes_its_rows_on_in_a_bucket_too(
+    on_s3: OnS3, seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "LARGE", 1)
+    passed = set[str]()
+    replace = Passed.replace
+
+    def noted(self: Passed, *arguments: Any, **named: Any) -> None:
+        replace(self, *arguments, **named)
+        passed.update({self.made.table.name} if self.made.is_committed else ())
+
+    monkeypatch.setattr(Passed, "replace", noted)
+    with on_s3(seaweed.url) as platform:
+        platform.refresh()
+        tables = catalogue()
+        assert passed == {name for name, table in tables.star.items() if can_pass(tables, table)} != set()
+        assert differences(platform) == []
+        named = {uri.removeprefix("s3://lake/") for table in platform.lake.tables() for uri in table.file_uris()}
+        there = objects(seaweed, platform.settings.lake_uri)
+        assert {each for each in there if "/ledger/" not in each} <= named <= there  # the ledger's are merged
+
+
+def test_files_beside_a_table_in_a_bucket_are_read_back_and_removed(on_s3: OnS3, seaweed: SeaweedFS) -> None:
+    letters = [{**LETTER, "row_key": str(number)} for number in range(3)]
+    with on_s3(seaweed.url) as platform:
+        held = platform.lake.open_plain("dead_letter", SCHEMA, "")
+        done = written_beside(held, pa.Table.from_pylist(letters, schema=SCHEMA).to_batches(), SCHEMA)
+        assert len(objects(seaweed, held.table_uri)) == len(done.actions) == 1
+        assert pa.Table.from_batches(batches_of(done, SCHEMA)).to_pylist() == letters
+        done.discard()
+        assert objects(seaweed, held.table_uri) == set()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a bucket refuses is not tried again."""
+    monkeypatch.setattr(storage, "_ATTEMPTS", 1)
+    storage._client.cache_clear()
+    yield
+    storage._client.cache_clear()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_file_that_cannot_be_sent_is_an_error_and_leaves_nothing(
+    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    def failing(each: Request) -> tuple[int, bytes] | None:
+        if each.method != "PUT" or not each.path.endswith(".parquet"):
+            return None
+        if is_written:  # and only the answer is lost
+            seaweed.client.put_object(Bucket="lake", Key=each.path.removeprefix("/lake/"), Body=b"some")
+        return 500, b"<Error><Code>InternalError</Code><Message>We failed.</Message></Error>"
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with on_s3(proxy.url) as platform:
+        held = platform.lake.open_plain("dead_letter", SCHEMA, "")
+        proxy.before = failing
+        with pytest.raises(LakeFailed, match=r"cannot be written: the bucket of s3://.* We failed"):
+            written_beside(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA)
+        proxy.before = lambda _: None
+        assert objects(seaweed, held.table_uri) == set()
+    assert list(tmp_path.glob("totesys-files-*")) == []
 
 
 def test_large_files_come_with_checksums_in_all_their_parts(on_s3: OnS3, proxy: Proxy) -> None:

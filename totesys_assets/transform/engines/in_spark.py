@@ -25,7 +25,8 @@ from totesys_assets.days import Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import commit
 from totesys_assets.lake.files import Files, place_of
-from totesys_assets.lake.written import Written, found, listed_in, storage
+from totesys_assets.lake.storage import file_system
+from totesys_assets.lake.written import Written, found, listed_in
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import BUILD, stage
 from totesys_assets.transform.checks import other_days, without_value
@@ -147,7 +148,7 @@ def _nulls(work: Work, action: AddAction, column: str) -> int:
     if nulls is None:
         from pyarrow.parquet import ParquetFile
 
-        with storage(work.target).open_input_file(action.path) as file:
+        with file_system(work.target).open_input_file(action.path) as file:
             batches = ParquetFile(file).iter_batches(columns=[column])
             nulls = sum(batch.column(0).null_count for batch in batches)
     return int(nulls)
@@ -156,7 +157,7 @@ def _nulls(work: Work, action: AddAction, column: str) -> int:
 def _require_types(work: Work, path: str) -> None:
     from pyarrow.parquet import read_metadata
 
-    written = read_metadata(path, filesystem=storage(work.target)).schema.to_arrow_schema()
+    written = read_metadata(path, filesystem=file_system(work.target)).schema.to_arrow_schema()
     types = {each.name: each.type for each in written}
     wanted = {each.name: each.type for each in work.schema if each.name != MONTH}
     for name, type_ in wanted.items():
@@ -169,6 +170,6 @@ def _require_types(work: Work, path: str) -> None:
 
 def _remove(work: Work, folder: str) -> None:
     """Remove what the server wrote, as far as it can be reached. The rest no commit names."""
-    files = storage(work.target)
+    files = file_system(work.target)
     with suppress(OSError, pa.ArrowException):
         files.delete_dir(folder)

@@ -1,0 +1,190 @@
+"""Where the files of a Delta table lie, a folder of this machine or one in a bucket: writing and removing whole files.
+
+Belongs here: what is done to files without delta-rs. Does not belong here: what is in them (written.py).
+
+Files for a bucket are written into a folder of this machine, and sent when they are complete. delta-rs has streams into
+a bucket, but they keep Python's lock while they wait for the network. A write by delta-rs in another thread needs that
+lock, and holds up the network: neither would ever end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property, lru_cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+
+from totesys_assets.engine import one_line
+from totesys_assets.lake.files import folder_of
+from totesys_assets.lake.handles import storage_options
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+# Files that are sent at once.
+_AT_ONCE = 4
+# A bucket that does not answer is given up after some minutes, as delta-rs does.
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
+# S3 takes what is smaller in one request: the files are.
+_ONE_REQUEST_BYTES = 256_000_000
+
+
+class Storage(Protocol):
+    """Files below the folder of a table, by their relative paths. Everything raises OSError."""
+
+    def create(self, path: str) -> pa.NativeFile:
+        """A new file, to be written and closed, then given to ``complete``."""
+        ...
+
+    def complete(self, paths: Sequence[str]) -> None:
+        """Put files that were written where readers find them."""
+        ...
+
+    def open(self, path: str) -> pa.NativeFile:
+        """A file, to be read."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file, complete or not."""
+        ...
+
+    def close(self) -> None:
+        """Forget what is not complete."""
+        ...
+
+
+def storage_of(table: DeltaTable) -> Storage:
+    """Where the files of ``table`` lie."""
+    folder = folder_of(table)
+    return _Bucket(table.table_uri) if folder is None else _Folder(folder)
+
+
+def file_system(table: DeltaTable) -> FileSystem:
+    """The folder of ``table`` as a file system of Arrow's, to list and read. To write, see above."""
+    folder = folder_of(table)
+    if folder is not None:
+        return SubTreeFileSystem(folder, LocalFileSystem())
+    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+
+
+class _Folder:
+    def __init__(self, folder: str) -> None:
+        self._files = SubTreeFileSystem(folder, LocalFileSystem())
+
+    def create(self, path: str) -> pa.NativeFile:
+        if "/" in path:
+            self._files.create_dir(path.rpartition("/")[0])
+        return self._files.open_output_stream(path)
+
+    def complete(self, paths: Sequence[str]) -> None:
+        """They are where they belong."""
+
+    def open(self, path: str) -> pa.NativeFile:
+        return self._files.open_input_file(path)
+
+    def remove(self, path: str) -> None:
+        self._files.delete_file(path)
+
+    def close(self) -> None:
+        """Nothing is elsewhere."""
+
+
+class _Bucket:
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        self._uri, self._name, self._prefix = uri, parts.netloc, unquote(parts.path).strip("/")
+        self._written: dict[str, Path] = {}  # what is not complete, by its path in the bucket
+
+    def create(self, path: str) -> pa.NativeFile:
+        self._written[path] = Path(self._here.name, path.rpartition("/")[2])  # a name that no other has
+        return pa.OSFile(str(self._written[path]), "wb")
+
+    def complete(self, paths: Sequence[str]) -> None:
+        waiting, failed = SimpleQueue[str](), list[BaseException]()
+        for path in paths:
+            waiting.put(path)
+
+        def work() -> None:
+            with suppress(Empty):
+                while not failed:
+                    path = waiting.get_nowait()
+                    try:
+                        self._send(path)
+                    except BaseException as error:  # in a thread: raised below
+                        failed.append(error)
+
+        # Daemons: a bucket that does not answer keeps no process from ending.
+        threads = [Thread(target=work, name="send", daemon=True) for _ in range(min(_AT_ONCE, len(paths)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
+
+    def open(self, path: str) -> pa.NativeFile:
+        with self._answers() as client:
+            content = client.get_object(Bucket=self._name, Key=self._key(path))["Body"].read()
+        return pa.BufferReader(content)
+
+    def remove(self, path: str) -> None:
+        if path in self._written:
+            self._written.pop(path).unlink(missing_ok=True)
+        with self._answers() as client:  # also what was not complete: a request without an answer may have succeeded
+            client.delete_object(Bucket=self._name, Key=self._key(path))
+
+    def close(self) -> None:
+        if "_here" in self.__dict__:
+            self._here.cleanup()
+
+    @cached_property
+    def _here(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="totesys-files-", ignore_cleanup_errors=True)
+
+    def _send(self, path: str) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(multipart_threshold=_ONE_REQUEST_BYTES, use_threads=False)
+        with self._answers() as client:
+            client.upload_file(str(self._written[path]), self._name, self._key(path), Config=config)
+        self._written.pop(path).unlink()
+
+    def _key(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
+
+    @contextmanager
+    def _answers(self) -> Iterator[Any]:
+        """A client for the bucket. What it raises is an OSError with one line."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield _client(os.getpid())
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise OSError(f"the bucket of {self._uri} refused or did not answer: {one_line(error)}") from error
+
+
+@lru_cache(maxsize=1)
+def _client(_: int) -> Any:
+    """A client of this process; a forked one has another. It may be used in several threads."""
+    import boto3  # here: slow to import, and not needed for a folder
+    from botocore.config import Config
+
+    limits = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+    )
+    # The names that delta-rs reads as well, and boto3 does not.
+    named = {"region_name": os.environ.get("AWS_REGION"), "endpoint_url": os.environ.get("AWS_ENDPOINT")}
+    return boto3.session.Session().client("s3", config=limits, **{key: value for key, value in named.items() if value})
