@@ -5,9 +5,9 @@ SELECT
     own.currency_code AS from_currency, -- currency of the money
     other.currency_code AS to_currency, -- currency that is wanted
     CASE kind.basis
-        WHEN 'day' THEN other.units_per_euro / own.units_per_euro
-        ELSE other.month_average / own.month_average
-    END AS rate, -- multiply with this, and round last
+        WHEN 'day' THEN round(other.units_per_euro::numeric(38, 25) / own.units_per_euro, 15)
+        ELSE round(round(other.month_average, 12)::numeric(38, 25) / round(own.month_average, 12), 15)
+    END AS rate, -- to the fifteenth decimal: multiply with this, and round last
     LEAST(own.published_date, other.published_date) AS published_date, -- day the older of both rates was published
     GREATEST(own.carried_days, other.carried_days) AS carried_days -- days since then
 FROM mart_exchange_rate AS own

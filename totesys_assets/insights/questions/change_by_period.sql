@@ -3,36 +3,52 @@
 -- days of the others, from their first day on: "days" says how many. The year before a week is 52 weeks before.
 -- Changes are in percent, and empty against a period that began before the first order.
 WITH length AS (
+    SELECT %(last)s::date - date_trunc(%(period)s, %(last)s::date::timestamp)::date AS days_before_last
+),
+starts AS (
+    -- As timestamps without a time zone: in some of them a day has no midnight.
+    SELECT DISTINCT date_trunc(%(period)s, day)::date AS period
+    FROM generate_series(%(first)s::date::timestamp, %(last)s::date::timestamp, interval '1 day') AS days (day)
+),
+nexts AS (
+    -- So many days after its start, a period is over, and the next one is not.
     SELECT
-        CASE %(period)s WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || %(period)s)::interval END AS one,
-        CASE %(period)s WHEN 'week' THEN interval '52 weeks' ELSE interval '1 year' END AS year,
-        %(last)s::date - date_trunc(%(period)s, %(last)s::date::timestamp)::date AS days_before_last
+        period,
+        date_trunc(
+            %(period)s,
+            (
+                period::date
+                + CASE %(period)s WHEN 'day' THEN 1 WHEN 'week' THEN 7 WHEN 'month' THEN 32 WHEN 'quarter' THEN 93
+                    ELSE 366 END
+            )::timestamp
+        )::date AS next_period
+    FROM starts
 ),
 spans AS (
     SELECT
-        start::date AS period,
-        least((start + one)::date - 1, %(last)s::date) AS period_end,
-        (start + one)::date - 1 <= %(last)s::date AS is_whole,
-        (start - one)::date AS before,
-        (start - year)::date AS year_before
-    FROM length
-    -- As timestamps without a time zone: in some of them a day has no midnight.
-    CROSS JOIN generate_series(
-        date_trunc(%(period)s, %(first)s::date::timestamp), %(last)s::date::timestamp, one
-    ) AS start
+        period,
+        least(next_period::date - 1, %(last)s::date) AS period_end,
+        next_period::date - 1 <= %(last)s::date AS is_whole,
+        date_trunc(%(period)s, (period::date - 1)::timestamp)::date AS before,
+        CASE %(period)s
+            WHEN 'week' THEN period::date - 364
+            ELSE (period::timestamp - interval '1 year')::date
+        END AS year_before
+    FROM nexts
 ),
 -- Of every period that is compared. "begun": of as many of its days as the last one has.
 sold AS (
     SELECT
-        start::date AS period,
+        date_trunc(%(period)s, sales.created_date::timestamp)::date AS period,
         sum(sales.revenue * conversion.rate) AS revenue,
-        sum(sales.revenue * conversion.rate) FILTER (WHERE sales.created_date - start::date <= days_before_last)
-            AS begun,
+        sum(sales.revenue * conversion.rate) FILTER (
+            WHERE sales.created_date::date - date_trunc(%(period)s, sales.created_date::timestamp)::date
+                <= length.days_before_last
+        ) AS begun,
         sum(sales.orders) FILTER (WHERE conversion.rate IS NULL) AS unconverted
-    FROM length
-    CROSS JOIN mart_sales_day AS sales
-    CROSS JOIN LATERAL date_trunc(%(period)s, sales.created_date::timestamp) AS start
-    LEFT JOIN dim_currency AS currency USING (currency_id)
+    FROM mart_sales_day AS sales
+    CROSS JOIN length
+    LEFT JOIN dim_currency AS currency ON currency.currency_id = sales.currency_id
     LEFT JOIN conversion_rate AS published
         ON published.day = coalesce(%(rate_day)s::date, sales.created_date)
         AND published.basis = %(basis)s
@@ -43,13 +59,13 @@ sold AS (
     ) AS conversion
     WHERE sales.breakdown = 'total'
         AND sales.created_date <= %(last)s
-        AND sales.created_date >= date_trunc(%(period)s, %(first)s::date::timestamp) - length.year
+        AND sales.created_date >= (SELECT min(year_before) FROM spans)
     GROUP BY 1
 ),
 compared AS (
     SELECT
         spans.period,
-        spans.period_end - spans.period + 1 AS days,
+        spans.period_end::date - spans.period::date + 1 AS days,
         coalesce(own.revenue, 0) AS revenue,
         coalesce(CASE WHEN spans.is_whole THEN before.revenue ELSE before.begun END, 0) AS revenue_before,
         coalesce(CASE WHEN spans.is_whole THEN year.revenue ELSE year.begun END, 0) AS revenue_year_before,

@@ -2,7 +2,7 @@
 -- Margin is revenue minus the cost of what was ordered from suppliers in the same period. It is not the gross margin of
 -- the accounts: ToteSys knows neither stock, nor which purchase was for which sale, nor any other cost.
 WITH orders AS (
-    SELECT created_date, currency_id, orders, revenue, NULL::numeric AS cost
+    SELECT created_date, currency_id, orders, revenue, NULL::numeric(38, 2) AS cost
     FROM mart_sales_day WHERE breakdown = 'total'
     UNION ALL
     SELECT created_date, currency_id, orders, NULL, cost

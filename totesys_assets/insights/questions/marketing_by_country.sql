@@ -61,5 +61,5 @@ SELECT
     round(CASE WHEN sales.place IS NULL THEN 0 ELSE sales.amount END / nullif(spends.amount, 0), 2) AS ratio,
     (coalesce(sales.unconverted, 0) + coalesce(spends.unconverted, 0))::bigint AS unconverted
 FROM spends
-FULL JOIN sales USING (place)
+FULL JOIN sales ON sales.place = spends.place
 ORDER BY spend DESC NULLS LAST, revenue DESC NULLS LAST, country

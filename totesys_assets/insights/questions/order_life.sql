@@ -7,23 +7,28 @@ WITH versions AS (
         version.valid_to,
         version.is_deleted,
         version.last_updated_date + version.last_updated_time AS last_updated,
-        jsonb_build_object(
-            'created', to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS'),
-            'staff', concat_ws(' ', version.sales_staff_id, staff.first_name, staff.last_name),
-            'customer', concat_ws(' ', version.counterparty_id, customer.counterparty_legal_name),
-            'design', concat_ws(' ', version.design_id, design.design_name),
-            'units', version.units_sold,
-            'unit price', version.unit_price,
-            'currency', coalesce(currency.currency_code, version.currency_id::text),
-            'agreed payment', version.agreed_payment_date,
-            'agreed delivery', version.agreed_delivery_date,
-            'deliver to', concat_ws(' ', version.agreed_delivery_location_id, location.city, location.country)
-        ) AS content
+        part.name,
+        CASE part.name
+            WHEN 'created' THEN to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS')
+            WHEN 'staff' THEN concat_ws(' ', version.sales_staff_id::text, staff.first_name, staff.last_name)
+            WHEN 'customer' THEN concat_ws(' ', version.counterparty_id::text, customer.counterparty_legal_name)
+            WHEN 'design' THEN concat_ws(' ', version.design_id::text, design.design_name)
+            WHEN 'units' THEN version.units_sold::text
+            WHEN 'unit price' THEN version.unit_price::text
+            WHEN 'currency' THEN coalesce(currency.currency_code, version.currency_id::text)
+            WHEN 'agreed payment' THEN version.agreed_payment_date::text
+            WHEN 'agreed delivery' THEN version.agreed_delivery_date::text
+            ELSE concat_ws(' ', version.agreed_delivery_location_id::text, location.city, location.country)
+        END AS value
     FROM history_sales_order AS version
+    CROSS JOIN (
+        VALUES ('created'), ('staff'), ('customer'), ('design'), ('units'), ('unit price'), ('currency'),
+            ('agreed payment'), ('agreed delivery'), ('deliver to')
+    ) AS part (name)
     LEFT JOIN dim_staff AS staff ON staff.staff_id = version.sales_staff_id
-    LEFT JOIN dim_counterparty AS customer USING (counterparty_id)
-    LEFT JOIN dim_design AS design USING (design_id)
-    LEFT JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN dim_counterparty AS customer ON customer.counterparty_id = version.counterparty_id
+    LEFT JOIN dim_design AS design ON design.design_id = version.design_id
+    LEFT JOIN dim_currency AS currency ON currency.currency_id = version.currency_id
     LEFT JOIN dim_location AS location ON location.location_id = version.agreed_delivery_location_id
     WHERE %(subject)s = 'sales_order' AND version.sales_order_id = %(number)s
     UNION ALL
@@ -32,22 +37,27 @@ WITH versions AS (
         version.valid_to,
         version.is_deleted,
         version.last_updated_date + version.last_updated_time,
-        jsonb_build_object(
-            'created', to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS'),
-            'staff', concat_ws(' ', version.staff_id, staff.first_name, staff.last_name),
-            'supplier', concat_ws(' ', version.counterparty_id, supplier.counterparty_legal_name),
-            'item', version.item_code,
-            'items', version.item_quantity,
-            'unit price', version.item_unit_price,
-            'currency', coalesce(currency.currency_code, version.currency_id::text),
-            'agreed payment', version.agreed_payment_date,
-            'agreed delivery', version.agreed_delivery_date,
-            'deliver to', concat_ws(' ', version.agreed_delivery_location_id, location.city, location.country)
-        )
+        part.name,
+        CASE part.name
+            WHEN 'created' THEN to_char(version.created_date + version.created_time, 'YYYY-MM-DD HH24:MI:SS.MS')
+            WHEN 'staff' THEN concat_ws(' ', version.staff_id::text, staff.first_name, staff.last_name)
+            WHEN 'supplier' THEN concat_ws(' ', version.counterparty_id::text, supplier.counterparty_legal_name)
+            WHEN 'item' THEN version.item_code
+            WHEN 'items' THEN version.item_quantity::text
+            WHEN 'unit price' THEN version.item_unit_price::text
+            WHEN 'currency' THEN coalesce(currency.currency_code, version.currency_id::text)
+            WHEN 'agreed payment' THEN version.agreed_payment_date::text
+            WHEN 'agreed delivery' THEN version.agreed_delivery_date::text
+            ELSE concat_ws(' ', version.agreed_delivery_location_id::text, location.city, location.country)
+        END
     FROM history_purchase_order AS version
+    CROSS JOIN (
+        VALUES ('created'), ('staff'), ('supplier'), ('item'), ('items'), ('unit price'), ('currency'),
+            ('agreed payment'), ('agreed delivery'), ('deliver to')
+    ) AS part (name)
     LEFT JOIN dim_staff AS staff ON staff.staff_id = version.staff_id
-    LEFT JOIN dim_counterparty AS supplier USING (counterparty_id)
-    LEFT JOIN dim_currency AS currency USING (currency_id)
+    LEFT JOIN dim_counterparty AS supplier ON supplier.counterparty_id = version.counterparty_id
+    LEFT JOIN dim_currency AS currency ON currency.currency_id = version.currency_id
     LEFT JOIN dim_location AS location ON location.location_id = version.agreed_delivery_location_id
     WHERE %(subject)s = 'purchase_order' AND version.purchase_order_id = %(number)s
 ),
@@ -55,11 +65,11 @@ compared AS (
     SELECT
         *,
         row_number() OVER seen AS version,
-        lag(content) OVER seen AS earlier,
+        lag(value) OVER seen AS earlier,
         lag(is_deleted) OVER seen AS was_deleted,
         lag(last_updated) OVER seen AS was_updated
     FROM versions
-    WINDOW seen AS (ORDER BY valid_from, is_deleted)
+    WINDOW seen AS (PARTITION BY name ORDER BY valid_from, is_deleted)
 )
 SELECT
     version,
@@ -67,21 +77,23 @@ SELECT
     valid_to,
     CASE
         WHEN is_deleted THEN 'deleted'
-        WHEN earlier IS NULL THEN 'first seen'
+        WHEN version = 1 THEN 'first seen'
         WHEN was_deleted THEN 'came back'
         WHEN last_updated = was_updated THEN 'updated silently'
         ELSE 'updated'
     END AS what_happened,
-    CASE
-        WHEN is_deleted THEN ''
-        WHEN earlier IS NULL THEN
-            (SELECT string_agg(key || ' ' || value, ', ' ORDER BY key) FROM jsonb_each_text(content))
-        ELSE coalesce((
-            SELECT string_agg(key || ' ' || coalesce(earlier ->> key, '–') || ' → ' || value, ', ' ORDER BY key)
-            FROM jsonb_each_text(content)
-            WHERE value IS DISTINCT FROM earlier ->> key
-        ), '')
-    END AS what_changed,
+    coalesce(
+        string_agg(
+            CASE
+                WHEN is_deleted THEN NULL
+                WHEN version = 1 THEN name || ' ' || value
+                WHEN value IS DISTINCT FROM earlier THEN name || ' ' || coalesce(earlier, '–') || ' → ' || value
+            END,
+            ', ' ORDER BY name
+        ),
+        ''
+    ) AS what_changed,
     last_updated
 FROM compared
+GROUP BY version, valid_from, valid_to, is_deleted, was_deleted, last_updated, was_updated
 ORDER BY version

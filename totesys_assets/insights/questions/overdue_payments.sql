@@ -11,8 +11,8 @@ WITH place AS MATERIALIZED (
         mart.payment_date,
         conversion.rate
     FROM mart_payments_day AS mart
-    JOIN dim_payment_type AS kind USING (payment_type_id)
-    LEFT JOIN dim_currency AS currency USING (currency_id)
+    JOIN dim_payment_type AS kind ON kind.payment_type_id = mart.payment_type_id
+    LEFT JOIN dim_currency AS currency ON currency.currency_id = mart.currency_id
     LEFT JOIN conversion_rate AS published
         ON published.day = coalesce(%(rate_day)s::date, mart.payment_date)
         AND published.basis = %(basis)s
@@ -45,7 +45,7 @@ SELECT
     payment.sales_order_id,
     payment.customer,
     payment.due_date,
-    %(today)s::date - payment.due_date AS days_overdue,
+    %(today)s::date - payment.due_date::date AS days_overdue,
     payment.currency,
     payment.amount,
     round(version.converted, 2) AS converted

@@ -14,7 +14,7 @@ unpaid AS (
     SELECT
         payment.currency_id,
         payment.payment_date,
-        %(today)s::date - payment.payment_date AS days,
+        %(today)s::date - payment.payment_date::date AS days,
         sum(payment.payments) AS payments,
         sum(payment.amount) AS amount
     FROM mart_payments_day AS payment

@@ -2,62 +2,61 @@
 -- Versions after the first of their order, newest first, by the moment they were first seen. What changed in one is
 -- told by the question order_life. A silent update left ToteSys's last_updated as it was. An order that moved to another
 -- day of creation left the one that is shown.
-SELECT
-    subject,
-    number,
-    recorded_at,
-    -- It left its day, and was on another at once.
-    CASE
-        WHEN what_happened = 'deleted' AND (
-            EXISTS (
-                SELECT FROM fact_sales_order AS other
-                WHERE subject = 'sales_order' AND other.sales_order_id = number
-                    AND other._recorded_at = recorded_at AND other._operation <> 'delete'
-            )
-            OR EXISTS (
-                SELECT FROM fact_purchase_order AS other
-                WHERE subject = 'purchase_order' AND other.purchase_order_id = number
-                    AND other._recorded_at = recorded_at AND other._operation <> 'delete'
-            )
-        ) THEN 'moved'
-        WHEN what_happened = 'updated' AND last_updated = CASE subject
-            WHEN 'sales_order' THEN (
-                SELECT earlier.last_updated_date + earlier.last_updated_time FROM fact_sales_order AS earlier
-                WHERE earlier.sales_order_id = number AND earlier.created_date = changes.created_date
-                    AND earlier._recorded_at < recorded_at
-                ORDER BY earlier._recorded_at DESC LIMIT 1
-            )
-            ELSE (
-                SELECT earlier.last_updated_date + earlier.last_updated_time FROM fact_purchase_order AS earlier
-                WHERE earlier.purchase_order_id = number AND earlier.created_date = changes.created_date
-                    AND earlier._recorded_at < recorded_at
-                ORDER BY earlier._recorded_at DESC LIMIT 1
-            )
-        END THEN 'updated silently'
-        ELSE what_happened
-    END AS what_happened,
-    created_date
-FROM (
+WITH changes AS (
+    SELECT 'sales_order' AS subject, sales_order_id AS number, _recorded_at AS recorded_at, created_date
+    FROM fact_sales_order
+    WHERE _operation <> 'insert'
+    UNION ALL
+    SELECT 'purchase_order', purchase_order_id, _recorded_at, created_date
+    FROM fact_purchase_order
+    WHERE _operation <> 'insert'
+    ORDER BY recorded_at DESC, subject, number
+    LIMIT %(rows)s
+),
+-- All versions of these orders.
+versions AS (
     SELECT
         'sales_order' AS subject,
         sales_order_id AS number,
         _recorded_at AS recorded_at,
-        CASE _operation WHEN 'delete' THEN 'deleted' ELSE 'updated' END AS what_happened,
         created_date,
+        _operation AS operation,
         last_updated_date + last_updated_time AS last_updated
     FROM fact_sales_order
-    WHERE _operation <> 'insert'
+    WHERE sales_order_id IN (SELECT number FROM changes WHERE subject = 'sales_order')
     UNION ALL
     SELECT
         'purchase_order',
         purchase_order_id,
         _recorded_at,
-        CASE _operation WHEN 'delete' THEN 'deleted' ELSE 'updated' END,
         created_date,
+        _operation,
         last_updated_date + last_updated_time
     FROM fact_purchase_order
-    WHERE _operation <> 'insert'
-    ORDER BY recorded_at DESC, subject, number
-    LIMIT %(rows)s
-) AS changes
-ORDER BY recorded_at DESC, subject, number
+    WHERE purchase_order_id IN (SELECT number FROM changes WHERE subject = 'purchase_order')
+),
+told AS (
+    SELECT
+        *,
+        lag(last_updated) OVER (PARTITION BY subject, number, created_date ORDER BY recorded_at) AS was_updated,
+        sum(CASE operation WHEN 'delete' THEN 0 ELSE 1 END) OVER (PARTITION BY subject, number, recorded_at) AS present
+    FROM versions
+)
+SELECT
+    told.subject,
+    told.number,
+    told.recorded_at,
+    CASE
+        WHEN told.operation = 'delete' AND told.present > 0 THEN 'moved' -- it was on another day at once
+        WHEN told.operation = 'delete' THEN 'deleted'
+        WHEN told.last_updated = told.was_updated THEN 'updated silently'
+        ELSE 'updated'
+    END AS what_happened,
+    told.created_date
+FROM changes
+JOIN told
+    ON told.subject = changes.subject
+    AND told.number = changes.number
+    AND told.recorded_at = changes.recorded_at
+    AND told.created_date = changes.created_date
+ORDER BY 3 DESC, 1, 2

@@ -50,13 +50,13 @@ sales AS (
     GROUP BY 1, 2
 )
 SELECT
-    month,
-    department,
+    coalesce(targets.month, sales.month) AS month,
+    coalesce(targets.department, sales.department) AS department,
     round(targets.amount, 2) AS target,
     coalesce(sales.orders, 0)::bigint AS orders,
     round(CASE WHEN sales.month IS NULL THEN 0 ELSE sales.amount END, 2) AS revenue,
     round(CASE WHEN sales.month IS NULL THEN 0 ELSE sales.amount END - targets.amount, 2) AS difference,
     (coalesce(sales.unconverted, 0) + coalesce(targets.unconverted, 0))::bigint AS unconverted
 FROM targets
-FULL JOIN sales USING (month, department)
-ORDER BY month, department
+FULL JOIN sales ON sales.month = targets.month AND sales.department = targets.department
+ORDER BY 1, 2
