@@ -86,16 +86,24 @@ def _option(parameter: str) -> str:
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document; decimals are texts.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL, with the parameters in it, and do not run it.")
-def ask(name: str | None, as_csv: bool, as_json: bool, as_sql: bool, **given: Any) -> None:
+@click.option(
+    "--dialect",
+    type=click.Choice(["duckdb", "spark", "athena"]),
+    help="Print the SQL for this engine, over the tables of the lake.",
+)
+@click.option("--database", default="totesys", help="Athena's database, for its dialect.", show_default=True)
+def ask(
+    name: str | None, as_csv: bool, as_json: bool, as_sql: bool, dialect: str | None, database: str, **given: Any
+) -> None:
     """Answer a question about the business, or list them all.
 
     Money is converted into pounds at the rates of each day, over the last twelve months and this one, unless the
     options say otherwise. Example: totesys ask revenue_by_country --currency EUR --first 2026-01-01
     """
     given = {parameter: value for parameter, value in given.items() if value is not None}
-    forms = as_csv + as_json + as_sql
+    forms = as_csv + as_json + (as_sql or dialect is not None)
     if forms > 1:
-        raise click.UsageError("Choose one of --csv, --json and --sql.")
+        raise click.UsageError("Choose one of --csv, --json and --sql or --dialect.")
     if name is None:
         if given or forms:
             raise click.UsageError("Name the question: totesys ask lists them.")
@@ -105,6 +113,12 @@ def ask(name: str | None, as_csv: bool, as_json: bool, as_sql: bool, **given: An
     if question is None:
         raise click.UsageError(f'There is no question "{name}": totesys ask lists them.')
     parameters = _chosen(question, given)
+    if dialect is not None:
+        from totesys_assets.insights.over_the_lake import place, statement  # here: --help should not wait for it
+
+        at = place(dialect, Settings.from_env().lake_uri, database)
+        click.echo(statement(question, parameters, dialect, at), nl=False)
+        return
     if as_sql:
         click.echo(question.text_with(parameters))
         return

@@ -87,9 +87,11 @@ class Question:
         """The SQL with ``values`` in the place of its parameters, for psql, below what it asks."""
         comments = [self.text, *textwrap.wrap(self.description, 117)]
         shown = {name: "NULL" if values[name] is None else literal(str(values[name])) for name in self.parameters}
-        return "\n".join(
-            [*(f"-- {each}" for each in comments), _PARAMETER.sub(lambda found: shown[found[1]], self.sql)]
-        )
+        return "\n".join([*(f"-- {each}" for each in comments), self.with_literals(shown)])
+
+    def with_literals(self, literals: Mapping[str, str]) -> str:
+        """The SQL with these texts in the place of its parameters."""
+        return _PARAMETER.sub(lambda found: literals[found[1]], self.sql)
 
     def with_values(self, parameters: Mapping[str, object]) -> str:
         """Its SQL for psql and other clients: with values in the place of parameters, and what is asked on top."""

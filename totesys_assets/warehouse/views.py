@@ -19,8 +19,7 @@ from totesys_assets.warehouse.superseded import current
 # delete on one day is no version of the row while the row is on another day. place = 1: the record that current_ shows,
 # or the last delete of a key that current_ does not show. The table's own columns come last, in the table's order:
 # PostgreSQL replaces a view only by one that has more columns at its end.
-_HISTORY = """
-CREATE OR REPLACE VIEW {view} AS
+HISTORY = """
 SELECT _recorded_at AS valid_from,
     CASE WHEN place = 1 THEN NULL ELSE least(next_recorded_at, left_at) END AS valid_to,
     place = 1 AS is_current, _operation = 'delete' AS is_deleted, {columns}
@@ -114,7 +113,7 @@ def _views(schema: str, table: Table, columns: Sequence[str]) -> Iterator[sql.Co
     )
     views = (
         ("current", "CREATE OR REPLACE VIEW {view} AS {current}", _CURRENT_COMMENT, _described(table)),
-        ("history", _HISTORY, _HISTORY_COMMENT, {**VALIDITY, **_described(table)}),
+        ("history", "CREATE OR REPLACE VIEW {view} AS" + HISTORY, _HISTORY_COMMENT, {**VALIDITY, **_described(table)}),
     )
     for prefix, template, comment, described in views:
         yield sql.SQL(template).format(

@@ -28,7 +28,8 @@ SELECT 400 + n, made, made, 1 + n % 5, 1 + n % 4, 1 + n % 3, 1 + n * 7919 % 999,
     (made + interval '6 days')::date::text, (made + interval '9 days')::date::text, 1 + n % 7
 FROM (SELECT n, timestamp '2024-08-19 23:59:59.999' + n * interval '11 days' AS made FROM generate_series(0, 30) AS n);
 INSERT INTO sales_order VALUES
-    (500, '2024-09-30 23:59:59.999', '2024-09-30 23:59:59.999', 1, 1, 1, 9999999, 99999.99, 2, '2024-10-10', '2024-10-10', 5),
+    (500, '2024-09-30 23:59:59.999', '2024-09-30 23:59:59.999', 1, 1, 1, 9999999, 99999.99, 2, '2024-10-10',
+        '2024-10-10', 5),
     (501, '2024-10-01', '2024-10-01', 2, 2, 2, 1, 0.01, 1, '2024-10-10', '2024-10-10', 6);
 INSERT INTO transaction
 SELECT sales_order_id, 'SALE'::"TransactionType", sales_order_id, NULL, created_at, created_at
@@ -46,20 +47,17 @@ CHANGES = (
     UPDATE purchase_order SET item_quantity = 7 WHERE purchase_order_id = 104;
     UPDATE payment SET paid = true, last_updated = '2025-08-01 09:00' WHERE payment_id IN (110, 410);
     UPDATE staff SET department_id = 2 WHERE staff_id = 2;
+    DELETE FROM payment WHERE payment_id = 411;
+    DELETE FROM transaction WHERE transaction_id = 411;
+    DELETE FROM sales_order WHERE sales_order_id = 411;
     """,
     """
     UPDATE sales_order SET created_at = created_at + interval '1 day' WHERE sales_order_id IN (106, 407);
     UPDATE purchase_order SET created_at = created_at + interval '40 days', last_updated = '2025-08-02'
     WHERE purchase_order_id = 105;
     UPDATE sales_order SET staff_id = 4, last_updated = '2025-08-02' WHERE sales_order_id = 1;
-    DELETE FROM payment WHERE payment_id = 411;
-    DELETE FROM transaction WHERE transaction_id = 411;
-    DELETE FROM sales_order WHERE sales_order_id = 411;
-    """,
-    """
     INSERT INTO sales_order
-    VALUES (411, '2024-11-28 10:00', '2025-08-03', 1, 1, 1, 5, 5.05, 3, '2024-12-10', '2024-12-10', 7);
-    UPDATE sales_order SET units_sold = 3 WHERE sales_order_id = 407;
+    VALUES (411, '2024-12-18 10:00', '2025-08-03', 1, 1, 1, 5, 5.05, 3, '2024-12-30', '2024-12-30', 7);
     """,
 )
 FILES = {

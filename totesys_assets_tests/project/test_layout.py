@@ -28,6 +28,7 @@ ROOMS = (
     "terminal",
     "catalogue",
     "sql_text",
+    "dialects",
     "spill",
     "spool",
     "batches",

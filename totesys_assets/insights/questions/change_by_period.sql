@@ -40,11 +40,11 @@ spans AS (
 sold AS (
     SELECT
         date_trunc(%(period)s, sales.created_date::timestamp)::date AS period,
-        sum(sales.revenue * conversion.rate) AS revenue,
-        sum(sales.revenue * conversion.rate) FILTER (
+        sum(sales.revenue * conversion.rate)::numeric(36, 17) AS revenue,
+        (sum(sales.revenue * conversion.rate) FILTER (
             WHERE sales.created_date::date - date_trunc(%(period)s, sales.created_date::timestamp)::date
                 <= length.days_before_last
-        ) AS begun,
+        ))::numeric(36, 17) AS begun,
         sum(sales.orders) FILTER (WHERE conversion.rate IS NULL) AS unconverted
     FROM mart_sales_day AS sales
     CROSS JOIN length

@@ -32,7 +32,7 @@ touched AS MATERIALIZED (
             AND _recorded_at > %(moment)s::timestamptz
             AND (SELECT is_from_now FROM way)
     ) AS since
-    JOIN fact_sales_order AS version USING (sales_order_id)
+    JOIN fact_sales_order AS version ON version.sales_order_id = since.sales_order_id
 ),
 records AS (
     -- The versions that had been recorded by then: of all orders, or of those recorded since.

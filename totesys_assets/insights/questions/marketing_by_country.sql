@@ -14,11 +14,11 @@ spends AS (
     SELECT
         coalesce(country.country_code, spend.country) AS place,
         min(spend.country) AS country,
-        sum(spend.amount * conversion.rate) AS amount,
+        sum(spend.amount * conversion.rate)::numeric(36, 17) AS amount,
         count(*) FILTER (WHERE conversion.rate IS NULL) AS unconverted
     FROM dim_marketing_spend AS spend
     JOIN span ON spend.spend_month >= span.first_day AND spend.spend_month < span.next_day
-    LEFT JOIN dim_country AS country USING (country)
+    LEFT JOIN dim_country AS country ON country.country = spend.country
     LEFT JOIN conversion_rate AS published
         ON published.day = coalesce(%(rate_day)s::date, greatest(spend.spend_month, span.first_rated))
         AND published.basis = CASE WHEN %(rate_day)s::date IS NULL THEN 'month' ELSE %(basis)s END
@@ -35,7 +35,7 @@ sales AS (
         coalesce(country.country_code, location.country, '') AS place,
         coalesce(min(location.country), '') AS country,
         sum(sale.orders) AS orders,
-        sum(sale.revenue * conversion.rate) AS amount,
+        sum(sale.revenue * conversion.rate)::numeric(36, 17) AS amount,
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
     FROM mart_sales_day AS sale
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
@@ -57,8 +57,8 @@ SELECT
     coalesce(sales.country, spends.country) AS country,
     round(spends.amount, 2) AS spend,
     coalesce(sales.orders, 0)::bigint AS orders,
-    round(CASE WHEN sales.place IS NULL THEN 0 ELSE sales.amount END, 2) AS revenue,
-    round(CASE WHEN sales.place IS NULL THEN 0 ELSE sales.amount END / nullif(spends.amount, 0), 2) AS ratio,
+    round(CASE WHEN sales.place IS NOT NULL THEN sales.amount ELSE 0 END, 2) AS revenue,
+    round(CASE WHEN sales.place IS NOT NULL THEN sales.amount ELSE 0 END / nullif(spends.amount, 0), 2) AS ratio,
     (coalesce(sales.unconverted, 0) + coalesce(spends.unconverted, 0))::bigint AS unconverted
 FROM spends
 FULL JOIN sales ON sales.place = spends.place

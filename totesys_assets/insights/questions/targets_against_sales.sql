@@ -12,7 +12,7 @@ targets AS (
     SELECT
         date_trunc('month', target.target_month)::date AS month,
         target.department_name AS department,
-        sum(target.amount * conversion.rate) AS amount,
+        sum(target.amount * conversion.rate)::numeric(36, 17) AS amount,
         count(*) FILTER (WHERE conversion.rate IS NULL) AS unconverted
     FROM dim_sales_target AS target
     JOIN span ON target.target_month >= span.first_day AND target.target_month < span.next_day
@@ -32,7 +32,7 @@ sales AS (
         date_trunc('month', sale.created_date)::date AS month,
         coalesce(staff.department_name, '') AS department,
         sum(sale.orders) AS orders,
-        sum(sale.revenue * conversion.rate) AS amount,
+        sum(sale.revenue * conversion.rate)::numeric(36, 17) AS amount,
         coalesce(sum(sale.orders) FILTER (WHERE conversion.rate IS NULL), 0) AS unconverted
     FROM mart_sales_day AS sale
     JOIN span ON sale.created_date >= span.first_day AND sale.created_date < span.next_day
@@ -54,8 +54,8 @@ SELECT
     coalesce(targets.department, sales.department) AS department,
     round(targets.amount, 2) AS target,
     coalesce(sales.orders, 0)::bigint AS orders,
-    round(CASE WHEN sales.month IS NULL THEN 0 ELSE sales.amount END, 2) AS revenue,
-    round(CASE WHEN sales.month IS NULL THEN 0 ELSE sales.amount END - targets.amount, 2) AS difference,
+    round(CASE WHEN sales.month IS NOT NULL THEN sales.amount ELSE 0 END, 2) AS revenue,
+    round(CASE WHEN sales.month IS NOT NULL THEN sales.amount ELSE 0 END - targets.amount, 2) AS difference,
     (coalesce(sales.unconverted, 0) + coalesce(targets.unconverted, 0))::bigint AS unconverted
 FROM targets
 FULL JOIN sales ON sales.month = targets.month AND sales.department = targets.department

@@ -1,7 +1,7 @@
 """Spark as the engine: a server writes Parquet files into the folder of the table, and the platform commits them.
 
 Belongs here: what the server is asked for, and what must be true of what it wrote. Does not belong here: sessions
-(spark_session.py), what SELECTs read there (spark_views.py), and their dialect (spark_sql.py).
+(spark_session.py), what SELECTs read there (spark_views.py), and how it is said there (spark_sql.py).
 
 A server may retry a task, see another folder than the platform does, or write other types. So nothing is believed: the
 rows are counted by a query of their own, and the footers of the files must tell of as many, in the types of the lake,

@@ -1,11 +1,10 @@
-"""The SELECTs of the star and the marts for Spark: by sqlglot, and by one table of what it does not know.
+"""The SELECTs of the star and the marts for Spark: which views they read there, and in which types they answer.
 
-Belongs here: where Spark needs other words than DuckDB, with the reason. Does not belong here: running them.
+Belongs here: names of views and types. Does not belong here: Spark's words (dialects.py), and running them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import sqlglot
 from sqlglot import exp
 
 from totesys_assets.catalogue.catalogue import MONTH
+from totesys_assets.dialects import said
 from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 
@@ -27,31 +27,6 @@ def _view(table: exp.Expr) -> exp.Expr:
         if not table.args.get("alias"):
             table.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
     return table
-
-
-def _iso_weekday(weekday: exp.Expr) -> exp.Expr:
-    """From Monday as 1 to Sunday as 7. sqlglot gives DAYOFWEEK % 7 + 1, by which a Wednesday would be 5.
-
-    WEEKDAY would be shorter, but Sail gives -1 for a Sunday.
-    """
-    from_sunday = exp.Anonymous(this="DAYOFWEEK", expressions=[weekday.this])
-    return exp.paren(exp.paren(from_sunday + 5) % 7 + 1)
-
-
-def _moment(function: exp.Expr) -> exp.Expr:
-    """Microseconds since 1970 as a moment: as DuckDB's make_timestamptz."""
-    if function.name.lower() == "make_timestamptz":
-        return exp.Anonymous(this="TIMESTAMP_MICROS", expressions=function.expressions)
-    return function
-
-
-# What sqlglot translates otherwise than we need it: the kind of node, and what takes its place. Each is tried against
-# Sail by test_selects_in_spark.py.
-TRANSLATIONS: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr]] = {
-    exp.Table: _view,
-    exp.DayOfWeekIso: _iso_weekday,
-    exp.Anonymous: _moment,
-}
 
 
 _TYPES = {
@@ -92,8 +67,7 @@ def translated(select: str) -> str:
     Raises PlatformError where there are no such words in Spark, as far as sqlglot knows.
     """
     try:
-        parsed = sqlglot.parse_one(select, read="duckdb").transform(_translate)
-        return parsed.sql(dialect="spark", comments=False, unsupported_level=sqlglot.ErrorLevel.RAISE)
+        return said(sqlglot.parse_one(select, read="duckdb"), "spark", {exp.Table: _view})
     except sqlglot.errors.SqlglotError as error:
         raise PlatformError(
             f"A SELECT cannot be said in Spark's SQL: {one_line(error)}. Write it otherwise, or unset TOTESYS_ENGINE."
@@ -106,8 +80,3 @@ def typed(select: str, schema: pa.Schema) -> str:
     return (
         f"SELECT {', '.join(f'CAST({name} AS {type_}) AS {name}' for name, type_ in names)} FROM ({translated(select)})"
     )
-
-
-def _translate(node: exp.Expr) -> exp.Expr:
-    change = TRANSLATIONS.get(type(node))
-    return node if change is None else change(node)
