@@ -18,6 +18,17 @@ DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
 _FORMER_MODULES = ("totesys_assets.dagster_storage", "totesys_assets.launch.")
 
 
+# What Dagster reads nowhere else, in every process of the platform; the image sets the same.
+ENVIRONMENT = {
+    "DAGSTER_DISABLE_TELEMETRY": "yes",
+    # Events are stored in batches: a full load of two years is 9,000 materialisations.
+    "DAGSTER_EVENT_BATCH_SIZE": "1000",
+    # A sensor may look for as long as ToteSys may be asked. After Dagster's minute the next tick would begin another
+    # look beside the first, which goes on: of many hundred million rows none would ever end.
+    "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "3600",
+}
+
+
 def instance_config() -> str:
     """The text of dagster.yaml, which reads the database's URL from DAGSTER_URL_VARIABLE."""
     return resources.files("totesys_assets").joinpath("dagster.yaml").read_text(encoding="utf-8")
@@ -29,9 +40,8 @@ def dagster_home(settings: Settings, urls: Databases) -> Path:
     The file in the home is written anew, unless DAGSTER_HOME names that folder and the file fits this version.
     Sets the environment so that this process, and those that it starts, use it.
     """
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
-    # Events are stored in batches: a full load of two years is 9,000 materialisations.
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     folder = settings.home / "dagster"
     named = os.environ.get("DAGSTER_HOME")
     if named is not None and not (Path(named).absolute() == folder.absolute() and _names_former_modules(folder)):

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from totesys_assets.automation.refresh import Outcome, execute
 from totesys_assets.catalogue.catalogue import ddl
-from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, instance_config
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.lake.tables import Lake
@@ -74,8 +74,7 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 # As in every process of the platform: see dagster_home.py.
-os.environ["DAGSTER_EVENT_BATCH_SIZE"] = "1000"
-os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+os.environ.update(ENVIRONMENT)
 
 os.environ["TOTESYS_RATES_ARCHIVE"] = str(RATES)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, dagster_home, instance_config
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config
 from totesys_assets.databases import Databases
 from totesys_assets.settings import Settings
 
@@ -61,3 +63,13 @@ def test_a_file_that_dagster_home_names_is_left_as_it_is(
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     assert dagster_home(settings(folder), URLS) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == "# mine"
+
+
+def test_a_tick_of_a_sensor_is_given_as_long_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name)
+    dagster_home(settings(folder), URLS)
+    assert {name: os.environ[name] for name in ENVIRONMENT} == ENVIRONMENT
+    asked = "from dagster._grpc.client import DEFAULT_SENSOR_GRPC_TIMEOUT as seconds; print(seconds)"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert said == f"{ENVIRONMENT['DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS']}\n"

@@ -16,6 +16,7 @@ from dagster import DagsterRun
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 from packaging.markers import Marker
 
+from totesys_assets.dagster_home import ENVIRONMENT
 from totesys_assets.dagster_internals.storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
 from totesys_assets.names import RANGE_TAG, REFRESH_TAG
 from totesys_assets_tests.conftest import PostgresServer
@@ -48,6 +49,12 @@ def locked(path: Path, machine: str) -> dict[str, tuple[str, frozenset[str]]]:
             if not marker or Marker(marker).evaluate(image):
                 packages[name.partition("[")[0]] = (version, frozenset(re.findall(r"sha256:\w{64}", rest)))
     return packages
+
+
+def test_the_image_sets_for_dagster_what_the_platform_sets_elsewhere() -> None:
+    assert set(re.findall(r"^(?:ENV)? +(DAGSTER_(?!HOME)\w+=\w+)", DOCKERFILE, re.M)) == {
+        f"{name}={value}" for name, value in ENVIRONMENT.items()
+    }
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

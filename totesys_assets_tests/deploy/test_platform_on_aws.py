@@ -21,6 +21,7 @@ import psycopg
 import pytest
 
 import totesys_assets
+from totesys_assets.dagster_home import ENVIRONMENT
 from totesys_assets_tests.automation.test_sensor import ORDER
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
 from totesys_assets_tests.deploy.cloudwatch import matches
@@ -160,8 +161,7 @@ def deployed(
         "TOTESYS_RUN_SECURITY_GROUPS": "sg-1",
         "DAGSTER_CURRENT_IMAGE": "totesys:test",
         "DAGSTER_HOME": str(folder / "dagster"),
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-        "DAGSTER_EVENT_BATCH_SIZE": "1000",
+        **ENVIRONMENT,
         "TOTESYS_HOME": str(folder / "home"),
         "PYTHONUNBUFFERED": "1",
         "AWS_REGION": REGION,
