@@ -216,6 +216,17 @@ resource "aws_vpc_security_group_egress_rule" "totesys" {
   description       = "ToteSys"
 }
 
+resource "aws_vpc_security_group_egress_rule" "spark" {
+  for_each = toset(var.spark == null ? [] : var.spark.cidrs)
+
+  security_group_id = aws_security_group.group["engine"].id
+  cidr_ipv4         = each.value
+  ip_protocol       = "tcp"
+  from_port         = var.spark.port
+  to_port           = var.spark.port
+  description       = "The Spark Connect server"
+}
+
 resource "aws_vpc_security_group_ingress_rule" "readers" {
   for_each = toset(var.reader_cidrs)
 

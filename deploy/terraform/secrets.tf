@@ -1,4 +1,4 @@
-# Secrets: the URL of ToteSys, which the user fills in, and those of the database roles, which are made here and never
+# Secrets: the URLs of ToteSys and of a Spark server, which the user fills in, and those of the database roles, which are made here and never
 # seen: neither in the state, nor in a plan.
 
 locals {
@@ -18,6 +18,17 @@ resource "aws_secretsmanager_secret" "totesys" {
   # checkov:skip=CKV2_AWS_57:the password is that of someone else's database; it changes when they say so
   name                    = "${var.name}/totesys-url"
   description             = "URL of the ToteSys database, with the login that reads it. Filled in by hand."
+  kms_key_id              = aws_kms_key.key["secrets"].arn
+  recovery_window_in_days = var.deletion_protection ? 30 : 0
+}
+
+# The address may have a token in it.
+resource "aws_secretsmanager_secret" "spark" {
+  # checkov:skip=CKV2_AWS_57:the token is that of someone else's server; it changes when they say so
+  count = var.spark == null ? 0 : 1
+
+  name                    = "${var.name}/spark-remote"
+  description             = "SPARK_REMOTE: URL of the Spark Connect server. Filled in by hand."
   kms_key_id              = aws_kms_key.key["secrets"].arn
   recovery_window_in_days = var.deletion_protection ? 30 : 0
 }

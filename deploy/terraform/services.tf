@@ -69,7 +69,7 @@ locals {
     provision = { cpu = 512, memory = 1024 }
   }, var.sizes)
 
-  environment = {
+  environment = merge({
     AWS_REGION                  = var.region
     AWS_DEFAULT_REGION          = var.region # boto3 reads no other
     DAGSTER_HOME                = "/opt/totesys/dagster"
@@ -82,13 +82,17 @@ locals {
     TOTESYS_STALE_MINUTES       = tostring(var.stale_minutes)
     TOTESYS_RECORD_DAYS         = tostring(var.record_days)
     TOTESYS_LOG                 = var.totesys_log
+    TOTESYS_SCHEMA              = var.totesys_schema
+    TOTESYS_NEW_COLUMNS         = var.new_columns
+    TOTESYS_RANGE_ROWS          = format("%d", var.range_rows)
+    TOTESYS_ENGINE              = var.spark == null ? "duckdb" : "spark"
     TOTESYS_CODE_SERVER         = "${aws_service_discovery_service.code.name}.${aws_service_discovery_private_dns_namespace.main.name}"
     TOTESYS_RUN_CLUSTER         = aws_ecs_cluster.main.name
     TOTESYS_RUN_TASK_DEFINITION = local.run_family
     TOTESYS_RUN_SUBNETS         = join(",", aws_subnet.private[*].id)
     TOTESYS_RUN_SECURITY_GROUPS = aws_security_group.group["engine"].id
     DAGSTER_CURRENT_IMAGE       = local.image
-  }
+  }, var.first_day == null ? {} : { TOTESYS_FIRST_DAY = var.first_day })
 
   # The revision instead of the family: a daemon starts large runs with its own version, and knows when they change.
   service_environment = merge(local.environment, { TOTESYS_RUN_TASK_DEFINITION = module.run.arn })
@@ -97,7 +101,7 @@ locals {
   engine_secrets = merge(local.dagster_secrets, {
     TOTESYS_URL   = aws_secretsmanager_secret.totesys.arn
     WAREHOUSE_URL = aws_secretsmanager_secret.role["warehouse-loader"].arn
-  })
+  }, { for secret in aws_secretsmanager_secret.spark : "SPARK_REMOTE" => secret.arn })
 
   webserver_command = ["python", "-m", "totesys_assets.webserver", "-h", "0.0.0.0", "-p", "3000", "-w", "/opt/totesys/workspace.yaml"]
   webserver_health  = ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:3000/server_info', timeout=10)"]

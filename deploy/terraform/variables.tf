@@ -123,6 +123,61 @@ variable "totesys_log" {
   }
 }
 
+variable "totesys_schema" {
+  description = "Schema of the tables of ToteSys in its database."
+  type        = string
+  default     = "public"
+
+  validation {
+    condition     = can(regex("^[^%]*[^%[:space:]][^%]*$", var.totesys_schema)) && !can(regex("^(pg_|information_schema$)", var.totesys_schema))
+    error_message = "totesys_schema is a name of a schema of the user: not blank, without a percent sign, not pg_… or information_schema."
+  }
+}
+
+variable "first_day" {
+  description = "The first day that has a partition, for example 2022-11-03: rows of ToteSys that were created earlier are dead letters. Null: that of the real ToteSys."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.first_day == null || (can(regex("^[0-9]{4}-[0-9]{2}-[0-9]{2}$", var.first_day)) && can(formatdate("YYYY", "${coalesce(var.first_day, "-")}T00:00:00Z")))
+    error_message = "first_day is a date such as 2022-11-03."
+  }
+}
+
+variable "new_columns" {
+  description = "What a new nullable column of ToteSys does: \"ignore\" leaves it out with a warning, \"stop\" stops its table."
+  type        = string
+  default     = "ignore"
+
+  validation {
+    condition     = contains(["ignore", "stop"], var.new_columns)
+    error_message = "new_columns is ignore or stop."
+  }
+}
+
+variable "range_rows" {
+  description = "Rows beyond which a first load or a backfill becomes several runs, each a task for a range of days; 0 keeps it one run."
+  type        = number
+  default     = 100000000
+
+  validation {
+    condition     = var.range_rows >= 0 && var.range_rows < 1000000000000 && floor(var.range_rows) == var.range_rows
+    error_message = "range_rows is a whole number of at most 12 digits, 0 or more."
+  }
+}
+
+variable "spark" {
+  description = "Addresses and port of a Spark Connect server that builds the star and the marts; its URL goes into the secret NAME/spark-remote. Null: DuckDB builds them."
+  type        = object({ cidrs = list(string), port = number })
+  default     = null
+
+  validation {
+    condition     = var.spark == null ? true : length(var.spark.cidrs) > 0 && alltrue([for cidr in var.spark.cidrs : can(cidrnetmask(cidr)) && cidr != "0.0.0.0/0"]) && var.spark.port >= 1 && var.spark.port <= 65535 && floor(var.spark.port) == var.spark.port
+    error_message = "spark has cidrs, the addresses of the server, for example 10.40.1.0/24 and not 0.0.0.0/0, and port, a whole number from 1 to 65535."
+  }
+}
+
 # Network --------------------------------------------------------------------------------------------------------------
 
 variable "vpc_cidr" {

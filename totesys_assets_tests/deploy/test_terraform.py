@@ -6,6 +6,7 @@ Applying it, to a stand-in for AWS, is deploy/tests/apply_on_moto.py.
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from totesys_assets import commands
 from totesys_assets.api.app import build
 from totesys_assets.dashboard import server
 from totesys_assets.insights.reading import Reader
+from totesys_assets.variables import VARIABLES
 from totesys_assets_tests.deploy.terraform import STACK, WHOLE, assert_passed, run, runs_of, terraform_test
 from totesys_assets_tests.deploy.wildcards import (
     justified_statements,
@@ -55,6 +57,13 @@ def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dic
 def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str) -> None:
     """Each of the assertions in the other files of deploy/terraform/tests."""
     assert_passed(terraform_test(stack, f"-filter=tests/{name}"), runs_of(STACK / "tests" / name))
+
+
+def test_every_setting_is_passed_to_the_tasks_but_for_those_that_the_stack_decides() -> None:
+    # A database of its own, a login that is no superuser, rates that a function fetches.
+    decided = {"WAREHOUSE_SCHEMA", "TOTESYS_ALLOW_SUPERUSER", "TOTESYS_RATES_URL", "TOTESYS_RATES_ARCHIVE"}
+    services = (STACK / "services.tf").read_text(encoding="utf-8")
+    assert {each.name for each in VARIABLES if not re.search(rf"\b{each.name}\b", services)} == decided
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(STACK)))

@@ -61,6 +61,16 @@ run "before_the_first_image" {
     condition     = length(aws_lambda_function.rates) == 1 && length(aws_scheduler_schedule.rates) == 1
     error_message = "Rates are fetched unless that is switched off."
   }
+
+  assert {
+    condition     = local.environment.TOTESYS_RANGE_ROWS == "100000000" && local.environment.TOTESYS_ENGINE == "duckdb" && local.environment.TOTESYS_SCHEMA == "public" && local.environment.TOTESYS_NEW_COLUMNS == "ignore" && !contains(keys(local.environment), "TOTESYS_FIRST_DAY")
+    error_message = "What nobody has decided is as the platform has it by itself."
+  }
+
+  assert {
+    condition     = length(aws_secretsmanager_secret.spark) == 0 && length(aws_vpc_security_group_egress_rule.spark) == 0 && !contains(keys(local.engine_secrets), "SPARK_REMOTE")
+    error_message = "Without a Spark server there is neither a secret nor a way to one."
+  }
 }
 
 # The rest plans only what it looks at.
@@ -154,5 +164,36 @@ run "postgresql_17" {
   assert {
     condition     = one([for parameter in aws_db_parameter_group.database.parameter : parameter.value if parameter.name == "log_connections"]) == "1" && aws_db_parameter_group.database.family == "postgres17"
     error_message = "PostgreSQL 17 takes a switch."
+  }
+}
+
+run "settings_and_a_spark_server" {
+  command = plan
+
+  variables {
+    totesys_schema = "trade"
+    first_day      = "2020-02-29"
+    new_columns    = "stop"
+    range_rows     = 0
+    spark          = { cidrs = ["10.40.1.0/24"], port = 443 }
+  }
+
+  plan_options {
+    target = [aws_secretsmanager_secret.spark, aws_vpc_security_group_egress_rule.spark, module.run.aws_ecs_task_definition.task, module.code.aws_ecs_task_definition.task]
+  }
+
+  assert {
+    condition     = local.environment.TOTESYS_RANGE_ROWS == "0" && local.environment.TOTESYS_ENGINE == "spark" && local.environment.TOTESYS_SCHEMA == "trade" && local.environment.TOTESYS_NEW_COLUMNS == "stop" && local.environment.TOTESYS_FIRST_DAY == "2020-02-29" && local.service_environment.TOTESYS_ENGINE == "spark"
+    error_message = "What a user has decided is said to the tasks, also to those of large runs."
+  }
+
+  assert {
+    condition     = aws_secretsmanager_secret.spark[0].name == "totesys/spark-remote" && contains(keys(local.engine_secrets), "SPARK_REMOTE") && !contains(keys(local.dagster_secrets), "SPARK_REMOTE")
+    error_message = "The address, which may have a token in it, is a secret of those that build."
+  }
+
+  assert {
+    condition     = aws_vpc_security_group_egress_rule.spark["10.40.1.0/24"].from_port == 443 && aws_vpc_security_group_egress_rule.spark["10.40.1.0/24"].to_port == 443
+    error_message = "Those that build reach the server."
   }
 }

@@ -198,8 +198,9 @@ run "stack" {
     condition = alltrue([for task in [module.code, module.daemon, module.webserver[0], module.viewer[0], module.run] :
       toset([for variable in task.definition.environment : variable.name]) == toset([
         "AWS_DEFAULT_REGION", "AWS_REGION", "DAGSTER_CURRENT_IMAGE", "DAGSTER_HOME", "FILES_URI", "LAKE_URI", "TOTESYS_ALERT_TOPIC", "TOTESYS_CODE_SERVER",
-        "TOTESYS_HOME", "TOTESYS_LOG", "TOTESYS_RECORD_DAYS", "TOTESYS_RUN_CLUSTER", "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION",
-        "TOTESYS_STALE_MINUTES", "TOTESYS_UI_URL", "TOTESYS_WORK_BUCKET",
+        "TOTESYS_ENGINE", "TOTESYS_HOME", "TOTESYS_LOG", "TOTESYS_NEW_COLUMNS", "TOTESYS_RANGE_ROWS", "TOTESYS_RECORD_DAYS", "TOTESYS_RUN_CLUSTER",
+        "TOTESYS_RUN_SECURITY_GROUPS", "TOTESYS_RUN_SUBNETS", "TOTESYS_RUN_TASK_DEFINITION", "TOTESYS_SCHEMA", "TOTESYS_STALE_MINUTES", "TOTESYS_UI_URL",
+        "TOTESYS_WORK_BUCKET",
       ])
     ])
     error_message = "The platform's containers have the variables that its code reads, no more and no fewer."

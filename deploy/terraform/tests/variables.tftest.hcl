@@ -30,6 +30,11 @@ run "refused" {
     sizes                = { daemon = { cpu = 256, memory = 16384 } }
     run_storage_gib      = 20
     stale_minutes        = 1.5
+    totesys_schema       = "pg_totesys"
+    first_day            = "2022-02-30"
+    new_columns          = "add"
+    range_rows           = 0.5
+    spark                = { cidrs = ["0.0.0.0/0"], port = 50051 }
     vpc_cidr             = "10.0.0.0/8"
     totesys_cidrs        = ["0.0.0.0/0"]
     totesys_port         = 0
@@ -54,7 +59,7 @@ run "refused" {
   }
 
   expect_failures = [
-    var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.vpc_cidr, var.totesys_cidrs,
+    var.name, var.zones, var.image_tag, var.architecture, var.sizes, var.run_storage_gib, var.stale_minutes, var.totesys_schema, var.first_day, var.new_columns, var.range_rows, var.spark, var.vpc_cidr, var.totesys_cidrs,
     var.totesys_route, var.ui_host, var.certificate_arn, var.ui_allowed_cidrs, var.api_key_hashes, var.mfa, var.lake_lock_days, var.rates_url, var.database_version,
     var.database_storage_gib, var.database_backup_days, var.password_version, var.log_retention_days, var.alarm_emails,
     var.late_seconds, var.totesys_port, var.monthly_budget_usd, var.record_days, var.github_repository,
