@@ -1,8 +1,8 @@
-"""Folders for what does not fit in DuckDB's memory: each DuckDB has one of its own.
+"""Folders of a process on the disk: for what does not fit in a DuckDB's memory, and for files on their way to a bucket.
 
 The files of every DuckDB have the same names, and none is locked. Two with one folder would read each other's rows, or
-crash. A process locks a folder in the system's folder for temporary files, for as long as it lives. There it has one
-for each of its DuckDBs.
+crash. A process locks a folder in the system's folder for temporary files, for as long as it lives. There it has all
+of its own. What a killed process left, the next one removes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OF_OTHERS = (errno.ENOTDIR, errno.ELOOP, errno.EACCES)
 
 
 def folder() -> str:
-    """A folder for one more DuckDB, which makes it when it has something to spill, and removes it at its end."""
+    """A folder that is not there yet. Who makes it, as DuckDB does when it has something to spill, removes it."""
     return str(_of_process(os.getpid()) / str(next(_NUMBERS)))
 
 

@@ -10,12 +10,12 @@ lock, and holds up the network: neither would ever end.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from shutil import rmtree
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -24,6 +24,7 @@ import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
+from totesys_assets import spill
 from totesys_assets.engine import one_line
 from totesys_assets.lake.files import folder_of
 from totesys_assets.lake.handles import storage_options
@@ -40,7 +41,7 @@ _ONE_REQUEST_BYTES = 256_000_000
 
 
 class Storage(Protocol):
-    """Files below the folder of a table, by their relative paths. Everything raises OSError."""
+    """Files below the folder of a table, by their relative paths. What writes and reads raises OSError."""
 
     def create(self, path: str) -> pa.NativeFile:
         """A new file, to be written and closed, then given to ``complete``."""
@@ -54,8 +55,8 @@ class Storage(Protocol):
         """A file, to be read."""
         ...
 
-    def remove(self, path: str) -> None:
-        """Remove a file, complete or not."""
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove files, complete or not. What cannot be removed stays."""
         ...
 
     def close(self) -> None:
@@ -92,8 +93,10 @@ class _Folder:
     def open(self, path: str) -> pa.NativeFile:
         return self._files.open_input_file(path)
 
-    def remove(self, path: str) -> None:
-        self._files.delete_file(path)
+    def remove(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            with suppress(OSError):
+                self._files.delete_file(path)
 
     def close(self) -> None:
         """Nothing is elsewhere."""
@@ -103,10 +106,10 @@ class _Bucket:
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         self._uri, self._name, self._prefix = uri, parts.netloc, unquote(parts.path).strip("/")
-        self._written: dict[str, Path] = {}  # what is not complete, by its path in the bucket
+        self._written: dict[str, Path] = {}  # what was not sent yet, by its path in the bucket
 
     def create(self, path: str) -> pa.NativeFile:
-        self._written[path] = Path(self._here.name, path.rpartition("/")[2])  # a name that no other has
+        self._written[path] = self._here / path.rpartition("/")[2]  # a name that no other has
         return pa.OSFile(str(self._written[path]), "wb")
 
     def complete(self, paths: Sequence[str]) -> None:
@@ -137,27 +140,32 @@ class _Bucket:
             content = client.get_object(Bucket=self._name, Key=self._key(path))["Body"].read()
         return pa.BufferReader(content)
 
-    def remove(self, path: str) -> None:
-        if path in self._written:
-            self._written.pop(path).unlink(missing_ok=True)
-        with self._answers() as client:  # also what was not complete: a request without an answer may have succeeded
-            client.delete_object(Bucket=self._name, Key=self._key(path))
+    def remove(self, paths: Sequence[str]) -> None:
+        # Also what could not be sent: a request without an answer may have succeeded. A bucket that does not answer
+        # would keep each request waiting for minutes: after one, it is asked no more.
+        with suppress(OSError), self._answers() as client:
+            for path in paths:
+                if path not in self._written:
+                    client.delete_object(Bucket=self._name, Key=self._key(path))
 
     def close(self) -> None:
         if "_here" in self.__dict__:
-            self._here.cleanup()
+            rmtree(self._here, ignore_errors=True)
 
     @cached_property
-    def _here(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="totesys-files-", ignore_cleanup_errors=True)
+    def _here(self) -> Path:
+        made = Path(spill.folder())  # of which the next process removes what a killed one left
+        made.mkdir()
+        return made
 
     def _send(self, path: str) -> None:
         from boto3.s3.transfer import TransferConfig
 
         config = TransferConfig(multipart_threshold=_ONE_REQUEST_BYTES, use_threads=False)
+        file = self._written.pop(path)
         with self._answers() as client:
-            client.upload_file(str(self._written[path]), self._name, self._key(path), Config=config)
-        self._written.pop(path).unlink()
+            client.upload_file(str(file), self._name, self._key(path), Config=config)
+        file.unlink()
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path

@@ -44,10 +44,7 @@ class Written:
 
     def discard(self) -> None:
         """Remove the files, which no commit was tried with. What cannot be removed stays, and no commit names it."""
-        storage = storage_of(self.table)
-        for action in self.actions:
-            with suppress(OSError):
-                storage.remove(action.path)
+        storage_of(self.table).remove([each.path for each in self.actions])
 
 
 class Writer:
@@ -97,11 +94,11 @@ class Writer:
     def abandon(self) -> None:
         """End all files, and remove them."""
         self._waiting.clear()
-        for each in (*self._open.values(), *self._done):
+        files = [*self._open.values(), *self._done]
+        for each in files:
             with suppress(OSError, ValueError):
                 each.close()
-            with suppress(OSError):
-                self._storage.remove(each.path)
+        self._storage.remove([each.path for each in files])
         self._storage.close()
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pytest
 
 import totesys_assets
+from totesys_assets import spill
 from totesys_assets.audit.audit import audit
 from totesys_assets.capture.dead_letters import SCHEMA
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake import storage
 from totesys_assets.lake.commit import LostRace, append, written_beside
@@ -34,6 +35,7 @@ from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.automation.test_sensor import new_order
 from totesys_assets_tests.conftest import Platform, PostgresServer, make_platform
 from totesys_assets_tests.deploy.servers import SECRET, Proxy, Request, SeaweedFS, s3_environment
+from totesys_assets_tests.rows import version
 
 OnS3 = Callable[..., AbstractContextManager[Platform]]
 TOTESYS = str(Path(sys.executable).with_name("totesys"))
@@ -280,16 +282,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("is_written", [False, True])
 def test_a_file_that_cannot_be_sent_is_an_error_and_leaves_nothing(
-    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, is_written: bool
 ) -> None:
+    place = Path(spill.folder()).parent  # what a killed process left there, the next one removes
+    here = list[Path]()
+
     def failing(each: Request) -> tuple[int, bytes] | None:
         if each.method != "PUT" or not each.path.endswith(".parquet"):
             return None
+        here.extend(place.rglob("*.parquet"))
         if is_written:  # and only the answer is lost
             seaweed.client.put_object(Bucket="lake", Key=each.path.removeprefix("/lake/"), Body=b"some")
         return 500, b"<Error><Code>InternalError</Code><Message>We failed.</Message></Error>"
 
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with on_s3(proxy.url) as platform:
         held = platform.lake.open_plain("dead_letter", SCHEMA, "")
         proxy.before = failing
@@ -297,7 +302,25 @@ def test_a_file_that_cannot_be_sent_is_an_error_and_leaves_nothing(
             written_beside(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA)
         proxy.before = lambda _: None
         assert objects(seaweed, held.table_uri) == set()
-    assert list(tmp_path.glob("totesys-files-*")) == []
+    assert len(here) == 1
+    assert not any(each.parent.exists() for each in here)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_bucket_that_takes_no_files_is_asked_once_to_remove_them(on_s3: OnS3, proxy: Proxy) -> None:
+    def failing(each: Request) -> tuple[int, bytes] | None:
+        return (500, b"<Error><Code>InternalError</Code></Error>") if each.method in {"PUT", "DELETE"} else None
+
+    days = [version("sales_order", created_at=datetime(2024, month, 1)) for month in range(1, 13)]
+    with on_s3(proxy.url) as platform:
+        table = catalogue().source["sales_order"]
+        held, schema = platform.lake.open_versions(table), lake_schema(table, versioned=True)
+        rows = [{**day, "_month": f"{day['created_at']:%Y-%m}"} for day in days]
+        proxy.before = failing
+        proxy.count()
+        with pytest.raises(LakeFailed):
+            written_beside(held, pa.Table.from_pylist(rows, schema=schema).to_batches(), schema)
+        assert proxy.count()["DELETE"] == 1
 
 
 def test_large_files_come_with_checksums_in_all_their_parts(on_s3: OnS3, proxy: Proxy) -> None:
