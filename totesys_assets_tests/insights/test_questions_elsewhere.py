@@ -311,3 +311,47 @@ def test_athena_is_asked_for_tables_and_columns_that_terraform_tells_glue_of() -
         tables = [each for each in sqlglot.parse_one(text, read="athena").find_all(exp.Table) if each.db]
         assert tables, name
         assert {(each.db, each.name) for each in tables} <= {("totesys", table) for table in glue}, name
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("postgres", "spark", "athena"),
+    [
+        (
+            "a::date - b::date",
+            "DATEDIFF(CAST(a AS DATE), CAST(b AS DATE))",
+            "DATE_DIFF('day', CAST(b AS DATE), CAST(a AS DATE))",
+        ),
+        ("a::date + 7", "DATE_ADD(CAST(a AS DATE), 7)", "DATE_ADD('day', 7, CAST(a AS DATE))"),
+        ("a::date - 7", "DATE_SUB(CAST(a AS DATE), 7)", "DATE_ADD('day', -7, CAST(a AS DATE))"),
+        ("a::date - interval '2 days'", "CAST(a AS DATE) - INTERVAL '2' DAYS", "CAST(a AS DATE) - INTERVAL '2' DAY"),
+        ("least(a, b)", "LEAST(a, b)", "LEAST(COALESCE(a, b), COALESCE(b, a))"),
+        ("a AT TIME ZONE 'UTC'", "TO_UTC_TIMESTAMP(a, CURRENT_TIMEZONE())", "AT_TIMEZONE(a, 'UTC')"),
+        ("to_char(a, 'YYYY')", "DATE_FORMAT(a, 'yyyy')", "DATE_FORMAT(a, '%Y')"),
+        ("round(a, 2)", "ROUND(a, 2)", "ROUND(a, 2)"),
+    ],
+)  # fmt: skip
+def test_what_sqlglot_says_otherwise_is_said_by_the_table(postgres: str, spark: str, athena: str) -> None:
+    parsed = sqlglot.parse_one(f"SELECT {postgres}", read="postgres")
+    assert said(parsed, "spark") == f"SELECT {spark}"
+    assert said(parsed, "athena") == f"SELECT {athena}"
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("above", "below", "decimals", "expected"),
+    [
+        ("2.345", "1", 2, "2.35"),  # a float is 2.34499…
+        ("-2.345", "1", 2, "-2.35"),
+        ("1", "-3", 4, "-0.3333"),
+        ("999999999999999.99", "3", 1, "333333333333333.3"),
+        ("1", "0", 2, None),
+    ],
+)
+def test_duckdb_divides_decimals_exactly_and_rounds_a_half_away_from_zero(
+    above: str, below: str, decimals: int, expected: str | None
+) -> None:
+    parsed = sqlglot.parse_one(f"SELECT round({above}::numeric(38, 17) / {below}, {decimals})", read="postgres")
+    with duckdb.connect() as connection:
+        [(found,)] = connection.execute(said(parsed, "duckdb")).fetchall()
+    assert (None if found is None else str(found)) == expected
