@@ -50,8 +50,8 @@ class Audience(Protocol):
     def doing(self, what: str) -> AbstractContextManager[object]:
         """What is done in the block."""
 
-    def running(self, request: Request) -> AbstractContextManager[object]:
-        """The request whose run lasts as long as the block."""
+    def running(self, request: Request, place: str) -> AbstractContextManager[object]:
+        """The request whose run lasts as long as the block. ``place``: which of several it is, as '2 of 6', or ''."""
 
     def say(self, text: str) -> None:
         """Something that happened."""
@@ -222,8 +222,10 @@ class _Runs:
             definitions = build_definitions(self.settings, {"shared_snapshots": self.shared_snapshots})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
         left_out = " ".join(seen.told)
-        for request in requests:
-            with self.audience.running(request):
+        for number, request in enumerate(requests, 1):
+            place = f"{number} of {len(requests)}" if len(requests) > 1 else ""
+            began = time.monotonic()
+            with self.audience.running(request, place):
                 outcome = execute(
                     definitions,
                     instance,
@@ -233,3 +235,6 @@ class _Runs:
                     is_backfill=self.is_backfill,
                 )
             summary.add(outcome)
+            if place:  # each may take long, and a log or pipe shows no bar
+                ended = f"done in {time.monotonic() - began:.1f} s" if outcome.success else "failed"
+                self.audience.say(f"{place}, {request.named}: {ended}")

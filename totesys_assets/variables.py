@@ -107,7 +107,7 @@ VARIABLES = (
     ),
     Variable(
         "TOTESYS_RANGE_ROWS",
-        "A first load or a backfill of more rows than this, those of all tables of ToteSys, becomes several runs, each "
+        "A first load or a backfill of more rows than this, those of all tables, becomes several runs, each "
         "for a range of days; `0` keeps it one run.",
         f"`{RANGE_ROWS}`",
     ),

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TimeElapsedColumn,
+)
+from rich.table import Column
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
 # The sales of a month are summed in a few milliseconds. Nobody waits longer for them at the end of a refresh.
 _MOST = "500ms"
+# A terminal of so many columns has room for a long bar beside the name of any asset.
+_WIDE = 120
 _DAY = click.DateTime(["%Y-%m-%d"])
 GROUP_NAMES = {
     "totesys": "capture",
@@ -141,10 +152,9 @@ class _Terminal:
         return self.console.status(what)
 
     @contextmanager
-    def running(self, request: Request) -> Iterator[None]:
+    def running(self, request: Request, place: str) -> Iterator[None]:
         """A bar that moves with every asset."""
-        days = request.days
-        what = f"{len(request.assets)} assets" + (f", {days.first} to {days.last}" if days else "")
+        what = f"{place}, {request.named}" if place else request.named
         # Dagster prints every event that it cannot store in full. That the run failed is in the outcome.
         with _progress(self.console, what, len(request.assets)), redirect_stderr(io.StringIO()):
             yield
@@ -155,15 +165,22 @@ class _Terminal:
         reporter(self.console)(text)
 
 
+class _WhatColumn(ProgressColumn):
+    """What is done, in one line. If the terminal is narrow, it is cut, and not the numbers beside it."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def _progress(console: Console, what: str, total: int) -> Iterator[None]:
     """A bar that moves with every asset that reports in its log."""
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        SpinnerColumn(table_column=Column(no_wrap=True)),
+        _WhatColumn(),
+        BarColumn(bar_width=40 if console.width >= _WIDE else 10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
@@ -197,7 +214,8 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     if not summary.changed and not summary.problems:
         say(console, "[green]✓[/green] ", f"Nothing changed ({summary.seconds:.1f} s).")
     elif summary.success:
-        say(console, "[green]✓[/green] ", f"Up to date in {summary.seconds:.1f} s: {_stages(summary)}.")
+        runs = f", in {len(summary.runs)} runs" if len(summary.runs) > 1 else ""
+        say(console, "[green]✓[/green] ", f"Up to date in {summary.seconds:.1f} s{runs}: {_stages(summary)}.")
     grid = Grid(title="Warehouse", title_justify="left", header_style="bold")
     grid.add_column("table")
     grid.add_column("rows", justify="right")

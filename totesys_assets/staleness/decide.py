@@ -47,6 +47,11 @@ class Request:
     is_range: bool = False
     turn: int = 0
 
+    @property
+    def named(self) -> str:
+        """What people are told that it is about."""
+        return f"{len(self.assets)} assets" + (f", {self.days.first} to {self.days.last}" if self.days else "")
+
 
 def stale_partitions(
     catalogue: Catalogue,

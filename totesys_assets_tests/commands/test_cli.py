@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import io
 import json
 import os
 import re
@@ -26,11 +27,12 @@ from click.testing import CliRunner
 from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
+from totesys_assets.commands.refresh import _progress
 from totesys_assets.dashboard import server as dashboard
 from totesys_assets.databases import databases, embedded
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import program
+from totesys_assets.terminal import Console, program
 from totesys_assets_tests.conftest import Platform, PostgresServer
 
 TOTESYS = str(Path(sys.executable).with_name("totesys"))
@@ -156,6 +158,22 @@ def test_a_backfill_of_a_range_can_be_asked_for(home: Home) -> None:
     (run,) = document["runs"]
     assert (run["from"], run["to"], run["success"]) == (day, day, True)
     assert len(run["assets"]) == 23
+
+
+def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(home.env, "TOTESYS_RANGE_ROWS", "9000")
+    ended = home.run("refresh", "--from", (home.folder / "first_day").read_text().strip())
+    told = re.findall(r"^· (\d+) of (\d+), 23 assets, \S+ to \S+: done in [\d.]+ s$", ended.stdout, re.MULTILINE)
+    assert len(told) > 1, ended.stdout + ended.stderr
+    assert told == [(str(number), str(len(told))) for number in range(1, len(told) + 1)]
+    assert f"s, in {len(told)} runs: " in ended.stdout
+
+
+def test_a_narrow_terminal_shows_the_numbers_beside_what_is_done() -> None:
+    terminal = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with _progress(terminal, "2 of 6, 25 assets, 2024-11-27 to 2025-06-30 · warehouse/mart_sales_design_day", 25):
+        pass
+    assert re.search(r"2025-06-30 · ware\w*… ━* +0/25 0:00:00", terminal.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_sql_looks_into_the_warehouse(home: Home) -> None:

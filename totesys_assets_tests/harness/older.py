@@ -69,7 +69,7 @@ class _Silent:
     def doing(self, what: str) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def running(self, request: Request) -> AbstractContextManager[object]:
+    def running(self, request: Request, place: str) -> AbstractContextManager[object]:
         return nullcontext()
 
     def say(self, text: str) -> None:
