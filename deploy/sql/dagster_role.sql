@@ -9,6 +9,7 @@
 -- Other names: -v role=… -v viewer=…. No password is in here; without one a role cannot log in.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?role} \else \set role dagster \endif
 \if :{?viewer} \else \set viewer dagster_viewer \endif
 

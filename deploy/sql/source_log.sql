@@ -11,6 +11,7 @@
 -- keeps the log of a slot until it is read, and without a limit a platform that is switched off would fill the disk.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?role} \else \set role totesys_reader \endif
 \if :{?schema} \else \set schema public \endif
 

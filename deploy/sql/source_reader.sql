@@ -7,6 +7,7 @@
 -- Other names: -v role=… -v schema=…. No password is in here; without one the role cannot log in.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?role} \else \set role totesys_reader \endif
 \if :{?schema} \else \set schema public \endif
 

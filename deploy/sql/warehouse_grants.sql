@@ -6,6 +6,7 @@
 -- Other names: -v loader=… -v reader=… -v schema=…, as for warehouse_roles.sql.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?loader} \else \set loader warehouse_loader \endif
 \if :{?reader} \else \set reader warehouse_reader \endif
 \if :{?schema} \else \set schema public \endif

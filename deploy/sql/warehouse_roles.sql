@@ -16,6 +16,7 @@
 -- No password is in here; without one a role cannot log in. Nothing is granted to PUBLIC.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?owner} \else \set owner warehouse_owner \endif
 \if :{?loader} \else \set loader warehouse_loader \endif
 \if :{?reader} \else \set reader warehouse_reader \endif

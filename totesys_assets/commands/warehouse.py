@@ -33,10 +33,13 @@ def migrate(*, partition_facts: bool) -> None:
     from totesys_assets.warehouse.warehouse import Warehouse
 
     settings = Settings.from_env()
-    with warehouse_only(settings, reporter(err)) as url:
+    doing = "Partitioning the facts" if partition_facts else "Looking at the warehouse"
+    with warehouse_only(settings, reporter(err)) as url, err.status(doing):
         first = settings.first_day if partition_facts else None
         done = Warehouse(url, settings.warehouse_schema).migrate(partition_from=first)
     what = "The warehouse was brought up to date" if done else "Nothing to do: the warehouse is up to date"
+    if partition_facts:
+        what += ", and its facts are partitioned by month"
     say(out, "[green]✓[/green] ", f"{what} ({address(url)}, schema {settings.warehouse_schema}).")
 
 

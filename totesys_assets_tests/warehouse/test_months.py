@@ -405,6 +405,7 @@ def test_a_first_load_fills_the_months_and_takes_no_key_off(
 def test_a_platform_goes_on_with_partitions_and_the_command_makes_them(platform: Platform) -> None:
     result = CliRunner().invoke(totesys, ["migrate", "--partition-facts"])
     assert result.exit_code == 0, result.output
+    assert "its facts are partitioned by month (" in " ".join(result.output.split())
     platform.sql("UPDATE sales_order SET units_sold = 5; UPDATE payment SET paid = NOT paid")
     platform.refresh()
     platform.sql("DELETE FROM payment WHERE payment_id = 1")
