@@ -9,6 +9,7 @@ ask costs a hundredth of opening a local table. A table that was removed and mad
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,11 +26,20 @@ from totesys_assets.lake.marks import inherit
 # Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
 # lock with a default retention) require checksums.
 _S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+def endpoint() -> str | None:
+    """Where S3 is; None: at Amazon's. If several variables say it, delta-rs and boto3 believe different ones."""
+    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
 
 
 def storage_options(uri: str) -> dict[str, str] | None:
     """How delta-rs is to use the storage of a lake or a table; None for a folder."""
-    return dict(_S3) if uri.startswith("s3://") else None
+    if not uri.startswith("s3://"):
+        return None
+    place = endpoint()
+    return _S3 | ({"aws_endpoint_url_s3": place} if place else {})
 
 
 @dataclass(frozen=True)

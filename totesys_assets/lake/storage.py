@@ -22,12 +22,12 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
 from totesys_assets import spill
 from totesys_assets.engine import one_line
 from totesys_assets.lake.files import folder_of
-from totesys_assets.lake.handles import storage_options
+from totesys_assets.lake.handles import endpoint, storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -38,6 +38,10 @@ _AT_ONCE = 4
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
 # S3 takes what is smaller in one request: the files are.
 _ONE_REQUEST_BYTES = 256_000_000
+# How a bucket is to encrypt files: what delta-rs reads, and what boto3 calls it.
+_ENCRYPTION = {"AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption", "AWS_SSE_KMS_KEY_ID": "SSEKMSKeyId"}
+# Folders of which one file, sent by boto3, was seen by delta-rs.
+_seen = set[str]()
 
 
 class Storage(Protocol):
@@ -134,6 +138,9 @@ class _Bucket:
             thread.join()
         if failed:
             raise failed[0]
+        if paths and self._uri not in _seen:
+            self._require_seen(paths[0])
+            _seen.add(self._uri)
 
     def open(self, path: str) -> pa.NativeFile:
         with self._answers() as client:
@@ -162,10 +169,20 @@ class _Bucket:
         from boto3.s3.transfer import TransferConfig
 
         config = TransferConfig(multipart_threshold=_ONE_REQUEST_BYTES, use_threads=False)
+        extra = {name: os.environ[variable] for variable, name in _ENCRYPTION.items() if os.environ.get(variable)}
         file = self._written.pop(path)
         with self._answers() as client:
-            client.upload_file(str(file), self._name, self._key(path), Config=config)
+            client.upload_file(str(file), self._name, self._key(path), ExtraArgs=extra, Config=config)
         file.unlink()
+
+    def _require_seen(self, path: str) -> None:
+        """Raise OSError unless delta-rs sees a file that boto3 has sent: else it would commit what is not there."""
+        (found,) = DeltaStorageHandler(self._uri, storage_options(self._uri)).get_file_info([path])
+        if found.type != FileType.File:
+            raise OSError(
+                f"{path} was sent to {endpoint() or 'S3'}, and is not to be found in {self._uri} afterwards. Let "
+                "AWS_ENDPOINT_URL_S3 be the address of the server, without the bucket's name in it"
+            )
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path
@@ -192,7 +209,8 @@ def _client(_: int) -> Any:
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        ignore_configured_endpoint_urls=True,  # delta-rs does not read them in a profile
     )
-    # The names that delta-rs reads as well, and boto3 does not.
-    named = {"region_name": os.environ.get("AWS_REGION"), "endpoint_url": os.environ.get("AWS_ENDPOINT")}
+    # AWS_REGION is read by delta-rs, and not by boto3.
+    named = {"region_name": os.environ.get("AWS_REGION"), "endpoint_url": endpoint()}
     return boto3.session.Session().client("s3", config=limits, **{key: value for key, value in named.items() if value})

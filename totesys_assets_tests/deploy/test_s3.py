@@ -323,6 +323,67 @@ def test_a_bucket_that_takes_no_files_is_asked_once_to_remove_them(on_s3: OnS3, 
         assert proxy.count()["DELETE"] == 1
 
 
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """A client of boto3 that reads the environment again, and nothing that is known of a bucket."""
+    storage._client.cache_clear()
+    storage._seen.clear()
+    yield
+    storage._client.cache_clear()
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("others", [["AWS_ENDPOINT", "AWS_ENDPOINT_URL"], ["AWS_PROFILE"]])
+def test_files_and_commits_go_to_one_server_whatever_names_others(
+    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    (tmp_path / "config").write_text(f"[profile mine]\nservices = x\n[services x]\ns3 =\n  endpoint_url = {proxy.url}\n")
+    with on_s3(seaweed.url) as platform:
+        for name in others:
+            monkeypatch.setenv(name, "mine" if name == "AWS_PROFILE" else proxy.url)
+        if "AWS_PROFILE" in others:  # which boto3 would prefer to this
+            monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+            monkeypatch.setenv("AWS_ENDPOINT", seaweed.url)
+            monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+        lake = Lake(platform.settings.lake_uri)
+        held = lake.open_plain("dead_letter", SCHEMA, "")
+        append(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA, "one", is_large=True)
+        assert rows(lake) == 1
+    assert proxy.requests == []
+
+
+@pytest.mark.usefixtures("anew")
+def test_a_file_that_was_sent_elsewhere_is_not_committed(on_s3: OnS3, proxy: Proxy) -> None:
+    with on_s3(proxy.url) as platform:
+        held = platform.lake.open_plain("dead_letter", SCHEMA, "")
+        proxy.before = lambda each: (200, b"") if each.method == "PUT" and each.path.endswith(".parquet") else None
+        with pytest.raises(LakeFailed, match=r"is not to be found in s3://.* afterwards. Let AWS_ENDPOINT_URL_S3 be"):
+            written_beside(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA)
+
+
+@pytest.mark.usefixtures("anew")
+def test_files_are_encrypted_as_the_environment_says(
+    on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[dict[str, str]]()
+
+    def storing(each: Request) -> tuple[int, bytes] | None:  # SeaweedFS has no such keys
+        if each.method != "PUT" or not each.path.endswith(".parquet"):
+            return None
+        asked.append({name: value for name, value in each.headers.items() if "server-side-encryption" in name})
+        seaweed.client.put_object(Bucket="lake", Key=each.path.removeprefix("/lake/"), Body=b"some")
+        return 200, b""
+
+    with on_s3(proxy.url) as platform:
+        held = platform.lake.open_plain("dead_letter", SCHEMA, "")
+        monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms")
+        monkeypatch.setenv("AWS_SSE_KMS_KEY_ID", "some-key")
+        proxy.before = storing
+        written_beside(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA)
+    names = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
+    assert asked == [dict(zip(names, ("aws:kms", "some-key"), strict=True))]
+
+
 def test_large_files_come_with_checksums_in_all_their_parts(on_s3: OnS3, proxy: Proxy) -> None:
     proxy.before = without_checksum
     with on_s3(proxy.url) as platform:
