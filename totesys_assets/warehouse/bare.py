@@ -55,7 +55,8 @@ def take_off(connection: Connection, schema: str, table: Table) -> bool:
     """Take off all of it, in the transaction of ``connection``. False where it stays.
 
     It stays on a table that has rows, that the login does not own, or that somebody reads just now, where it cannot be
-    made again as it was, and where something depends on a key. The caller holds the lock of the table's loads.
+    made again as it was, where something depends on a key, and where an event trigger forbids it. The caller holds the
+    lock of the table's loads.
     """
     name = _name(schema, table)
     is_empty = f"SELECT FROM {name} LIMIT 1".encode()
@@ -75,7 +76,9 @@ def take_off(connection: Connection, schema: str, table: Table) -> bool:
                 connection.execute(f"DROP INDEX IF EXISTS {quoted(schema)}.{quoted(index)}".encode())
             for trigger in COUNTING:
                 connection.execute(f"DROP TRIGGER IF EXISTS {trigger} ON {name}".encode())
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DependentObjectsStillExist):
+    except psycopg.Error:
+        if connection.broken:
+            raise
         return False
     return True
 

@@ -13,16 +13,21 @@ and if no table has its name: that of a month that was detached may be kept with
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
+import psycopg
+
+from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.notes import Connection
 from totesys_assets.warehouse.rebuilt import build_keys, replace, require_movable
 
+log = logging.getLogger(__name__)
 # A migration makes months up to the end of the second year after this one, as the calendar has them. A load makes some
 # when less than a year is left.
 _YEARS_AHEAD, _LEAST_MONTHS = 2, 12
@@ -156,7 +161,7 @@ def partition(
 
 
 def look_ahead(connection: Connection, schema: str, catalogue: Catalogue) -> None:
-    """Make the months that come, where few are left and it can be done at once."""
+    """Make the months that come, where few are left and it can be done at once. No load fails for it."""
     now = datetime.now(UTC).date()
     last = date(now.year + _LEAST_MONTHS // 12, now.month, 1)
     facts = {fact.name: fact for fact in parted(catalogue)}
@@ -168,7 +173,13 @@ def look_ahead(connection: Connection, schema: str, catalogue: Catalogue) -> Non
         for name, held in rests
     ]
     if due and connection.execute(f"SELECT {' OR '.join(due)}".encode()).fetchone() == (True,):
-        connection.execute(f"SELECT {function}".encode())
+        try:
+            with connection.transaction():
+                connection.execute(f"SELECT {function}".encode())
+        except psycopg.Error as error:
+            if connection.broken:
+                raise
+            log.warning("The months to come were not made, and a later load tries again: %s", engine.one_line(error))
 
 
 def _copy(connection: Connection, schema: str, fact: Table, months: set[date]) -> None:

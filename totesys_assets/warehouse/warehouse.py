@@ -42,6 +42,13 @@ _WATCHED = (
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3"
 )
 _NOT_IN_TIME = "lock timeout"
+# Only a superuser may set it for a transaction.
+_TRIGGERS_RUN = "SELECT (current_setting('session_replication_role') <> 'replica')::int"
+_NO_TRIGGERS = (
+    "For the login of WAREHOUSE_URL the server has session_replication_role = replica, with which no trigger keeps count "
+    "of records, and current_… would show those of before. Let a superuser run: ALTER ROLE … SET "
+    "session_replication_role = origin."
+)
 # Without DuckDB's statement, and what PostgreSQL says of where it was denied.
 _DENIED = re.compile(r"permission denied for [^\n]*")
 
@@ -84,6 +91,8 @@ class Warehouse:
             raise self._lacks_a_right(engine.one_line(error)) from None
         except psycopg.errors.LockNotAvailable:
             raise self._in_the_way() from None
+        except psycopg.errors.RaiseException as error:  # somebody's event trigger
+            raise PlatformError(f"The warehouse refused a statement: {engine.one_line(error)}.") from error
         except psycopg.OperationalError as error:  # lost, shut down, a statement that took too long
             raise PlatformError(f"The warehouse gave up a statement: {engine.one_line(error)}.") from error
         finally:
@@ -131,6 +140,8 @@ class Warehouse:
                 f'Another refresh is loading "{lock}"',
                 *([patience] if patience is not None else []),
             )
+            if rows(connection, _TRIGGERS_RUN) != [(1,)]:
+                raise PlatformError(_NO_TRIGGERS)
             yield connection
             connection.execute("COMMIT")
         except duckdb.Error as error:

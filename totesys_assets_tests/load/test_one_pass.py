@@ -275,6 +275,22 @@ def test_keys_stay_where_somebody_reads_the_table(platform: Platform) -> None:
     require_keys(platform)
 
 
+@pytest.mark.usefixtures("in_one_pass")
+def test_keys_stay_where_an_event_trigger_forbids_to_drop(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$; "
+            "CREATE EVENT TRIGGER refuse ON sql_drop EXECUTE FUNCTION refuse()"
+        )
+    with begun(platform) as passing:
+        require_keys(platform)
+        built(platform, passing)
+        loaded(platform, passing)
+    assert orders(platform) > 0
+    require_keys(platform)
+
+
 def test_readers_see_an_empty_table_meanwhile_and_wait_for_none(platform: Platform) -> None:
     with begun(platform), psycopg.connect(platform.warehouse_url) as reader:
         reader.execute("SET lock_timeout = '200ms'")

@@ -295,6 +295,24 @@ def test_whatever_others_did_to_coming_months_loads_and_migrations_go_on(filled:
     assert filled.execute(RECORDS).fetchall() == before
 
 
+def test_months_that_an_event_trigger_forbids_to_make_stop_no_load(filled: Session, url: str) -> None:
+    Warehouse(url).migrate(partition_from=FIRST)
+    for each in range(12, 37):
+        filled.execute(f"DROP TABLE IF EXISTS {part_of(coming(each))}".encode())
+    held = parts(filled)
+    filled.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$; "
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()"
+    )
+    assert not Warehouse(url).migrate()
+    assert parts(filled) == held
+    with pytest.raises(PlatformError, match=r"The warehouse refused a statement: not here"):
+        Warehouse(url).migrate(partition_from=FIRST)
+    filled.execute("DROP EVENT TRIGGER refuse")
+    assert not Warehouse(url).migrate()
+    assert parts(filled) > held
+
+
 @pytest.mark.parametrize(
     ("lost", "records"), [("DROP TABLE", 7), ("ALTER TABLE fact_payment DETACH PARTITION", 9)], ids=["drop", "detach"]
 )

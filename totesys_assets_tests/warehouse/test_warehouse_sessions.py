@@ -97,6 +97,16 @@ def test_whatever_a_role_has_set_nothing_is_loaded_otherwise(platform: Platform,
     assert behind.warehouse.loaded() == platform.warehouse.loaded()
 
 
+def test_a_login_for_which_no_trigger_runs_loads_nothing(platform: Platform, tmp_path: Path) -> None:
+    refresh(platform, *STARS)
+    before = platform.query(RECORDS)
+    platform.sql("UPDATE sales_order SET units_sold = 5")
+    replica = hostile_login(platform.warehouse_url, {"session_replication_role": "replica"})
+    with pytest.raises(PlatformError, match="session_replication_role = replica, with which no trigger keeps count"):
+        refresh(other(platform, replica, tmp_path), *STARS)
+    assert platform.query(RECORDS) == before
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_warehouse_that_cannot_hold_every_text_is_refused(
     postgres_server: PostgresServer, encoding: str, platform: Platform, tmp_path: Path
