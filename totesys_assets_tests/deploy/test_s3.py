@@ -337,7 +337,8 @@ def anew() -> Iterator[None]:
 def test_files_and_commits_go_to_one_server_whatever_names_others(
     on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
 ) -> None:
-    (tmp_path / "config").write_text(f"[profile mine]\nservices = x\n[services x]\ns3 =\n  endpoint_url = {proxy.url}\n")
+    profile = f"[profile mine]\nservices = x\n[services x]\ns3 =\n  endpoint_url = {proxy.url}\n"
+    (tmp_path / "config").write_text(profile, encoding="utf-8")
     with on_s3(seaweed.url) as platform:
         for name in others:
             monkeypatch.setenv(name, "mine" if name == "AWS_PROFILE" else proxy.url)
