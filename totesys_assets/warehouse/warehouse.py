@@ -45,8 +45,8 @@ _NOT_IN_TIME = "lock timeout"
 # Only a superuser may set it for a transaction.
 _TRIGGERS_RUN = "SELECT (current_setting('session_replication_role') <> 'replica')::int"
 _NO_TRIGGERS = (
-    "For the login of WAREHOUSE_URL the server has session_replication_role = replica, with which no trigger keeps count "
-    "of records, and current_… would show those of before. Let a superuser run: ALTER ROLE … SET "
+    "For the login of WAREHOUSE_URL the server has session_replication_role = replica, with which no trigger keeps "
+    "count of records, and current_… would show those of before. Let a superuser run: ALTER ROLE … SET "
     "session_replication_role = origin."
 )
 # Without DuckDB's statement, and what PostgreSQL says of where it was denied.
