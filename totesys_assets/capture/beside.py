@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.days import Days, DaySet
 from totesys_assets.errors import StaleSnapshot
 from totesys_assets.lake.commit import LostRace, commit, written_beside
+from totesys_assets.lake.history import commits
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, recorded_until
 from totesys_assets.lake.tables import Lake
@@ -32,8 +34,6 @@ from totesys_assets.source.interface import SourceSnapshot
 _DAYS, _LIFETIME, _ORDER, _BEFORE = (f"totesys.{name}" for name in ("days", "lifetime", "order", "before"))
 # Commits that change no row, whoever made them.
 _HOUSEKEEPING = frozenset({"CREATE TABLE", "OPTIMIZE", "ADD COLUMN", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END"})
-# Commits to a table that are looked at first; all that the log has if these do not tell.
-_FEW_COMMITS = 20
 # Each loss is a commit of another capture, and each of a few ranges commits to a table once.
 _ATTEMPTS = 20
 
@@ -135,20 +135,21 @@ def _recorded(batches: Iterable[pa.RecordBatch], recorded_at: int) -> Iterator[p
 
 def _is_touched(held: DeltaTable, version: int, days: Days) -> bool:
     """Whether a commit after ``version`` was about some of ``days``, or may have been."""
-    return any(_is_about(each, days) for each in held.history(held.version() - version))
+    since = held.version() - version
+    found = [*islice(commits(held), since)]
+    return len(found) < since or any(_is_about(each, days) for each in found)
 
 
 def _is_overtaken_on(snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days) -> bool:
-    for limit in (_FEW_COMMITS, None):
-        for each in held.history(limit):
-            if each.get(_LIFETIME) != snapshot.lifetime:
-                if _is_about(each, days):  # it cannot be told of which snapshot it is
-                    return True
-                continue
-            if _is_about(each, days) and snapshot.is_overtaken(table, int(each[_ORDER])):
+    for each in commits(held):
+        if each.get(_LIFETIME) != snapshot.lifetime:
+            if _is_about(each, days):  # it cannot be told of which snapshot it is
                 return True
-            if not snapshot.is_overtaken(table, int(each[_BEFORE])):
-                return False  # nor is it by any that was committed before
+            continue
+        if _is_about(each, days) and snapshot.is_overtaken(table, int(each[_ORDER])):
+            return True
+        if not snapshot.is_overtaken(table, int(each[_BEFORE])):
+            return False  # nor is it by any that was committed before
     return True  # the log does not go back so far
 
 

@@ -4,7 +4,7 @@ Belongs here: what is done to files without delta-rs. Does not belong here: what
 
 Files for a bucket are written into a folder of this machine, and sent when they are complete. delta-rs has streams into
 a bucket, but they keep Python's lock while they wait for the network. A write by delta-rs in another thread needs that
-lock, and holds up the network: neither would ever end.
+lock, and holds up the network: neither would ever end. So it is with the table's history (history.py).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Storage(Protocol):
         ...
 
     def open(self, path: str) -> pa.NativeFile:
-        """A file, to be read."""
+        """A file, to be read. Raises FileNotFoundError where it is not there."""
         ...
 
     def remove(self, paths: Sequence[str]) -> None:
@@ -144,7 +144,10 @@ class _Bucket:
 
     def open(self, path: str) -> pa.NativeFile:
         with self._answers() as client:
-            content = client.get_object(Bucket=self._name, Key=self._key(path))["Body"].read()
+            try:
+                content = client.get_object(Bucket=self._name, Key=self._key(path))["Body"].read()
+            except client.exceptions.NoSuchKey as error:
+                raise FileNotFoundError(f"{path} is not in {self._uri}") from error
         return pa.BufferReader(content)
 
     def remove(self, paths: Sequence[str]) -> None:
