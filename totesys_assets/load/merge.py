@@ -69,7 +69,7 @@ _ANALYZE = (
 # What this transaction did to the table and its partitions, as PostgreSQL itself counts it.
 _WRITTEN = """
 SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_xact_all_tables
-WHERE relid = {table}::regclass OR relid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = {table}::regclass)
+WHERE relid = {table}::regclass OR relid IN (SELECT relid FROM pg_partition_tree({table}::regclass))
 """
 
 

@@ -25,7 +25,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.notes import Connection
-from totesys_assets.warehouse.rebuilt import build_keys, replace, require_movable
+from totesys_assets.warehouse.rebuilt import build_keys, columns_of, moving, replace, require_movable
 
 log = logging.getLogger(__name__)
 # A migration makes months up to the end of the second year after this one, as the calendar has them. A load makes some
@@ -50,7 +50,7 @@ _MONTHS_OF = "SELECT DISTINCT date_trunc('month', {day})::date FROM {table}"
 # Rows of a month that had no partition. Triggers of the fact do not run: of the fact nothing changes.
 _OUT_OF_REST = """
 WITH moved AS (DELETE FROM {rest} WHERE {day} >= {first} AND {day} < {last} RETURNING *)
-INSERT INTO {part} SELECT * FROM moved
+INSERT INTO {part} ({columns}) SELECT {columns} FROM moved
 """
 _SEQUENCE = """
 SELECT format('SELECT setval(%L, last_value, is_called) FROM %s', pg_get_serial_sequence({made}, {key}),
@@ -136,8 +136,9 @@ def copy_plain(connection: Connection, schema: str, catalogue: Catalogue, first_
         require_movable(connection, schema, fact)
     months = _wanted(connection, schema, catalogue, first_day)
     for fact in facts:
-        _copy(connection, schema, fact, months)
-        build_keys(connection, schema, fact, _new(fact))
+        with moving(schema, fact):
+            _copy(connection, schema, fact, months)
+            build_keys(connection, schema, fact, _new(fact))
     return facts
 
 
@@ -194,7 +195,9 @@ def _copy(connection: Connection, schema: str, fact: Table, months: set[date]) -
     found = {month for (month,) in connection.execute(_MONTHS_OF.format(day=day, table=table).encode())}
     _add_months(connection, schema, fact, _new(fact), rest, months | found)
     # In the order of the table, which is that of the records' numbers.
-    connection.execute(f"INSERT INTO {made} OVERRIDING SYSTEM VALUE SELECT * FROM {table}".encode())
+    columns = columns_of(connection, table)
+    into = f"INSERT INTO {made} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {table}"
+    connection.execute(into.encode())
     query = _SEQUENCE.format(made=literal(made), table=literal(table), key=literal(fact.key))
     for (statement,) in connection.execute(query.encode()).fetchall():
         connection.execute(str(statement).encode())
@@ -213,13 +216,14 @@ def _rest_of(connection: Connection, schema: str, fact: Table) -> str:
 def _add_months(connection: Connection, schema: str, fact: Table, name: str, rest: str, months: Iterable[date]) -> None:
     """Give a table those of the months that it can have."""
     table, day = _name(schema, name), quoted(str(fact.day_column))
+    columns = columns_of(connection, table)
     for month in _free(connection, schema, fact, name, months):
         part, bounds = (
             _name(schema, _part(fact, month)),
             {"first": literal(str(month)), "last": literal(str(_next(month)))},
         )
         connection.execute(f"CREATE TABLE {part} ({_PART.format(table=table)})".encode())
-        connection.execute(_OUT_OF_REST.format(rest=rest, part=part, day=day, **bounds).encode())
+        connection.execute(_OUT_OF_REST.format(rest=rest, part=part, day=day, columns=columns, **bounds).encode())
         connection.execute(_ATTACH.format(table=table, part=part, **bounds).encode())
 
 

@@ -9,6 +9,9 @@ cannot come along is named before anything is copied.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from psycopg import errors
 
 from totesys_assets import engine
@@ -18,12 +21,13 @@ from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.bare import keys, keys_with_day
 from totesys_assets.warehouse.notes import Connection
 
-# Of the fact: foreign keys that are not ours or are enforced, other keys than ours; policies, rules, settings; what
-# only another login could change.
+# Of the fact: foreign keys that are not ours or are enforced, other keys than ours, what its records need not keep or
+# its partitions would not; policies, rules, settings; what only another login could change.
 _IN_THE_WAY = """
 SELECT 'constraint ' || conname FROM pg_constraint
 WHERE (conrelid = {oid} AND (contype IN ('x', 'u', 'p') AND conname <> ALL ({keys})
-    OR contype = 'f' AND pg_get_constraintdef(oid) NOT LIKE '%NOT ENFORCED')) OR (confrelid = {oid})
+    OR contype = 'f' AND pg_get_constraintdef(oid) NOT LIKE '%NOT ENFORCED'
+    OR contype IN ('c', 'n') AND (connoinherit OR NOT convalidated))) OR (confrelid = {oid})
 UNION ALL SELECT 'unique index ' || indexrelid::regclass FROM pg_index
 WHERE indrelid = {oid} AND indisunique AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
 UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = {oid}
@@ -85,9 +89,10 @@ SELECT DISTINCT format('CREATE OR REPLACE VIEW %s%s AS %s', ev_class::regclass,
 FROM pg_depend JOIN pg_rewrite ON objid = pg_rewrite.oid JOIN pg_class AS built ON built.oid = ev_class
 WHERE classid = 'pg_rewrite'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = {oid} AND relkind = 'v'
 """
-# What PostgreSQL says of others that depend on the table itself, or on its key.
+# What PostgreSQL says of others that depend on the table itself, or on its key, or that have a name which is needed.
 _NOT_MOVED = (
     errors.DependentObjectsStillExist,
+    errors.DuplicateTable,
     errors.FeatureNotSupported,
     errors.GroupingError,
     errors.InvalidTableDefinition,
@@ -133,11 +138,25 @@ def replace(connection: Connection, schema: str, fact: Table, made: str) -> None
         *(f"ALTER INDEX {_name(schema, _new(index))} RENAME TO {quoted(index)}" for index, _ in indexes),
         *(str(statement) for (statement,) in done),
     ]
-    try:
+    with moving(schema, fact):
         for statement in moved:
             connection.execute(statement.encode())
+
+
+@contextmanager
+def moving(schema: str, fact: Table) -> Iterator[None]:
+    """Raise PlatformError for what PostgreSQL says of others that are in the way of ``fact``."""
+    try:
+        yield
     except _NOT_MOVED as error:
         raise _refused(schema, fact, engine.one_line(error)) from None
+
+
+def columns_of(connection: Connection, table: str) -> str:
+    """The columns of a table that have values of their own, quoted, with commas."""
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+    found = connection.execute(f"{query} AND attgenerated = '' ORDER BY attnum".encode(), [table])
+    return ", ".join(quoted(str(name)) for (name,) in found)
 
 
 def _indexes(connection: Connection, schema: str, fact: Table) -> list[tuple[str, str]]:

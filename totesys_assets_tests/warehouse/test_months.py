@@ -92,6 +92,18 @@ def test_no_record_is_lost_or_renumbered_and_more_come(filled: Session, url: str
         filled.execute(ADD.format(2, "delete").encode())
 
 
+def test_columns_that_others_let_the_server_compute_are_computed_in_all_partitions(filled: Session, url: str) -> None:
+    filled.execute("ALTER TABLE fact_payment ADD pence numeric GENERATED ALWAYS AS (payment_amount * 100) STORED")
+    before = filled.execute(RECORDS).fetchall()
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert filled.execute(RECORDS).fetchall() == before
+    filled.execute("UPDATE fact_payment SET created_date = '1999-05-05' WHERE created_date = '2024-01-31'")
+    before = filled.execute(RECORDS).fetchall()
+    assert Warehouse(url).migrate(partition_from=FIRST)
+    assert "_fact_payment_1999_05" in parts(filled)
+    assert filled.execute(RECORDS).fetchall() == before
+
+
 def test_each_month_is_a_table_of_its_own_and_who_asks_for_one_reads_no_other(filled: Session, url: str) -> None:
     Warehouse(url).migrate(partition_from=FIRST)
     held = parts(filled)
@@ -182,6 +194,10 @@ ORDER BY 1, 2, 3
             r"function public\.f\(\)",
         ),
         ("CREATE VIEW v AS SELECT payment_record_id, paid FROM fact_payment GROUP BY 1", "must appear in the GROUP BY"),
+        ("ALTER TABLE fact_payment ADD CONSTRAINT c CHECK (paid) NOT VALID", "constraint c"),
+        ("ALTER TABLE fact_payment ADD CONSTRAINT c CHECK (paid) NO INHERIT", "constraint c"),
+        ("CREATE VIEW _fact_payment_new AS SELECT 1", 'relation "_fact_payment_new" already exists'),
+        ("CREATE VIEW _fact_payment_before AS SELECT 1", 'relation "_fact_payment_before" already exists'),
     ],
 )
 def test_what_cannot_come_along_is_named_and_nothing_is_changed(
