@@ -24,6 +24,7 @@ from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import unwritable
 from totesys_assets.lake.compact import tidy
+from totesys_assets.lake.files import listed
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import LEDGER, Lake
 
@@ -235,8 +236,8 @@ class Ledger:
 
 
 def _files(table: DeltaTable) -> set[str]:
-    """Names of the files that the table is made of."""
-    return {uri.rpartition("/")[2] for uri in table.file_uris()}
+    """The files that the table is made of, as its log names them."""
+    return {str(path) for path in listed(table).column("path").to_pylist()}
 
 
 def _newest_rows(table: DeltaTable, files: Set[str] | None = None) -> list[dict[str, Any]]:

@@ -51,8 +51,9 @@ class Files:
     """The files of ``table`` that may hold rows of ``days``, by ``column``, recorded from ``since`` on.
 
     ``days`` None: of all. ``column``: a date or a timestamp; None: only the months tell. ``since``: microseconds since
-    1970. ``within``: a column, and between which values it is, both included. ``named``: only files of these names.
-    Other rows may be in them.
+    1970. ``within``: a column, and between which values it is, both included. ``named``: only those that the
+    log of the table calls so, with their folders: Spark gives the files of several months one name. Other rows may be
+    in them.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Files:
                 continue
             if within is not None and not _overlap(within[1:], wanted[number]):
                 continue
-            if named is None or path.rpartition("/")[2] in named:
+            if named is None or path in named:
                 yield number
 
     def _ends(self, column: str | None) -> list[tuple[Any, Any]]:
@@ -164,13 +165,10 @@ class Files:
                 scanner: Scanner = scan(**asked, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=4)
                 return scanner
 
-        names = self._names()
+        names = {unquote(path) for path in self.paths}
         files: Any = self._table.to_pyarrow_dataset()
-        wanted = [each for each in files.get_fragments() if each.path.rpartition("/")[2] in names]
+        wanted = [each for each in files.get_fragments() if unquote(each.path) in names]
         return FrugalDataset(wanted, files.schema, files.format, files.filesystem)
-
-    def _names(self) -> set[str]:
-        return {path.rpartition("/")[2] for path in self.paths}
 
 
 def _is_in(months: set[str], month: str | None) -> bool:

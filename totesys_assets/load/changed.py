@@ -56,8 +56,8 @@ def changes(
     """
     held, found = _paths(before), _paths(now)
     columns, keys = ", ".join(lake_column_names(table)), ", ".join(quoted(part) for part in table.primary_key)
-    register(connection, "mart_now", now, named=_names(found - held))
-    register(connection, "mart_before", before, named=_names(held - found))
+    register(connection, "mart_now", now, named=found - held)
+    register(connection, "mart_before", before, named=held - found)
     for name, chosen in (("mart_changed", columns), ("mart_gone", keys)):
         first, second = ("mart_now", "mart_before") if name == "mart_changed" else ("mart_before", "mart_now")
         query = f"SELECT {chosen} FROM {first} EXCEPT SELECT {chosen} FROM {second}"
@@ -67,7 +67,3 @@ def changes(
 
 def _paths(table: DeltaTable) -> set[str]:
     return {str(path) for path in listed(table).column("path").to_pylist()}
-
-
-def _names(paths: set[str]) -> set[str]:
-    return {path.rpartition("/")[2] for path in paths}

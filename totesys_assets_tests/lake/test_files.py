@@ -94,9 +94,28 @@ def test_only_files_that_may_hold_a_value_are_read(table: DeltaTable) -> None:
 
 
 def test_files_can_be_asked_for_by_name(table: DeltaTable) -> None:
-    names = [uri.rpartition("/")[2] for uri in table.file_uris()]
+    names = Files(table).paths
     assert len(orders(table, named=set(names[:2]))) == 2
     assert orders(table, named=set()) == []
+
+
+@pytest.mark.parametrize("by_arrow", [False, True])
+def test_files_of_one_name_in_the_folders_of_several_months_are_told_apart(
+    table: DeltaTable, by_arrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(str(files_module.folder_of(table)))
+    for key in (0, 2):  # as Spark writes them
+        (path,) = Files(table, within=("sales_order_id", key, key)).paths
+        other = f"{path.rpartition('/')[0]}/part-0.parquet"
+        (folder / path).rename(folder / other)
+        for entry in (folder / "_delta_log").glob("*.json"):
+            entry.write_text(entry.read_text().replace(path, other))
+    table = DeltaTable(folder)
+    if by_arrow:
+        monkeypatch.setattr(files_module, "folder_of", lambda _: None)
+    names = {path for path in Files(table).paths if path.endswith("2024-09/part-0.parquet")}
+    assert orders(table, named=names) == [2]
+    assert orders(table, days=on(SEPTEMBER.date())) == [2]
 
 
 def test_a_file_without_statistics_may_hold_anything(tmp_path: Path) -> None:

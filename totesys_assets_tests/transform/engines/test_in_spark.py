@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +19,16 @@ import pyarrow.compute as pc
 import pytest
 from deltalake.transaction import AddAction
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.catalogue.queries import Query, query_of
 from totesys_assets.days import DayRange, Days, DaySet
 from totesys_assets.errors import ConnectionFailed, LakeFailed, PlatformError
 from totesys_assets.lake.commit import LostRace, commit
-from totesys_assets.lake.files import listed
+from totesys_assets.lake.files import Files, listed
 from totesys_assets.lake.tables import PROCESSED, Lake
+from totesys_assets.load.changed import changes
 from totesys_assets.transform import build as build_module
 from totesys_assets.transform import schemas
 from totesys_assets.transform.build import build, built_from, processed_name
@@ -40,10 +42,13 @@ from totesys_assets_tests.transform.engines.conftest import RECENT, SEEN, fill
 pytestmark = needs_sail
 TABLES = [table for table in catalogue().warehouse.values() if table.day_column]
 SALES = catalogue().star["fact_sales_order"]
+MART = catalogue().marts["mart_sales_day"]
 ALL = DayRange(date(2023, 12, 1), date(2024, 4, 30))
 LEAP_DAY = DayRange(RECENT[2], RECENT[2])
 # Of its month, another day has rows, too.
 IN_MARCH = DayRange(RECENT[3], RECENT[3])
+NOON = datetime.combine(RECENT[3], time(12))
+LATER = SEEN + timedelta(days=1)
 
 
 def made(lake: Lake, table: Table, by: Engine | None, days: Days = ALL, *, changes_only: bool = False) -> None:
@@ -123,6 +128,23 @@ def test_days_of_a_month_are_replaced_and_the_others_stay(lake: Lake, sail: str)
     assert held(lake, SALES)
     made(lake, SALES, InSpark(sail), IN_MARCH)
     assert held(lake, SALES) == before
+
+
+def test_a_load_finds_only_what_changed_in_a_mart_whose_other_months_lie_in_files_of_the_same_name(
+    lake: Lake, sail: str
+) -> None:
+    fill(lake, 0)
+    made(lake, SALES, None)
+    made(lake, MART, InSpark(sail))
+    before = lake.open_processed(MART)
+    assert len({path.rpartition("/")[2] for path in Files(before).paths}) < len(Files(before).paths)
+    hold(lake, "sales_order", version("sales_order", "insert", LATER, sales_order_id=999, created_at=NOON))
+    made(lake, SALES, None, IN_MARCH)
+    made(lake, MART, InSpark(sail), IN_MARCH)
+    with engine.session() as connection:
+        for name in changes(connection, MART, before, lake.open_processed(MART)):
+            found = connection.execute(f"SELECT DISTINCT created_date FROM {name}").fetchall()
+            assert found == ([(IN_MARCH.first,)] if name == "mart_changed" else [])
 
 
 def test_of_two_builds_the_slower_one_begins_again(lake: Lake, sail: str, monkeypatch: pytest.MonkeyPatch) -> None:
