@@ -245,3 +245,9 @@ def test_the_command_plans_for_what_is_asked() -> None:
     assert small.exit_code == 0, small.output
     assert "1 million orders are 4 million rows, over 730 days" in small.output
     assert "Spark Connect on Fargate" in small.output
+
+
+@pytest.mark.parametrize("option", ["orders", "changes", "days", "touched", "hours", "range-rows", "at-once"])
+def test_what_no_plan_can_be_made_for_is_refused_in_a_sentence(option: str) -> None:
+    refused = CliRunner().invoke(command, [f"--{option}", "0"])
+    assert (refused.exit_code, f"Invalid value for '--{option}': 0" in refused.output) == (2, True)
