@@ -9,7 +9,6 @@ import click
 from totesys_assets_tests.plan.page import PAGE, made, main
 from totesys_assets_tests.plan.plan import Inputs, Plan
 
-
 _NUMBER, _AMOUNT = click.IntRange(min=1), click.FloatRange(min=1)
 
 
