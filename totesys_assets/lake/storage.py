@@ -4,13 +4,14 @@ Belongs here: what is done to files without delta-rs. Does not belong here: what
 
 Files for a bucket are written into a folder of this machine, and sent when they are complete. delta-rs has streams into
 a bucket, but they keep Python's lock while they wait for the network. A write by delta-rs in another thread needs that
-lock, and holds up the network: neither would ever end. So it is with the table's history (history.py).
+lock, and holds up the network: neither would ever end. So it is with a table's history (history.py),
+with lists of files, and where it asks how large one is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
 from totesys_assets import spill
 from totesys_assets.engine import one_line
@@ -59,8 +60,16 @@ class Storage(Protocol):
         """A file, to be read. Raises FileNotFoundError where it is not there."""
         ...
 
+    def files(self, folder: str) -> dict[str, int]:
+        """The files below a folder, and how large each is. One that is not there has none."""
+        ...
+
     def remove(self, paths: Sequence[str]) -> None:
         """Remove files, complete or not. What cannot be removed stays."""
+        ...
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder with all that is in it."""
         ...
 
     def close(self) -> None:
@@ -74,12 +83,15 @@ def storage_of(table: DeltaTable) -> Storage:
     return _Bucket(table.table_uri) if folder is None else _Folder(folder)
 
 
-def file_system(table: DeltaTable) -> FileSystem:
-    """The folder of ``table`` as a file system of Arrow's, to list and read. To write, see above."""
+def file_system(table: DeltaTable, sizes: Mapping[str, int]) -> FileSystem:
+    """The folder of ``table`` as a file system of Arrow's, to read files of these ``sizes``, by their relative paths.
+
+    To ask a bucket for the size of a file, or to list files, delta-rs would keep Python's lock.
+    """
     folder = folder_of(table)
     if folder is not None:
         return SubTreeFileSystem(folder, LocalFileSystem())
-    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri)))
+    return PyFileSystem(DeltaStorageHandler(table.table_uri, storage_options(table.table_uri), dict(sizes)))
 
 
 class _Folder:
@@ -97,10 +109,17 @@ class _Folder:
     def open(self, path: str) -> pa.NativeFile:
         return self._files.open_input_file(path)
 
+    def files(self, folder: str) -> dict[str, int]:
+        infos = self._files.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+        return {each.path: each.size for each in infos if each.type == FileType.File}
+
     def remove(self, paths: Sequence[str]) -> None:
         for path in paths:
             with suppress(OSError):
                 self._files.delete_file(path)
+
+    def remove_folder(self, folder: str) -> None:
+        self._files.delete_dir(folder)
 
     def close(self) -> None:
         """Nothing is elsewhere."""
@@ -157,6 +176,16 @@ class _Bucket:
             for path in paths:
                 if path not in self._written:
                     client.delete_object(Bucket=self._name, Key=self._key(path))
+
+    def files(self, folder: str) -> dict[str, int]:
+        before, below = self._key(""), self._key(f"{folder}/" if folder else "")
+        with self._answers() as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=below)
+            found = [each for page in pages for each in page.get("Contents", ())]
+        return {each["Key"].removeprefix(before): each["Size"] for each in found}
+
+    def remove_folder(self, folder: str) -> None:
+        self.remove([*self.files(folder)])
 
     def close(self) -> None:
         if "_here" in self.__dict__:

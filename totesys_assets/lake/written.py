@@ -7,14 +7,13 @@ commit says of a file (footers.py), and the commit (commit.py).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake.transaction import AddAction
-from pyarrow.fs import FileSelector, FileType
 
 from totesys_assets.lake.encoding import arrow_encodings
 from totesys_assets.lake.footers import add_action
@@ -163,29 +162,28 @@ def batches_of(written: Written, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def found(table: DeltaTable, paths: Iterable[str], values: Iterable[dict[str, str]]) -> Written:
-    """Files that something else wrote into the folder of ``table``: relative paths, and the values of their folders.
+def found(table: DeltaTable, sizes: Mapping[str, int], values: Iterable[dict[str, str]]) -> Written:
+    """Files that something else wrote into the folder of ``table``: their ``sizes``, and the values of their folders.
 
-    Their footers are read. Raises OSError where one is missing or no Parquet file.
+    By their relative paths. Their footers are read. Raises OSError where one is missing or no Parquet file.
     """
     from pyarrow.parquet import read_metadata
 
-    files, actions, rows = file_system(table), [], 0
-    for path, of_folders in zip(paths, values, strict=True):
+    files, actions, rows = file_system(table, sizes), [], 0
+    for (path, size), of_folders in zip(sizes.items(), values, strict=True):
         try:
             footer = read_metadata(path, filesystem=files)
         except pa.ArrowInvalid as error:
             raise OSError(f"{path} is no Parquet file: {error}") from error
-        size = files.get_file_info(path).size
         actions.append(add_action(path, size, of_folders, footer))
         rows += footer.num_rows
     return Written(table, actions, rows)
 
 
-def listed_in(table: DeltaTable, folder: str) -> list[str]:
-    """Paths of the Parquet files below ``folder``, both relative to the folder of ``table``."""
-    infos = file_system(table).get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
-    return sorted(each.path for each in infos if each.type == FileType.File and each.path.endswith(".parquet"))
+def listed_in(table: DeltaTable, folder: str) -> dict[str, int]:
+    """The Parquet files below ``folder``, and their sizes. All paths are relative to the folder of ``table``."""
+    files = storage_of(table).files(folder)
+    return {path: files[path] for path in sorted(files) if path.endswith(".parquet")}
 
 
 @dataclass

@@ -26,8 +26,9 @@ from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake import storage
 from totesys_assets.lake.commit import LostRace, append, written_beside
 from totesys_assets.lake.history import commits
+from totesys_assets.lake.storage import storage_of
 from totesys_assets.lake.tables import Lake
-from totesys_assets.lake.written import batches_of
+from totesys_assets.lake.written import batches_of, found, listed_in
 from totesys_assets.load import copying
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.transform.engines.passed import Passed
@@ -271,12 +272,15 @@ def test_files_beside_a_table_in_a_bucket_are_read_back_and_removed(on_s3: OnS3,
         assert objects(seaweed, held.table_uri) == set()
 
 
-def test_python_goes_on_while_the_commits_of_a_table_are_read(on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy) -> None:
+def test_python_goes_on_while_commits_and_files_are_read(on_s3: OnS3, seaweed: SeaweedFS, proxy: Proxy) -> None:
     """The proxy runs in this process: what delta-rs does with Python's lock would wait for it in vain."""
     with on_s3(proxy.url) as platform:
         held = platform.lake.open_plain("dead_letter", SCHEMA, "")
         append(held, pa.Table.from_pylist([LETTER], schema=SCHEMA).to_batches(), SCHEMA, "test", is_large=True)
         assert [each["operation"] for each in commits(held)] == ["WRITE", "CREATE TABLE"]
+        sizes = listed_in(held, "")
+        assert found(held, sizes, [{}]).rows == 1
+        storage_of(held).remove_folder("elsewhere")
         key = f"{held.table_uri.removeprefix('s3://lake/').rstrip('/')}/_delta_log/{0:020}.json"
         seaweed.client.delete_object(Bucket="lake", Key=key)
         assert [each["operation"] for each in commits(held)] == ["WRITE"]

@@ -290,8 +290,8 @@ def test_files_of_another_writer_are_found_with_their_statistics(lake: Lake) -> 
     folder.mkdir(parents=True)
     pq.write_table(rows.drop_columns(["_month"]), folder / "x.parquet")
     (folder / "_SUCCESS").touch()
-    paths = listed_in(table, "_month=2026-03/engine")
-    written = found(table, paths, [{"_month": "2026-03"}])
+    sizes = listed_in(table, "_month=2026-03/engine")
+    written = found(table, sizes, [{"_month": "2026-03"}])
     assert written.rows == 2
     commit(written, "build")
     held = lake.open_versions(ORDERS)
@@ -304,4 +304,4 @@ def test_a_file_that_is_no_parquet_is_an_error(lake: Lake) -> None:
     path = Path(lake.location("ingestion", "sales_order"), "x.parquet")
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(OSError, match="no Parquet file"):
-        found(table, ["x.parquet"], [{"_month": "2026-01"}])
+        found(table, {"x.parquet": 1}, [{"_month": "2026-01"}])

@@ -114,7 +114,7 @@ def orders(platform: Platform) -> int:
 
 
 def star_files(platform: Platform) -> list[str]:
-    return listed_in(platform.lake.open_processed(FACT), "")
+    return [*listed_in(platform.lake.open_processed(FACT), "")]
 
 
 @pytest.mark.usefixtures("in_one_pass")

@@ -25,7 +25,7 @@ from totesys_assets.days import Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import commit
 from totesys_assets.lake.files import Files, place_of
-from totesys_assets.lake.storage import file_system
+from totesys_assets.lake.storage import file_system, storage_of
 from totesys_assets.lake.written import Written, found, listed_in
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import BUILD, stage
@@ -117,15 +117,16 @@ class InSpark:
 
     def _found(self, work: Work, folder: str, expected: int) -> Written:
         """The files that the server wrote, if they are what was asked for. Raises PlatformError where they are not."""
-        paths = [path for path in listed_in(work.target, folder) if _month(folder, path) is not None]
-        values = [str(_month(folder, path)) for path in paths]
+        files = listed_in(work.target, folder)
+        sizes = {path: size for path, size in files.items() if _month(folder, path) is not None}
+        values = [str(_month(folder, path)) for path in sizes]
         if _NO_MONTH in values:
             raise without_value(work.table, str(work.table.day_column))
-        written = found(work.target, paths, [{MONTH: value} for value in values])
+        written = found(work.target, sizes, [{MONTH: value} for value in values])
         if written.rows != expected:
             raise elsewhere(shown(self._remote), work.target, f"was to write {expected:,} rows", written.rows)
-        if paths:
-            _require_types(work, paths[0])
+        if written.actions:
+            _require_types(work, written.actions[0])
         for column in (each.name for each in work.table.lake_columns if not each.nullable):
             if any(_nulls(work, each, column) for each in written.actions):
                 raise without_value(work.table, column)
@@ -148,16 +149,17 @@ def _nulls(work: Work, action: AddAction, column: str) -> int:
     if nulls is None:
         from pyarrow.parquet import ParquetFile
 
-        with file_system(work.target).open_input_file(action.path) as file:
+        with file_system(work.target, {action.path: action.size}).open_input_file(action.path) as file:
             batches = ParquetFile(file).iter_batches(columns=[column])
             nulls = sum(batch.column(0).null_count for batch in batches)
     return int(nulls)
 
 
-def _require_types(work: Work, path: str) -> None:
+def _require_types(work: Work, action: AddAction) -> None:
     from pyarrow.parquet import read_metadata
 
-    written = read_metadata(path, filesystem=file_system(work.target)).schema.to_arrow_schema()
+    files = file_system(work.target, {action.path: action.size})
+    written = read_metadata(action.path, filesystem=files).schema.to_arrow_schema()
     types = {each.name: each.type for each in written}
     wanted = {each.name: each.type for each in work.schema if each.name != MONTH}
     for name, type_ in wanted.items():
@@ -170,6 +172,5 @@ def _require_types(work: Work, path: str) -> None:
 
 def _remove(work: Work, folder: str) -> None:
     """Remove what the server wrote, as far as it can be reached. The rest no commit names."""
-    files = file_system(work.target)
     with suppress(OSError, pa.ArrowException):
-        files.delete_dir(folder)
+        storage_of(work.target).remove_folder(folder)
