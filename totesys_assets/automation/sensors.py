@@ -65,7 +65,7 @@ _FIRST_BACK_OFF_SECONDS = 10
 _LONGEST_BACK_OFF_SECONDS = 600
 # The pause is longest after seven failures, and nobody need count further.
 _MOST_FAILURES = 7
-_RECORDS_AT_ONCE = 8
+_RECORDS_AT_FIRST, _MOST_RECORDS_AT_ONCE = 8, 500
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -144,12 +144,16 @@ def waiting_for(instance: dg.DagsterInstance, now: datetime) -> str | None:
             f" It left out: {left_out}" if left_out else ""
         )
     failures = failed_looks(instance)
-    pause = back_off_seconds(len(failures))
-    if failures and (waited := now.timestamp() - failures[0]) < pause:
-        return (
-            f"{len(failures)} refreshes failed in a row; the next try is in {pause - waited:.0f} s. See the last one."
-        )
+    pause = _pause_after(failures, now)
+    if pause:
+        return f"{len(failures)} refreshes failed in a row; the next try is in {pause:.0f} s. See the last one."
     return None
+
+
+def _pause_after(failures: list[float], now: datetime) -> float:
+    """Seconds until the next try after looks that ``failed_looks`` tells of; 0 if it may be now."""
+    pause = back_off_seconds(len(failures))
+    return max(0.0, pause - (now.timestamp() - failures[0])) if failures else 0.0
 
 
 def failed_looks(instance: dg.DagsterInstance) -> list[float]:
@@ -163,11 +167,11 @@ def failed_looks(instance: dg.DagsterInstance) -> list[float]:
 
 
 def _refreshes(instance: dg.DagsterInstance) -> Iterator[dg.RunRecord]:
-    """The newest first, read as they are asked for."""
-    last = None
-    while page := instance.get_run_records(dg.RunsFilter(tags=REFRESHES), limit=_RECORDS_AT_ONCE, cursor=last):
+    """The newest first, read as they are asked for: few at first, for mostly the newest tells enough."""
+    last, at_once = None, _RECORDS_AT_FIRST
+    while page := instance.get_run_records(dg.RunsFilter(tags=REFRESHES), limit=at_once, cursor=last):
         yield from page
-        last = page[-1].dagster_run.run_id
+        last, at_once = page[-1].dagster_run.run_id, min(4 * at_once, _MOST_RECORDS_AT_ONCE)
 
 
 def _asked_by(record: dg.RunRecord) -> str:
@@ -208,7 +212,9 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
             while True:
                 reason = waiting_for(context.instance, datetime.now(UTC))
                 if reason is not None:
-                    if not wait.until(lambda: waiting_for(context.instance, datetime.now(UTC)) is None):
+                    # Not asked for again and again: of a look with hundreds of ranges there are as many records.
+                    pause = _pause_after(failed_looks(context.instance), datetime.now(UTC))
+                    if not wait.until(lambda: waiting_for(context.instance, datetime.now(UTC)) is None, pause=pause):
                         return dg.SensorResult(skip_reason=reason, cursor=cursor)
                     alarmed = False
                     continue

@@ -176,7 +176,7 @@ def _commit(
             raise
         finally:
             count(LAKE, -background.waited)
-            # What its threads have freed, Arrow would keep: 100 MB after a million rows. It takes 30 µs.
+            # What its threads have freed, the allocator would keep: 100 MB after a million rows.
             pa.default_memory_pool().release_unused()
     left(table, before, all_marks)
     tidy(table)

@@ -227,7 +227,7 @@ class _Bucket:
 
         try:
             yield _client(os.getpid())
-        except (Boto3Error, BotoCoreError, ClientError) as error:
+        except (Boto3Error, BotoCoreError, ClientError, ValueError) as error:  # the last of an address that is none
             raise OSError(f"the bucket of {self._uri} refused or did not answer: {one_line(error)}") from error
 
 

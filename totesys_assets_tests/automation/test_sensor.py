@@ -336,6 +336,24 @@ def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(
     assert len(asked) == 54
 
 
+def test_a_tick_that_waits_after_a_failure_reads_the_records_seldom(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run_for_test(platform.instance, tags=REFRESH_TAG, status=dg.DagsterRunStatus.STARTED)
+    platform.instance.report_run_failed(run)
+    read = list[None]()
+
+    def counted(instance: dg.DagsterInstance) -> list[float]:
+        read.append(None)
+        return failed_looks(instance)
+
+    monkeypatch.setattr(sensors, "failed_looks", counted)
+    asked, taken = waiting_tick(platform, 2, lambda: None)
+    assert asked == []
+    assert taken > 2
+    assert 0 < len(read) < 4
+
+
 @pytest.mark.refreshed
 def test_a_commit_that_leaves_nothing_to_do_does_not_end_the_wait(platform: Platform) -> None:
     platform.sql("CREATE TABLE other (id int)")

@@ -17,11 +17,9 @@ X86, ARM = (0.04048, 0.004445), (0.03238, 0.00356)
 FARGATE_GB = {0.5: (1, 4), 1: (2, 8), 2: (4, 16), 4: (8, 30), 8: (16, 60), 16: (32, 120)}
 # RDS for PostgreSQL, one zone: an hour of db.r7g, by vCPU, each with 8 GB. https://aws.amazon.com/rds/postgresql/pricing/
 R7G_HOURS = {2: 0.239, 4: 0.478, 8: 0.956, 16: 1.913, 32: 3.826}
-GP3_GB, GP3_MB_A_SECOND = 0.115, 0.080  # a month; of the throughput, what is more than comes with the disk
+GP3_GB = 0.115  # a month
 # S3 Standard: a GB a month, a million requests. https://aws.amazon.com/s3/pricing/
 S3_GB, S3_GETS, S3_PUTS = 0.023, 0.40, 5.00
-# CloudWatch, a GB of logs taken in. https://aws.amazon.com/cloudwatch/pricing/
-LOGS_GB = 0.50
 
 
 def rows(document: str, first: str) -> list[list[str]]:
