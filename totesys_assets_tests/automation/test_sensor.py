@@ -32,6 +32,7 @@ from totesys_assets.automation.sensors import (
     waiting_for,
 )
 from totesys_assets.names import LOOKED_AT_TAG, RANGE_TAG, REFRESH_TAG
+from totesys_assets.source.totesys import kept
 from totesys_assets_tests.conftest import Platform
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -116,7 +117,10 @@ def test_a_refresh_tells_what_it_added_and_how_large_its_tables_are(platform: Pl
 
 
 @pytest.mark.refreshed
-def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(platform: Platform) -> None:
+def test_when_nothing_changed_no_table_is_read_and_nothing_is_written(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "KEPT_SECONDS", 0.5)  # of the sessions that ``scans`` waits for
     requests, skipped, cursor = tick(platform)
     assert (requests, skipped) == ([], "Nothing changed.")
     reads = "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_user_tables"

@@ -301,8 +301,8 @@ def bad_rows_stay_where_they_were(patch: Patch) -> None:
 
 def current_by_the_last_record(patch: Patch) -> None:
     present = "_operation = 'delete' OR left_at IS NOT NULL,\n            _recorded_at DESC"
-    rewrite(patch, warehouse_views, "_HISTORY", present, "_recorded_at DESC")
-    rewrite(patch, warehouse_views, "_HISTORY", "WHERE _operation <> 'delete' OR days_present = 0", "")
+    rewrite(patch, warehouse_views, "HISTORY", present, "_recorded_at DESC")
+    rewrite(patch, warehouse_views, "HISTORY", "WHERE _operation <> 'delete' OR days_present = 0", "")
     patch.setattr(warehouse_schema, "_digest", warehouse_schema._digest.__wrapped__)  # it is kept, of the other view
 
 

@@ -15,6 +15,11 @@ from totesys_assets_tests.conftest import Platform, PostgresServer, make_platfor
 from totesys_assets_tests.harness.sail import Sail, needs_sail
 
 pytestmark = needs_sail
+# In another month than the others: a refresh that changes one month must leave the other's rows.
+ORDER = """
+    INSERT INTO sales_order SELECT 2, created_at, created_at, 1, 1, 1, 5000, 3.10, 1, '2024-10-12', '2024-10-13', 1
+    FROM (VALUES (timestamp '2024-10-09 10:11:12')) AS sale (created_at)
+"""
 
 
 @pytest.fixture
@@ -36,6 +41,7 @@ def test_a_platform_on_spark_is_refreshed_audited_and_completed_after_its_server
     server, other = Sail(), Sail()
     try:
         with make_platform(*databases, tmp_path, TOTESYS_ENGINE="spark", SPARK_REMOTE=server.remote) as platform:
+            platform.sql(ORDER)
             platform.refresh()
             require_clean(platform)
             sales = platform.lake.find(PROCESSED, "fact_sales_order")
@@ -55,6 +61,7 @@ def test_a_platform_on_spark_is_refreshed_audited_and_completed_after_its_server
             require_clean(platform)
             ((rows,),), ((rows_before,),) = platform.query("SELECT count(*) FROM fact_sales_order"), before
             assert rows == int(str(rows_before)) + 1
+            assert platform.query("SELECT count(DISTINCT created_date) FROM mart_sales_day") == [(2,)]
     finally:
         for each in (server, other):
             each.kill()
