@@ -1132,7 +1132,14 @@ def test_what_the_log_did_not_tell_of_ends_the_stretch(source: Followed, monkeyp
 
 @pytest.mark.parametrize("by_log", [True, False])
 @pytest.mark.parametrize(
-    ("rows", "size"), [(1, 30_000_000), (4_000, 100_000), (8_000, 60_000), (4_000, 16_384), (1, 1_000_000)]
+    ("rows", "size"),
+    [
+        (1, 30_000_000),
+        (4_000, 100_000),
+        pytest.param(8_000, 60_000, marks=pytest.mark.thorough),
+        (4_000, 16_384),
+        (1, 1_000_000),
+    ],
 )
 def test_rows_with_large_values_arrive_or_are_dead_letters_and_hold_up_nothing(
     source: Followed, rows: int, size: int, monkeypatch: pytest.MonkeyPatch, *, by_log: bool
