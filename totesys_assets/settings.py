@@ -205,12 +205,12 @@ def _place(value: str, said_by: str) -> str:
 def _readable(uri: str, said_by: str, more: str = "") -> str:
     # delta-rs makes a URL of it, decodes that twice and takes a backslash for a slash: it would write to one folder
     # and read from another, or panic.
-    odd = re.search(rf"[\[\]^|\\\x00-\x1f\x7f{more}]|%[0-9A-Fa-f]{{2}}|[\ud800-\udfff]", uri)
+    odd = re.search(rf"[\[\]^|\\\x00-\x1f\x7f{more}]|%[0-9A-Fa-f]{{2}}|[\ud800-\udfff]|(?<!:)//", uri)
     if odd is None:
         return uri
     raise SettingsError(
         f"{said_by} leads to {uri!r}, which has {odd[0]!r} in its name, and no Delta table can be read there. Set "
-        f"LAKE_URI to a place without \\ [ ] ^ |{''.join(f' {each}' for each in more)}, control characters and %xx."
+        f"LAKE_URI to a place without \\ [ ] ^ |{''.join(f' {each}' for each in more)}, //, control characters and %xx."
     )
 
 

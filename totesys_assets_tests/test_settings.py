@@ -249,12 +249,14 @@ def test_a_name_that_no_delta_table_can_have_is_refused(home: Path, tmp_path: Pa
             read(home, LAKE_URI=uri)
     with pytest.raises(SettingsError, match=r"^TOTESYS_HOME leads to "):
         read(tmp_path / name)
-    with pytest.raises(SettingsError, match=r"^LAKE_URI leads to "):
-        read(home, LAKE_URI=f"s3://bucket/{name}")
+    for prefix in (name, f"some//{name}", "some//prefix"):
+        with pytest.raises(SettingsError, match=r"^LAKE_URI leads to "):
+            read(home, LAKE_URI=f"s3://bucket/{prefix}")
 
 
 def test_a_lake_in_a_bucket_is_used_as_it_is_but_for_a_closing_slash(home: Path) -> None:
     assert read(home, LAKE_URI="s3://bucket").lake_uri == "s3://bucket"
+    assert read(home, LAKE_URI="s3://bucket//").lake_uri == "s3://bucket"
     assert read(home, LAKE_URI="s3://bucket/some/prefix/").lake_uri == "s3://bucket/some/prefix"
 
 

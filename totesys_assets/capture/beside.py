@@ -109,7 +109,7 @@ def append_beside(
             else:
                 recorded_at, earlier = until + 1, written
                 written = written_beside(held, _recorded(batches_of(earlier, schema), recorded_at), schema)
-                earlier.discard()
+                earlier.discard()  # that commit failed: those since then are about other days
         else:
             return Appended(held, recorded_at, last)
     raise LostRace(f"Others committed to {held.table_uri} {_ATTEMPTS} times.")

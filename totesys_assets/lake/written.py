@@ -42,7 +42,7 @@ class Written:
     rows: int = 0
 
     def discard(self) -> None:
-        """Remove the files, which no commit was tried with. What cannot be removed stays, and no commit names it."""
+        """Remove the files, of which it is known that no commit names them. What cannot be removed stays."""
         storage_of(self.table).remove([each.path for each in self.actions])
 
 
