@@ -36,7 +36,16 @@ from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import RATES, ephemeral  # noqa: F401 - ephemeral instances are quicker with it
-from totesys_assets_tests.harness.servers import QUICK, MachineServer, Standby, replicated, running, transaction_pooler
+from totesys_assets_tests.harness.servers import (
+    LOGICAL,
+    QUICK,
+    MachineServer,
+    Standby,
+    replicated,
+    running,
+    transaction_pooler,
+)
+from totesys_assets_tests.harness.sql_files import apply
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
 OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "FILES_", "DAGSTER_", "AWS_")
@@ -394,3 +403,20 @@ def make_platform(
         instance = dg.DagsterInstance.get() if dagster is not None else dg.DagsterInstance.ephemeral()
         with instance:
             yield Platform(settings, source, warehouse, instance)
+
+
+@pytest.fixture
+def followed(scratch: Path, tmp_path: Path) -> Iterator[Platform]:
+    """A platform that was refreshed once, and follows the log of its ToteSys."""
+    server = EmbeddedServer(scratch / f"followed_{os.urandom(4).hex()}", LOGICAL)
+    with running(server):
+        postgres = PostgresServer(server)
+        source = postgres.database("totesys")
+        with psycopg.connect(source) as connection:
+            connection.execute(ddl("totesys.sql"))
+            connection.execute(TRADE)
+        apply("source_reader.sql", source)
+        apply("source_log.sql", source)
+        with make_platform(source, postgres.database("warehouse"), tmp_path, TOTESYS_LOG="on") as platform:
+            platform.refresh()
+            yield platform

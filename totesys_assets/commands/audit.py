@@ -46,10 +46,14 @@ def audit(as_json: bool) -> None:
             from totesys_assets.audit.audit import compared_nothing
             from totesys_assets.audit.noted import note_findings
             from totesys_assets.platform import Platform
+            from totesys_assets.staleness.following import end_following
             from totesys_assets.staleness.mark import read_mark
 
             platform = Platform.of(settings, urls.totesys, urls.warehouse)
-            found = look_everywhere(platform, marks=[mark for mark in [read_mark(settings.home)] if mark])
+            try:
+                found = look_everywhere(platform, marks=[mark for mark in [read_mark(settings.home)] if mark])
+            finally:
+                end_following(platform)
             unnoted = note_findings(platform.warehouse, found, whole=True)
     if unnoted:
         say(err, "", unnoted)

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psycopg
-import pytest
 
-from totesys_assets.catalogue.catalogue import ddl
-from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.staleness.following import end_following
 from totesys_assets.staleness.look import look
 from totesys_assets_tests.automation.test_sensor import new_order, tick
-from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
-from totesys_assets_tests.harness.servers import LOGICAL, running
-from totesys_assets_tests.harness.sql_files import apply
-
-
-@pytest.fixture
-def followed(scratch: Path, tmp_path: Path) -> Iterator[Platform]:
-    """A platform that was refreshed once, and follows the log of its ToteSys."""
-    server = EmbeddedServer(scratch / "server_of_ticks", LOGICAL)
-    with running(server):
-        postgres = PostgresServer(server)
-        source = postgres.database("totesys")
-        with psycopg.connect(source) as connection:
-            connection.execute(ddl("totesys.sql"))
-            connection.execute(TRADE)
-        apply("source_reader.sql", source)
-        apply("source_log.sql", source)
-        with make_platform(source, postgres.database("warehouse"), tmp_path, TOTESYS_LOG="on") as platform:
-            platform.refresh()
-            yield platform
+from totesys_assets_tests.conftest import Platform
 
 
 def sessions(platform: Platform) -> set[object]:

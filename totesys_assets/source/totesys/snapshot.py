@@ -95,7 +95,8 @@ class Snapshot(SourceSnapshot):
     @property
     def instant(self) -> str:
         """Equal for two snapshots that show the same rows, read in the same way."""
-        read = f"{self.schema} {'known' if self.ignores_new else 'all'}"
+        followed = " log" if self.log is not None and self.log.wanted else ""  # what it noted is no fingerprint
+        read = f"{self.schema} {'known' if self.ignores_new else 'all'}{followed}"
         return f"{self.lifetime} {read} {self.text}" + (f" {self.replayed[0]}" if self.replayed else "")
 
     @property
