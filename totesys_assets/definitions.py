@@ -31,7 +31,7 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
     return dg.Definitions(
         assets=[
             *ingestion_assets(tables, partitions, settings),
-            *processed_assets(tables, partitions),
+            *processed_assets(tables, partitions, settings.engine),
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],
         asset_checks=[audit_checks(tables, settings)],

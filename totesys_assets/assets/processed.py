@@ -31,18 +31,21 @@ from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.one_pass import OnePass
 from totesys_assets.transform.build import build
 from totesys_assets.transform.engines.interface import Engine
+from totesys_assets.variables import DUCKDB
 
 log = logging.getLogger(__name__)
 PRIORITY = 20
 
 
-def processed_assets(catalogue: Catalogue, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
-    """The assets ``star/<table>`` and ``mart/<table>``."""
-    return [_processed_asset(catalogue, table, partitions) for table in catalogue.warehouse.values()]
+def processed_assets(
+    catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], engine_name: str
+) -> list[dg.AssetsDefinition]:
+    """The assets ``star/<table>`` and ``mart/<table>``, those that have days built by the engine of that name."""
+    return [_processed_asset(catalogue, table, partitions, engine_name) for table in catalogue.warehouse.values()]
 
 
 def _processed_asset(
-    catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str]
+    catalogue: Catalogue, table: Table, partitions: dg.PartitionsDefinition[str], engine_name: str
 ) -> dg.AssetsDefinition:
     query = query_of(table.name)
     if table.is_mart and table.day_column:
@@ -53,7 +56,7 @@ def _processed_asset(
         deps=keys(catalogue.star, query.reads) or keys(catalogue.source, query.sources),
         group_name=GROUPS[table.group],
         description=f"{table.description} {query.description}",
-        kinds={"duckdb", "deltalake"},
+        kinds={engine_name if table.day_column else DUCKDB, "deltalake"},
         owners=OWNERS,
         metadata={
             **definition_metadata(
@@ -84,6 +87,7 @@ def _processed_asset(
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.
         newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})
+        newest["engine"] = engine.name if table.day_column else DUCKDB
         newest["dagster/column_lineage"] = query_lineage(catalogue, table)
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
         waits = blocked.of_made(table.group, table.name, blocked.blocked(context.instance, catalogue))

@@ -208,6 +208,7 @@ def _count(number: int | None) -> str:
 
 def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
+    from totesys_assets.transform.engines.chosen import described
 
     for problem in told_once(summary.problems, [*catalogue().source, *catalogue().warehouse]):
         say(console, "[red]✗[/red] ", problem)
@@ -225,6 +226,8 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
     show(console, grid)
     say(console, "lake       ", settings.lake_uri)
     say(console, "warehouse  ", f"{address(urls.warehouse)}, schema {settings.warehouse_schema}")
+    if engine := described(settings):
+        say(console, "engine     ", engine)
     for table, names in summary.unknown_columns.items():
         say(console, "[yellow]![/yellow] ", words.left_out(table, names))
     if summary.log_lost is not None:

@@ -53,6 +53,7 @@ def status(as_json: bool) -> None:
         from totesys_assets.automation.condition import condition
         from totesys_assets.platform import Platform
         from totesys_assets.refresh import MOST_COUNTED
+        from totesys_assets.transform.engines.chosen import described
 
         found = condition(
             Platform.of(settings, urls.totesys, urls.warehouse),
@@ -65,11 +66,13 @@ def status(as_json: bool) -> None:
             "lake": settings.lake_uri,
             "warehouse": address(urls.warehouse),
             "schema": settings.warehouse_schema,
+            "engine": settings.engine,
         }
+        engine = described(settings)
     if as_json:
         click.echo(json.dumps(where | asdict(found), default=_plain, indent=2))
     else:
-        _print(where, found)
+        _print(where, found, engine)
     if not found.well:
         sys.exit(1)
 
@@ -92,7 +95,7 @@ def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _print(where: dict[str, str], found: Condition) -> None:
+def _print(where: dict[str, str], found: Condition, engine: str | None) -> None:
     more = {
         "lake": ", ".join(
             [
@@ -107,6 +110,8 @@ def _print(where: dict[str, str], found: Condition) -> None:
             say(err, f"[red]✗[/red] {part:<10} ", found.down[part])
         elif part in where:
             say(out, f"  {part:<10} ", f"{where[part]} ({more[part]})" if more.get(part) else where[part])
+    if engine is not None:
+        say(out, "  engine     ", engine)
     if found.log is not None:
         say(out, "  log        ", _log(found.log))
     say(out, "  up to date ", _ago(found.up_to_date_at) or "never, as far as known")

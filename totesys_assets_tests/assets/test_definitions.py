@@ -40,6 +40,14 @@ def test_definitions_are_used_again_as_long_as_settings_and_days_are_the_same(
     assert defs() is not first
 
 
+def test_the_engine_that_builds_a_table_is_one_of_its_kinds(tmp_path: Path) -> None:
+    spark = {"TOTESYS_ENGINE": "spark", "SPARK_REMOTE": "sc://spark"}
+    made = build_definitions(Settings.from_env({"TOTESYS_HOME": str(tmp_path), **spark}))
+    kinds = {"/".join(spec.key.path): spec.kinds for spec in made.resolve_all_asset_specs()}
+    assert kinds["star/fact_sales_order"] == {"spark", "deltalake"}
+    assert kinds["star/dim_design"] == {"duckdb", "deltalake"}
+
+
 def test_every_table_is_an_asset_of_its_group_and_one_of_the_warehouse(specs: list[dg.AssetSpec]) -> None:
     by_group: dict[str | None, set[str]] = {}
     for spec in specs:

@@ -94,6 +94,22 @@ def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
 
 
 @pytest.mark.refreshed
+def test_an_engine_that_is_not_the_default_is_told_by_status_and_refresh_without_its_token(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refreshed() -> str:
+        return " ".join(CliRunner().invoke(main, ["refresh"]).output.split())
+
+    assert (status()[1]["engine"], "engine" in shown(), "engine" in refreshed()) == ("duckdb", False, False)
+    monkeypatch.setenv("TOTESYS_ENGINE", "spark")
+    assert "engine spark, which cannot be used: TOTESYS_ENGINE is spark, and SPARK_REMOTE is not set" in shown()
+    monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example.com:443/;use_ssl=true;token=hush")
+    assert "engine spark, at sc://spark.example.com:443 " in shown()
+    assert "engine spark, at sc://spark.example.com:443 " in refreshed()
+    assert status()[1]["engine"] == "spark"
+
+
+@pytest.mark.refreshed
 def test_it_names_what_the_catalogue_has_no_more_with_the_statement_that_drops_a_mart(platform: Platform) -> None:
     def gone(table: str) -> None:
         connection.execute(f"CREATE TABLE {table} (a int)".encode())

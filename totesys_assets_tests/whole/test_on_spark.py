@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from totesys_assets.audit.audit import audit
@@ -30,6 +31,14 @@ def databases(postgres_server: PostgresServer, trade_template: str) -> Iterator[
     postgres_server.drop(f"totesys_{name}", f"warehouse_{name}")
 
 
+def engine_of(platform: Platform, asset: str) -> object:
+    """What the newest materialisation of an asset says that it was built with."""
+    event = platform.instance.get_latest_materialization_event(dg.AssetKey(asset.split("/")))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization.metadata["engine"].value
+
+
 def require_clean(platform: Platform) -> None:
     assert {finding.outcome for finding in audit(platform.core)} <= {"equal", "warning"}
     assert platform.look().requests == []
@@ -44,6 +53,8 @@ def test_a_platform_on_spark_is_refreshed_audited_and_completed_after_its_server
             platform.sql(ORDER)
             platform.refresh()
             require_clean(platform)
+            assert [engine_of(platform, each) for each in ("star/fact_sales_order", "mart/mart_sales_day")] == ["spark"] * 2
+            assert engine_of(platform, "star/dim_design") == "duckdb"
             sales = platform.lake.find(PROCESSED, "fact_sales_order")
             assert sales is not None
             paths = listed(sales).column("path").to_pylist()

@@ -24,6 +24,19 @@ def chosen(settings: Settings) -> Engine:
     return InSpark(settings.spark_remote)
 
 
+def described(settings: Settings) -> str | None:
+    """What a user is told of an engine that is not the default, without secrets: where it is, or what is missing."""
+    if settings.engine == DUCKDB:
+        return None
+    try:
+        chosen(settings)
+    except SettingsError as missing:
+        return f"{settings.engine}, which cannot be used: {missing}"
+    from totesys_assets.transform.engines.spark_session import shown
+
+    return f"{settings.engine}, at {shown(str(settings.spark_remote))}"
+
+
 def _is_address(remote: str) -> bool:
     try:
         parts = urlsplit(remote)

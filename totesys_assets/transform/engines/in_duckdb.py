@@ -20,6 +20,7 @@ from totesys_assets.transform.checks import checked
 from totesys_assets.transform.engines.interface import WRITER, Work
 from totesys_assets.transform.schemas import create_schemas, select_of
 from totesys_assets.transform.sets import Sets, gather, worth_keeping
+from totesys_assets.variables import DUCKDB
 
 # Noted with the commits to a star table that is one set: the digest of its rows.
 _ROWS = "rows"
@@ -27,6 +28,8 @@ _ROWS = "rows"
 
 class InDuckDb:
     """The default. It also makes the tables that are one set, whichever engine makes the others."""
+
+    name = DUCKDB
 
     def append(self, work: Work, since: Mapping[str, int], marks: Mapping[str, int]) -> None:
         """Rows of the versions recorded ``since``, as a stream."""

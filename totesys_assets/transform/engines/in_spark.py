@@ -35,6 +35,7 @@ from totesys_assets.transform.engines.spark_session import connected, shown
 from totesys_assets.transform.engines.spark_sql import translated, typed
 from totesys_assets.transform.engines.spark_views import SparkViews, elsewhere
 from totesys_assets.transform.schemas import create_schemas, select_of
+from totesys_assets.variables import SPARK
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
@@ -47,6 +48,8 @@ _NO_MONTH = "__HIVE_DEFAULT_PARTITION__"
 
 class InSpark:
     """A Spark Connect server at ``remote``, an address as SPARK_REMOTE gives it."""
+
+    name = SPARK
 
     def __init__(self, remote: str) -> None:
         self._remote = remote

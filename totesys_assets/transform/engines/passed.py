@@ -40,6 +40,11 @@ class Passed:
     made: Made
     other: Engine
 
+    @property
+    def name(self) -> str:
+        """The other's: what is passed on is made by the engine that would build it."""
+        return self.other.name
+
     def append(self, work: Work, since: Mapping[str, int], marks: Mapping[str, int]) -> None:
         """Rows that come after those of a first build: not these."""
         self.other.append(work, since, marks)
