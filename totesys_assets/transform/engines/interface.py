@@ -45,12 +45,13 @@ class Work:
 class Engine(Protocol):
     """Makes the rows of tables that are partitioned by day. Each call is one commit, behind the fence, with ``marks``.
 
-    ``name`` is what TOTESYS_ENGINE calls it. Both calls raise LostRace if another build has committed since ``work.target`` was opened, and PlatformError if the
+    Both calls raise LostRace if another build has committed since ``work.target`` was opened, and PlatformError if the
     engine fails. Nothing is committed then.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What TOTESYS_ENGINE calls it."""
 
     def append(self, work: Work, since: Mapping[str, int], marks: Mapping[str, int]) -> None:
         """Add what ``work.query``, which is row by row, makes of the versions recorded ``since``.
