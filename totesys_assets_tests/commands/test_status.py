@@ -98,9 +98,9 @@ def test_an_engine_that_is_not_the_default_is_told_by_status_and_refresh_without
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refreshed() -> str:
-        return " ".join(CliRunner().invoke(main, ["refresh"]).output.split())
+        return " ".join(CliRunner().invoke(main, ["refresh"]).output.split()) + " "
 
-    assert (status()[1]["engine"], "engine" in shown(), "engine" in refreshed()) == ("duckdb", False, False)
+    assert (status()[1]["engine"], " engine " in shown(), " engine " in refreshed()) == ("duckdb", False, False)
     monkeypatch.setenv("TOTESYS_ENGINE", "spark")
     assert "engine spark, which cannot be used: TOTESYS_ENGINE is spark, and SPARK_REMOTE is not set" in shown()
     monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example.com:443/;use_ssl=true;token=hush")

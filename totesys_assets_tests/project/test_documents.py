@@ -144,7 +144,7 @@ def test_the_defaults_that_are_described_are_those_that_hold() -> None:
 def test_the_document_of_the_status_has_the_keys_that_are_described() -> None:
     rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", text(reference.FOLDER / "status.md"), re.MULTILINE)
     described = {key: within for first, within in rows for key in re.findall(r"`(\w+)`", first)}
-    where = {"totesys", "lake", "warehouse", "schema"}
+    where = {"totesys", "lake", "warehouse", "schema", "engine"}
     assert set(described) == where | {each.name for each in fields(condition.Condition)}
     for key, of in (("source", condition.SourceTable), ("tables", condition.StarTable)):
         assert {each.name for each in fields(of)} <= set(re.findall(r"`(\w+)`", described[key]))
