@@ -223,6 +223,8 @@ def conninfo(url: str) -> dict[str, str]:
 
 def reason(error: Exception) -> str:
     """The telling part of a database error on one line: without DuckDB's preamble and without the statement."""
+    if trouble := spill.trouble(str(error)):
+        return trouble
     text = re.sub(r'^.*?Unable to connect to Postgres at "[^"]*":\s*', "", str(error), flags=re.S)
     text = re.sub(r'^.*?Failed to [^"]*".*":\s*(?=ERROR|FATAL|server|could|SSL|no conn)', "", text, flags=re.S)
     if "conflict with recovery" in text:
@@ -290,7 +292,7 @@ def _load_postgres_extension(connection: duckdb.DuckDBPyConnection) -> None:
     found = next((path for folder in folders for path in Path(folder).rglob("postgres.duckdb_extension")), None)
     if found is None:
         raise PlatformError("The package duckdb-extension-postgres is not installed: run `make install`.")
-    with tempfile.TemporaryDirectory(prefix="totesys-") as folder:
+    with spill.told(), tempfile.TemporaryDirectory(prefix="totesys-") as folder:
         link = Path(folder, "postgres_scanner.duckdb_extension")
         link.symlink_to(found)
         connection.execute(f"LOAD {literal(str(link))}")

@@ -61,6 +61,10 @@ class LakeFailed(PlatformError):
     """The lake cannot be read or written: its disk is full, say, or its bucket does not answer."""
 
 
+class TemporaryFilesFailed(LakeFailed):
+    """The folder for temporary files is full, is gone, or cannot be written."""
+
+
 class ConcurrentWriters(PlatformError):
     """Other writers kept committing first."""
 

@@ -10,22 +10,83 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
+from totesys_assets.errors import TemporaryFilesFailed
+
 _NAME = "totesys-duckdb"
 _NUMBERS = count()
+# What Python calls a new file or folder there.
+_RANDOM = re.compile(r"(tmp|totesys-)[a-z0-9_]{8}")
 # What is no folder, leads elsewhere, or is not for us.
 _OF_OTHERS = (errno.ENOTDIR, errno.ELOOP, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What DuckDB says where its folder has no more room, and Python where no folder can be written.
+_DUCKDB_FULL, _NONE = "max_temp_directory_size", "No usable temporary directory"
 
 
 def folder() -> str:
     """A folder that is not there yet. Who makes it, as DuckDB does when it has something to spill, removes it."""
-    return str(_of_process(os.getpid()) / str(next(_NUMBERS)))
+    with told():
+        return str(_of_process(os.getpid()) / str(next(_NUMBERS)))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raise TemporaryFilesFailed for an OSError of the system, in a block that works with temporary files only."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # one of ours, of a bucket
+            raise
+        raise TemporaryFilesFailed(_sentence(error)) from error
+
+
+def sentence(error: OSError) -> str | None:
+    """What to do about an error of a temporary file; None for an error of something else."""
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path()
+    is_ours = named.parent == _parent() and _RANDOM.fullmatch(named.name)
+    return _sentence(error) if is_ours or _NONE in str(error) else None
+
+
+def trouble(said: str) -> str | None:
+    """What to do where DuckDB ``said`` that its folder fails, as a clause; None where it said something else."""
+    if _DUCKDB_FULL in said or (_NAME in said and os.strerror(errno.ENOSPC) in said):
+        return _clause(None)
+    return _clause(said.rpartition(": ")[2]) if _NAME in said else None
+
+
+def _sentence(error: OSError) -> str:
+    clause = _clause(None if error.errno in _FULL else os.strerror(error.errno or 0))
+    return f"{clause[0].upper()}{clause[1:]}. The next refresh does what is left to do."
+
+
+def _clause(why: str | None) -> str:
+    """``why``: what the system says, or None where the folder is full."""
+    place, named = _parent(), os.environ.get("TMPDIR")
+    if place is None:
+        return "no folder can be written for temporary files: set TMPDIR to one that can"
+    other = f" (TMPDIR names {named}, which could not be written)" if named and Path(named) != place else ""
+    if why is None:
+        return (
+            f"{place}, the folder for temporary files, is full{other}: free some, or set TMPDIR to one with more room"
+        )
+    said = f"{why[:1].lower()}{why[1:]}"
+    return f"{place}, the folder for temporary files, fails{other}: {said}. Set TMPDIR to one that can be written"
+
+
+def _parent() -> Path | None:
+    """The system's folder for temporary files, as it was found first; None where none can be written."""
+    with suppress(OSError):
+        return Path(tempfile.gettempdir())
+    return None
 
 
 @lru_cache(maxsize=1)

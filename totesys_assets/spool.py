@@ -13,12 +13,17 @@ from typing import Literal, Self, cast
 
 import pyarrow as pa
 
+from totesys_assets import spill
+
 # So much stays in memory: a few changes need no file.
 _IN_MEMORY_BYTES = 1_000_000
 
 
 class Spool:
-    """Batches of one ``schema``, in the order in which they were added; gone after the block. Raises OSError."""
+    """Batches of one ``schema``, in the order in which they were added; gone after the block.
+
+    Raises TemporaryFilesFailed.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         # It has no name, so that nothing is left of a process that is killed.
@@ -35,12 +40,14 @@ class Spool:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add a batch."""
-        self._writer.write_batch(batch)
+        with spill.told():
+            self._writer.write_batch(batch)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All of them, one by one. Nothing may be added from then on, nor may they be read twice at once."""
-        self._writer.close()
-        self._file.seek(0)
+        with spill.told():
+            self._writer.close()
+            self._file.seek(0)
         yield from pa.ipc.open_stream(self._opened("r"))
 
     def _opened(self, mode: Literal["r", "w"]) -> pa.PythonFile:

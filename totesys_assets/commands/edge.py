@@ -25,8 +25,9 @@ from typing import Any
 
 import click
 
+from totesys_assets import spill
 from totesys_assets.commands import interrupts
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import PlatformError, TemporaryFilesFailed
 from totesys_assets.settings import SettingsError
 from totesys_assets.terminal import err, say
 
@@ -142,6 +143,10 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "Memory ran out. Free some, or run it on a larger machine; the next refresh does what is left to do."
     causes = _chain(error)
+    for each in causes:
+        said = spill.sentence(each) if isinstance(each, OSError) else None
+        if said or isinstance(each, TemporaryFilesFailed):
+            return said or str(each)
     if any(_FULL in str(each) for each in causes):
         full = next((each for each in causes if isinstance(each, OSError) and each.errno == errno.ENOSPC), None)
         return _of_system(full or OSError(errno.ENOSPC, _FULL))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -46,10 +46,17 @@ _seen = set[str]()
 
 
 class Storage(Protocol):
-    """Files below the folder of a table, by their relative paths. What writes and reads raises OSError."""
+    """Files below the folder of a table, by their relative paths. What writes and reads raises OSError.
+
+    Where files wait on this machine, ``writing`` raises TemporaryFilesFailed of them.
+    """
 
     def create(self, path: str) -> pa.NativeFile:
         """A new file, to be written and closed, then given to ``complete``."""
+        ...
+
+    def writing(self) -> AbstractContextManager[None]:
+        """What fails in the block, in which files are made, written or completed, is said to be of where they lie."""
         ...
 
     def complete(self, paths: Sequence[str]) -> None:
@@ -103,6 +110,9 @@ class _Folder:
             self._files.create_dir(path.rpartition("/")[0])
         return self._files.open_output_stream(path)
 
+    def writing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def complete(self, paths: Sequence[str]) -> None:
         """They are where they belong."""
 
@@ -134,6 +144,9 @@ class _Bucket:
     def create(self, path: str) -> pa.NativeFile:
         self._written[path] = self._here / path.rpartition("/")[2]  # a name that no other has
         return pa.OSFile(str(self._written[path]), "wb")
+
+    def writing(self) -> AbstractContextManager[None]:
+        return spill.told()
 
     def complete(self, paths: Sequence[str]) -> None:
         waiting, failed = SimpleQueue[str](), list[BaseException]()

@@ -70,7 +70,11 @@ class Writer:
             self.abandon()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add a batch. Raises OSError where the files cannot be written."""
+        """Add a batch. Raises OSError where the files cannot be written, and TemporaryFilesFailed."""
+        with self._storage.writing():
+            self._write(batch)
+
+    def _write(self, batch: pa.RecordBatch) -> None:
         for values, part in self._parts(batch):
             waiting = self._waiting.setdefault(values, _Waiting())
             waiting.add(part)
@@ -80,13 +84,14 @@ class Writer:
             self._flush(max(self._waiting, key=lambda values: self._waiting[values].size))
 
     def close(self) -> Written:
-        """End all files, and tell what they hold."""
-        for values in [*self._waiting]:
-            self._flush(values)
-        last = [*self._open.values()]
-        self._open.clear()
-        self._end(last)
-        self._storage.close()
+        """End all files, and tell what they hold. Raises as ``write``."""
+        with self._storage.writing():
+            for values in [*self._waiting]:
+                self._flush(values)
+            last = [*self._open.values()]
+            self._open.clear()
+            self._end(last)
+            self._storage.close()
         actions = [each.action() for each in self._done]
         return Written(self._table, actions, sum(each.rows for each in self._done))
 

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg import sql
 
+from totesys_assets import spill
 from totesys_assets.local.locks import Report, locked, opened
 from totesys_assets.local.postgres_errors import EmbeddedError, explain, is_full
 from totesys_assets.local.postgres_programs import Programs
@@ -81,7 +82,7 @@ class EmbeddedServer:
         try:
             self._start(say)
         except OSError as error:
-            raise EmbeddedError(explain(str(error), self.folder)) from error
+            raise EmbeddedError(spill.sentence(error) or explain(str(error), self.folder)) from error
 
     def stop(self) -> None:
         """Stop the server in order: sessions are ended, what was committed is kept. Does nothing when none runs.
