@@ -578,7 +578,7 @@ def test_a_loader_without_its_grants_is_told_which_file_to_run(roles: Roles) -> 
         Warehouse(roles["loader"]).mark()
 
 
-@pytest.mark.parametrize("name", ["fact_payment", "mart_sales_design_day"])
+@pytest.mark.parametrize("name", ["fact_payment", "mart_sales_day"])
 def test_a_load_without_grants_tells_which_file_to_run(
     postgres_server: PostgresServer, trade_template: str, tmp_path: Path, name: str
 ) -> None:

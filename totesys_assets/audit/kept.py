@@ -8,7 +8,7 @@ from totesys_assets.audit.findings import KEPT, Finding, counted
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.names import WAREHOUSE
-from totesys_assets.warehouse.kept import has_kept, kept_queries
+from totesys_assets.warehouse.kept import kept_queries
 
 _COMPARED = """
 WITH kept AS MATERIALIZED ({kept}), follows AS MATERIALIZED ({follows})
@@ -21,7 +21,7 @@ SELECT (SELECT count(*) FROM kept), greatest(
 
 def checks(table: Table) -> Iterator[str]:
     """The checks that there are of ``table``, beside those of every table."""
-    if has_kept(table):
+    if table.is_fact:
         yield KEPT
 
 

@@ -53,7 +53,6 @@ _MARTS = {
         ("total", "staff", "customer", "location"),
         "breakdown",
     ),
-    "mart_sales_design_day": _Sums("sales_order", "orders", "revenue", "units_sold * unit_price"),
     "mart_purchases_day": _Sums(
         "purchase_order",
         "orders",
@@ -136,7 +135,6 @@ def converted(seen: Observed, table: Table) -> Finding:
         f"SELECT {mart.day} AS day, currency_id, {mart.rows} AS number FROM {seen.name(name)}"
         + (f" WHERE {mart.column} = 'total'" if mart.column == "breakdown" else "")
         for name, mart in _MARTS.items()
-        if name != "mart_sales_design_day"
     )
     rows = seen.warehouse.execute(
         "SELECT coalesce(currency.currency_code, 'currency ' || used.currency_id), sum(used.number)::bigint "

@@ -24,18 +24,6 @@ CREATE TABLE mart_sales_day (
     PRIMARY KEY (created_date, currency_id, breakdown, member_id)
 );
 
--- One row per day, currency and design: orders as they are now.
-CREATE TABLE mart_sales_design_day (
-    created_date date REFERENCES dim_date, -- by day: day the orders were created (UTC)
-    currency_id int REFERENCES dim_currency, -- currency of the revenue
-    design_id int REFERENCES dim_design, -- design of the bags
-    orders bigint NOT NULL, -- number of orders
-    units bigint NOT NULL, -- number of bags
-    revenue numeric(38,2) NOT NULL, -- units times price, in the currency
-    PRIMARY KEY (created_date, currency_id, design_id)
-);
-CREATE INDEX mart_sales_design_day_design ON mart_sales_design_day (design_id);
-
 -- One row per day, currency and what purchases are broken down by: orders as they are now.
 CREATE TABLE mart_purchases_day (
     created_date date REFERENCES dim_date, -- by day: day the orders were created (UTC)

@@ -43,11 +43,11 @@ SELECT {name} AS table_name, (_recorded_at AT TIME ZONE 'UTC')::date AS recorded
     ) THEN 'silent update' ELSE _operation END AS operation
 FROM (SELECT *, last_updated_date + last_updated_time AS last_updated FROM {table}) AS versions
 """
-# As in warehouse/kept.py.
+# As in warehouse/sold.py.
 _SUMS = """
 SELECT created_date, currency_id, coalesce(design_name, '') AS design_name,
-    sum(orders)::bigint AS orders, sum(units)::bigint AS units, sum(revenue) AS revenue
-FROM mart_sales_design_day LEFT JOIN dim_design USING (design_id) GROUP BY 1, 2, 3
+    count(*) AS orders, sum(units_sold)::bigint AS units, sum(units_sold * unit_price) AS revenue
+FROM current_sales_order LEFT JOIN dim_design USING (design_id) GROUP BY 1, 2, 3
 """
 # As in transform/schemas.py: of a row that was on several days, where it is, or was last.
 _ONE_EACH = """

@@ -23,7 +23,6 @@ from totesys_assets.load.staging import lake_column_names, show_rows
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.warehouse import bare
-from totesys_assets.warehouse.kept import has_kept
 from totesys_assets.warehouse.recorded import Inserted
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
@@ -132,7 +131,7 @@ class Copy:
 
 def is_to_be_filled(star: DeltaTable, table: Table) -> bool:
     """Whether the rows of a table that was never loaded are many, and in no order that their numbers must follow."""
-    if not has_kept(table) or Files(star).rows < LARGE:
+    if not (table.is_fact or table.is_mart) or Files(star).rows < LARGE:
         return False
     recorded = bounds(star, RECORDED_AT) if table.is_fact else None
     return not table.is_fact or (recorded is not None and recorded[0] == recorded[1])

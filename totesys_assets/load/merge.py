@@ -116,10 +116,10 @@ def analyze(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: 
     """Let PostgreSQL look at a table anew of which ``count`` rows were written, if these are many."""
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
-        is_summed = table.name in made_of(DESIGN_SALES, warehouse.catalogue)
-        kept = superseded(table) if table.is_fact else DESIGN_SALES if is_summed else None
-        tables = name if kept is None else f"{name}, {quoted(warehouse.schema)}.{quoted(kept)}"
-        run(connection, _ANALYZE.format(tables=tables))
+        kept = [superseded(table)] if table.is_fact else []
+        kept += [DESIGN_SALES] if table.name in made_of(DESIGN_SALES, warehouse.catalogue) else []
+        tables = [name, *(f"{quoted(warehouse.schema)}.{quoted(each)}" for each in kept)]
+        run(connection, _ANALYZE.format(tables=", ".join(tables)))
 
 
 def _fill_fact(

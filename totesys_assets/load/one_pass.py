@@ -27,7 +27,6 @@ from totesys_assets.load.copying import Abandoned, Copy
 from totesys_assets.transform.engines.interface import Engine
 from totesys_assets.transform.engines.passed import Made, Passed
 from totesys_assets.transform.passing import Passing, can_pass, is_empty, versions_schema
-from totesys_assets.warehouse.kept import has_kept
 from totesys_assets.warehouse.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -204,7 +203,7 @@ class _Receiver:
             pa.default_memory_pool().release_unused()
 
     def _begin_copy(self) -> None:
-        if self._warehouse is None or not has_kept(self.table):
+        if self._warehouse is None or not self.table.is_fact:
             return
         with suppress(Abandoned):
             try:

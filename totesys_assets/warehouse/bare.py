@@ -92,8 +92,9 @@ def behind(schema: str, table: Table, known: Inserted | None = None) -> Iterator
     for key, (_, columns) in keys(table).items():
         yield f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(key)} ON {name} ({', '.join(map(quoted, columns))})"
     yield from indexes(schema, table)
-    yield from counting(schema, table)
-    yield anew(schema, table, known)
+    if table.is_fact:
+        yield from counting(schema, table)
+        yield anew(schema, table, known)
 
 
 def is_filling(schema: str, table: Table) -> str:

@@ -105,8 +105,8 @@ CREATE TABLE IF NOT EXISTS {} (
     number bigint GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (created_date, number)
 );
-COMMENT ON TABLE {} IS 'mart_sales_design_day by the name of the design: many designs share a name, which may change. '
-    'Orders whose design is missing have an empty name'
+COMMENT ON TABLE {} IS 'Orders as they are now, by day, currency and name of the design: many designs share a name, '
+    'which may change. Orders whose design is missing have an empty name'
 """,
 }
 

@@ -18,7 +18,7 @@ from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, without_keys
-from totesys_assets.warehouse.kept import incomplete, keep, statements, wait_for_loads
+from totesys_assets.warehouse.kept import former_marts, incomplete, keep, statements, wait_for_loads
 from totesys_assets.warehouse.months import copy_plain, has_partitions, keep_ahead, look_ahead, parted, partition
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
@@ -99,7 +99,7 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         _create_schema(connection, schema)
     wait_for_loads(connection, schema, catalogue)
     create_notes(connection, schema)
-    _drop_other_shapes(connection, schema, catalogue)
+    _drop_marts(connection, schema, catalogue)
     for table in catalogue.warehouse.values():
         _migrate_table(connection, schema, table)
         for index in indexes(schema, table):
@@ -154,13 +154,14 @@ def _create_view(connection: Connection, schema: str, view: str, create: sql.Com
         connection.execute(create)
 
 
-def _drop_other_shapes(connection: Connection, schema: str, catalogue: Catalogue) -> None:
-    """Drop the marts that were of another shape, and first the views for people, which may read them.
+def _drop_marts(connection: Connection, schema: str, catalogue: Catalogue) -> None:
+    """Drop the marts that were of another shape or are none any more, and first the views for people, which read marts.
 
-    All of these are made anew.
+    All of these are made anew, but for marts that are none any more.
     """
     marts = [mart for mart in catalogue.marts.values() if exists(connection, schema, mart.name)]
     dropped = [mart.name for mart in marts if not _can_grow(connection, schema, mart)]
+    dropped += former_marts(connection, schema)
     if not dropped:
         return
     try:
@@ -170,9 +171,11 @@ def _drop_other_shapes(connection: Connection, schema: str, catalogue: Catalogue
             connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, name)))
     except psycopg.errors.DependentObjectsStillExist as error:
         raise PlatformError(
-            f'{", ".join(dropped)} in schema "{schema}" are of another shape, and cannot be made anew while others '
-            f"read them: {engine.one_line(error)}. Drop those, then do this again."
+            f'Of the marts in schema "{schema}" these are of another shape, or none any more: {", ".join(dropped)}. '
+            f"They cannot be dropped while others read them: {engine.one_line(error)}. Drop those, then do this again."
         ) from None
+    forget = sql.SQL("DELETE FROM {} WHERE table_name = ANY ({})")
+    connection.execute(forget.format(sql.Identifier(schema, LEDGER), sql.Literal(dropped)))
 
 
 def _migrate_table(connection: Connection, schema: str, table: Table) -> None:

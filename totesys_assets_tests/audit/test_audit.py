@@ -583,7 +583,6 @@ def test_the_nightly_audit_is_recorded_by_dagster_and_a_refresh_does_not_wait_fo
         ("warehouse/fact_sales_order", RECORDS),
         ("warehouse/fact_sales_order", MONEY),
         ("warehouse/mart_sales_day", SUMS),
-        ("warehouse/mart_sales_design_day", SUMS),
     }
 
 

@@ -49,7 +49,6 @@ def test_every_mart_but_that_of_rates_is_compared_with_its_fact() -> None:
         ("mart_sales_day", "SET revenue = revenue + 0.01 WHERE breakdown = 'staff'", "2024-08-20 in EUR (staff)"),
         ("mart_sales_day", "SET orders = 2 WHERE breakdown = 'customer'", "2024-08-20 in EUR (customer)"),
         ("mart_sales_day", "SET breakdown = 'place' WHERE breakdown = 'location'", "2024-08-20 in EUR (location)"),
-        ("mart_sales_design_day", "SET revenue = revenue - 0.01", "2024-08-20 in EUR (total)"),
         ("mart_purchases_day", "SET cost = 0 WHERE breakdown = 'supplier'", "2024-08-21 in USD (supplier)"),
         ("mart_payments_day", "SET amount = amount + 1 WHERE currency_id = 2", "2024-08-21 in USD (total)"),
     ],
@@ -78,24 +77,12 @@ def test_days_that_wait_for_a_refresh_are_left_out_of_the_sums(platform: Platfor
 
 
 @pytest.mark.refreshed
-def test_an_order_of_a_design_that_is_a_dead_letter_is_in_the_mart(platform: Platform) -> None:
-    platform.sql("ALTER TABLE design ALTER COLUMN design_name DROP NOT NULL")
-    platform.sql("INSERT INTO design VALUES (9, '2024-08-19 08:00', NULL, '/usr', 'none.json', '2024-08-19 08:00')")
-    platform.sql(ORDER.format(number=500, at="2024-08-20 10:00", design=9))
-    platform.refresh()
-    assert look(platform, "mart_sales_design_day", SUMS).passed
-    numbers = platform.query("SELECT design_id, sum(orders) FROM mart_sales_design_day GROUP BY 1 ORDER BY 1")
-    assert numbers == [(1, 1), (9, 1)]
-
-
-@pytest.mark.refreshed
 def test_orders_of_the_largest_numbers_that_there_are_are_in_the_marts_to_the_penny(platform: Platform) -> None:
     platform.sql("UPDATE sales_order SET units_sold = 2147483647, unit_price = 99999999.99")
     platform.sql("UPDATE purchase_order SET item_quantity = 2147483647, item_unit_price = 99999999.99")
     platform.refresh()
     for mart, money in (
         ("mart_sales_day", "revenue"),
-        ("mart_sales_design_day", "revenue"),
         ("mart_purchases_day", "cost"),
     ):
         assert look(platform, mart, SUMS).passed

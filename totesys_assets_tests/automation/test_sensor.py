@@ -66,7 +66,7 @@ def new_order(platform: Platform) -> None:
 
 def test_at_first_everything_is_requested_in_one_run_without_a_run_key(platform: Platform) -> None:
     (request,), _, _ = tick(platform)
-    assert len(request.asset_selection or []) == 54
+    assert len(request.asset_selection or []) == 52
     assert request.run_key is None
     assert request.job_name == "refresh"
     assert request.tags["totesys/refresh"] == "true"
@@ -80,7 +80,7 @@ def test_after_one_new_order_only_what_it_touches_is_requested(platform: Platfor
     (request,), _, _ = tick(platform)
     touched = {"sales_order", "transaction", "payment"}
     star = {"fact_sales_order", "dim_transaction", "fact_payment", "dim_date"}
-    marts = {"mart_sales_day", "mart_sales_design_day", "mart_payments_day"}
+    marts = {"mart_sales_day", "mart_payments_day"}
     assert {"/".join(key.path) for key in request.asset_selection or []} == {
         *(f"totesys/{name}" for name in touched),
         *(f"star/{name}" for name in star),
@@ -337,7 +337,7 @@ def test_a_tick_waits_for_the_end_of_a_refresh_and_then_looks(
 
     monkeypatch.setattr(sensors, "waiting_for", at_the_third_time_it_has_ended)
     asked, _ = waiting_tick(platform, 50, lambda: None)
-    assert len(asked) == 54
+    assert len(asked) == 52
 
 
 def test_a_tick_that_waits_after_a_failure_reads_the_records_seldom(

@@ -157,13 +157,13 @@ def test_a_backfill_of_a_range_can_be_asked_for(home: Home) -> None:
     document = json.loads(home.run("refresh", "--from", day, "--to", day, "--json").stdout)
     (run,) = document["runs"]
     assert (run["from"], run["to"], run["success"]) == (day, day, True)
-    assert len(run["assets"]) == 23
+    assert len(run["assets"]) == 21
 
 
 def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(home.env, "TOTESYS_RANGE_ROWS", "9000")
     ended = home.run("refresh", "--from", (home.folder / "first_day").read_text().strip())
-    told = re.findall(r"^· (\d+) of (\d+), 23 assets, \S+ to \S+: done in [\d.]+ s$", ended.stdout, re.MULTILINE)
+    told = re.findall(r"^· (\d+) of (\d+), 21 assets, \S+ to \S+: done in [\d.]+ s$", ended.stdout, re.MULTILINE)
     assert len(told) > 1, ended.stdout + ended.stderr
     assert told == [(str(number), str(len(told))) for number in range(1, len(told) + 1)]
     assert f"s, in {len(told)} runs: " in ended.stdout
@@ -171,7 +171,7 @@ def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, m
 
 def test_a_narrow_terminal_shows_the_numbers_beside_what_is_done() -> None:
     terminal = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    with _progress(terminal, "2 of 6, 25 assets, 2024-11-27 to 2025-06-30 · warehouse/mart_sales_design_day", 25):
+    with _progress(terminal, "2 of 6, 25 assets, 2024-11-27 to 2025-06-30 · warehouse/mart_exchange_rate_by_day", 25):
         pass
     assert re.search(r"2025-06-30 · ware\w*… ━* +0/25 0:00:00", terminal.file.getvalue())  # type: ignore[attr-defined]
 

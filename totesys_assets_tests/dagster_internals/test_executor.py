@@ -122,7 +122,7 @@ def spans(platform: Platform) -> dict[str, tuple[float, float]]:
 
 def test_a_run_takes_its_steps_side_by_side_and_what_must_follow_does(once: Platform) -> None:
     steps = spans(once)
-    assert len(steps) == 54
+    assert len(steps) == 52
 
     def at_once(keys: list[str]) -> int:
         moments = [begin for begin, _ in map(steps.__getitem__, keys)]
@@ -145,7 +145,7 @@ def test_what_a_step_logs_is_noted_once_and_with_that_step(once: Platform) -> No
     (run,) = once.instance.get_runs(limit=1)
     said = [(entry.step_key, entry.message) for entry in once.instance.all_logs(run.run_id)]
     ends = [(key, text) for key, text in said if text.endswith(("versions added", "rows written", "rows built"))]
-    assert len(ends) == 54, ends
+    assert len(ends) == 52, ends
     for key, text in ends:
         assert str(key) == text.partition(":")[0].replace("/", "__")
 

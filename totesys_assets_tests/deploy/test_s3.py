@@ -101,7 +101,7 @@ def test_all_of_it_works_in_a_bucket_that_locks_its_objects(on_s3: OnS3, seaweed
     proxy.before = without_checksum
     with on_s3(proxy.url, "s3://locked/some/prefix") as platform:
         (first,) = platform.refresh()
-        assert len(first.request.assets) == 54
+        assert len(first.request.assets) == 52
         proxy.count()
         assert platform.look().requests == []
         requests = proxy.count()

@@ -12,19 +12,36 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.databases import Databases
 from totesys_assets.refresh import Summary, refresh
 from totesys_assets.settings import Settings
 from totesys_assets.staleness.decide import Request
-from totesys_assets.warehouse.kept import made_of
-from totesys_assets.warehouse.notes import DESIGN_SALES, RECORDED
 from totesys_assets.warehouse.superseded import CURRENT_BY_SORTING
 from totesys_assets_tests.harness.source import Observer
 
 _OF_BEFORE = "DELETE FROM _migration; INSERT INTO _migration (digest) VALUES ('of an older version')"
 _MART = "mart_payments_day"
-_KEEPING = [f"keep_{name}" for kept in (RECORDED, DESIGN_SALES) for name in sorted(made_of(kept, catalogue()))]
+_FUNCTIONS = """
+DO $$ BEGIN EXECUTE (
+    SELECT 'DROP FUNCTION ' || string_agg(oid::regproc::text, ', ') || ' CASCADE' FROM pg_proc
+    WHERE proname LIKE 'keep\\_%' AND prorettype = 'trigger'::regtype
+); END $$
+"""
+# A mart by the numbers of designs, off which other triggers read what is sold of each name.
+_BY_DESIGN = """
+CREATE TABLE mart_sales_design_day (
+    created_date date, currency_id int, design_id int, orders bigint NOT NULL, units bigint NOT NULL,
+    revenue numeric(38,2) NOT NULL, PRIMARY KEY (created_date, currency_id, design_id)
+);
+INSERT INTO mart_sales_design_day SELECT created_date, currency_id, design_id, count(*), sum(units_sold),
+    sum(units_sold * unit_price) FROM current_sales_order GROUP BY 1, 2, 3;
+INSERT INTO _ledger (table_name, partition, state, rows, run_id) VALUES ('mart_sales_design_day', 'lake', '', 0, '');
+CREATE FUNCTION keep_mart_sales_design_day() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE FUNCTION keep_dim_design() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER keep_insert AFTER INSERT ON mart_sales_design_day EXECUTE FUNCTION keep_mart_sales_design_day();
+CREATE OR REPLACE TRIGGER keep_update AFTER UPDATE ON dim_design EXECUTE FUNCTION keep_dim_design();
+DELETE FROM _design_sales;
+"""
 _SORTED_PAYMENTS = CURRENT_BY_SORTING.format(table="fact_payment", key="payment_id", day="created_date")
 # What an older version had not, and how its warehouse looks.
 LACKS = {
@@ -32,9 +49,9 @@ LACKS = {
     "notes on dead letters and findings": f"DROP TABLE _dead_letter, _finding; {_OF_BEFORE}",
     "the note of its version": "DROP TABLE _migration",
     "what triggers keep, and they": (
-        f"DROP FUNCTION {', '.join(_KEEPING)} CASCADE; DROP TABLE _design_sales; "
-        f"DROP INDEX mart_sales_design_day_design; {_OF_BEFORE}"
+        f"{_FUNCTIONS}; DROP TABLE _design_sales; DROP INDEX fact_payment_changes; {_OF_BEFORE}"
     ),
+    "a mart that is none any more": _BY_DESIGN + _OF_BEFORE,
     "what is superseded": (
         "DROP VIEW current_payment CASCADE; DROP TABLE _superseded_payment; "
         "DROP FUNCTION keep_fact_payment_current CASCADE; "
@@ -56,9 +73,11 @@ SELECT relkind::text, relname::text, attname::text, format_type(atttypid, atttyp
 FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
 WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
 UNION ALL
-SELECT 'trigger', relname::text, tgname::text, tgenabled::text, '', ''
+SELECT 'trigger', relname::text, tgname::text, tgenabled::text, pg_get_triggerdef(pg_trigger.oid), ''
 FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
 WHERE relnamespace = 'public'::regnamespace AND NOT tgisinternal
+UNION ALL
+SELECT 'function', proname::text, '', '', '', prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 ORDER BY 1, 2, 3
 """
 
@@ -77,7 +96,7 @@ class _Silent:
 
 
 def shape(warehouse_url: str) -> list[tuple[str | None, ...]]:
-    """Every table, view and index of the warehouse with its columns, their types and comments, and every trigger."""
+    """Tables, views and indexes of the warehouse with columns, their types and comments; triggers and functions."""
     with Observer(warehouse_url) as observer:
         return observer.run(_SHAPE)
 

@@ -21,9 +21,13 @@ from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness import marts
 
 TABLES = catalogue()
-MART = TABLES.marts["mart_sales_design_day"]
+MART = TABLES.marts["mart_sales_day"]
 DAY, ANOTHER_DAY, EMPTY_DAY = (DayRange.of(f"2024-08-{day}") for day in (20, 21, 25))
-BY_HAND = "UPDATE mart_sales_design_day SET units = -1 WHERE created_date = '2024-08-20' AND design_id = 2"
+BY_HAND = (
+    "UPDATE mart_sales_day SET units = -1 WHERE created_date = '2024-08-20' AND breakdown = 'staff' AND member_id = 2"
+)
+# What an order is in: the total, and the rows of its staff, customer and place.
+ROWS = 4
 
 
 def build_mart(platform: Platform, days: Days | None = None, *, changes_only: bool = True) -> None:
@@ -67,36 +71,36 @@ def note(platform: Platform) -> str:
 
 @pytest.fixture
 def loaded(platform: Platform) -> Platform:
-    """A platform with three designs sold on two days, and the mart of them loaded."""
+    """A platform with three who sell on two days, and the mart of it loaded."""
     platform.sql(
-        "INSERT INTO design SELECT n, created_at, 'Design ' || n, '/usr', n || '.json', last_updated "
-        "FROM design, generate_series(2, 3) AS n; "
-        "INSERT INTO sales_order SELECT n, created_at + interval '1 day' * (n % 2), last_updated, 1 + n % 3, staff_id, "
-        "counterparty_id, 10 * n, 2.00, currency_id, agreed_delivery_date, agreed_payment_date, "
+        "INSERT INTO staff SELECT n, first_name, last_name, department_id, email_address, created_at, last_updated "
+        "FROM staff, generate_series(2, 3) AS n WHERE staff_id = 1 ON CONFLICT DO NOTHING; "
+        "INSERT INTO sales_order SELECT n, created_at + interval '1 day' * (n % 2), last_updated, design_id, "
+        "1 + n % 3, counterparty_id, 10 * n, 2.00, currency_id, agreed_delivery_date, agreed_payment_date, "
         "agreed_delivery_location_id FROM sales_order, generate_series(10, 15) AS n"
     )
-    assert bring(platform).written == 6
+    assert bring(platform).written == 12
     require_right(platform)
     return platform
 
 
-# What changes: an amount, a design that is sold for the first time and one that is not sold any more, another day.
+# What changes: an amount, somebody who sells for the first time and somebody who sells no more, another day.
 CHANGES = (
     "UPDATE sales_order SET units_sold = 7 WHERE sales_order_id = 10",
-    "UPDATE sales_order SET design_id = 3 WHERE sales_order_id = 1",
+    "UPDATE sales_order SET staff_id = 3 WHERE sales_order_id = 1",
     "DELETE FROM sales_order WHERE created_at::date = '2024-08-21'",
     "UPDATE sales_order SET created_at = created_at + interval '2 days' WHERE sales_order_id IN (1, 10)",
     "INSERT INTO sales_order SELECT 99, '2024-08-25 10:00', last_updated, 1, staff_id, counterparty_id, 1, 2.00, "
     "currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id FROM sales_order LIMIT 1",
-    "UPDATE sales_order SET design_id = 2, units_sold = sales_order_id, unit_price = 1",
+    "UPDATE sales_order SET staff_id = 2, units_sold = sales_order_id, unit_price = 1",
 )
 
 
 def test_only_rows_that_changed_are_written_whatever_changes_and_no_others_are_looked_at(loaded: Platform) -> None:
-    by_hand(loaded, "UPDATE mart_sales_design_day SET revenue = -1 WHERE design_id = 3 AND created_date = '2024-08-21'")
+    by_hand(loaded, BY_HAND.replace("2024-08-20", "2024-08-21"))
     loaded.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 12")
-    assert bring(loaded).written == 1
-    assert loaded.query("SELECT count(*) FROM mart_sales_design_day WHERE revenue = -1") == [(1,)]
+    assert bring(loaded).written == ROWS
+    assert loaded.query("SELECT count(*) FROM mart_sales_day WHERE units = -1") == [(1,)]
     load_mart(loaded, changes_only=False)
     require_right(loaded)
     for change in CHANGES:
@@ -105,7 +109,7 @@ def test_only_rows_that_changed_are_written_whatever_changes_and_no_others_are_l
         written = bring(loaded).written
         require_right(loaded)
         now = held(loaded)
-        keys = {row[1:4] for row in [*(rows - now), *(now - rows)]}
+        keys = {row[1:5] for row in [*(rows - now), *(now - rows)]}
         assert written == len(keys) > 0, change
     assert bring(loaded).written == 0
 
@@ -113,7 +117,7 @@ def test_only_rows_that_changed_are_written_whatever_changes_and_no_others_are_l
 def test_days_that_nobody_asked_for_are_loaded_too_and_noted(loaded: Platform) -> None:
     loaded.sql("UPDATE sales_order SET units_sold = 7")
     build_mart(loaded)
-    assert load_mart(loaded, EMPTY_DAY).written == 6
+    assert load_mart(loaded, EMPTY_DAY).written == 12
     require_right(loaded)
     assert f"warehouse/{MART.name}" not in loaded.look().stale
 
@@ -146,7 +150,7 @@ def test_a_comparison_that_finds_nothing_leaves_no_trace_and_one_that_does_tells
     assert note(loaded) not in ("", before)
     by_hand(loaded, BY_HAND)
     loaded.sql("UPDATE sales_order SET unit_price = 4 WHERE sales_order_id = 11")
-    assert bring(loaded).written == 1
+    assert bring(loaded).written == ROWS
 
 
 @pytest.mark.parametrize("cause", ["some days", "older version", "removed files", "another version", "no log"])
@@ -187,4 +191,4 @@ def test_where_nothing_tells_what_was_loaded_all_rows_of_the_days_are_compared(
     load_mart(loaded)
     require_right(loaded)
     loaded.sql("UPDATE sales_order SET unit_price = 4 WHERE sales_order_id = 10")
-    assert bring(loaded).written == 1
+    assert bring(loaded).written == ROWS

@@ -14,15 +14,23 @@ import pytest
 from totesys_assets.audit.audit import audit
 from totesys_assets.audit.findings import KEPT, Finding
 from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.errors import PlatformError
 from totesys_assets.insights.reading import tables_of
-from totesys_assets.warehouse.kept import DESIGN, MART, has_kept, kept_queries
+from totesys_assets.warehouse.kept import kept_queries
+from totesys_assets.warehouse.sold import DESIGN, FACT
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.harness import older
 
 pytestmark = pytest.mark.refreshed
-KEEPING = [name for name, table in catalogue().warehouse.items() if has_kept(table)]
+KEEPING = [name for name, table in catalogue().warehouse.items() if table.is_fact]
 BY_NAME = "SELECT design_name, sum(orders), sum(units), sum(revenue) FROM _design_sales GROUP BY 1 ORDER BY 1"
 WORTH = Decimal("2432.43")
+ANOTHER_ORDER = """
+INSERT INTO fact_sales_order OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(held,
+    '{{"sales_record_id": 1000, "sales_order_id": 1000, "design_id": {design}, "units_sold": 3, "unit_price": 1.50}}'
+)).* FROM fact_sales_order AS held
+"""
 Session = psycopg.Connection[tuple[object, ...]]
 
 
@@ -113,15 +121,14 @@ def test_the_sales_of_a_design_that_was_a_dead_letter_get_its_name_when_it_comes
         "UPDATE fact_payment SET _operation = 'update', _recorded_at = _recorded_at - interval '3 days'",
         "DELETE FROM fact_payment WHERE payment_id = 1",
         "TRUNCATE fact_payment, fact_sales_order",
-        "UPDATE mart_sales_design_day SET created_date = created_date + 1, units = 3",
-        "UPDATE mart_sales_design_day SET design_id = 77",
-        "DELETE FROM mart_sales_design_day",
-        "TRUNCATE mart_sales_design_day",
+        "UPDATE fact_sales_order SET created_date = created_date + 1, units_sold = 3",
+        "UPDATE fact_sales_order SET design_id = 77",
+        "DELETE FROM fact_sales_order",
+        "TRUNCATE fact_sales_order",
         "UPDATE dim_design SET design_id = 88, design_name = 'Gold'",
         "DELETE FROM dim_design",
         "TRUNCATE dim_design CASCADE",
-        "INSERT INTO mart_sales_design_day SELECT created_date + 1, currency_id, design_id, 2, 3, 4.50 "
-        "FROM mart_sales_design_day; INSERT INTO dim_design SELECT 44, 'Gold', '', '', false, now()",
+        f"{ANOTHER_ORDER.format(design=44)}; INSERT INTO dim_design SELECT 44, 'Gold', '', '', false, now()",
     ],
 )
 def test_whatever_the_owner_does_by_hand_is_followed(platform: Platform, statement: str) -> None:
@@ -169,8 +176,7 @@ def test_silent_updates_are_counted_also_when_a_version_comes_back_between_two_o
 def test_a_design_renamed_while_its_sales_are_loaded_keeps_none_of_them_under_the_old_name(platform: Platform) -> None:
     with session(platform) as renaming, session(platform) as loading:
         renaming.execute("BEGIN; UPDATE dim_design SET design_name = 'Steel'")
-        more = "UPDATE mart_sales_design_day SET orders = orders + 1"
-        load = Thread(target=lambda: loading.execute(more))
+        load = Thread(target=lambda: loading.execute(ANOTHER_ORDER.format(design=1).encode()))
         load.start()
         load.join(0.5)
         waits = load.is_alive()
@@ -178,7 +184,7 @@ def test_a_design_renamed_while_its_sales_are_loaded_keeps_none_of_them_under_th
         load.join(20)
         assert waits
         assert not load.is_alive()
-        assert renaming.execute(BY_NAME).fetchall() == [("Steel", 2, 1001, WORTH)]
+        assert renaming.execute(BY_NAME).fetchall() == [("Steel", 2, 1004, WORTH + Decimal("4.50"))]
 
 
 def test_after_a_load_or_migration_of_many_rows_postgresql_knows_how_many_sums_there_are(platform: Platform) -> None:
@@ -227,10 +233,10 @@ def test_records_that_come_while_the_owner_removes_others_are_counted_once(platf
 def test_a_migration_lets_a_load_come_to_its_end(platform: Platform) -> None:
     with session(platform) as loading:
         loading.execute("DELETE FROM _migration")
-        loading.execute("BEGIN; UPDATE mart_sales_design_day SET orders = 2 WHERE false")
-        more = "UPDATE mart_sales_design_day SET orders = 3; COMMIT"
+        loading.execute("BEGIN; UPDATE fact_sales_order SET units_sold = 2 WHERE false")
+        more = "UPDATE fact_sales_order SET units_sold = 1000; COMMIT"
         assert while_it_waits(Warehouse(platform.warehouse_url).migrate, loading, more)
-        assert loading.execute(BY_NAME).fetchall() == [("Wooden", 3, 1001, WORTH)]
+        assert loading.execute(BY_NAME).fetchall() == [("Wooden", 1, 1000, 2430)]
 
 
 def test_a_migration_lets_the_owner_remove_records(platform: Platform) -> None:
@@ -241,9 +247,7 @@ def test_a_migration_lets_the_owner_remove_records(platform: Platform) -> None:
         require_right(removing)
 
 
-@pytest.mark.parametrize(
-    "statement", ["UPDATE dim_design SET design_name = 'Steel'", "UPDATE mart_sales_design_day SET orders = 2"]
-)
+@pytest.mark.parametrize("statement", ["UPDATE dim_design SET design_name = 'Steel'", ANOTHER_ORDER.format(design=1)])
 def test_sums_are_not_made_of_an_old_snapshot(platform: Platform, statement: str) -> None:
     with session(platform) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -282,7 +286,9 @@ def test_a_reader_need_not_wait_for_a_load(platform: Platform) -> None:
         "DROP FUNCTION keep_fact_payment CASCADE",
         "DROP TABLE _recorded",
         "DROP TABLE _design_sales",
-        "DROP TABLE mart_sales_design_day",
+        "DROP TABLE _superseded_sales_order CASCADE",
+        "DROP TRIGGER keep_update ON dim_design",
+        "ALTER TABLE _superseded_sales_order DISABLE TRIGGER keep_insert",
     ],
 )
 def test_what_was_dropped_or_disabled_is_made_anew(platform: Platform, undone: str) -> None:
@@ -305,7 +311,7 @@ def test_the_audit_names_counts_and_sums_that_somebody_changed_and_its_remedy_wo
         connection.execute("UPDATE _design_sales SET design_name = 'Gold'")
         connection.execute("INSERT INTO _superseded_purchase_order SELECT '2024-08-19', 77")
         for table, said in (
-            (MART, "1 sum differs"),
+            (FACT, "1 sum differs"),
             ("fact_payment", "1 count differs"),
             ("fact_purchase_order", "1 superseded record differs"),
         ):
@@ -315,14 +321,40 @@ def test_the_audit_names_counts_and_sums_that_somebody_changed_and_its_remedy_wo
             remedy = f"DROP TRIGGER keep_insert ON {table}"
             assert remedy in found.detail
             connection.execute(remedy.encode())
-        assert look(platform, "fact_sales_order").passed
+        assert look(platform, "fact_exchange_rate").passed
         assert Warehouse(platform.warehouse_url).migrate()
         assert {name for name in KEEPING if look(platform, name).passed} == {*KEEPING}
 
 
 def test_an_answer_that_is_kept_is_asked_for_again_when_a_design_is_loaded() -> None:
-    assert {MART, DESIGN} <= tables_of("revenue_by_design")
+    assert {FACT, DESIGN} <= tables_of("revenue_by_design")
     assert "fact_sales_order" in tables_of("what_changed")
+
+
+@pytest.mark.parametrize("what", sorted(older.LACKS))
+def test_a_migration_makes_of_an_older_warehouse_what_a_new_one_is(platform: Platform, what: str) -> None:
+    before = older.shape(platform.warehouse_url)
+    older.make_older(platform.warehouse_url, what)
+    assert Warehouse(platform.warehouse_url).migrate()
+    assert older.shape(platform.warehouse_url) == before
+    with session(platform) as connection:
+        require_right(connection)
+        assert connection.execute("SELECT FROM _ledger WHERE table_name LIKE '%design_day'").fetchall() == []
+
+
+def test_a_view_that_reads_a_mart_which_is_to_go_is_named_and_a_table_of_that_name_that_is_not_ours_stays(
+    platform: Platform,
+) -> None:
+    with session(platform) as connection:
+        older.make_older(platform.warehouse_url, "a mart that is none any more")
+        connection.execute("CREATE VIEW of_ours AS SELECT * FROM mart_sales_design_day")
+        with pytest.raises(PlatformError, match=r"view public.of_ours depends on .*mart_sales_design_day. Drop those"):
+            Warehouse(platform.warehouse_url).migrate()
+        connection.execute("DROP VIEW of_ours")
+        assert Warehouse(platform.warehouse_url).migrate()
+        connection.execute("CREATE TABLE mart_sales_design_day AS SELECT 1; DELETE FROM _migration")
+        assert Warehouse(platform.warehouse_url).migrate()
+        assert connection.execute("TABLE mart_sales_design_day").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("schema", ['Dr. $keep$ "O\'Hara" {0}', "100 %s"])
@@ -331,5 +363,8 @@ def test_a_schema_may_have_any_name(platform: Platform, schema: str) -> None:
         Warehouse(platform.warehouse_url, schema).migrate()
     with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
         connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", [schema])
-        connection.execute("INSERT INTO mart_sales_design_day VALUES ('2024-08-20', 1, 7, 1, 2, 3.00)")
+        connection.execute(
+            "INSERT INTO fact_sales_order OVERRIDING SYSTEM VALUE VALUES (1, 1, '2024-08-20', '9:00', '2024-08-20', "
+            "'9:00', 1, 1, 2, 1.50, 1, 7, '2024-08-20', '2024-08-20', 1, 'insert', now())"
+        )
         assert connection.execute(BY_NAME).fetchall() == [("", 1, 2, 3)]

@@ -1,0 +1,171 @@
+"""What is sold of each name of design follows from current orders, whatever was recorded, renamed or removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.warehouse import months, superseded
+from totesys_assets.warehouse.sold import FACT, compared
+from totesys_assets.warehouse.warehouse import Warehouse
+from totesys_assets_tests.conftest import PostgresServer
+from totesys_assets_tests.warehouse.test_kept import while_it_waits
+
+ORDERS = catalogue().star[FACT]
+PAIRS = (compared("public", ORDERS), superseded.compared("public", ORDERS))
+BY_NAME = "SELECT design_name, orders, units, revenue FROM _design_sales ORDER BY 1"
+Session = psycopg.Connection[tuple[Any, ...]]
+# A record: order, day, moment, how it came to be, design, units. Few of each, so that they meet.
+Record = tuple[int, date, datetime, str, int, int]
+DAYS = [date(2026, 1, 1) + timedelta(20 * number) for number in range(3)]
+MOMENTS = [datetime(2026, 1, 1) + timedelta(hours=hour) for hour in range(5)]
+NAMES = ["Wooden", "Steel", ""]
+RECORDS = st.tuples(
+    st.integers(1, 4),
+    st.sampled_from(DAYS),
+    st.sampled_from(MOMENTS),
+    st.sampled_from(["insert", "update", "delete"]),
+    st.integers(1, 3),
+    st.integers(-1, 2),
+)
+DESIGNS = st.dictionaries(st.integers(1, 3), st.sampled_from(NAMES), max_size=3)
+SOME = st.integers(0, 2)
+STATEMENTS = st.one_of(
+    st.tuples(st.just("orders"), st.lists(RECORDS, max_size=8)),
+    st.tuples(st.just("orders"), st.lists(RECORDS, max_size=8)),
+    st.tuples(st.just("designs"), DESIGNS),
+    st.tuples(
+        st.sampled_from(
+            [
+                "DELETE FROM fact_sales_order WHERE sales_record_id % 3 = {}",
+                "UPDATE fact_sales_order SET units_sold = 5, created_date = created_date + 1 "
+                "WHERE sales_record_id % 3 = {}",
+                "TRUNCATE fact_sales_order",
+                "DELETE FROM dim_design WHERE design_id % 3 = {}",
+                "UPDATE dim_design SET design_id = design_id + 10 WHERE design_id % 3 = {}",
+                "TRUNCATE dim_design CASCADE",
+            ]
+        ),
+        SOME,
+    ),
+)
+
+
+@pytest.fixture(scope="module", params=["plain", "partitioned"])
+def warehouse(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[Session]:
+    url = postgres_server.database()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(months, "parted", lambda _: [ORDERS])
+        Warehouse(url).migrate(partition_from=date.today() if request.param == "partitioned" else None)
+    with psycopg.connect(url, autocommit=True, options="-c search_path=public -c timezone=UTC") as connection:
+        connection.execute("SET synchronous_commit = off")
+        yield connection
+
+
+@pytest.fixture
+def empty(warehouse: Session) -> Session:
+    warehouse.execute("TRUNCATE fact_sales_order, dim_design CASCADE")
+    assert warehouse.execute(BY_NAME).fetchall() == []
+    return warehouse
+
+
+def add(connection: Session, *records: Record) -> None:
+    """In one statement. Of records with the same order, day and moment there is one."""
+    unique = {record[:3]: record for record in records}
+    values = ", ".join(
+        f"({order}, '{day}', '9:00', '{day}', '9:00', 1, 1, {units}, 1.5, 1, {design}, '{day}', '{day}', 1, "
+        f"'{how}', '{at}+00')"
+        for order, day, at, how, design, units in unique.values()
+    )
+    names = ", ".join(column.name for column in ORDERS.lake_columns)
+    if values:
+        connection.execute(f"INSERT INTO fact_sales_order ({names}) VALUES {values} ON CONFLICT DO NOTHING".encode())
+
+
+def name_designs(connection: Session, names: dict[int, str]) -> None:
+    """As a load does it."""
+    values = ", ".join(f"({design}, '{name}', '', '', false, now())" for design, name in names.items())
+    if values:
+        upsert = "ON CONFLICT (design_id) DO UPDATE SET design_name = excluded.design_name"
+        connection.execute(f"INSERT INTO dim_design VALUES {values} {upsert}".encode())
+
+
+def require_same(connection: Session) -> None:
+    """What is kept is what follows from the rows."""
+    for kept, follows in PAIRS:
+        found, expected = (sorted(connection.execute(query.encode())) for query in (kept, follows))
+        assert found == expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(statements=st.lists(STATEMENTS, max_size=8))
+def test_sums_are_those_of_current_orders_whatever_happened(
+    warehouse: Session, statements: list[tuple[str, Any]]
+) -> None:
+    """Orders before their design, renames, moves to other days, records that come late, what an owner does by hand."""
+    warehouse.execute("TRUNCATE fact_sales_order, dim_design CASCADE")
+    for statement, what in statements:
+        if statement == "orders":
+            add(warehouse, *what)
+        elif statement == "designs":
+            name_designs(warehouse, what)
+        else:
+            warehouse.execute(statement.format(what).encode())
+        require_same(warehouse)
+
+
+def test_an_order_that_takes_the_place_of_another_of_the_same_sum_leaves_it_as_it_should_be(empty: Session) -> None:
+    name_designs(empty, {1: "Wooden", 2: "Steel"})
+    add(empty, (1, DAYS[0], MOMENTS[0], "insert", 1, 2))
+    add(empty, (1, DAYS[0], MOMENTS[1], "update", 1, 2), (2, DAYS[0], MOMENTS[1], "insert", 2, 1))
+    assert empty.execute(BY_NAME).fetchall() == [("Steel", 1, 1, 1.5), ("Wooden", 1, 2, 3)]
+    add(empty, (1, DAYS[0], MOMENTS[2], "update", 2, 2))
+    assert empty.execute(BY_NAME).fetchall() == [("Steel", 2, 3, 4.5)]
+    add(empty, *((order, DAYS[0], MOMENTS[3], "delete", 2, 2) for order in (1, 2)))
+    assert empty.execute(BY_NAME).fetchall() == []
+    require_same(empty)
+
+
+def test_a_statement_leaves_other_sums_as_they_are(empty: Session) -> None:
+    name_designs(empty, {1: "Wooden"})
+    add(empty, *((order, DAYS[order % 2], MOMENTS[0], "insert", 1, 2) for order in range(1, 5)))
+    query = f"SELECT ctid::text, xmin::text FROM _design_sales WHERE created_date = '{DAYS[0]}'"
+    before = empty.execute(query.encode()).fetchall()
+    add(empty, (1, DAYS[1], MOMENTS[1], "update", 1, 7))
+    name_designs(empty, {2: "Steel"})
+    assert empty.execute(query.encode()).fetchall() == before != []
+    require_same(empty)
+
+
+def test_orders_and_their_design_that_are_loaded_at_once_meet(empty: Session) -> None:
+    with psycopg.connect(empty.info.dsn, password=empty.info.password, autocommit=True) as other:
+        other.execute("SET search_path = public; BEGIN")
+        add(other, (1, DAYS[0], MOMENTS[0], "insert", 1, 2))
+        assert while_it_waits(lambda: name_designs(empty, {1: "Wooden"}), other)
+        assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 2, 3)]
+        other.execute("BEGIN")
+        name_designs(other, {1: "Steel"})
+        assert while_it_waits(lambda: add(empty, (2, DAYS[0], MOMENTS[1], "insert", 1, 1)), other)
+    assert empty.execute(BY_NAME).fetchall() == [("Steel", 2, 3, 4.5)]
+
+
+def test_an_owner_who_removes_orders_and_a_load_wait_for_one_another_in_the_same_order(empty: Session) -> None:
+    name_designs(empty, {1: "Wooden"})
+    add(empty, *((order, DAYS[0], MOMENTS[0], "insert", 1, 2) for order in (1, 2)))
+    with psycopg.connect(empty.info.dsn, password=empty.info.password, autocommit=True) as other:
+        other.execute("SET search_path = public; BEGIN")
+        add(other, (2, DAYS[0], MOMENTS[1], "update", 1, 3))
+        remove = "DELETE FROM fact_sales_order WHERE sales_order_id = 1"
+        assert while_it_waits(lambda: empty.execute(remove.encode()), other)
+        other.execute("BEGIN")
+        other.execute(remove.replace("1", "2").encode())
+        assert while_it_waits(lambda: add(empty, (3, DAYS[0], MOMENTS[2], "insert", 1, 1)), other)
+    require_same(empty)
+    assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 1, 1.5)]
