@@ -20,6 +20,8 @@ root=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
 conf=${TOTESYS_CONF:-/etc/totesys}
 state=${TOTESYS_STATE:-/var/lib/totesys-small}
 export TOTESYS_CONF=$conf
+# Or the answer to what is sent after an empty file, as viewers may be, is misread: github.com/boto/botocore/issues/3755.
+export BOTO_EXPERIMENTAL__NO_EMPTY_CONTINUE=true
 umask 077
 
 # A value of the settings, as Compose reads it, for it reads the same files: later files and lines win. Empty if there is none.

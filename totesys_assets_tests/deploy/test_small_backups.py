@@ -19,7 +19,7 @@ from totesys_assets_tests.automation.test_sensor import ORDER
 from totesys_assets_tests.conftest import FIRST_DAY, PostgresServer
 from totesys_assets_tests.deploy.conftest import PROJECT, tool
 from totesys_assets_tests.deploy.docker_stand_in import Docker
-from totesys_assets_tests.deploy.servers import Moto, SeaweedFS, s3_environment
+from totesys_assets_tests.deploy.servers import Moto, Proxy, SeaweedFS, s3_environment
 from totesys_assets_tests.harness import RATES
 from totesys_assets_tests.harness.servers import QUICK
 
@@ -303,9 +303,15 @@ def test_a_bucket_that_cannot_be_listed_loses_nothing(site: Site) -> None:
     assert before.items() <= site.nights().items()
 
 
-def test_no_password_is_in_a_backup(site: Site, seaweed: SeaweedFS) -> None:
+def test_no_password_is_in_a_backup_and_no_answer_is_misread(site: Site, seaweed: SeaweedFS, proxy: Proxy) -> None:
     machine = started(site)
+    with (machine.folder / "conf" / "aws.env").open("a") as settings:
+        settings.write(f"AWS_ENDPOINT_URL_S3={proxy.url}\n")
     machine.well("backup")
+    sent = [each.headers for each in proxy.requests if each.kind == "PUT"]
+    empty = [headers for headers in sent if headers["content-length"] == "0"]
+    assert (len(sent), len(empty)) == (len(NIGHT), 1)  # nobody is a viewer yet
+    assert "expect" not in empty[0]
     (night,) = site.nights()
     roles = seaweed.client.get_object(Bucket=site.bucket, Key=f"backups/{night}/roles.sql")["Body"].read().decode()
     assert "CREATE ROLE warehouse_loader" in roles
