@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -45,8 +47,8 @@ STATEMENTS = st.one_of(
         st.sampled_from(
             [
                 "DELETE FROM fact_sales_order WHERE sales_record_id % 3 = {}",
-                "UPDATE fact_sales_order SET units_sold = 5, created_date = created_date + 1 "
-                "WHERE sales_record_id % 3 = {}",
+                "UPDATE fact_sales_order SET units_sold = 5, design_id = 2 WHERE sales_record_id % 3 = {}",
+                "UPDATE fact_sales_order SET _operation = 'delete' WHERE sales_record_id % 3 = {}",
                 "TRUNCATE fact_sales_order",
                 "DELETE FROM dim_design WHERE design_id % 3 = {}",
                 "UPDATE dim_design SET design_id = design_id + 10 WHERE design_id % 3 = {}",
@@ -74,6 +76,14 @@ def empty(warehouse: Session) -> Session:
     warehouse.execute("TRUNCATE fact_sales_order, dim_design CASCADE")
     assert warehouse.execute(BY_NAME).fetchall() == []
     return warehouse
+
+
+@contextmanager
+def another(session: Session) -> Iterator[Session]:
+    """Another session with the same database."""
+    with psycopg.connect(session.info.dsn, password=session.info.password, autocommit=True) as connection:
+        connection.execute("SET search_path = public")
+        yield connection
 
 
 def add(connection: Session, *records: Record) -> None:
@@ -145,8 +155,8 @@ def test_a_statement_leaves_other_sums_as_they_are(empty: Session) -> None:
 
 
 def test_orders_and_their_design_that_are_loaded_at_once_meet(empty: Session) -> None:
-    with psycopg.connect(empty.info.dsn, password=empty.info.password, autocommit=True) as other:
-        other.execute("SET search_path = public; BEGIN")
+    with another(empty) as other:
+        other.execute("BEGIN")
         add(other, (1, DAYS[0], MOMENTS[0], "insert", 1, 2))
         assert while_it_waits(lambda: name_designs(empty, {1: "Wooden"}), other)
         assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 2, 3)]
@@ -156,16 +166,20 @@ def test_orders_and_their_design_that_are_loaded_at_once_meet(empty: Session) ->
     assert empty.execute(BY_NAME).fetchall() == [("Steel", 2, 3, 4.5)]
 
 
-def test_an_owner_who_removes_orders_and_a_load_wait_for_one_another_in_the_same_order(empty: Session) -> None:
+def test_an_owner_who_removes_orders_and_a_load_that_meet_wait_for_one_another_in_the_same_order(
+    empty: Session,
+) -> None:
     name_designs(empty, {1: "Wooden"})
     add(empty, *((order, DAYS[0], MOMENTS[0], "insert", 1, 2) for order in (1, 2)))
-    with psycopg.connect(empty.info.dsn, password=empty.info.password, autocommit=True) as other:
-        other.execute("SET search_path = public; BEGIN")
-        add(other, (2, DAYS[0], MOMENTS[1], "update", 1, 3))
-        remove = "DELETE FROM fact_sales_order WHERE sales_order_id = 1"
-        assert while_it_waits(lambda: empty.execute(remove.encode()), other)
-        other.execute("BEGIN")
-        other.execute(remove.replace("1", "2").encode())
-        assert while_it_waits(lambda: add(empty, (3, DAYS[0], MOMENTS[2], "insert", 1, 1)), other)
+    with another(empty) as holding, another(empty) as removing, another(empty) as loading, ThreadPoolExecutor(2) as two:
+        holding.execute("BEGIN; LOCK TABLE _superseded_sales_order IN SHARE ROW EXCLUSIVE MODE")
+        works: list[Future[Any]] = [
+            two.submit(removing.execute, "DELETE FROM fact_sales_order WHERE sales_order_id = 1"),
+            two.submit(add, loading, (2, DAYS[0], MOMENTS[1], "update", 1, 3)),
+        ]
+        assert not wait(works, 0.5).done
+        holding.execute("COMMIT")
+        for work in works:
+            work.result(20)
     require_same(empty)
-    assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 1, 1.5)]
+    assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 3, 4.5)]
