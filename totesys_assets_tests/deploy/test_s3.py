@@ -23,7 +23,7 @@ from totesys_assets.audit.audit import audit
 from totesys_assets.capture.dead_letters import SCHEMA
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.errors import LakeFailed, PlatformError
-from totesys_assets.lake import storage
+from totesys_assets.lake import handles, storage
 from totesys_assets.lake.commit import LostRace, append, written_beside
 from totesys_assets.lake.history import commits
 from totesys_assets.lake.storage import storage_of
@@ -208,7 +208,10 @@ def test_a_bucket_that_is_not_there_is_said_to_be_missing(seaweed: SeaweedFS, mo
         Lake("s3://no-such-bucket/prefix").find("ledger")
 
 
-def test_a_refresh_whose_server_dies_fails_and_the_next_one_completes_it(on_s3: OnS3, seaweed: SeaweedFS) -> None:
+def test_a_refresh_whose_server_dies_fails_and_the_next_one_completes_it(
+    on_s3: OnS3, seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(handles._S3, "max_retries", "1")  # a server that is gone is given up in seconds, not in minutes
     with on_s3(seaweed.url) as platform:
         (request,) = platform.look().requests
         bucket, _, prefix = platform.settings.lake_uri.removeprefix("s3://").partition("/")
