@@ -9,37 +9,30 @@ ask costs a hundredth of opening a local table. A table that was removed and mad
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileType
 
+from totesys_assets import s3
 from totesys_assets.lake.marks import inherit
 
 # Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
 # lock with a default retention) require checksums.
 _S3 = {"aws_conditional_put": "etag", "aws_checksum_algorithm": "sha256"}
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-
-
-def endpoint() -> str | None:
-    """Where S3 is; None: at Amazon's. If several variables say it, delta-rs and boto3 believe different ones."""
-    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
 
 
 def storage_options(uri: str) -> dict[str, str] | None:
     """How delta-rs is to use the storage of a lake or a table; None for a folder."""
     if not uri.startswith("s3://"):
         return None
-    place = endpoint()
-    return _S3 | ({"aws_endpoint_url_s3": place} if place else {})
+    return _S3 | s3.storage_options(urlsplit(uri).netloc)
 
 
 @dataclass(frozen=True)

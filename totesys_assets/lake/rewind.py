@@ -23,6 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from totesys_assets import s3
 from totesys_assets.errors import LakeFailed
 
 if TYPE_CHECKING:
@@ -204,11 +205,8 @@ class Bucket:
 
     @cached_property
     def _client(self) -> Any:
-        import boto3  # here: slow to import, and seldom needed
-        from botocore.config import Config
-
-        limits = Config(max_pool_connections=_AT_ONCE, retries={"mode": "standard", "total_max_attempts": 8})
-        return boto3.session.Session().client("s3", config=limits)
+        retries = {"mode": "standard", "total_max_attempts": 8}
+        return s3.client(self.name, max_pool_connections=_AT_ONCE, retries=retries)
 
     @contextmanager
     def _answers(self) -> Iterator[None]:

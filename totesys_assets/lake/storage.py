@@ -25,10 +25,10 @@ import pyarrow as pa
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
-from totesys_assets import spill
+from totesys_assets import s3, spill
 from totesys_assets.engine import one_line
 from totesys_assets.lake.files import folder_of
-from totesys_assets.lake.handles import endpoint, storage_options
+from totesys_assets.lake.handles import storage_options
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -225,8 +225,8 @@ class _Bucket:
         (found,) = DeltaStorageHandler(self._uri, storage_options(self._uri)).get_file_info([path])
         if found.type != FileType.File:
             raise OSError(
-                f"{path} was sent to {endpoint() or 'S3'}, and is not to be found in {self._uri} afterwards. Let "
-                "AWS_ENDPOINT_URL_S3 be the address of the server, without the bucket's name in it"
+                f"{path} was sent to {s3.address_of(self._name).server or 'S3'}, and is not to be found in {self._uri} "
+                "afterwards. Let AWS_ENDPOINT_URL_S3 be the address of the server, without the bucket's name in it"
             )
 
     def _key(self, path: str) -> str:
@@ -239,23 +239,17 @@ class _Bucket:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            yield _client(os.getpid())
+            yield _client(os.getpid(), self._name)
         except (Boto3Error, BotoCoreError, ClientError, ValueError) as error:  # the last of an address that is none
             raise OSError(f"the bucket of {self._uri} refused or did not answer: {one_line(error)}") from error
 
 
-@lru_cache(maxsize=1)
-def _client(_: int) -> Any:
+@lru_cache(maxsize=4)
+def _client(_: int, bucket: str) -> Any:
     """A client of this process; a forked one has another. It may be used in several threads."""
-    import boto3  # here: slow to import, and not needed for a folder
-    from botocore.config import Config
-
-    limits = Config(
+    return s3.client(
+        bucket,
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        ignore_configured_endpoint_urls=True,  # delta-rs does not read them in a profile
     )
-    # AWS_REGION is read by delta-rs, and not by boto3.
-    named = {"region_name": os.environ.get("AWS_REGION"), "endpoint_url": endpoint()}
-    return boto3.session.Session().client("s3", config=limits, **{key: value for key, value in named.items() if value})

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from totesys_assets import s3
 from totesys_assets.errors import ConnectionFailed, PlatformError, TableBusy
 
 # A larger file is not read. To read one of this size, a quarter of a million rows of CSV, takes 400 MB of memory.
@@ -214,13 +215,12 @@ class FileStore:
 
     @cached_property
     def _client(self) -> Any:
-        import boto3  # here: slow to import, and not needed for a folder
-        from botocore.config import Config
-
-        limits = Config(
-            connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": _ATTEMPTS}
+        return s3.client(
+            str(self._bucket),
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"total_max_attempts": _ATTEMPTS},
         )
-        return boto3.session.Session().client("s3", config=limits)
 
     @contextmanager
     def _answers(self) -> Iterator[Any]:

@@ -29,6 +29,7 @@ ROOMS = (
     "catalogue",
     "sql_text",
     "dialects",
+    "s3",
     "spill",
     "spool",
     "batches",
