@@ -197,15 +197,24 @@ def attach(
         except duckdb.Error as error:
             if attempts and _TOOK_TOO_LONG in str(error):
                 continue
-            raise unreachable(variable, reason(error)) from None
+            raise unreachable(variable, reason(error), url) from None
 
 
-def unreachable(variable: str, why: str) -> ConnectionFailed:
-    """The error of a database that the URL in ``variable`` does not lead to."""
+def unreachable(variable: str, why: str, url: str | None = None) -> ConnectionFailed:
+    """The error of a database that the ``url`` in ``variable`` does not lead to, where that is what failed."""
     what_to_do = "Check the URL and the server"
     if "session is read-only" in why:  # so answers libpq where a role is read-only by default, as that of the source is
         what_to_do = "Its login is read-only by default: ask for target_session_attrs=primary in place of read-write"
+    if url is not None and (read := _read_by_libpq(url)):
+        what_to_do += f". What the URL does not say was read from the environment: {', '.join(read)}"
     return ConnectionFailed(f"{variable} cannot be reached: {why}. {what_to_do}.")
+
+
+def _read_by_libpq(url: str) -> list[str]:
+    """The variables of the environment that libpq has read for a session with ``url``."""
+    said = conninfo(url)
+    options = [each for each in psycopg.pq.Conninfo.get_defaults() if each.keyword.decode() not in said]
+    return [name for each in options if each.envvar and os.environ.get(name := each.envvar.decode())]
 
 
 def conninfo(url: str) -> dict[str, str]:

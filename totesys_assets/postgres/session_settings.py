@@ -40,13 +40,13 @@ SETTINGS: dict[str, str] = {
     "lock_timeout": "1min",
     "idle_in_transaction_session_timeout": "1h",
 }
-# PostgreSQL knows it since 17, so that it can only be set by a query that asks for it first.
-_TRANSACTION_TIMEOUT = "transaction_timeout"
-_NO_TIMEOUT = "0"
-_LIFTED = (
-    f"CASE WHEN current_setting({literal(_TRANSACTION_TIMEOUT)}, true) IS NOT NULL "
-    f"THEN set_config({literal(_TRANSACTION_TIMEOUT)}, {literal(_NO_TIMEOUT)}, true) "
-    f"ELSE {literal(_NO_TIMEOUT)} END AS {_TRANSACTION_TIMEOUT}"
+# PostgreSQL knows them since 17, the second since some minor versions before, so that they can only be set by a query
+# that asks for them first. The second would forbid the views of the warehouse.
+_LIFTED = {"transaction_timeout": "0", "restrict_nonsystem_relation_kind": ""}
+_LIFT = ", ".join(
+    f"CASE WHEN current_setting({literal(name)}, true) IS NOT NULL THEN set_config({literal(name)}, {literal(value)}, "
+    f"true) ELSE {literal(value)} END AS {name}"
+    for name, value in _LIFTED.items()
 )
 _TRANSACTIONS = {
     "default_transaction_isolation": "read committed",
@@ -74,23 +74,23 @@ def _set(command: str, name: str, value: str) -> str:
     return f"{command} {name} = {value if name in _NAMES else literal(value)}"
 
 
-def lift_time_limit() -> str:
-    """SELECT of one column that takes away the transaction's time limit, where a server knows of one."""
-    return f"SELECT {_LIFTED}"
+def lift_limits() -> str:
+    """SELECT of one row that takes away limits of a transaction that not every server knows."""
+    return f"SELECT {_LIFT}"
 
 
 def check_query(extra: Mapping[str, str] | None = None) -> str:
-    """SELECT of one row, a column for each setting, for ``require``. It also takes away the transaction's time limit.
+    """SELECT of one row, a column for each setting, for ``require``. It also does what ``lift_limits`` does.
 
     Being a SELECT, it takes the snapshot of a REPEATABLE READ transaction.
     """
     columns = [f"current_setting({literal(name)}) AS {quoted(name)}" for name in {**SETTINGS, **(extra or {})}]
-    return f"SELECT {', '.join([*columns, _LIFTED])}"
+    return f"SELECT {', '.join([*columns, _LIFT])}"
 
 
 def require(found: tuple[object, ...] | None, variable: str, extra: Mapping[str, str] | None = None) -> None:
     """Raise PlatformError unless ``found``, the row of ``check_query``, is as was set; ``variable`` names the URL."""
-    wanted = {**SETTINGS, **(extra or {}), _TRANSACTION_TIMEOUT: _NO_TIMEOUT}
+    wanted = {**SETTINGS, **(extra or {}), **_LIFTED}
     for (name, value), is_now in zip(wanted.items(), found or [None] * len(wanted), strict=True):
         if is_now != value:
             raise PlatformError(
@@ -111,7 +111,7 @@ def open_session(url: str, *, variable: str, read_only: bool) -> psycopg.Connect
         # A pooler in between may give every transaction another session: nothing is prepared.
         connection = psycopg.connect(psycopg.conninfo.make_conninfo("", **conninfo(url)), prepare_threshold=None)
     except psycopg.OperationalError as error:
-        raise unreachable(variable, one_line(error)) from None
+        raise unreachable(variable, one_line(error), url) from None
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.read_only = read_only
     connection.deferrable = False

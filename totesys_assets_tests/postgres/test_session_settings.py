@@ -167,14 +167,52 @@ def test_a_login_that_is_read_only_by_default_is_told_what_to_ask_for(hostile_ur
     engine.close(duck)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("PGTARGETSESSIONATTRS", "standby", "server is not in hot standby mode"),
+        ("PGSERVICE", "nonsense", 'definition of service "nonsense" not found'),
+        ("PGREQUIREAUTH", "none", "authentication method requirement"),
+    ],
+)
+def test_a_variable_that_keeps_a_session_away_is_named_and_its_value_is_not(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+) -> None:
+    url = postgres_server.database()
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PGPASSWORD", "hush")  # which the URL says itself
+    said = (
+        rf"^TOTESYS_URL cannot be reached: .*{why}.* What the URL does not say was read from the environment: {name}\.$"
+    )
+    with pytest.raises(ConnectionFailed, match=said):
+        open_session(url, variable=VARIABLE, read_only=True)
+    duck = engine.connect()
+    with pytest.raises(ConnectionFailed, match=said):
+        engine.attach(duck, "there", url, variable=VARIABLE)
+    engine.close(duck)
+
+
+def test_a_role_that_may_see_no_views_by_default_does_in_our_transactions(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE VIEW seen AS SELECT 1 AS one")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET restrict_nonsystem_relation_kind = 'view'").format(name))
+    with psycopg.connect(url) as other, pytest.raises(psycopg.Error, match="is restricted"):
+        other.execute("SELECT one FROM seen")
+    with open_session(url, variable=VARIABLE, read_only=True) as ours:
+        begin(ours, VARIABLE)
+        assert ours.execute("SELECT one FROM public.seen").fetchall() == [(1,)]
+
+
 def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:
-    found = ("Asia/Kolkata", *list(SETTINGS.values())[1:], "0")
+    found = ("Asia/Kolkata", *list(SETTINGS.values())[1:], "0", "")
     expected = r"TOTESYS_URL does not keep its settings: TimeZone is 'Asia/Kolkata' instead of 'UTC'.*to the server"
     with pytest.raises(PlatformError, match=expected):
         require(found, VARIABLE)
     with pytest.raises(PlatformError, match="TimeZone is None"):
         require(None, VARIABLE)
-    require((*SETTINGS.values(), "0"), VARIABLE)
+    require((*SETTINGS.values(), "0", ""), VARIABLE)
 
 
 def test_a_url_may_have_options_a_name_and_a_time_limit_of_its_own() -> None:

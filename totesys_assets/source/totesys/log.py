@@ -20,7 +20,7 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import LogBusy, LogGone, LogUnreadable, PlatformError
 from totesys_assets.names import TOTESYS
-from totesys_assets.postgres.session_settings import lift_time_limit, open_session, set_local
+from totesys_assets.postgres.session_settings import lift_limits, open_session, set_local
 from totesys_assets.source.totesys.log_needs import Need, needs
 from totesys_assets.source.totesys.log_state import LogState, plain, state_query
 from totesys_assets.source.totesys.pgoutput import CUT, ROWS
@@ -238,7 +238,7 @@ def _lsn(position: int) -> str:
 
 def _settings(timeout: str) -> str:
     """Statements of all settings of a transaction, each statement of which may take so long."""
-    return f"{set_local({'statement_timeout': timeout})}; {lift_time_limit()}"
+    return f"{set_local({'statement_timeout': timeout})}; {lift_limits()}"
 
 
 def _rows(session: psycopg.Connection[tuple[object, ...]], query: str, timeout: str) -> list[tuple[Any, ...]]:
