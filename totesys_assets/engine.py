@@ -25,7 +25,8 @@ import pyarrow as pa
 
 from totesys_assets import spill
 from totesys_assets.batches import VECTOR_ROWS, sized
-from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.errors import PlatformError
+from totesys_assets.libpq import conninfo, unreachable
 from totesys_assets.sql_text import literal, quoted
 
 # Rows per Arrow batch: large enough to be fast, small enough that a dozen of them under way are 50 MB.
@@ -38,7 +39,6 @@ _MEMORY_LIMIT, _SHARED_MEMORY_LIMIT = "256MB", "512MB"
 # One thread: while others work on a query, the one that waits for its result keeps a processor busy with asking. What
 # runs side by side are steps (dagster_internals/executor.py), and beside each of them delta-rs and the servers.
 _THREADS = 1
-_CONNECT_TIMEOUT_SECONDS = "10"
 # DuckDB asks a new session some things before there is a transaction to set anything in. Where the login has so short a
 # time limit that this fails, the start of the session lifts it; a pooler would not let it.
 _TOOK_TOO_LONG, _UNLIMITED = "statement timeout", "-c statement_timeout=0"
@@ -198,36 +198,6 @@ def attach(
             if attempts and _TOOK_TOO_LONG in str(error):
                 continue
             raise unreachable(variable, reason(error), url) from None
-
-
-def unreachable(variable: str, why: str, url: str | None = None) -> ConnectionFailed:
-    """The error of a database that the ``url`` in ``variable`` does not lead to, where that is what failed."""
-    what_to_do = "Check the URL and the server"
-    if "session is read-only" in why:  # so answers libpq where a role is read-only by default, as that of the source is
-        what_to_do = "Its login is read-only by default: ask for target_session_attrs=primary in place of read-write"
-    if url is not None and (read := _read_by_libpq(url)):
-        what_to_do += f". What the URL does not say was read from the environment: {', '.join(read)}"
-    return ConnectionFailed(f"{variable} cannot be reached: {why}. {what_to_do}.")
-
-
-def _read_by_libpq(url: str) -> list[str]:
-    """The variables of the environment that libpq has read for a session with ``url``."""
-    said = conninfo(url)
-    options = [each for each in psycopg.pq.Conninfo.get_defaults() if each.keyword.decode() not in said]
-    return [name for each in options if each.envvar and os.environ.get(name := each.envvar.decode())]
-
-
-def conninfo(url: str) -> dict[str, str]:
-    """Parts of a URL, with a name and a time limit for connecting where it has none of its own.
-
-    What PGOPTIONS says is not asked: where a URL has no options, there are none. Nor is PGHOSTADDR, which would lead
-    to another server than the one that a URL names.
-    """
-    parts = {key: str(value) for key, value in psycopg.conninfo.conninfo_to_dict(url).items()}
-    own = {"application_name": "totesys_assets", "connect_timeout": _CONNECT_TIMEOUT_SECONDS, "options": ""}
-    if parts.get("host"):
-        own["hostaddr"] = ""
-    return {**own, **parts}
 
 
 def reason(error: Exception) -> str:

@@ -20,8 +20,9 @@ import psycopg.conninfo
 from psycopg import sql
 
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
-from totesys_assets.engine import conninfo, one_line
+from totesys_assets.engine import one_line
 from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.libpq import conninfo
 from totesys_assets.local.sql_files import run_file
 from totesys_assets.postgres.session_settings import set_session
 from totesys_assets.warehouse.warehouse import Warehouse

@@ -25,7 +25,8 @@ def sql_folder() -> Path:
 
 def run_file(folder: Path, name: str, url: str, **variables: str) -> None:
     """Run one of the files, with these variables of psql. Raises PlatformError with what psql says."""
-    from totesys_assets.engine import conninfo, one_line  # here: whoever only looks for the folder needs no DuckDB
+    from totesys_assets.engine import one_line  # here: whoever only looks for the folder needs no DuckDB
+    from totesys_assets.libpq import conninfo
     from totesys_assets.postgres.session_settings import set_session
 
     parts = conninfo(url)

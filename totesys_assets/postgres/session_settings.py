@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from totesys_assets.engine import conninfo, one_line, unreachable
+from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
+from totesys_assets.libpq import conninfo, unreachable
 from totesys_assets.sql_text import literal, quoted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import psycopg.conninfo
 import pytest
 from psycopg import sql
 
-from totesys_assets import engine
+from totesys_assets import engine, libpq
 from totesys_assets.commands.warehouse import start_file
 from totesys_assets.errors import ConnectionFailed, PlatformError
 from totesys_assets.local.postgres_programs import binaries
@@ -217,9 +217,9 @@ def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:
 
 def test_a_url_may_have_options_a_name_and_a_time_limit_of_its_own() -> None:
     url = "postgresql://x@h/d?options=-crole%3Dreader&application_name=mine&connect_timeout=3"
-    parts = engine.conninfo(url)
+    parts = libpq.conninfo(url)
     assert (parts["options"], parts["application_name"], parts["connect_timeout"]) == ("-crole=reader", "mine", "3")
-    assert engine.conninfo("postgresql://x@h/d")["options"] == ""
+    assert libpq.conninfo("postgresql://x@h/d")["options"] == ""
 
 
 def test_a_role_in_pgoptions_is_not_taken_on(postgres_server: PostgresServer) -> None:
@@ -243,4 +243,4 @@ def test_an_address_in_the_environment_leads_nowhere_else(
     engine.attach(duck, "source", url, variable=VARIABLE)
     assert duck.execute("SELECT * FROM postgres_query('source', 'SELECT 1')").fetchone() == (1,)
     engine.close(duck)
-    assert engine.conninfo("postgresql://x@/d?hostaddr=127.0.0.1")["hostaddr"] == "127.0.0.1"
+    assert libpq.conninfo("postgresql://x@/d?hostaddr=127.0.0.1")["hostaddr"] == "127.0.0.1"

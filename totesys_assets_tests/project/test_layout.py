@@ -33,6 +33,7 @@ ROOMS = (
     "spill",
     "spool",
     "batches",
+    "libpq",
     "engine",
     "digest",
     "notices",

@@ -20,7 +20,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from totesys_assets import engine
+from totesys_assets import libpq
 from totesys_assets import refresh as refresh_module
 from totesys_assets.capture import difference as difference_module
 from totesys_assets.capture import statements as statements_module
@@ -334,8 +334,8 @@ def not_set(setting: str) -> Callable[[Patch], None]:
 
 def set_at_the_start_of_a_session(patch: Patch) -> None:
     """Which a pooler takes and forgets, or refuses."""
-    conninfo = engine.conninfo
-    patch.setattr(engine, "conninfo", lambda url: conninfo(url) | {"options": "-c TimeZone=UTC"})
+    conninfo = libpq.conninfo
+    patch.setattr("totesys_assets.engine.conninfo", lambda url: conninfo(url) | {"options": "-c TimeZone=UTC"})
     not_set("TimeZone")(patch)
 
 

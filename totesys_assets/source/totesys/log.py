@@ -19,6 +19,7 @@ import pyarrow as pa
 from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import LogBusy, LogGone, LogUnreadable, PlatformError
+from totesys_assets.libpq import unreachable
 from totesys_assets.names import TOTESYS
 from totesys_assets.postgres.session_settings import lift_limits, open_session, set_local
 from totesys_assets.source.totesys.log_needs import Need, needs
@@ -260,7 +261,7 @@ def _of_postgres(error: psycopg.Error) -> PlatformError:
     """The error of a statement, as one that a user can act on."""
     said = _without_context(engine.one_line(error))
     if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
-        return engine.unreachable(VARIABLE, said)
+        return unreachable(VARIABLE, said)
     if error.sqlstate in _NO_DOOR:
         return PlatformError(f"The log of ToteSys is closed to the login of {VARIABLE}: {said}. {_CHECK}")
     if error.sqlstate in _BUSY:
