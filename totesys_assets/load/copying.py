@@ -7,7 +7,9 @@ rows come from, and what is noted of them (load.py).
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import ExitStack, suppress
+from contextvars import copy_context
 
 import duckdb
 import pyarrow as pa
@@ -52,6 +54,7 @@ class Copy:
         # When all rows were recorded, in microseconds, if they are first versions of one moment.
         self.moment: int | None = None
         self._is_bare = self._is_over = self.is_left_bare = False
+        self._indexing: threading.Thread | None = None
         warehouse.migrate()
         self._stack = ExitStack()
         # Nobody else can load the table from here on.
@@ -84,6 +87,31 @@ class Copy:
             into = f"INSERT INTO {ALIAS}.{name} ({columns}) SELECT {columns} FROM star_rows"
             self.rows = int(self.connection.execute(into).fetchall()[0][0])
 
+    def index_meanwhile(self) -> None:
+        """Begin to make the indexes behind the rows, in a thread: other tables are captured until they are wanted."""
+        name = f"indexes: {self._table.name}"
+        target, work = copy_context().run, self._index_or_abandon
+        self._indexing = threading.Thread(target=target, args=[work], name=name, daemon=True)
+        self._indexing.start()
+
+    def _index_or_abandon(self) -> None:
+        try:
+            self._index()
+        except (duckdb.Error, PlatformError) as error:
+            log.info("%s is not loaded from what was copied: %s", self._table.asset, engine.one_line(error))
+            # At once: PostgreSQL has given up the transaction and its locks, and others could take the table for left.
+            self.abandon()
+
+    def _index(self) -> None:
+        for statement in bare.indexes_behind(self._warehouse.schema, self._table):
+            run(self.connection, statement)
+
+    def is_there(self) -> bool:
+        """Whether it can be completed, asked by the step that does. Waits until nothing else uses its session."""
+        if self._indexing is not None and self._indexing is not threading.current_thread():
+            self._indexing.join()
+        return not self._is_over
+
     def complete(self, star: DeltaTable) -> None:
         """Make indexes and counts behind the rows, which are those of the lake's ``star``."""
         known = None
@@ -91,8 +119,10 @@ class Copy:
             # In the lake to look at one column takes a tenth of what it takes the server.
             held, key = register(self.connection, "star_files", star), self._table.version_key[0]
             known = Inserted(self.rows, self.moment) if are_distinct(self.connection, key, held) else None
+        if self._indexing is None:
+            self._index()
         run(self.connection, _LET_COUNT)
-        for statement in bare.behind(self._warehouse.schema, self._table, known):
+        for statement in bare.counts_behind(self._warehouse.schema, self._table, known):
             run(self.connection, statement)
 
     def commit(self) -> None:
@@ -103,7 +133,7 @@ class Copy:
 
     def abandon(self) -> None:
         """Roll the transaction back, and make what was taken off; nothing, where it has ended."""
-        if self._is_over:
+        if not self.is_there():
             return
         self._is_over = True
         with suppress(Abandoned, duckdb.Error, PlatformError):

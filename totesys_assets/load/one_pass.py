@@ -76,7 +76,8 @@ class OnePass:
     def copy(self, table: Table) -> Iterator[Copy | None]:
         """The transaction that holds the rows of ``table``. What the block does not commit is abandoned."""
         try:
-            yield self._copies.get(table.name)
+            copy = self._copies.get(table.name)
+            yield copy if copy is not None and copy.is_there() else None
         finally:
             self._abandon_copy(table.name)
 
@@ -128,6 +129,7 @@ class Along:
         for receiver in self._receivers:
             if receiver.copy is not None:
                 receiver.copy.moment = until
+                receiver.copy.index_meanwhile()
             if receiver.written is not None:
                 self._keep(Made(receiver.table, receiver.written, origin, until), receiver.copy)
         self._receivers = []

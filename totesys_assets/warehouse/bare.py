@@ -83,15 +83,22 @@ def take_off(connection: Connection, schema: str, table: Table) -> bool:
     return True
 
 
-def behind(schema: str, table: Table, known: Inserted | None = None) -> Iterator[str]:
-    """Statements that make unique indexes, indexes, triggers and counts, for which no reader waits.
+def behind(schema: str, table: Table) -> Iterator[str]:
+    """Statements that make all of it, for which no reader waits."""
+    yield from indexes_behind(schema, table)
+    yield from counts_behind(schema, table)
 
-    ``known``: the records, if they need not be counted.
-    """
+
+def indexes_behind(schema: str, table: Table) -> Iterator[str]:
+    """Statements that make unique indexes, which can become keys, and the other indexes."""
     name = _name(schema, table)
     for key, (_, columns) in keys(table).items():
         yield f"CREATE UNIQUE INDEX IF NOT EXISTS {quoted(key)} ON {name} ({', '.join(map(quoted, columns))})"
     yield from indexes(schema, table)
+
+
+def counts_behind(schema: str, table: Table, known: Inserted | None = None) -> Iterator[str]:
+    """Statements that make triggers and counts. ``known``: the records, if they need not be counted."""
     if table.is_fact:
         yield from counting(schema, table)
         yield anew(schema, table, known)

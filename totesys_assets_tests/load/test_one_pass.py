@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from totesys_assets.capture import comparison
 from totesys_assets.capture.difference import capture
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import commit
@@ -207,6 +208,31 @@ def test_a_warehouse_that_was_lost_is_filled_from_the_lake_with_keys_behind_the_
     moments = platform.query("SELECT _recorded_at FROM fact_payment ORDER BY payment_record_id")
     assert moments == sorted(moments)
     require_complete(platform)
+    require_keys(platform)
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_indexes_are_made_while_other_tables_are_captured_and_by_the_load_where_that_failed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, original = list[tuple[str, str]](), bare.indexes_behind
+
+    def fails_for_payments(schema: str, table: Table) -> Iterator[str]:
+        begun.append((table.name, threading.current_thread().name))
+        if table.name == "fact_payment" and begun.count(begun[-1]) == 1:
+            yield "SELECT 1 / 0"
+        yield from original(schema, table)
+
+    monkeypatch.setattr(bare, "indexes_behind", fails_for_payments)
+    meanwhile = spied(monkeypatch, Copy, "index_meanwhile", lambda self: self._table.name)
+    before = look_at(platform)
+    platform.refresh()
+    assert sorted(meanwhile) == sorted(FACTS)
+    # Of payments: the first time, then with what was taken off, then by their own step.
+    again = [("fact_payment", "indexes: fact_payment"), ("fact_payment", "warehouse__fact_payment")]
+    expected = [*again, *((table, f"indexes: {table}") for table in FACTS)]
+    assert sorted(each for each in begun if each[0] in FACTS) == sorted(expected)
+    require_complete(platform, before)
     require_keys(platform)
 
 
