@@ -221,16 +221,16 @@ def _lake_uri(value: str | None, home: Path) -> str:
 def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
     noted, said_by = home / FIRST_DAY_FILE, "TOTESYS_FIRST_DAY"
     if not value and embedded and noted.exists():
-        said_by = str(noted)
-        value = noted.read_text(encoding="ascii").strip()
+        said_by, value = str(noted), noted.read_text(encoding="ascii").strip()
     if not value:
         return FIRST_DAY
     try:
         first = date.fromisoformat(value)
     except ValueError:
         raise SettingsError(f"{said_by} is {value!r}: set it to a date such as {FIRST_DAY}.") from None
-    if first > datetime.now(UTC).date():
-        raise SettingsError(f"{said_by} is {first}, a day to come: set it to the day of the first rows of ToteSys.")
+    if not variables.EARLIEST_DAY <= first <= datetime.now(UTC).date():
+        why = "a day to come" if first > FIRST_DAY else f"before {variables.EARLIEST_DAY}, which no shop needs"
+        raise SettingsError(f"{said_by} is {first}, {why}: set it to the day of the first rows of ToteSys.")
     return first
 
 

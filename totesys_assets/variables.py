@@ -11,6 +11,8 @@ from typing import NamedTuple
 # The first day of the real ToteSys; an embedded ToteSys notes its own when it is filled.
 FIRST_DAY = date(2022, 11, 3)
 FIRST_DAY_FILE = "first_day"
+# The earliest that may be set. Every day since the first is a partition: since the year 1 there would be 740,000.
+EARLIEST_DAY = date(1970, 1, 1)
 # Minutes without a look or a refresh that left nothing to do, after which the platform counts as stale.
 STALE_MINUTES = 30
 # Days for which Dagster's records of a run are kept, and the least that may be set: what it does by itself looks back
@@ -80,7 +82,7 @@ VARIABLES = (
     ),
     Variable(
         "TOTESYS_FIRST_DAY",
-        "The first day that has a partition. Rows created earlier are dead letters.",
+        f"The first day that has a partition, `{EARLIEST_DAY}` at the earliest. Rows created earlier are dead letters.",
         f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
     ),
     Variable(

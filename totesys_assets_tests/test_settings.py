@@ -321,6 +321,13 @@ def test_a_first_day_to_come_is_refused(home: Path) -> None:
         read(home, TOTESYS_FIRST_DAY=str(today + timedelta(days=1)))
 
 
+def test_a_first_day_that_no_shop_can_have_is_refused(home: Path) -> None:
+    assert read(home, TOTESYS_FIRST_DAY="1970-01-01").first_day == date(1970, 1, 1)
+    said = "^TOTESYS_FIRST_DAY is 0001-01-01, before 1970-01-01, which no shop needs: set it to the day of "
+    with pytest.raises(SettingsError, match=said):
+        read(home, TOTESYS_FIRST_DAY="0001-01-01")
+
+
 @pytest.mark.parametrize("value", ["yesterday", "19/08/2024", "2024-02-30", "2024-08-19T00:00:00"])
 def test_a_first_day_that_is_no_date_is_refused_with_an_example(home: Path, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
