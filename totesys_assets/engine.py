@@ -214,12 +214,14 @@ def reason(error: Exception) -> str:
 _S3_ANSWER = re.compile(r"<Code>(?P<code>\w+)</Code>\s*<Message>(?P<message>[^<]*)</Message>")
 _NO_CREDENTIALS = ("an error occurred while loading credentials", "AWS_EC2_METADATA_DISABLED")
 _CAUSE = "↳"
+_SPILLS, _MORE_ROOM = "temp_file_limit", "let a superuser raise it for that login, or give the login more work_mem"
 
 
 def one_line(error: Exception | str) -> str:
     """The first lines of a message as one, without statement, closing full stop and colours.
 
-    Of a chain of errors, as delta-rs gives it, the outermost and the innermost; of an answer of S3, the answer.
+    Of a chain of errors, as delta-rs gives it, the outermost and the innermost; of an answer of S3, the answer. What
+    to do is said of a limit of PostgreSQL's that names no way out.
     """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     if answer := _S3_ANSWER.search(text):
@@ -230,7 +232,8 @@ def one_line(error: Exception | str) -> str:
     text = f"{outermost.strip()}: {others[-1].strip()}" if others else text
     # PostgreSQL shows the place in the statement: the line, and below it a mark.
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
-    return " ".join(lines[:2]).rstrip(".")[:500]
+    text = " ".join(lines[:2]).rstrip(".")[:500]
+    return f"{text}: {_MORE_ROOM}" if _SPILLS in text and not text.endswith(_MORE_ROOM) else text
 
 
 def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:

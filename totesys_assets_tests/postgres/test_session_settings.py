@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -203,6 +204,23 @@ def test_a_role_that_may_see_no_views_by_default_does_in_our_transactions(postgr
     with open_session(url, variable=VARIABLE, read_only=True) as ours:
         begin(ours, VARIABLE)
         assert ours.execute("SELECT one FROM public.seen").fetchall() == [(1,)]
+
+
+def test_a_login_that_may_write_no_temporary_files_is_told_what_to_do(postgres_server: PostgresServer) -> None:
+    url, query = postgres_server.database(), "SELECT number FROM generate_series(1, 200000) AS number ORDER BY -number"
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        for setting in ("temp_file_limit", "work_mem"):
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {} = '64kB'").format(name, sql.Identifier(setting)))
+    said = r'temporary file size exceeds "temp_file_limit" \(64kB\): let a superuser raise it for that login, or give'
+    duck = engine.connect()
+    engine.attach(duck, "there", url, variable=VARIABLE)
+    with pytest.raises(PlatformError, match=f"^It failed: .*{said}"), engine.readable_errors("It failed"):
+        duck.execute(f"SELECT count(*) FROM postgres_query('there', {literal(query)})").fetchall()
+    engine.close(duck)
+    with open_session(url, variable=VARIABLE, read_only=True) as ours, pytest.raises(psycopg.Error) as failed:
+        ours.execute(query.encode())
+    assert re.search(said, engine.one_line(engine.one_line(failed.value)))
 
 
 def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:
