@@ -130,8 +130,9 @@ class Standby(_OtherServer):
         """Wait until the standby shows what is committed on its primary now."""
         plain = "-c statement_timeout=0"  # in the place of what the environment says, which a standby may refuse
         with closing(psycopg.connect(self._primary.url("postgres"), autocommit=True, options=plain)) as connection:
-            ((position,),) = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchall()
-            # A standby that is asked for a position in the middle of nothing would wait for the next record.
+            # The end of a record: a position in the middle of nothing is reached with the next one, after 15 s maybe.
+            written = "SELECT pg_logical_emit_message(false, '', '')::text"
+            ((position,),) = connection.execute(written).fetchall()
             connection.execute("SELECT pg_switch_wal()")
         with closing(psycopg.connect(self.url("postgres"), autocommit=True, options=plain)) as connection:
             deadline = time.monotonic() + _SECONDS
