@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -15,10 +19,10 @@ from click.testing import CliRunner
 from totesys_assets import engine
 from totesys_assets.commands import edge, main
 from totesys_assets.errors import PlatformError, TemporaryFilesFailed
-from totesys_assets.lake import written
+from totesys_assets.lake import storage, written
 from totesys_assets.lake.storage import _Bucket
 from totesys_assets.lake.tables import Lake
-from totesys_assets.lake.written import write
+from totesys_assets.lake.written import Writer, write
 from totesys_assets.spool import Spool
 from totesys_assets_tests.conftest import Platform
 
@@ -111,3 +115,33 @@ def test_a_variable_that_was_passed_over_is_named(folder: Path, monkeypatch: pyt
 def test_what_is_missing_beside_it_is_not_taken_for_a_temporary_file(folder: Path) -> None:
     error = FileNotFoundError(2, "x", str(folder / "home"))
     assert edge.sentence(error) == f"{folder}/home: no such file or directory."
+
+
+class Sent(_Bucket):
+    """A bucket that takes every file; and what waited to be sent each time, to whichever."""
+
+    waited: ClassVar[list[int]] = []
+
+    @contextmanager
+    def _answers(self) -> Iterator[Any]:
+        yield SimpleNamespace(upload_file=lambda *_, **__: self.waited.append(sum(map(storage._size, storage._unsent))))
+
+    def _require_seen(self, path: str) -> None:
+        """It is there."""
+
+
+def test_all_writers_together_have_no_more_waiting_for_a_bucket_than_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Lake(str(tmp_path / "lake")).open_plain("noise", SCHEMA, "noise")
+    monkeypatch.setattr(written, "storage_of", lambda _: Sent("s3://bucket/lake"))
+    monkeypatch.setattr(written, "_WAITING_BYTES", 1)  # so each batch is written at once
+    monkeypatch.setattr(storage, "_ON_DISK_BYTES", 5_000_000)
+    writers = [Writer(table, SCHEMA) for _ in range(3)]
+    for _ in range(6):
+        for writer in writers:
+            writer.write(RANDOM)
+    assert max(Sent.waited) < 8_000_000  # one batch more than there may be, of 36 MB in all
+    for writer in writers:
+        writer.close()
+    assert storage._unsent == {}

@@ -39,6 +39,10 @@ _AT_ONCE = 4
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
 # S3 takes what is smaller in one request: the files are.
 _ONE_REQUEST_BYTES = 256_000_000
+# What all writers of a process may have on this machine before they send files that could still grow.
+_ON_DISK_BYTES = 1_000_000_000
+# The files of this machine that are to be sent, each with the process that writes it.
+_unsent = dict[Path, int]()
 # How a bucket is to encrypt files: what delta-rs reads, and what boto3 calls it.
 _ENCRYPTION = {"AWS_SERVER_SIDE_ENCRYPTION": "ServerSideEncryption", "AWS_SSE_KMS_KEY_ID": "SSEKMSKeyId"}
 # Folders of which one file, sent by boto3, was seen by delta-rs.
@@ -57,6 +61,10 @@ class Storage(Protocol):
 
     def writing(self) -> AbstractContextManager[None]:
         """What fails in the block, in which files are made, written or completed, is said to be of where they lie."""
+        ...
+
+    def is_crowded(self) -> bool:
+        """Whether so much waits to be sent that a writer is to complete what it has."""
         ...
 
     def complete(self, paths: Sequence[str]) -> None:
@@ -113,6 +121,9 @@ class _Folder:
     def writing(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def is_crowded(self) -> bool:
+        return False
+
     def complete(self, paths: Sequence[str]) -> None:
         """They are where they belong."""
 
@@ -143,10 +154,14 @@ class _Bucket:
 
     def create(self, path: str) -> pa.NativeFile:
         self._written[path] = self._here / path.rpartition("/")[2]  # a name that no other has
+        _unsent[self._written[path]] = os.getpid()
         return pa.OSFile(str(self._written[path]), "wb")
 
     def writing(self) -> AbstractContextManager[None]:
         return spill.told()
+
+    def is_crowded(self) -> bool:
+        return sum(_size(path) for path, process in [*_unsent.items()] if process == os.getpid()) > _ON_DISK_BYTES
 
     def complete(self, paths: Sequence[str]) -> None:
         waiting, failed = SimpleQueue[str](), list[BaseException]()
@@ -202,6 +217,8 @@ class _Bucket:
 
     def close(self) -> None:
         if "_here" in self.__dict__:
+            for path in [each for each in [*_unsent] if each.parent == self._here]:
+                _unsent.pop(path, None)
             rmtree(self._here, ignore_errors=True)
 
     @cached_property
@@ -219,6 +236,7 @@ class _Bucket:
         with self._answers() as client:
             client.upload_file(str(file), self._name, self._key(path), ExtraArgs=extra, Config=config)
         file.unlink()
+        _unsent.pop(file, None)
 
     def _require_seen(self, path: str) -> None:
         """Raise OSError unless delta-rs sees a file that boto3 has sent: else it would commit what is not there."""
@@ -242,6 +260,12 @@ class _Bucket:
             yield _client(os.getpid(), self._name)
         except (Boto3Error, BotoCoreError, ClientError, ValueError) as error:  # the last of an address that is none
             raise OSError(f"the bucket of {self._uri} refused or did not answer: {one_line(error)}") from error
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):  # sent meanwhile
+        return path.stat().st_size
+    return 0
 
 
 @lru_cache(maxsize=4)

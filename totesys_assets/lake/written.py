@@ -133,6 +133,8 @@ class Writer:
         file.write(rows)
         if file.size > _FILE_BYTES:
             self._end([self._open.pop(values)])
+        elif self._storage.is_crowded():
+            self._end([self._open.pop(max(self._open, key=lambda each: self._open[each].size))])
 
     def _named(self, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         return zip(self._folders, values, strict=True)
