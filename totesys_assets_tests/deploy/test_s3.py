@@ -109,7 +109,7 @@ def test_all_of_it_works_in_a_bucket_that_locks_its_objects(on_s3: OnS3, seaweed
         assert requests["HEAD"] < 50  # not two for each table
         new_order(platform)
         (second,) = platform.refresh()
-        assert len(second.request.assets) == 17
+        assert len(second.request.assets) == 15
         requests = proxy.count()
         assert 500 < requests.total() < 1200  # docs/scaling.md
         assert requests["GET"] <= 250
