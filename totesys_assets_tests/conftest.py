@@ -93,7 +93,7 @@ FIRST_DAY = date(2024, 8, 19)
 gc.set_threshold(50_000, 20, 100)
 
 # Files of long tests come first, so that no worker begins one when the others are done; and the shortest ones last.
-FIRST_FILES = ("test_small_backups", "test_s3", "test_followed")
+FIRST_FILES = ("test_terraform", "test_small_backups", "test_s3", "test_followed")
 FIRST_FOLDERS = ("whole", "commands", "transform", "source", "load", "audit", "dagster_internals", "automation")
 LAST_FOLDERS = ("catalogue", "staleness", "project")
 

@@ -6,6 +6,7 @@ what must be true of the stack.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -64,9 +65,19 @@ def terraform_test(stack: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def of_the_stack(stack: Path) -> list[dict[str, Any]]:
-    """The messages of stack.tftest.hcl, with the state that it made: long, so only of this file."""
-    return terraform_test(stack, "-verbose", f"-filter={WHOLE}")
+def of_the_stack(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The messages of stack.tftest.hcl, with the state that it made: long, so only of this file, and once for all."""
+    own = tmp_path_factory.getbasetemp()
+    held = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "of_the_stack.json"
+    with held.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if not text:
+            text = json.dumps(terraform_test(stack, "-verbose", f"-filter={WHOLE}"))
+            file.write(text)
+    messages: list[dict[str, Any]] = json.loads(text)
+    return messages
 
 
 @pytest.fixture(scope="session")
