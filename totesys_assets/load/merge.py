@@ -86,10 +86,10 @@ def merge(
 ) -> int:
     """Merge ``rows``, a table or query of DuckDB with the lake's columns, in the transaction of ``connection``.
 
-    ``chunks``: conditions, each true for a part of the rows of a fact; the parts are loaded one after the other;
-    ``one_per_key``: no dimension row is among them twice. Without either, they are read once. ``within``: condition of
-    the days of a mart that they replace. ``gone``: they replace none; but for these, a table or query of DuckDB with
-    the keys, the mart has the other rows already.
+    ``chunks``: conditions, each true for a part of the rows; into an empty table the parts are loaded one after the
+    other. ``one_per_key``: no dimension row is among them twice. Without either, they are read once. ``within``:
+    condition of the days of a mart that they replace. ``gone``: they replace none; but for these, a table or query of
+    DuckDB with the keys, the mart has the other rows already.
     Returns the number of rows written: inserted, changed in a dimension or mart, or deleted from a mart.
     """
     show_rows(connection, table, rows)
@@ -99,7 +99,7 @@ def merge(
         if table.is_fact:
             _fill_fact(connection, table, name, columns, chunks)
         else:
-            _fill(connection, table, name, columns, one_per_key=one_per_key)
+            _fill(connection, table, name, columns, chunks, one_per_key=one_per_key)
     else:
         create_staging(connection, table)
         fill_staging(connection, table, rows)
@@ -135,12 +135,25 @@ def _fill_fact(
         connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, table: Table, name: str, columns: str, *, one_per_key: bool) -> None:
-    """First load of an empty dimension or mart. Its key stays: facts refer to it, and it tells a mart's rows apart."""
-    rows = f"SELECT {columns} FROM star_rows"
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    name: str,
+    columns: str,
+    chunks: Sequence[str],
+    *,
+    one_per_key: bool,
+) -> None:
+    """First load of an empty dimension or mart. Its key stays: facts refer to it, and it tells a mart's rows apart.
+
+    Month by month, so that the key mostly grows at its end: its index takes half the time and size.
+    """
+    into = f"INSERT INTO {ALIAS}.{name} ({columns}) SELECT {columns} FROM star_rows"
     if not one_per_key and table.day_column and not table.is_mart:
-        rows += f" QUALIFY {present_first([table.key], '_is_deleted', table.day_column)}"
-    connection.execute(f"INSERT INTO {ALIAS}.{name} ({columns}) {rows}")
+        connection.execute(f"{into} QUALIFY {present_first([table.key], '_is_deleted', table.day_column)}")
+        return
+    for chunk in chunks:
+        connection.execute(f"{into} WHERE {chunk}")
 
 
 def _insert_facts(table: Table, name: str, columns: str) -> str:

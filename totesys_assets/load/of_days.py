@@ -44,11 +44,13 @@ def within_days(table: Table, days: Days | None) -> str:
 
 
 def by_month(star: DeltaTable, table: Table) -> Sequence[str]:
-    """Conditions that cut a fact's rows by month, where all were recorded at once: so they are not sorted at large."""
-    recorded = bounds(star, RECORDED_AT)
-    if not table.is_fact or recorded is None or recorded[0] != recorded[1]:
+    """Conditions that cut the rows by month, one month after the other; one that all meet where they cannot be cut.
+
+    Those of a fact must have been recorded at once, for their records have numbers by that. So nothing is sorted at
+    large.
+    """
+    days, recorded = bounds(star, table.day_column) if table.day_column else None, bounds(star, RECORDED_AT)
+    if days is None or (table.is_fact and (recorded is None or recorded[0] != recorded[1])):
         return ("true",)
-    days = bounds(star, str(table.day_column))
-    months = DayRange(*days).by_month() if days is not None else ()
-    day = quoted(str(table.day_column))
+    day, months = quoted(str(table.day_column)), DayRange(*days).by_month()
     return [f"{day} BETWEEN DATE '{month.first}' AND DATE '{month.last}'" for month in months]

@@ -782,6 +782,24 @@ def test_a_transaction_seen_on_two_days_is_one_row_of_a_first_load(
     assert platform.query(present) == [(1, date(2024, 8, 21))]
 
 
+def test_a_first_load_of_a_dimension_brings_its_keys_month_by_month_and_all_of_them(platform: Platform) -> None:
+    """The key of rows in order is half as large; the lake's files are in none."""
+    platform.sql(
+        "INSERT INTO transaction SELECT n, 'SALE', NULL, NULL, created_at + interval '1 day' * (n % 90), "
+        "last_updated FROM transaction, generate_series(1000, 1899) AS n WHERE transaction_id = 1"
+    )
+    refresh(platform, "dim_transaction")
+    months = [
+        str(month) for (month,) in platform.query("SELECT _created_date::text FROM dim_transaction ORDER BY ctid")
+    ]
+    assert [*dict.fromkeys(each[:7] for each in months)] == sorted({each[:7] for each in months})
+    assert len({each[:7] for each in months}) > 2
+    assert platform.query("SELECT count(*) FROM dim_transaction") == platform.query(
+        "SELECT sum(rows)::bigint FROM _ledger WHERE table_name = 'dim_transaction'"
+    )
+    assert len(months) > 900
+
+
 def test_a_transaction_that_left_all_its_days_is_gone(platform: Platform) -> None:
     refresh(platform, "dim_transaction")
     platform.sql("UPDATE transaction SET created_at = '2024-08-19 10:00' WHERE transaction_id = 1")
