@@ -46,9 +46,9 @@ _UNHURRIED = {EVERYTHING, AUDIT, COMPACT}
 # With a million orders, comparing a month takes 5 s and 500 MB. That is hardly more than a refresh of one order, and
 # over before a task would begin. Comparing two years takes 25 s and 990 MB.
 MOST_DAYS = 31
-# A refresh after trade on scattered days spans them all, and builds little: of the 54 assets the 23 that have days, the
+# A refresh after trade on scattered days spans them all, and builds little: of the 52 assets the 21 that have days, the
 # calendar, the mart of rates, and two or three tables of those that seldom change, with what is made of them. One of
-# more assets than this is a first load, or the comparison after a failover of ToteSys (45 are its own), for which
+# more assets than this is a first load, or the comparison after a failover of ToteSys (43 are its own), for which
 # nothing is known to be unchanged.
 MOST_ASSETS = 36
 # Why ECS begins no task, by the words of its answer, in lower case; and what to do.

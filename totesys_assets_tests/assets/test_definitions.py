@@ -1,4 +1,4 @@
-"""The definitions: 54 assets, their lineage and what they say of themselves; that they load anywhere."""
+"""The definitions: 52 assets, their lineage and what they say of themselves; that they load anywhere."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_fresh_interpreter_loads_them_without_any_database_and_starts_none(tmp
         "import sys; from totesys_assets.definitions import defs; "
         "print(len(list(defs().resolve_asset_graph().get_all_asset_keys())), 'pandas' in sys.modules)"
     )
-    assert run_python(code, tmp_path).split() == ["54", "False"]
+    assert run_python(code, tmp_path).split() == ["52", "False"]
     assert not (tmp_path / "home").exists()
 
 

@@ -287,7 +287,7 @@ def test_what_the_schedules_start_at_night_gets_a_task(daemon: Tiered, ecs: Ecs,
 
 def test_what_ecs_is_told_holds_no_secret_and_fits_whatever_the_run_is(daemon: Tiered, ecs: Ecs) -> None:
     run = daemon.launch(range_tags("2022-11-03", "2038-01-19"))
-    assert len(run.asset_selection or ()) == 54
+    assert len(run.asset_selection or ()) == 52
     said = json.dumps(ecs.request("RunTask")["overrides"])
     assert (
         len(said) < 0.75 * MOST_OVERRIDES
