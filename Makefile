@@ -33,7 +33,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m compileall -q totesys_assets # pip does so with all but this
 	@touch $@
 
-test: install spark lint types ## Lint, types and all tests but the deployment's (ten minutes)
+test: install spark lint types ## Lint, types and all tests but the deployment's (a quarter of an hour)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
 coverage: install spark ## The same tests with coverage; fails below 90 %
@@ -59,7 +59,7 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
-check-deploy: install spark $(DEPLOY)/installed ## The deployment without a cloud (twelve minutes)
+check-deploy: install spark $(DEPLOY)/installed ## The deployment without a cloud (ten minutes)
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
