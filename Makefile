@@ -33,7 +33,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m compileall -q totesys_assets # pip does so with all but this
 	@touch $@
 
-test: install spark lint types ## Lint, types and all tests but the deployment's (a quarter of an hour)
+test: install spark lint types ## Lint, types and all tests but the deployment's (15 minutes)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
 
 coverage: install spark ## The same tests with coverage; fails below 90 %
