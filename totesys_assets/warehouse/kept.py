@@ -24,9 +24,6 @@ _ADDED, _CURRENT, _ON_INSERT, _ON_CHANGE = (f"keep_{event}" for event in ("added
 # Triggers that count what an INSERT adds. For them PostgreSQL copies all added rows.
 COUNTING = (_ADDED, _CURRENT, _ON_INSERT)
 
-# What triggers of versions before called.
-_FORMER = ("keep_dim_design", "keep_mart_sales_design_day")
-
 # Triggers that run in sessions of everybody: not those that are disabled, nor those of replicas only.
 _RUNS = ("O", "A")
 
@@ -94,7 +91,7 @@ def former_marts(connection: Connection, schema: str) -> list[str]:
         "AND relname LIKE 'mart\\_%%' AND pronamespace = relnamespace "
         "AND relnamespace = to_regnamespace(quote_ident(%s))"
     )
-    return [str(name) for (name,) in connection.execute(query, [[*_FORMER], schema])]
+    return [str(name) for (name,) in connection.execute(query, [[*sold.FORMER], schema])]
 
 
 def wait_for_loads(connection: Connection, schema: str, catalogue: Catalogue) -> None:
@@ -120,7 +117,7 @@ def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:
             if held.get((each.table, each.name), _RUNS[0]) not in _RUNS:
                 connection.execute(f"ALTER TABLE {_name(schema, each.table)} ENABLE TRIGGER {each.name}".encode())
         connection.execute(anew(schema, fact).encode())
-    for function in _FORMER:
+    for function in sold.FORMER:
         connection.execute(f"DROP FUNCTION IF EXISTS {_name(schema, function)}()".encode())
     # Of a table that nobody analyzed PostgreSQL expects few rows, and questions took three times as long.
     connection.execute(f"ANALYZE {_name(schema, DESIGN_SALES)}".encode())

@@ -342,6 +342,17 @@ def test_a_migration_makes_of_an_older_warehouse_what_a_new_one_is(platform: Pla
         assert connection.execute("SELECT FROM _ledger WHERE table_name LIKE '%design_day'").fetchall() == []
 
 
+def test_an_older_version_that_was_gone_back_to_keeps_the_sums_alone(platform: Platform) -> None:
+    with session(platform) as connection:
+        older.make_older(platform.warehouse_url, "a mart that is none any more")
+        connection.execute(ANOTHER_ORDER.format(design=1).encode())
+        connection.execute("INSERT INTO _superseded_sales_order SELECT min(created_date), 1000 FROM fact_sales_order")
+        connection.execute("DELETE FROM _superseded_sales_order")
+        assert connection.execute("TABLE _design_sales").fetchall() == []
+        assert Warehouse(platform.warehouse_url).migrate()
+        require_right(connection)
+
+
 def test_a_view_that_reads_a_mart_which_is_to_go_is_named_and_a_table_of_that_name_that_is_not_ours_stays(
     platform: Platform,
 ) -> None:
