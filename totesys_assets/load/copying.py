@@ -97,8 +97,8 @@ class Copy:
     def _index_or_abandon(self) -> None:
         try:
             self._index()
-        except (duckdb.Error, PlatformError) as error:
-            log.info("%s is not loaded from what was copied: %s", self._table.asset, engine.one_line(error))
+        except BaseException as error:  # in a thread; the step that loads it meets it again, and tells
+            log.info("%s is not loaded from what was copied: %s", self._table.asset, engine.one_line(str(error)))
             # At once: PostgreSQL has given up the transaction and its locks, and others could take the table for left.
             self.abandon()
 

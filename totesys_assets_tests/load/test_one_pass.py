@@ -236,6 +236,23 @@ def test_indexes_are_made_while_other_tables_are_captured_and_by_the_load_where_
     require_keys(platform)
 
 
+def test_whatever_ends_the_making_of_indexes_the_rows_are_loaded_with_all_of_them(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = iter([MemoryError("no room for a thread")])
+
+    def fails_once(schema: str, table: Table, original: Callable[..., Iterator[str]] = bare.indexes_behind) -> object:
+        for error in failing:
+            raise error
+        return original(schema, table)
+
+    monkeypatch.setattr(bare, "indexes_behind", fails_once)
+    with begun(platform) as passing:
+        built(platform, passing)
+        assert loaded(platform, passing).written == orders(platform)
+    require_keys(platform)
+
+
 @pytest.mark.usefixtures("in_one_pass")
 def test_rows_with_one_key_twice_are_refused_as_ever(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.refresh()
