@@ -24,9 +24,9 @@ FORMER = ("keep_dim_design", "keep_mart_sales_design_day")
 _SUMMED = "created_date, currency_id, design_name, orders, units, revenue"
 
 _SUMS = """
-SELECT created_date, currency_id, coalesce(design_name, '') AS design_name,
-    count(*) AS orders, sum(units_sold)::bigint AS units, sum(units_sold * unit_price) AS revenue
-FROM ({current}) AS sold LEFT JOIN {design} USING (design_id) GROUP BY 1, 2, 3
+SELECT sold.created_date, sold.currency_id, coalesce(design.design_name, '') AS design_name, count(*) AS orders,
+    sum(sold.units_sold)::bigint AS units, sum(sold.units_sold * sold.unit_price) AS revenue
+FROM ({current}) AS sold LEFT JOIN {design} AS design USING (design_id) GROUP BY 1, 2, 3
 """
 _LOCK = "LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE"
 _ANEW = """
@@ -34,17 +34,21 @@ DELETE FROM {kept};
 INSERT INTO {kept} ({summed}) {sums}
 """
 
-# How often each of some orders counts, once or less once, and under which name.
-_ADDED = "SELECT new_rows.*, design_name, 1 AS times FROM new_rows LEFT JOIN {design} USING (design_id)"
-_SUPERSEDED = """
-SELECT sold.*, design_name, {times} AS times
-FROM {rows} AS placed JOIN {fact} AS sold ON sold.created_date = placed.day AND sold.{record} = placed.record
-LEFT JOIN {design} USING (design_id)
+# How often each of some orders counts, once or less once, and under which name. The tables may have columns of others.
+_ORDER = "sold.created_date, sold.currency_id, sold.units_sold, sold.unit_price"
+_ADDED = f"""
+SELECT {_ORDER}, design.design_name, bigint '1' AS times
+FROM new_rows AS sold LEFT JOIN {{design}} AS design USING (design_id)
 """
-_RENAMED = """
-SELECT sold.*, name AS design_name, times
-FROM ({current}) AS sold JOIN ({renamed}) AS design USING (design_id)
-CROSS JOIN LATERAL (VALUES (name_before, -1), (name_now, 1)) AS counted (name, times)
+_SUPERSEDED = f"""
+SELECT {_ORDER}, design.design_name, bigint '{{times}}' AS times
+FROM {{rows}} AS placed JOIN {{fact}} AS sold ON sold.created_date = placed.day AND sold.{{record}} = placed.record
+LEFT JOIN {{design}} AS design USING (design_id)
+"""
+_RENAMED = f"""
+SELECT {_ORDER}, counted.name AS design_name, counted.times
+FROM ({{current}}) AS sold JOIN ({{renamed}}) AS design USING (design_id)
+CROSS JOIN LATERAL (VALUES (design.name_before, bigint '-1'), (design.name_now, 1)) AS counted (name, times)
 """
 _NAMES_BEFORE = "SELECT design_id, design_name AS name_before FROM old_rows"
 _NAMES_NOW = "SELECT design_id, design_name AS name_now FROM new_rows"

@@ -183,3 +183,38 @@ def test_an_owner_who_removes_orders_and_a_load_that_meet_wait_for_one_another_i
             work.result(20)
     require_same(empty)
     assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 3, 4.5)]
+
+
+def test_the_least_number_of_bags_can_be_superseded_and_renamed(empty: Session) -> None:
+    name_designs(empty, {1: "Wooden"})
+    add(empty, (1, DAYS[0], MOMENTS[0], "insert", 1, -(2**31)))
+    name_designs(empty, {1: "Steel"})
+    add(empty, (1, DAYS[0], MOMENTS[1], "update", 1, 3))
+    assert empty.execute(BY_NAME).fetchall() == [("Steel", 1, 3, 4.5)]
+    require_same(empty)
+
+
+@pytest.mark.parametrize("table", ["fact_sales_order", "dim_design"])
+def test_columns_that_an_owner_adds_may_have_any_name(empty: Session, table: str) -> None:
+    names = {
+        "design_name",
+        "times",
+        "name",
+        "name_before",
+        "name_now",
+        "units_sold",
+        "currency_id",
+        "orders",
+        "revenue",
+    }
+    own = names - {column.name for column in catalogue().star[table].columns}
+    with empty.transaction(force_rollback=True):
+        empty.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {name} text' for name in own)}".encode())
+        empty.execute("INSERT INTO dim_design SELECT 1, 'Wooden', '', '', false, now()")
+        add(empty, (1, DAYS[0], MOMENTS[0], "insert", 1, 2))
+        add(empty, (1, DAYS[0], MOMENTS[1], "update", 1, 3))
+        empty.execute("UPDATE dim_design SET design_name = 'Steel'")
+        assert empty.execute(BY_NAME).fetchall() == [("Steel", 1, 3, 4.5)]
+        require_same(empty)
+        empty.execute("DELETE FROM fact_sales_order")
+        require_same(empty)
