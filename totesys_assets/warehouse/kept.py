@@ -146,7 +146,7 @@ def anew(schema: str, fact: Table, known: recorded.Inserted | None = None) -> st
     if fact.name != sold.FACT:
         return ";".join(of_versions)
     # In the order in which the triggers lock.
-    return ";".join([sold.lock(schema), *of_versions, sold.anew(schema, fact)])
+    return ";".join([sold.lock(schema, fact), *of_versions, sold.anew(schema, fact)])
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:

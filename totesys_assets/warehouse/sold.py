@@ -28,7 +28,8 @@ SELECT sold.created_date, sold.currency_id, coalesce(design.design_name, '') AS 
     sum(sold.units_sold)::bigint AS units, sum(sold.units_sold * sold.unit_price) AS revenue
 FROM ({current}) AS sold LEFT JOIN {design} AS design USING (design_id) GROUP BY 1, 2, 3
 """
-_LOCK = "LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE"
+# First what is read: who empties one of the two has locked it, and is about to wait for the sums.
+_LOCK = "LOCK TABLE ONLY {fact}, ONLY {design} IN ACCESS SHARE MODE; LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE"
 _ANEW = """
 DELETE FROM {kept};
 INSERT INTO {kept} ({summed}) {sums}
@@ -123,7 +124,7 @@ def keeping(schema: str, fact: Table) -> Iterator[Keeping]:
     def body(rows: str, counted: str, unless: str = "{work}") -> str:
         add = _ADD.format(**names, summed=_SUMMED, key=_KEY, same=_SAME, counted=counted)
         work = unless.format(**names, work=f"EXECUTE {literal(add)}")
-        return _KEEP.format(former=former, rows=rows, lock=lock(schema), work=work)
+        return _KEEP.format(former=former, rows=rows, lock=lock(schema, fact), work=work)
 
     def placed(rows: str, times: int) -> str:
         return _SUPERSEDED.format(**names, rows=rows, times=times)
@@ -137,13 +138,13 @@ def keeping(schema: str, fact: Table) -> Iterator[Keeping]:
     yield Keeping(DESIGN, "INSERT", "new", body(_NEW, renamed(_NEW_NAMES), _IF_ORDERS_WAIT))
     yield Keeping(DESIGN, "UPDATE", "renamed", body(_OTHER_NAMES, renamed(_OTHER_NAMES)))
     yield Keeping(DESIGN, "DELETE", "gone", body(_OLD, renamed(_NAMES_GONE)))
-    all_gone = _KEEP.format(former=former, rows=_ANY, lock=lock(schema), work=anew(schema, fact))
+    all_gone = _KEEP.format(former=former, rows=_ANY, lock=lock(schema, fact), work=anew(schema, fact))
     yield Keeping(DESIGN, "TRUNCATE", "all_gone", all_gone)
 
 
-def lock(schema: str) -> str:
-    """Statement after which nobody else can change the sums until the transaction ends. Readers go on."""
-    return _LOCK.format(kept=_name(schema, DESIGN_SALES))
+def lock(schema: str, fact: Table) -> str:
+    """Statements after which nobody else can change the sums until the transaction ends. Readers go on."""
+    return _LOCK.format(**_names(schema, fact))
 
 
 def anew(schema: str, fact: Table) -> str:

@@ -185,6 +185,26 @@ def test_an_owner_who_removes_orders_and_a_load_that_meet_wait_for_one_another_i
     assert empty.execute(BY_NAME).fetchall() == [("Wooden", 1, 3, 4.5)]
 
 
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [(FACT, "TRUNCATE fact_sales_order"), ("dim_design", "UPDATE dim_design SET design_name = 'Copper'")],
+)
+def test_an_owner_who_locks_a_table_and_a_load_of_the_other_that_meet_both_end_well(
+    empty: Session, table: str, statement: str
+) -> None:
+    name_designs(empty, {1: "Wooden"})
+    add(empty, (1, DAYS[0], MOMENTS[0], "insert", 1, 2))
+    order = (2, DAYS[0], MOMENTS[1], "insert", 1, 1)
+    with another(empty) as owner, another(empty) as loading, ThreadPoolExecutor(1) as one:
+        owner.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+        load: list[Any] = [name_designs, loading, {1: "Steel"}] if table == FACT else [add, loading, order]
+        work: Future[Any] = one.submit(*load)
+        assert not wait([work], 0.5).done
+        owner.execute(f"{statement}; COMMIT".encode())
+        work.result(20)
+    require_same(empty)
+
+
 def test_the_least_number_of_bags_can_be_superseded_and_renamed(empty: Session) -> None:
     name_designs(empty, {1: "Wooden"})
     add(empty, (1, DAYS[0], MOMENTS[0], "insert", 1, -(2**31)))
