@@ -99,9 +99,10 @@ def wait_for_loads(connection: Connection, schema: str, catalogue: Catalogue) ->
 
     A migration that had locked that first, for a comment, and a load would wait for one another.
     """
-    for name in sorted(made_of(DESIGN_SALES, catalogue) | made_of(RECORDED, catalogue)):
-        if name in catalogue.warehouse and exists(connection, schema, name):
-            connection.execute(f"LOCK TABLE {_name(schema, name)} IN SHARE MODE".encode())
+    known = made_of(DESIGN_SALES, catalogue) | made_of(RECORDED, catalogue)
+    held = [name for name in known if name in catalogue.warehouse and exists(connection, schema, name)]
+    for name in sorted([*held, *former_marts(connection, schema)]):  # an older version may be loading these yet
+        connection.execute(f"LOCK TABLE {_name(schema, name)} IN SHARE MODE".encode())
 
 
 def keep(connection: Connection, schema: str, catalogue: Catalogue) -> None:

@@ -239,6 +239,15 @@ def test_a_migration_lets_a_load_come_to_its_end(platform: Platform) -> None:
         assert loading.execute(BY_NAME).fetchall() == [("Wooden", 1, 1000, 2430)]
 
 
+def test_a_migration_lets_an_older_version_load_a_mart_that_is_none_any_more(platform: Platform) -> None:
+    older.make_older(platform.warehouse_url, "a mart that is none any more")
+    with session(platform) as loading:
+        loading.execute("BEGIN; DELETE FROM mart_sales_design_day")
+        more = "LOCK TABLE _design_sales IN SHARE ROW EXCLUSIVE MODE; COMMIT"  # as its trigger did
+        assert while_it_waits(Warehouse(platform.warehouse_url).migrate, loading, more)
+        require_right(loading)
+
+
 def test_a_migration_lets_the_owner_remove_records(platform: Platform) -> None:
     with session(platform) as removing:
         removing.execute("DELETE FROM _migration")
