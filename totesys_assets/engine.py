@@ -233,7 +233,7 @@ def one_line(error: Exception | str) -> str:
     # PostgreSQL shows the place in the statement: the line, and below it a mark.
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^") and not line.startswith("LINE ")]
     text = " ".join(lines[:2]).rstrip(".")[:500]
-    return f"{text}: {_MORE_ROOM}" if _SPILLS in text and not text.endswith(_MORE_ROOM) else text
+    return f"{text}: {_MORE_ROOM}" if _SPILLS in text and _MORE_ROOM not in text else text
 
 
 def batches(result: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:

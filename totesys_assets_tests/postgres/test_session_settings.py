@@ -220,7 +220,9 @@ def test_a_login_that_may_write_no_temporary_files_is_told_what_to_do(postgres_s
     engine.close(duck)
     with open_session(url, variable=VARIABLE, read_only=True) as ours, pytest.raises(psycopg.Error) as failed:
         ours.execute(query.encode())
-    assert re.search(said, engine.one_line(engine.one_line(failed.value)))
+    told = engine.one_line(failed.value)
+    assert re.search(said, told)
+    assert engine.one_line(f"{told}. Then do it again.") == f"{told}. Then do it again"
 
 
 def test_a_setting_that_does_not_stay_is_named_with_what_to_do() -> None:
