@@ -60,7 +60,9 @@ VARIABLES = (
     Variable("WAREHOUSE_SCHEMA", "The schema of the warehouse's tables in that database.", "`public`"),
     Variable(
         "LAKE_URI",
-        "The lake: a folder, or `s3://bucket/prefix` with credentials where the AWS SDK finds them.",
+        "The lake: a folder, or `s3://bucket/prefix` with credentials where the AWS SDK finds them. A server that is "
+        "not Amazon's is named by `AWS_ENDPOINT_URL_S3`, without the bucket; `AWS_VIRTUAL_HOSTED_STYLE_REQUEST=true` "
+        "puts the bucket into the host's name there. The same holds for `FILES_URI`.",
         "`lake` in `TOTESYS_HOME`",
     ),
     Variable(
