@@ -429,7 +429,7 @@ run "stack" {
   # Lake for Athena ---------------------------------------------------------------------------------------------------
 
   assert {
-    condition     = length(aws_glue_catalog_table.star) == 20 && alltrue([for name, table in aws_glue_catalog_table.star : table.parameters["table_type"] == "delta" && table.parameters["spark.sql.sources.provider"] == "delta" && endswith(table.storage_descriptor[0].location, "/totesys/processed/${name}/")])
+    condition     = length(aws_glue_catalog_table.star) == 19 && alltrue([for name, table in aws_glue_catalog_table.star : table.parameters["table_type"] == "delta" && table.parameters["spark.sql.sources.provider"] == "delta" && endswith(table.storage_descriptor[0].location, "/totesys/processed/${name}/")])
     error_message = "Athena finds the star tables as Delta tables."
   }
 
