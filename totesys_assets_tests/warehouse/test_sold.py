@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from totesys_assets.catalogue.catalogue import catalogue
-from totesys_assets.warehouse import months, superseded
+from totesys_assets.warehouse import superseded
 from totesys_assets.warehouse.sold import FACT, compared
-from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import PostgresServer
 from totesys_assets_tests.warehouse.test_kept import while_it_waits
+from totesys_assets_tests.warehouse.test_superseded import warehouse_with
 
 ORDERS = catalogue().star[FACT]
 PAIRS = (compared("public", ORDERS), superseded.compared("public", ORDERS))
@@ -62,13 +62,8 @@ STATEMENTS = st.one_of(
 
 @pytest.fixture(scope="module", params=["plain", "partitioned"])
 def warehouse(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[Session]:
-    url = postgres_server.database()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(months, "parted", lambda _: [ORDERS])
-        Warehouse(url).migrate(partition_from=date.today() if request.param == "partitioned" else None)
-    with psycopg.connect(url, autocommit=True, options="-c search_path=public -c timezone=UTC") as connection:
-        connection.execute("SET synchronous_commit = off")
-        yield connection
+    with warehouse_with(postgres_server, ORDERS, request.param) as session:
+        yield session
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.warehouse import months
 from totesys_assets.warehouse.superseded import compared
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -52,15 +53,22 @@ STATEMENTS = st.one_of(
 )
 
 
-@pytest.fixture(scope="module", params=["plain", "partitioned"])
-def warehouse(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[Session]:
-    url = postgres_server.database()
+@contextmanager
+def warehouse_with(server: PostgresServer, fact: Table, how: str) -> Iterator[Session]:
+    """A session with a warehouse of its own, in which ``fact`` is plain or partitioned."""
+    url = server.database()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(months, "parted", lambda _: [FACT])
-        Warehouse(url).migrate(partition_from=date.today() if request.param == "partitioned" else None)
+        patch.setattr(months, "parted", lambda _: [fact])
+        Warehouse(url).migrate(partition_from=date.today() if how == "partitioned" else None)
     with psycopg.connect(url, autocommit=True, options="-c search_path=public -c timezone=UTC") as connection:
         connection.execute("SET synchronous_commit = off")
         yield connection
+
+
+@pytest.fixture(scope="module", params=["plain", "partitioned"])
+def warehouse(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[Session]:
+    with warehouse_with(postgres_server, FACT, request.param) as session:
+        yield session
 
 
 def add(connection: Session, *records: Record) -> None:
