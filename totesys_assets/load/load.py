@@ -24,9 +24,10 @@ from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.adopt import adopt, newest
 from totesys_assets.load.changed import changes, version_loaded, version_note
 from totesys_assets.load.copying import Copy, filled, is_to_be_filled, paths
+from totesys_assets.load.distinct import is_doubled
 from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
-from totesys_assets.load.merge import analyze, is_doubled, merge, require_distinct, written
+from totesys_assets.load.merge import analyze, merge, require_distinct, written
 from totesys_assets.load.noted import held_of, loaded_until, note, notes_of
 from totesys_assets.load.of_days import by_month, rows_of_days, within_days
 from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of

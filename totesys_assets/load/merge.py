@@ -29,8 +29,6 @@ from totesys_assets.warehouse.notes import DESIGN_SALES
 from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
-# Distinct keys that are counted at once: 100 MB.
-_KEYS_AT_ONCE = 2_000_000
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})
 SELECT {columns} FROM {staging} AS staged
@@ -192,24 +190,6 @@ def replace_mart(
     elif (staged := stage_gone(connection, table, gone)) is not None:
         run(connection, _GONE.format(table=name, gone=staged, same_key=same_key))
     run(connection, upsert(table, name))
-
-
-def is_doubled(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> bool:
-    """True when a key is on more than one day; to count costs less than to sort all rows by their keys."""
-    if table.day_column is None or table.is_mart:
-        return False
-    return not are_distinct(connection, table.version_key[0] if table.is_fact else table.key, rows)
-
-
-def are_distinct(connection: duckdb.DuckDBPyConnection, column: str, rows: str) -> bool:
-    """Whether no value of a column comes twice in ``rows``, a table or query of DuckDB.
-
-    Values are counted by their remainders, so that not all of them are in memory at once.
-    """
-    count = connection.execute(f"SELECT count(*) FROM {rows} AS star").fetchall()[0][0]
-    key, parts = quoted(column), 1 + count // _KEYS_AT_ONCE
-    query = f"SELECT count(*) > count(DISTINCT {key}) FROM {rows} AS star WHERE hash({key}) % {parts} ="
-    return not any(connection.execute(f"{query} {part}").fetchone() == (True,) for part in range(parts))
 
 
 def require_distinct(connection: duckdb.DuckDBPyConnection, table: Table, rows: str) -> None:

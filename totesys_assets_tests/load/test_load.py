@@ -772,7 +772,7 @@ def test_a_transaction_that_moved_is_there_whichever_day_is_loaded_first(
 def test_a_transaction_seen_on_two_days_is_one_row_of_a_first_load(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr("totesys_assets.load.merge._KEYS_AT_ONCE", at_once)
+    monkeypatch.setattr("totesys_assets.load.distinct._MARKED_AT_ONCE", at_once)
     refresh(platform, "dim_transaction")
     platform.sql("UPDATE transaction SET created_at = '2024-08-21 10:00' WHERE transaction_id = 1")
     refresh(platform, "dim_transaction", days=DAY[21])  # and not of day 20, which it has left

@@ -212,6 +212,28 @@ def test_a_warehouse_that_was_lost_is_filled_from_the_lake_with_keys_behind_the_
 
 
 @pytest.mark.usefixtures("in_one_pass")
+def test_records_are_numbered_without_a_gap_and_the_next_goes_on(platform: Platform) -> None:
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
+    platform.refresh()
+    for fact in (TABLES.star[name] for name in FACTS):
+        numbers = platform.query(f"SELECT {fact.key} FROM {fact.name} ORDER BY 1")
+        assert numbers == [(number,) for number in range(1, len(numbers) + 1)]
+    newest = platform.query("SELECT sales_order_id FROM fact_sales_order ORDER BY sales_record_id DESC LIMIT 1")
+    assert newest == [(1,)]
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_only_indexes_that_first_rows_go_into_are_made_behind_them(platform: Platform) -> None:
+    platform.warehouse.migrate()
+    of_facts = "SELECT relname::text, relfilenode::text FROM pg_class WHERE relkind = 'i' AND relname LIKE 'fact_%'"
+    before = {*platform.query(of_facts)}
+    platform.refresh()
+    same = {str(name) for name, _ in before & {*platform.query(of_facts)}}
+    assert same == {f"{fact}_changes" for fact in FACTS}
+
+
+@pytest.mark.usefixtures("in_one_pass")
 def test_indexes_are_made_while_other_tables_are_captured_and_by_the_load_where_that_failed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
