@@ -73,14 +73,22 @@ def create_schemas(
     if query is None or not query.reads:
         return
     for name in query.facts:
-        fact = catalogue.star[name]
-        newest = f"SELECT * FROM ({query_of(name).sql}) QUALIFY {newest_first([fact.version_key[0]], fact.day_column)}"
-        views.create(CURRENT, name, f"SELECT * FROM ({newest}) WHERE {OPERATION} <> 'delete'")
+        fact, made_of = catalogue.star[name], query_of(name)
+        changed = any(_are_changed(sources[each]) for each in made_of.sources)
+        newest = f"QUALIFY {newest_first([fact.version_key[0]], fact.day_column)}" if changed else ""
+        views.create(
+            CURRENT, name, f"SELECT * FROM (SELECT * FROM ({made_of.sql}) {newest}) WHERE {OPERATION} <> 'delete'"
+        )
     if query.tables:
         whole = {name: sources[name] for name in query.whole_sources}
         _create_versions(views, catalogue, whole, None, (_ALL_HISTORY, _ALL_LATEST), as_of, since)
     for name in query.tables:
         views.create(WHOLE_STAR, name, _over_all_days(warehouse_rows(catalogue.star[name])))
+
+
+def _are_changed(versions: DeltaTable) -> bool:
+    """False where rows were only ever inserted: every version is the newest, and nothing need be sorted to tell."""
+    return bounds(versions, OPERATION) != ("insert", "insert")
 
 
 @cache
@@ -127,7 +135,5 @@ def _create_versions(
             conditions.append(f"{RECORDED_AT} > {moment_sql(since[name])}")
         within = f"WHERE {' AND '.join(conditions)}"
         views.create(history, name, f"SELECT {columns} FROM {held} {within}")
-        # Where rows were only ever inserted, every version is the newest, and nothing need be sorted to find that out.
-        changed = bounds(versions, OPERATION) != ("insert", "insert")
-        newest = f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if changed else ""
+        newest = f"QUALIFY {newest_first(table.primary_key, table.day_column)}" if _are_changed(versions) else ""
         views.create(latest, name, f"SELECT * FROM {history}.{quoted(name)} {newest}")

@@ -16,6 +16,7 @@ import pytest
 import sqlglot
 from deltalake import DeltaTable
 
+from totesys_assets import engine
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import MONTH, catalogue, lake_schema
 from totesys_assets.catalogue.queries import Query, is_row_by_row, query_of
@@ -28,6 +29,7 @@ from totesys_assets.transform import build as module
 from totesys_assets.transform import schemas
 from totesys_assets.transform.build import expected_states
 from totesys_assets.transform.engines import in_duckdb
+from totesys_assets.transform.schemas import create_schemas
 from totesys_assets_tests.rows import CREATED, SEEN, Row, build_star, hold, hold_sources, star_rows, table_rows, version
 
 pytestmark = pytest.mark.pure
@@ -692,6 +694,21 @@ def test_a_build_tells_the_rows_of_each_of_its_days(lake: Lake) -> None:
     assert [entry.partition for entry in done.entries] == BOTH_MONTHS.keys
     hold(lake, "design", version("design"))
     assert [(entry.partition, entry.rows) for entry in build_star(lake, "dim_design").entries] == [(WHOLE, 1)]
+
+
+def test_current_orders_are_sorted_only_where_some_were_changed(lake: Lake) -> None:
+    def is_sorted() -> bool:
+        mart = catalogue().marts["mart_sales_day"]
+        with engine.session() as connection:
+            versions = {"sales_order": lake.open_versions(catalogue().source["sales_order"])}
+            create_schemas(connection, catalogue(), query_of(mart.name), versions, TODAY)
+            plan = connection.execute("EXPLAIN SELECT * FROM current.fact_sales_order").fetchall()
+            return "WINDOW" in str(plan) or "row_number" in str(plan)
+
+    hold(lake, "sales_order", version("sales_order"))
+    assert not is_sorted()
+    hold(lake, "sales_order", version("sales_order", "update", LATER))
+    assert is_sorted()
 
 
 def test_a_build_notes_the_state_that_it_was_made_from_for_days_that_have_one(lake: Lake) -> None:
