@@ -124,6 +124,8 @@ def _new(memory_limit: str) -> duckdb.DuckDBPyConnection:
             # Checking its signature too would take 0.1 s for each session.
             "allow_unsigned_extensions": "true",
             "memory_limit": memory_limit,
+            # It reads local files only, which the system keeps for it.
+            "enable_external_file_cache": "false",
             "temp_directory": spill.folder(),
             "preserve_insertion_order": "false",
             "threads": _THREADS,
