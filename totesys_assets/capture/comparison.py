@@ -25,7 +25,8 @@ from totesys_assets.catalogue.catalogue import OPERATION, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange, Days, chunks, days_of
 from totesys_assets.engine import CHUNK_ROWS
 from totesys_assets.errors import PlatformError, StaleSnapshot
-from totesys_assets.lake.commit import LostRace, append, conform
+from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.lake.conform import conform
 from totesys_assets.lake.read import RECORDED, microseconds, moment_sql, recorded_until, register, rows_near
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
@@ -91,7 +92,7 @@ class Comparison:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE rejected (row_key VARCHAR, partition VARCHAR, broken VARCHAR, raw VARCHAR)"
         )
-        batches = conform(self._versions(connection, held), schema)
+        batches = conform(self._versions(connection, held), schema, self._table.day_column)
         first = next(batches, None)
         if first is not None:  # no commit at all when there is nothing to say
             batches = chain([first], batches)

@@ -21,7 +21,7 @@ from totesys_assets import engine
 from totesys_assets.capture import dead_letters, log_statements
 from totesys_assets.capture.log_lines import Behind, LogLines, Undecided, raw_text
 from totesys_assets.capture.log_parts import ALL, Part, parts
-from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Column, Table
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, Column, Table
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB
 from totesys_assets.lake.read import moment_sql, recorded_until, register
@@ -218,9 +218,8 @@ class LogVersions:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The versions, as the lake has them, in the order of the commits."""
-        month = f", strftime(_day, '%Y-%m') AS {MONTH}" if self._table.day_column else ""
         order = f"ORDER BY {RECORDED_AT}, {OPERATION} <> 'delete'"
-        return engine.batches(self._connection.execute(f"SELECT *{month} FROM difference {order}"))
+        return engine.batches(self._connection.execute(f"FROM difference {order}"))
 
     # Which rows there are now, and which of them are dead letters
 

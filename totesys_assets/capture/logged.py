@@ -29,7 +29,8 @@ from totesys_assets.capture.log_versions import LogVersions
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import StaleSnapshot
-from totesys_assets.lake.commit import LostRace, append, conform
+from totesys_assets.lake.commit import LostRace, append
+from totesys_assets.lake.conform import conform
 from totesys_assets.lake.read import microseconds, recorded_until, register
 from totesys_assets.lake.tables import INGESTION, JOURNAL, Lake
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
@@ -222,7 +223,7 @@ class Logged:
         if newest[0][0] is None:
             return recorded_until(held)
         recorded_at, schema = int(newest[0][0]), lake_schema(self._table, versioned=True)
-        batches = conform(made.batches(), schema)
+        batches = conform(made.batches(), schema, self._table.day_column)
         noted = {self._snapshot.lifetime: self._snapshot.order(self._table), **marks(self._behind, recorded_at)}
         append(held, batches, schema, f"capture:{self._table.name}", noted)
         self.committed = committed(held)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.changes import Changes
-from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Table
+from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, Table
 from totesys_assets.days import WHOLE, DayRange, Days
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.rows import examined_sql, row_key
@@ -132,8 +132,7 @@ class Statements:
 
     def lake_columns(self) -> str:
         """DuckDB's select list of the columns that the lake has."""
-        month = f", strftime(_day, '%Y-%m') AS {MONTH}" if self.table.day_column else ""
-        return f"*, CAST(NULL AS BIGINT) AS {COMMIT_LSN}{month}"
+        return f"*, CAST(NULL AS BIGINT) AS {COMMIT_LSN}"
 
     def partition(self) -> str:
         """DuckDB expression of the partition that a row is examined with, of its ``_day``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -188,9 +188,3 @@ def unwritable(table: DeltaTable, error: Exception) -> LakeFailed:
         f"The lake table at {table.table_uri} cannot be written: {one_line(error)}. "
         "Nothing was committed; check the disk or the bucket, then refresh."
     )
-
-
-def conform(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Batches of DuckDB's result in the lake's exact types. Raises ValueError for a NULL in a column without NULLs."""
-    for batch in batches:
-        yield batch.select(schema.names).cast(schema)

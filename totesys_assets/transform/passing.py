@@ -13,9 +13,9 @@ import duckdb
 import pyarrow as pa
 
 from totesys_assets import engine
-from totesys_assets.catalogue.catalogue import MONTH, Catalogue, Table, lake_schema
+from totesys_assets.catalogue.catalogue import Catalogue, Table, lake_schema
 from totesys_assets.catalogue.queries import HISTORY, LATEST, query_of
-from totesys_assets.lake.commit import conform
+from totesys_assets.lake.conform import conform
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.lake.written import Writer, Written
 from totesys_assets.sql_text import quoted
@@ -55,9 +55,8 @@ class Passing:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             connection.execute(f"CREATE OR REPLACE VIEW {schema}.{quoted(source)} AS SELECT * FROM passing")
         create_references(connection, query_of(self.table.name).definition)
-        month = f"strftime({quoted(str(self.table.day_column))}, '%Y-%m') AS {MONTH}"
-        found = engine.batches(connection.execute(f"SELECT *, {month} FROM ({select_of(self.table)})"))
-        for batch in conform(checked(self.table, timed(BUILD, found)), self.schema):
+        found = checked(self.table, timed(BUILD, engine.batches(connection.execute(select_of(self.table)))))
+        for batch in conform(found, self.schema, self.table.day_column):
             self._writer.write(batch)
             yield batch
 

@@ -25,7 +25,8 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.commit import LostRace, append, conform, replace
+from totesys_assets.lake.commit import LostRace, append, replace
+from totesys_assets.lake.conform import conform
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.versions import newest_first
@@ -334,7 +335,7 @@ def test_batches_are_brought_into_the_columns_and_types_of_the_lake(lake: Lake) 
     row = version("currency", currency_id=7)
     loose = pa.RecordBatch.from_pylist([dict(reversed(row.items()))])
     assert loose.schema != VERSIONS
-    (exact,) = conform([loose], VERSIONS)
+    (exact,) = conform([loose], VERSIONS, None)
     assert exact.schema == VERSIONS
     assert exact.to_pylist() == [row]
 
@@ -342,7 +343,7 @@ def test_batches_are_brought_into_the_columns_and_types_of_the_lake(lake: Lake) 
 def test_a_missing_value_where_none_may_be_is_refused(lake: Lake) -> None:
     nothing = pa.RecordBatch.from_pylist([version("currency", currency_code=None)])
     with pytest.raises(ValueError, match="currency_code"):
-        append(lake.open_versions(CURRENCY), conform([nothing], VERSIONS), VERSIONS, "capture")
+        append(lake.open_versions(CURRENCY), conform([nothing], VERSIONS, None), VERSIONS, "capture")
     assert held(lake.open_versions(CURRENCY)) == []
 
 

@@ -12,9 +12,9 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import MONTH, Table
 from totesys_assets.days import Days, chunks
 from totesys_assets.engine import CHUNK_ROWS
-from totesys_assets.lake.commit import append, conform, replace
+from totesys_assets.lake.commit import append, replace
+from totesys_assets.lake.conform import conform
 from totesys_assets.lake.marks import mark
-from totesys_assets.sql_text import quoted
 from totesys_assets.stages import BUILD, timed
 from totesys_assets.transform.checks import checked
 from totesys_assets.transform.engines.interface import WRITER, Work
@@ -64,7 +64,7 @@ def remake(work: Work, kept: Sets | None, *, keep: bool) -> tuple[str, Sets | No
     number = int(found[:15], 16)
     if not keep or mark(work.target, _ROWS) != number:
         rows = timed(BUILD, engine.batches(work.connection.execute("FROM remade")))
-        remade = conform(checked(work.table, rows), work.schema)
+        remade = conform(checked(work.table, rows), work.schema, work.table.day_column)
         replace(work.target, remade, work.schema, WRITER, None, {_ROWS: number})
     return found, sets if sets is not None and worth_keeping(sets, kept, work.sources) else None
 
@@ -75,10 +75,8 @@ def _chunk(work: Work, days: Days | None) -> Iterator[pa.RecordBatch]:
 
 
 def _rows(work: Work, days: Days | None = None) -> Iterator[pa.RecordBatch]:
-    day = work.table.day_column
-    month = f", strftime({quoted(day)}, '%Y-%m') AS {MONTH}" if day else ""
-    rows = engine.batches(work.connection.execute(f"SELECT *{month} FROM ({select_of(work.table)})"))
-    yield from conform(checked(work.table, timed(BUILD, rows), days), work.schema)
+    rows = timed(BUILD, engine.batches(work.connection.execute(select_of(work.table))))
+    yield from conform(checked(work.table, rows, days), work.schema, work.table.day_column)
 
 
 def _predicate(table: Table, days: Days | None) -> str | None:
