@@ -147,7 +147,7 @@ def anew(schema: str, fact: Table, known: recorded.Inserted | None = None) -> st
     if fact.name != sold.FACT:
         return ";".join(of_versions)
     # In the order in which the triggers lock.
-    return ";".join([sold.lock(schema, fact), *of_versions, sold.anew(schema, fact)])
+    return ";".join([sold.lock(schema, fact), *of_versions, sold.anew(schema, fact, all_are_current=known is not None)])
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:

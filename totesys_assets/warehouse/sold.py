@@ -147,18 +147,17 @@ def lock(schema: str, fact: Table) -> str:
     return _LOCK.format(**_names(schema, fact))
 
 
-def anew(schema: str, fact: Table) -> str:
-    """Statements that make all sums anew, after ``lock``."""
-    return _ANEW.format(**_names(schema, fact), summed=_SUMMED, sums=_sums(schema, fact))
+def anew(schema: str, fact: Table, *, all_are_current: bool = False) -> str:
+    """Statements that make all sums anew, after ``lock``. ``all_are_current``: no record is superseded."""
+    names = _names(schema, fact)
+    if all_are_current:  # to look each up would take half of the time
+        names["current"] = f"SELECT * FROM {names['fact']}"
+    return _ANEW.format(**names, summed=_SUMMED, sums=_SUMS.format(**names))
 
 
 def compared(schema: str, fact: Table) -> tuple[str, str]:
     """Two queries with the same columns: what is kept, and what follows from current orders and names."""
-    return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _sums(schema, fact)
-
-
-def _sums(schema: str, fact: Table) -> str:
-    return _SUMS.format(**_names(schema, fact))
+    return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _SUMS.format(**_names(schema, fact))
 
 
 def _names(schema: str, fact: Table) -> dict[str, str]:
