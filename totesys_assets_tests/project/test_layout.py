@@ -19,6 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # module beside them. star/, marts/ and views/, which hold SQL only, are no part of the order, nor is __init__.py, which
 # imports reader.py when somebody reads.
 ROOMS = (
+    "allocators",
     "names",
     "errors",
     "stages",
