@@ -28,5 +28,5 @@ def keep_little() -> None:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if _PLACES not in os.environ:  # which the system has read already
-        with suppress(OSError, AttributeError):
+        with suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _AT_MOST)

@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 LARGE = 100_000
 # A transaction waits for the steps before its own, as long as a run may last. If the process dies, so does its session.
 _PATIENCE = "SET LOCAL idle_in_transaction_session_timeout = '2h'"
+_SEQUENCE = (
+    "SELECT seqrelid::regclass::text FROM pg_sequence "
+    "WHERE seqrelid = pg_get_serial_sequence({table}, {column})::regclass AND seqincrement = 1"
+)
 # Other loads may be counting, for which no reader waits.
 _LET_COUNT = "SET LOCAL lock_timeout = '10min'"
 
@@ -177,17 +181,19 @@ class _Numbers:
     first: int
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection, table: str, column: str) -> Self:
-        """The next numbers of a column that is an identity."""
-        named = f"SELECT pg_get_serial_sequence({literal(table)}, {literal(column)})"
-        sequence = str(rows(connection, named)[0][0])
+    def of(cls, connection: duckdb.DuckDBPyConnection, table: str, column: str) -> Self | None:
+        """The next numbers of a column that is an identity; None where its owner has them drawn in another way."""
+        named = rows(connection, _SEQUENCE.format(table=literal(table), column=literal(column)))
+        if not named:
+            return None
+        sequence = str(named[0][0])
         following = f"SELECT last_value + is_called::int FROM {sequence}"
         return cls(sequence, int(str(rows(connection, following)[0][0])))
 
     @property
     def sql(self) -> str:
         """DuckDB expression of each row's number, in the order in which rows come."""
-        return f"CAST({self.first - 1} + row_number() OVER () AS INTEGER)"
+        return f"{self.first - 1} + row_number() OVER ()"
 
     def take(self, connection: duckdb.DuckDBPyConnection, count: int) -> None:
         """Go on behind them; never back, so that no number is drawn twice, whoever else draws some."""

@@ -224,6 +224,35 @@ def test_records_are_numbered_without_a_gap_and_the_next_goes_on(platform: Platf
 
 
 @pytest.mark.usefixtures("in_one_pass")
+@pytest.mark.parametrize(
+    ("change", "numbers"),
+    [
+        ("ALTER TABLE fact_sales_order ALTER sales_record_id SET INCREMENT BY 10", lambda n: 1 + 10 * n),
+        ("ALTER TABLE fact_sales_order ALTER sales_record_id RESTART WITH 500", lambda n: 500 + n),
+        ('ALTER SEQUENCE fact_sales_order_sales_record_id_seq RENAME TO "Numbers of orders"', lambda n: 1 + n),
+        (
+            "ALTER TABLE fact_sales_order ALTER sales_record_id DROP IDENTITY; CREATE SEQUENCE drawn; "
+            "ALTER TABLE fact_sales_order ALTER sales_record_id SET DEFAULT nextval('drawn')",
+            lambda n: 1 + n,
+        ),
+    ],
+    ids=["by ten", "from 500", "renamed", "a sequence of its own"],
+)
+def test_numbers_are_those_that_the_owner_of_the_table_wants(
+    platform: Platform, change: str, numbers: Callable[[int], int]
+) -> None:
+    platform.warehouse.migrate()
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute(change.encode())
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
+    platform.refresh()
+    found = platform.query("SELECT sales_record_id FROM fact_sales_order ORDER BY 1")
+    assert found == [(numbers(n),) for n in range(len(found))]
+    assert len(found) > 1
+
+
+@pytest.mark.usefixtures("in_one_pass")
 def test_only_indexes_that_first_rows_go_into_are_made_behind_them(platform: Platform) -> None:
     platform.warehouse.migrate()
     of_facts = "SELECT relname::text, relfilenode::text FROM pg_class WHERE relkind = 'i' AND relname LIKE 'fact_%'"
