@@ -29,12 +29,13 @@ from totesys_assets.warehouse.notes import DESIGN_SALES
 from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
+# A version that is there already is left out. A record's number that is taken is an error: its sequence was set back.
 _INSERT_FACTS = """
 INSERT INTO {table} ({columns})
 SELECT {columns} FROM {staging} AS staged
 WHERE NOT EXISTS (SELECT 1 FROM {table} AS held WHERE {same_version})
 ORDER BY {order}
-ON CONFLICT DO NOTHING
+ON CONFLICT ({version}) DO NOTHING
 """
 
 # What comes from one day overrides what is held from another unless that is newer, and present, and still there. All
@@ -160,6 +161,7 @@ def _insert_facts(table: Table, name: str, columns: str) -> str:
         columns=columns,
         staging=staging_name(table),
         order=record_order(table),
+        version=", ".join(map(quoted, table.version_key)),
         same_version=" AND ".join(f"held.{quoted(part)} = staged.{quoted(part)}" for part in table.version_key),
     )
 

@@ -1,4 +1,4 @@
-"""A table without keys, indexes and counts while it is filled for the first time: they are made behind its rows.
+"""A table without keys, counts and most indexes while it is filled for the first time: they are made behind its rows.
 
 Belongs here: taking them off an empty table, making them again, and telling where they are missing. Does not belong
 here: filling it (load/one_pass.py).
@@ -55,7 +55,7 @@ def indexes(schema: str, table: Table) -> Iterator[str]:
 
 
 def take_off(connection: Connection, schema: str, table: Table) -> bool:
-    """Take off all of it, in the transaction of ``connection``. False where it stays.
+    """Take off all that is made behind the rows, in the transaction of ``connection``. False where it stays.
 
     It stays on a table that has rows, that the login does not own, or that somebody reads just now, where it cannot be
     made again as it was, where something depends on a key, and where an event trigger forbids it. The caller holds the

@@ -768,6 +768,17 @@ def test_a_transaction_that_moved_is_there_whichever_day_is_loaded_first(
     assert [row["transaction_id"] for row in versions].count(1) == 1
 
 
+def test_a_number_that_is_taken_is_an_error_and_costs_no_version(platform: Platform) -> None:
+    refresh(platform, "fact_sales_order")
+    warehouse_sql(platform, "SELECT setval('fact_sales_order_sales_record_id_seq', 1, false)")
+    platform.sql("UPDATE sales_order SET units_sold = 2000 WHERE sales_order_id = 1")
+    with pytest.raises(PlatformError, match="fact_sales_order_pkey"):
+        refresh(platform, "fact_sales_order")
+    warehouse_sql(platform, "SELECT setval('fact_sales_order_sales_record_id_seq', 100)")
+    refresh(platform, "fact_sales_order")
+    assert platform.query(UNITS)[-1] == (2000,)
+
+
 @pytest.mark.parametrize("at_once", [2, 2_000_000])
 def test_a_transaction_seen_on_two_days_is_one_row_of_a_first_load(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, at_once: int
