@@ -150,7 +150,7 @@ def lock(schema: str, fact: Table) -> str:
 def anew(schema: str, fact: Table, *, all_are_current: bool = False) -> str:
     """Statements that make all sums anew, after ``lock``. ``all_are_current``: no record is superseded."""
     names = _names(schema, fact)
-    if all_are_current:  # to look each up would take half of the time
+    if all_are_current:  # none need be looked up
         names["current"] = f"SELECT * FROM {names['fact']}"
     return _ANEW.format(**names, summed=_SUMMED, sums=_SUMS.format(**names))
 
