@@ -10,9 +10,8 @@ everywhere. The others are pending, counted, and left to the next refresh.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,9 +21,12 @@ from deltalake import DeltaTable
 from psycopg import sql
 
 from totesys_assets import engine
+from totesys_assets.audit.digests import Comparison, Digests, compare
 from totesys_assets.audit.findings import Finding
+from totesys_assets.capture.beside import committed
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.generation import assign_generation
+from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.catalogue.queries import query_of
@@ -46,17 +48,6 @@ from totesys_assets.warehouse.notes import Notes
 # The audit waits for itself: while one side is read, the others' transactions stand idle, and a timeout that the login
 # was given would end them.
 _SESSION = "SET LOCAL idle_in_transaction_session_timeout = 0"
-
-Digests = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two sides of one asset: how many partitions were compared, which of them differ, how many are pending."""
-
-    compared: int
-    differing: list[str]
-    pending: int
 
 
 class Observed:
@@ -84,15 +75,15 @@ class Observed:
         if not self._loaded:
             raise PlatformError("Nothing was loaded into this warehouse yet. Run: totesys refresh.")
         self._ledger = Ledger(lake)
-        self.noted = self._ledger.newest()
         self.totals = self._ledger.totals()
+        self.noted = self._ledger.newest()
+        self.versions: dict[str, DeltaTable] = {
+            name: held for name in self.catalogue.source if (held := lake.find(INGESTION, name)) is not None
+        }
         letters = open_dead_letters(lake).select(["table_name", "row_key"]).to_pylist()
         self.dead = {
             name: sorted({row["row_key"] for row in letters if row["table_name"] == name})
             for name in self.catalogue.source
-        }
-        self.versions: dict[str, DeltaTable] = {
-            name: held for name in self.catalogue.source if (held := lake.find(INGESTION, name)) is not None
         }
         self.engine = stack.enter_context(engine.session())
         self._opened = OpenSnapshots(platform.sources)
@@ -135,8 +126,7 @@ class Observed:
                 what = f'"{table.name}" could not be examined'
                 with own_faults(table.group, what), engine.readable_errors(what):
                     snapshot = self.snapshot_of(table)
-                    told = told_by_log(snapshot, self.lake, table, self.all_days, self.noted)
-                    found[table.name] = told if told is not None else snapshot.fingerprints(table, self.all_days)
+                    found[table.name] = self._told(table, snapshot) or snapshot.fingerprints(table, self.all_days)
             except PlatformError as problem:
                 self.problems[table.name] = problem
                 if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
@@ -144,6 +134,17 @@ class Observed:
                     self._examine()  # all of them, for the others must be as of one instant
                     return
         self._stale = stale_partitions(self.catalogue, found, self.noted, self._loaded)
+
+    def _told(self, table: Table, snapshot: SourceSnapshot) -> dict[str, Fingerprint] | None:
+        """Fingerprints as the log tells, of the lake's table as it is compared here; None where it does not tell.
+
+        What was captured since is not believed to be there. A table that was captured while the ledger and the lake
+        were opened is one of which the ledger does not tell all.
+        """
+        held, noted = self.versions.get(table.name), how_far(self.noted, table)
+        if held is None or noted is None or noted.commit != committed(held):
+            return None
+        return told_by_log(snapshot, self.lake, table, self.all_days, self.noted, held)
 
     def recover(self) -> None:
         """After an error: a new snapshot of a source, if PostgreSQL refuses to go on with the one that there is."""
@@ -195,9 +196,7 @@ class Observed:
 
     def compare(self, asset: str, one: Digests, other: Digests) -> Comparison:
         """The partitions of both sides, but for what is pending."""
-        pending = self.pending(asset)
-        keys = (one.keys() | other.keys()) - pending
-        return Comparison(len(keys), sorted(key for key in keys if one.get(key) != other.get(key)), len(pending))
+        return compare(one, other, self.pending(asset))
 
     def nothing(self, asset: str, check: str) -> Finding | None:
         """What to say where nothing of an asset was compared. None: both sides are there, and empty."""
@@ -279,16 +278,6 @@ class Observed:
 def _mark(platform: Platform, source: dict[str, str]) -> str | None:
     """The mark of ``source``, the instants, as the probe makes it: see staleness/look.py."""
     return mark_when_done(Look(source=source), platform)
-
-
-def count(digests: Mapping[str, str], partition: str) -> int:
-    """Rows of one partition."""
-    return int(digests.get(partition, "0").split()[0])
-
-
-def total(digests: Mapping[str, str]) -> int:
-    """Rows of all partitions."""
-    return sum(count(digests, partition) for partition in digests)
 
 
 def day_sql(table: Table) -> str:

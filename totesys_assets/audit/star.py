@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
+from totesys_assets.audit.digests import Digests, count, total
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
-from totesys_assets.audit.observed import Digests, Observed, count, day_sql, total
+from totesys_assets.audit.observed import Observed, day_sql
 from totesys_assets.capture.log_notes import FOLLOWED
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.queries import query_of

@@ -57,7 +57,8 @@ def follow(
     ``newest``: the ledger's entries, ``known`` those of the table. Raises StaleSnapshot where another refresh was
     quicker, and what ``refuse`` raises.
     """
-    logged = prepared(snapshot, lake, table, all_days, reached, newest, known)
+    held = lake.find(INGESTION, table.name)
+    logged = prepared(snapshot, lake, table, all_days, reached, newest, known, held)
     if logged is None:
         return None
     try:
@@ -78,22 +79,23 @@ def prepared(
     reached: Reach | None,
     newest: Mapping[str, Mapping[str, Entry]],
     known: Mapping[str, Entry],
+    held: DeltaTable | None,
 ) -> Logged | None:
-    """What the journal says of a table, if it is followed. None where it must be compared."""
-    if reached is None:
+    """What the journal says of a table, as ``held``, if it is followed. None where it must be compared."""
+    if reached is None or held is None:
         return None
-    found = behind(reached, lake.find(INGESTION, table.name), table, newest, snapshot.file(table))
+    found = behind(reached, held, table, newest, snapshot.file(table))
     # Rows may read as something else since, or be of another table, though the log has told of no change. That it is
     # the log of the same server, which has not lost what it told, is for the journal to say.
     if found is None or not all(
         snapshot.has_structure(table, each.state) for each in known.values() if each.fingerprint
     ):
         return None
-    return Logged(snapshot, lake, table, all_days, known, *found)
+    return Logged(snapshot, lake, table, all_days, known, held, *found)
 
 
 class Logged:
-    """What the journal says of one table, of what ``snapshot`` shows, ``behind`` which the table is.
+    """What the journal says of one table, of what ``snapshot`` shows, ``behind`` which the table is, as ``held``.
 
     ``known``: the ledger's entries of the table. ``is_noted``: they are about all that was taken from the journal, and
     the journal tells all that was done since.
@@ -106,11 +108,12 @@ class Logged:
         table: Table,
         all_days: DayRange,
         known: Mapping[str, Entry],
+        held: DeltaTable,
         behind: Behind,
         is_noted: bool,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
-        self._all_days, self._known, self._behind = all_days, known, behind
+        self._all_days, self._known, self._held, self._behind = all_days, known, held, behind
         self.is_noted = is_noted
         # Versions by partition and operation, and dead letters by partition; rows of the source that came to a
         # partition less those that left it.
@@ -134,14 +137,13 @@ class Logged:
     @cached_property
     def unnoted(self) -> set[str]:
         """The partitions of versions that a capture committed and was killed before it noted: nobody has read them."""
-        held = self._lake.find(INGESTION, self._table.name)
-        if self._behind.unnoted is None or held is None:
+        if self._behind.unnoted is None:
             return set()
         column = self._table.day_column
         day = f"strftime({quoted(column)}, '%Y-%m-%d')" if column else literal(WHOLE)
         with engine.session() as connection:
             rows = connection.execute(
-                f"SELECT DISTINCT {day} FROM {register(connection, 'held', held)} "
+                f"SELECT DISTINCT {day} FROM {register(connection, 'held', self._held)} "
                 f"WHERE {COMMIT_LSN} >= {self._behind.unnoted}"
             ).fetchall()
         return {key for (key,) in rows}
@@ -168,11 +170,11 @@ class Logged:
         return now
 
     def look(self) -> None:
-        """Find out what ``commit`` would do. Raises Undecided and StaleSnapshot."""
+        """Find out what ``commit`` would do to the table as it was held. Raises Undecided and StaleSnapshot."""
         if self._behind.is_empty:
             return
         with self._room() as connection:
-            made = self._make(connection, self._lake.find_versions(self._table))
+            made = self._make(connection, self._held)
             if made is not None:
                 self._note_letters(*made.letters(0))
 
@@ -207,7 +209,7 @@ class Logged:
         require_newest(self._snapshot, self._table, held)
         journal = self._lake.find(JOURNAL)
         if journal is None:
-            return None
+            raise Undecided("the journal was removed")
         letters = dead_letters.open_dead_letters(self._lake)
         mine = letters.filter(pc.field("table_name") == self._table.name)
         made = LogVersions(connection, self._table, self._all_days, mine)

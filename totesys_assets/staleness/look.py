@@ -182,7 +182,7 @@ def mark_when_done(seen: Look, platform: Platform) -> str | None:
 
 def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[str, Fingerprint]], Examined]:
     """Fingerprints of the tables that can be examined, and what they all are like."""
-    lake, ledger = platform.lake, Ledger(platform.lake)
+    lake, ledger, all_days = platform.lake, Ledger(platform.lake), platform.all_days
     snapshots = {name: assign_generation(ledger, snapshot) for name, snapshot in opened.now.items()}
     found: dict[str, dict[str, Fingerprint]] = {}
     examined = Examined()
@@ -200,10 +200,8 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
             ):
                 # Each time it is read, for other processes write to it, and a bucket is asked whether they did.
                 newest = ledger.newest() if snapshot.log is not None and snapshot.log.wanted else {}
-                told = told_by_log(snapshot, lake, table, platform.all_days, newest)
-                found[table.name] = (
-                    told if told is not None else snapshot.changed_fingerprints(table, platform.all_days)
-                )
+                told = told_by_log(snapshot, lake, table, all_days, newest, lake.find(INGESTION, table.name))
+                found[table.name] = told if told is not None else snapshot.changed_fingerprints(table, all_days)
                 follow_from_here(lake, table, snapshot, found[table.name], newest)
                 unknown = unknown_columns(snapshot, table)
             if unknown:
@@ -224,17 +222,18 @@ def told_by_log(
     table: Table,
     all_days: DayRange,
     newest: Mapping[str, Mapping[str, Entry]],
+    held: DeltaTable | None,
 ) -> dict[str, Fingerprint] | None:
     """Fingerprints of a table's partitions as the log tells; None where it is not followed.
 
     There is no scan, unless the table was rewritten, or a capture was killed before it noted what it had done.
-    ``newest``: the ledger's entries.
+    ``newest``: the ledger's entries. ``held``: the lake's table, opened after these were read.
     """
     if snapshot.log is None:  # nor is its table copied, which may not be needed
         return None
     snapshot.require(table)
     known = newest.get(ingestion_name(table), {})
-    logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot, table), newest, known)
+    logged = prepared(snapshot, lake, table, all_days, reach(lake, snapshot, table), newest, known, held)
     if logged is None:
         return None
     try:

@@ -88,7 +88,7 @@ class Followed:
         """Bring one table to what the snapshot shows, if it is stale."""
         table, newest = self.totesys.tables[name], Ledger(self.lake).newest()
         known = newest.get(ingestion_name(table), {})
-        told = told_by_log(snapshot, self.lake, table, self.days, newest)
+        told = told_by_log(snapshot, self.lake, table, self.days, newest, self.lake.find(INGESTION, name))
         found = told if told is not None else snapshot.changed_fingerprints(table, self.days)
         follow_from_here(self.lake, table, snapshot, found, newest)
         stale = sorted(key for key in found.keys() | known.keys() if is_stale(key, found, known))
