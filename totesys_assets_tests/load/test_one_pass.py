@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
+import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
@@ -232,6 +233,24 @@ def test_records_are_numbered_without_a_gap_and_the_next_goes_on(platform: Platf
     newest = platform.query("SELECT sales_order_id, _operation FROM fact_sales_order ORDER BY sales_record_id DESC")
     assert newest[0] == (1, "update")
     assert len(newest) == 5
+
+
+@pytest.mark.usefixtures("in_one_pass")
+def test_numbers_that_others_draw_while_records_come_are_not_given_out_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = copying_module._Numbers.take
+
+    def after_others(self: copying_module._Numbers, connection: duckdb.DuckDBPyConnection, count: int) -> None:
+        with psycopg.connect(platform.warehouse_url, autocommit=True) as other:
+            other.execute("SELECT setval(%s, 1000)", [self.sequence])
+        take(self, connection, count)
+
+    monkeypatch.setattr(copying_module._Numbers, "take", after_others)
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = units_sold + 1 WHERE sales_order_id = 1")
+    platform.refresh()
+    assert platform.query("SELECT sales_record_id FROM fact_sales_order ORDER BY 1") == [(1,), (1001,)]
 
 
 @pytest.mark.usefixtures("in_one_pass")
