@@ -1,7 +1,6 @@
 """The checks of the warehouse: against the lake, against the sources, and its views against each other.
 
-Belongs here: what must be equal, or true, of the star. Does not belong here: reading the three as of one instant
-(observed.py).
+Belongs here: what must be equal, or true, of the star. Does not belong here: reading the three (observed.py).
 """
 
 from __future__ import annotations

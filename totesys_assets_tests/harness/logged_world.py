@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import psycopg
+from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture import comparison, difference, following, journal, ledger, logged
@@ -26,7 +27,7 @@ from totesys_assets.capture.logged import Logged
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, catalogue
 from totesys_assets.days import partition_range
 from totesys_assets.lake.read import register
-from totesys_assets.lake.tables import INGESTION
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys import log as log_module
@@ -314,6 +315,20 @@ class LoggedWorld(World):
             self.refresh()
         finally:
             self.counts_versions = True
+
+    def audit_beside_a_refresh(self, call: int) -> None:
+        """An audit, and a refresh as soon as it has asked for a table of the lake so many times."""
+        find, calls = Lake.find, [0]
+
+        def counted(lake: Lake, *parts: str) -> DeltaTable | None:
+            found = find(lake, *parts)
+            calls[0] += 1
+            if calls[0] == call:
+                self.refresh(accept_deletions=True)
+            return found
+
+        with mock.patch.object(Lake, "find", counted):
+            self.check_audit()
 
     # Comparing with the model
 

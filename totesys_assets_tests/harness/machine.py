@@ -374,6 +374,17 @@ class InterleavingsWithLog(InterleavingsWithLosses):
         self.laboratory.tally.faults += 1
         self.logged.kill(where, call)
 
+    @rule(who=_who, several=_several, call=st.integers(1, 60))
+    def audit_beside_a_refresh(self, who: int, several: list[Statement], call: int) -> None:
+        """Others commit, and an audit is interrupted by the refresh that brings that in."""
+        if self.world.drifted:  # a table that stopped is told by every audit
+            return
+        self.world.refresh(accept_deletions=True)
+        self.write(who, several)
+        self._writers[who].end("COMMIT")
+        self.laboratory.tally.faults += 1
+        self.logged.audit_beside_a_refresh(call)
+
     def happened(self, what: str) -> None:
         if what not in ("lose Dagster", "compact the lake", "a crowd comes", "a crowd goes", "copy the lake"):
             self.logged.excuse()
