@@ -238,6 +238,8 @@ class LoggedWorld(World):
     def run(self, request: Request, *arguments: Any, **named: Any) -> None:
         """One run: the warehouse then has all versions of the days that were asked for."""
         super().run(request, *arguments, **named)
+        if request.adopt_lake:  # of a table whose lake is the same, each version is loaded all the same
+            self._load_what_is_there(more=2)
         for fact, mapping in FACTS.items():
             days, table = request.days, mapping.source
             is_asked = f"warehouse/{fact}" in request.assets and table not in self._behind and not request.adopt_lake
@@ -253,6 +255,14 @@ class LoggedWorld(World):
                 self.loaded.add(table, place, version, moment)
             else:
                 self._waiting[table].append((place, version, moment))
+
+    def _load_what_is_there(self, more: int) -> None:
+        """The warehouse has the versions that waited for it, of places of which it has so many ``more`` records."""
+        for fact, mapping in FACTS.items():
+            there = Counter((str(key), str(day)) for _, _, _, key, day, *_ in self._records(fact))
+            held = self.loaded.tables[mapping.source].versions
+            places = {place for place, count in there.items() if count >= len(held.get(place, [])) + more}
+            self._load_expected(mapping.source, set(), places)
 
     def _adopt(self, left: Any, *, unnoticed: bool) -> None:
         self.excuse()
@@ -334,11 +344,7 @@ class LoggedWorld(World):
 
     def check(self) -> None:
         """The same, and nothing that a comparison found was missed by the log."""
-        for fact, mapping in FACTS.items():  # versions of days that nobody asked for may be loaded too
-            there = Counter((str(key), str(day)) for _, _, _, key, day, *_ in self._records(fact))
-            held = self.loaded.tables[mapping.source].versions
-            more = {place for place, count in there.items() if count > len(held.get(place, []))}
-            self._load_expected(mapping.source, set(), more)
+        self._load_what_is_there(more=1)  # versions of days that nobody asked for may be loaded too
         super().check()
         missed = {
             (asset, partition): total.missed

@@ -35,7 +35,8 @@ CREATE TABLE mart_sales_design_day (
 );
 INSERT INTO mart_sales_design_day SELECT created_date, currency_id, design_id, count(*), sum(units_sold),
     sum(units_sold * unit_price) FROM current_sales_order GROUP BY 1, 2, 3;
-INSERT INTO _ledger (table_name, partition, state, rows, run_id) VALUES ('mart_sales_design_day', 'lake', '', 0, '');
+INSERT INTO _ledger (table_name, partition, state, rows, run_id)
+    SELECT 'mart_sales_design_day', partition, state, rows, run_id FROM _ledger WHERE table_name = 'mart_sales_day';
 CREATE FUNCTION keep_mart_sales_design_day() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE FUNCTION keep_dim_design() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER keep_insert AFTER INSERT ON mart_sales_design_day EXECUTE FUNCTION keep_mart_sales_design_day();
