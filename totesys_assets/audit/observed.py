@@ -25,15 +25,17 @@ from totesys_assets.audit.digests import Comparison, Digests, compare
 from totesys_assets.audit.findings import Finding
 from totesys_assets.capture.beside import committed
 from totesys_assets.capture.dead_letters import open_dead_letters
+from totesys_assets.capture.following import reach
 from totesys_assets.capture.generation import assign_generation
 from totesys_assets.capture.how_far import how_far
+from totesys_assets.capture.journal import edition
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.catalogue.catalogue import Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import row_number, set_digest
 from totesys_assets.errors import LakeChanged, PlatformError
-from totesys_assets.lake.tables import INGESTION
+from totesys_assets.lake.tables import INGESTION, JOURNAL
 from totesys_assets.load.origin import Origin, change_of
 from totesys_assets.names import MADE
 from totesys_assets.platform import Platform
@@ -76,6 +78,7 @@ class Observed:
             raise PlatformError("Nothing was loaded into this warehouse yet. Run: totesys refresh.")
         self._ledger = Ledger(lake)
         self.totals = self._ledger.totals()
+        self._journal = edition(lake.find(JOURNAL))
         self.noted = self._ledger.newest()
         self.versions: dict[str, DeltaTable] = {
             name: held for name in self.catalogue.source if (held := lake.find(INGESTION, name)) is not None
@@ -126,7 +129,8 @@ class Observed:
                 what = f'"{table.name}" could not be examined'
                 with own_faults(table.group, what), engine.readable_errors(what):
                     snapshot = self.snapshot_of(table)
-                    found[table.name] = self._told(table, snapshot) or snapshot.fingerprints(table, self.all_days)
+                    told = self._told(table, snapshot)
+                    found[table.name] = told if told is not None else snapshot.fingerprints(table, self.all_days)
             except PlatformError as problem:
                 self.problems[table.name] = problem
                 if isinstance(problem.__cause__, duckdb.Error):  # PostgreSQL refuses to go on with this snapshot
@@ -138,11 +142,15 @@ class Observed:
     def _told(self, table: Table, snapshot: SourceSnapshot) -> dict[str, Fingerprint] | None:
         """Fingerprints as the log tells, of the lake's table as it is compared here; None where it does not tell.
 
-        What was captured since is not believed to be there. A table that was captured while the ledger and the lake
-        were opened is one of which the ledger does not tell all.
+        What was captured since is not believed to be there. The ledger does not tell all of a table that was captured
+        between the openings of both, nor does a journal that has lost something since: then every partition that
+        follows the log is pending.
         """
         held, noted = self.versions.get(table.name), how_far(self.noted, table)
         if held is None or noted is None or noted.commit != committed(held):
+            return None
+        reached = reach(self.lake, snapshot, table)
+        if reached is None or reached.journal != self._journal:
             return None
         return told_by_log(snapshot, self.lake, table, self.all_days, self.noted, held)
 

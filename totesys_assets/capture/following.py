@@ -25,10 +25,10 @@ from deltalake import DeltaTable
 
 from totesys_assets.capture.beside import committed
 from totesys_assets.capture.how_far import HowFar, how_far, taken
-from totesys_assets.capture.journal import POSITION, PRUNED, Drained, Journal
+from totesys_assets.capture.journal import POSITION, PRUNED, Drained, Journal, edition
 from totesys_assets.capture.journaled import hidden_transactions, newest_changes
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.capture.log_lines import Behind
+from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
@@ -36,7 +36,7 @@ from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFaile
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED
-from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.tables import JOURNAL, Lake
 from totesys_assets.source.interface import SourceSnapshot
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Reach:
 
     ``hidden`` are the transactions before ``until`` that it does not show; what was committed before ``kept_from`` was
     removed from the journal. ``newest``: of each table that has changes there, where the newest was committed.
-    ``told`` are the tables of which the log tells every change. ``as_of``: when the snapshot was taken.
+    ``told`` are the tables of which the log tells every change. ``as_of``: when the snapshot was taken. ``journal``
+    is its edition.
     """
 
     stretch: int
@@ -69,6 +70,7 @@ class Reach:
     newest: Mapping[str, int] = field(default_factory=dict)
     told: frozenset[str] = frozenset()
     as_of: datetime = datetime.min
+    journal: str = ""
 
 
 _REACHES: WeakKeyDictionary[duckdb.DuckDBPyConnection, Reach | None] = WeakKeyDictionary()
@@ -129,7 +131,16 @@ def _reach(lake: Lake, snapshot: SourceSnapshot, source_log: Log) -> Reach | Non
         Ledger(lake).append([note.begun(stretch).entry])
     hidden = hidden_transactions(held, stretch, drained.position, snapshot)
     newest = newest_changes(held, stretch, drained.position)
-    return Reach(stretch, drained.position, hidden, mark(held, PRUNED) or 0, newest, drained.told, _as_of(snapshot))
+    kept_from, as_of = mark(held, PRUNED) or 0, _as_of(snapshot)
+    return Reach(stretch, drained.position, hidden, kept_from, newest, drained.told, as_of, edition(held))
+
+
+def reached_journal(lake: Lake, reach: Reach) -> DeltaTable:
+    """The journal, which may have grown since it was reached. Raises Undecided where it has lost something since."""
+    held = lake.find(JOURNAL)
+    if held is None or edition(held) != reach.journal:
+        raise Undecided("the journal is not any more what it was when the log was read")
+    return held
 
 
 def _drain(journal: Journal, source_log: Log) -> Drained:

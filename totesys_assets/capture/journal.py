@@ -39,6 +39,8 @@ _DESCRIPTION = "Every change of a row that the log of ToteSys told of, as it tol
 POSITION = "log"
 # Up to where it was removed again, of old age.
 PRUNED = "log_pruned"
+# How often something was removed from it.
+PRUNINGS = "log_prunings"
 _STRETCH = "log_stretch"
 _SERVER, _PUBLICATION = "log_server", "log_publication"
 # How much of what the server allows a slot to keep ours kept when it last passed half of it, in percent.
@@ -76,6 +78,11 @@ class Drained:
 def stretch_of(held: DeltaTable) -> int:
     """A number for the stretch of the log that a journal holds without a gap; 0 if it has not begun."""
     return mark(held, _STRETCH) or 0
+
+
+def edition(held: DeltaTable | None) -> str:
+    """Differs as soon as a journal has lost something that it had: it was pruned, or removed and begun anew."""
+    return "" if held is None else f"{held.metadata().id} {mark(held, PRUNINGS) or 0}"
 
 
 def kept_percent(lake: Lake) -> int:

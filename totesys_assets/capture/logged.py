@@ -21,7 +21,7 @@ from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.beside import committed, require_newest
 from totesys_assets.capture.comparison import ATTEMPTS
-from totesys_assets.capture.following import Reach, behind, marks
+from totesys_assets.capture.following import Reach, behind, marks, reached_journal
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_parts import room
@@ -81,7 +81,7 @@ def prepared(
     known: Mapping[str, Entry],
     held: DeltaTable | None,
 ) -> Logged | None:
-    """What the journal says of a table, as ``held``, if it is followed. None where it must be compared."""
+    """What the journal says of a table that is as ``held`` shows it. None where it must be compared."""
     if reached is None or held is None:
         return None
     found = behind(reached, held, table, newest, snapshot.file(table))
@@ -91,14 +91,14 @@ def prepared(
         snapshot.has_structure(table, each.state) for each in known.values() if each.fingerprint
     ):
         return None
-    return Logged(snapshot, lake, table, all_days, known, held, *found)
+    return Logged(snapshot, lake, table, all_days, known, reached, held, *found)
 
 
 class Logged:
-    """What the journal says of one table, of what ``snapshot`` shows, ``behind`` which the table is, as ``held``.
+    """What the journal, as it was ``reached``, says of one table: what ``snapshot`` shows and ``held`` has not.
 
-    ``known``: the ledger's entries of the table. ``is_noted``: they are about all that was taken from the journal, and
-    the journal tells all that was done since.
+    ``behind``: what of the journal that is. ``known``: the ledger's entries of the table. ``is_noted``: they are about
+    all that was taken from the journal, and the journal tells all that was done since.
     """
 
     def __init__(
@@ -108,12 +108,14 @@ class Logged:
         table: Table,
         all_days: DayRange,
         known: Mapping[str, Entry],
+        reached: Reach,
         held: DeltaTable,
         behind: Behind,
         is_noted: bool,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
-        self._all_days, self._known, self._held, self._behind = all_days, known, held, behind
+        self._all_days, self._known, self._behind = all_days, known, behind
+        self._reached, self._held = reached, held
         self.is_noted = is_noted
         # Versions by partition and operation, and dead letters by partition; rows of the source that came to a
         # partition less those that left it.
@@ -173,6 +175,8 @@ class Logged:
         """Find out what ``commit`` would do to the table as it was held. Raises Undecided and StaleSnapshot."""
         if self._behind.is_empty:
             return
+        if self._lake.lacks_columns(self._held, self._table):
+            raise Undecided("the lake's table is of an older version")
         with self._room() as connection:
             made = self._make(connection, self._held)
             if made is not None:
@@ -182,6 +186,8 @@ class Logged:
         """Append versions, then dead letters. Raises Undecided, LostRace, StaleSnapshot, and what ``refuse`` raises."""
         held = self._lake.open_versions(self._table)
         self.before = self.committed = committed(held)
+        if self.committed != committed(self._held):  # what was taken from the journal meanwhile would be taken again
+            raise LostRace(f"another capture committed to {held.table_uri}")
         if self._behind.is_empty:
             return
         with self._room() as connection:
@@ -207,9 +213,7 @@ class Logged:
 
     def _make(self, connection: duckdb.DuckDBPyConnection, held: DeltaTable) -> LogVersions | None:
         require_newest(self._snapshot, self._table, held)
-        journal = self._lake.find(JOURNAL)
-        if journal is None:
-            raise Undecided("the journal was removed")
+        journal = reached_journal(self._lake, self._reached)
         letters = dead_letters.open_dead_letters(self._lake)
         mine = letters.filter(pc.field("table_name") == self._table.name)
         made = LogVersions(connection, self._table, self._all_days, mine)

@@ -12,7 +12,7 @@ from deltalake import CommitProperties, Transaction
 
 from totesys_assets import engine
 from totesys_assets.capture.how_far import taken
-from totesys_assets.capture.journal import PRUNED, stretch_of
+from totesys_assets.capture.journal import PRUNED, PRUNINGS, stretch_of
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_piece import DAY, LSN, STRETCH, TABLE
 from totesys_assets.lake.marks import mark
@@ -45,5 +45,6 @@ def prune(lake: Lake, today: date) -> int:
         ).fetchall()[0]
     if count:
         kept_from = (newest_left + 1) if newest_left is not None else mark(held, PRUNED) or 0
-        held.delete(old, commit_properties=CommitProperties(app_transactions=[Transaction(PRUNED, kept_from)]))
+        marks = [Transaction(PRUNED, kept_from), Transaction(PRUNINGS, (mark(held, PRUNINGS) or 0) + 1)]
+        held.delete(old, commit_properties=CommitProperties(app_transactions=marks))
     return int(count)

@@ -101,9 +101,13 @@ class Lake:
     def find_versions(self, table: Table) -> DeltaTable:
         """The ingestion table of ``table``, to be read, with all columns; created if missing."""
         found = self.find(INGESTION, table.name)
-        if found is None or _new_columns(found, lake_schema(table, versioned=True)):
+        if found is None or self.lacks_columns(found, table):
             found = self.open_versions(table)
         return found
+
+    def lacks_columns(self, versions: DeltaTable, table: Table) -> bool:
+        """Whether an ingestion table has not all columns of ``table``: an older version made it."""
+        return bool(_new_columns(versions, lake_schema(table, versioned=True)))
 
     def open_versions(self, table: Table) -> DeltaTable:
         """The ingestion table of ``table``, to be written to, created if missing."""
