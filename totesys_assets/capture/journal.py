@@ -208,6 +208,9 @@ class Journal:
                 list(seam)
                 if end > position and (not is_last or end - position >= _IDLE_BYTES):
                     self._commit(held, [], {POSITION: end})
+                elif (now := self.find()) is None or mark(now, POSITION) != position:
+                    # Whoever was quicker let the server forget what it wrote, so that nothing was left to be read here.
+                    raise LostRace("another refresh read the log meanwhile")
             upto = min(end, mark(held, POSITION) or 0)
             if upto > confirmed:
                 log.forget(upto)

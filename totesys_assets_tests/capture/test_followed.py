@@ -47,6 +47,7 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.following import begin
 from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
+from totesys_assets.capture.journaled import newest_changes
 from totesys_assets.capture.ledger import LAST, Ledger
 from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
@@ -59,6 +60,7 @@ from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeFailed, MassDeletion, PlatformError, StaleSnapshot
 from totesys_assets.lake import commit as commit_module
 from totesys_assets.lake.commit import append
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.tables import INGESTION, JOURNAL, Lake
 from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.source import rules
@@ -817,6 +819,29 @@ def test_a_server_that_is_not_there_is_no_gap(source: Followed) -> None:
     with pytest.raises(PlatformError):
         Journal(source.lake, "public", COLUMNS).drain(other)
     assert source.is_on
+
+
+def test_whoever_finds_nothing_left_to_read_goes_as_far_as_who_read_it(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run("UPDATE sales_order SET units_sold = 2000")
+    other, batches = Log(source.source_url, wanted=True), Log.batches
+    quicker = [Journal(source.lake, "public", COLUMNS)]
+
+    def another_reads_first(self: Log, until: int, most: int) -> Any:
+        if quicker:
+            assert quicker.pop().drain(other).changes == 1
+        return batches(self, until, most)
+
+    monkeypatch.setattr(Log, "batches", another_reads_first)
+    journal = Journal(Lake(source.lake.uri), "public", COLUMNS)
+    done = journal.drain(source.log)
+    other.close()
+    assert (quicker, done.changes) == ([], 0)
+    held = journal.find()
+    assert held is not None
+    assert done.position == mark(held, POSITION)
+    assert newest_changes(held, journal.stretch, done.position)["sales_order"] < done.position
 
 
 # What is told of it
