@@ -6,6 +6,7 @@ letting a password into any message. Does not belong here: what is read or writt
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import re
@@ -163,8 +164,15 @@ def close(connection: duckdb.DuckDBPyConnection) -> None:
     # Closing is also what frees a stream that was left half-read; without it the process would never end.
     connection.interrupt()
     # Not left to close(): a rollback that fails in there, for want of a server, aborts the whole process.
-    with suppress(duckdb.Error):
+    try:
         connection.execute("ROLLBACK")
+    except duckdb.FatalException:
+        # It lost its server in the middle of a COPY, and refuses all statements. Only close() and its destructor would
+        # roll back, and abort the process. So it is never freed, not even when the process ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        return
+    except duckdb.Error:
+        pass
     connection.close()
     _ATTACHED.discard(connection)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -234,3 +236,38 @@ def test_a_run_ends_well_though_its_sign_of_life_was_cut(platform: Platform) -> 
         ).fetchall()
         assert ended == [(True,)]
     assert not platform.warehouse.is_alive("some run")
+
+
+# Rows are sent until the session that they are for is ended, in a process of its own: that must not be aborted.
+SENDS_UNTIL_CUT = """
+import sys, threading, duckdb, psycopg
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse
+
+url = sys.argv[1]
+
+def cut():
+    with psycopg.connect(url, autocommit=True) as other:
+        found = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_progress_copy WHERE tuples_processed > 100000"
+        while not other.execute(found).fetchall():
+            pass
+
+warehouse = Warehouse(url)
+threading.Thread(target=cut).start()
+try:
+    with warehouse.transaction("sent") as connection:
+        connection.execute(f"INSERT INTO {ALIAS}.public.sent SELECT i FROM range(100_000_000) AS rows(i)")
+except duckdb.Error as error:
+    print("the session was lost" if "server closed" in str(error) else error)
+with warehouse.transaction("sent") as connection:
+    print(connection.execute(f"SELECT count(*) FROM {ALIAS}.public.sent").fetchall())
+"""
+
+
+def test_a_process_outlives_a_session_that_it_loses_while_it_sends_rows(postgres_server: PostgresServer) -> None:
+    url = postgres_server.database("cut")
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE sent (n bigint)")
+    done = subprocess.run(
+        [sys.executable, "-c", SENDS_UNTIL_CUT, url], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["the session was lost", "[(0,)]"]), done.stderr
