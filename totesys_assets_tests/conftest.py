@@ -19,6 +19,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 
 from totesys_assets.automation.refresh import Outcome, execute
@@ -46,6 +47,10 @@ from totesys_assets_tests.harness.servers import (
     transaction_pooler,
 )
 from totesys_assets_tests.harness.sql_files import apply
+
+# No test is timed: on a busy machine an example of a property may take long.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 # Settings of the developer's own platform must not leak into the tests, nor theirs into it; nor AWS credentials.
 OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_", "FILES_", "DAGSTER_", "AWS_")

@@ -42,9 +42,15 @@ def test_numbers_at_the_ends_of_what_there_can_be(first: int) -> None:
     assert not found(pa.array([*numbers, first + 3], pa.int64()))
 
 
-@given(st.lists(st.text("ab", max_size=3), max_size=9))
-def test_text(texts: list[str]) -> None:
-    assert found(pa.array(texts, pa.string())) == (len(set(texts)) == len(texts))
+@pytest.mark.parametrize("at_once", [2, 2_000_000])
+def test_text(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distinct, "_COUNTED_AT_ONCE", at_once)
+
+    @given(st.lists(st.text("ab", max_size=3), max_size=9))
+    def holds(texts: list[str]) -> None:
+        assert found(pa.array(texts, pa.string())) == (len(set(texts)) == len(texts))
+
+    holds()
 
 
 def test_a_missing_key_is_like_no_other_and_yet_not_distinct() -> None:
