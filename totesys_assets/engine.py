@@ -167,8 +167,8 @@ def close(connection: duckdb.DuckDBPyConnection) -> None:
     try:
         connection.execute("ROLLBACK")
     except duckdb.FatalException:
-        # It lost its server in the middle of a COPY, and refuses all statements. Only close() and its destructor would
-        # roll back, and abort the process. So it is never freed, not even when the process ends.
+        # It lost its server in the middle of a COPY, and refuses all statements. close() would roll back all the same,
+        # and so would its destructor: that aborts the process. So it is never freed, not even when the process ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         return
     except duckdb.Error:
