@@ -21,7 +21,7 @@ from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
-from totesys_assets.capture.lost_ledger import ingestion_name, last_entries, missing_entries
+from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, last_entries, missing_entries
 from totesys_assets.capture.missed import Missed, note_missed
 from totesys_assets.capture.onward import Onward
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
@@ -89,7 +89,7 @@ def capture(
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):
         snapshot.require(table)
     held = lake.find(INGESTION, table.name)
-    if held is None:
+    if is_gone(held, table.name, newest):
         ledger.forget(ingestion_name(table), run_id)
         newest = ledger.newest()
     known = newest.get(ingestion_name(table), {})

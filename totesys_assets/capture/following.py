@@ -34,6 +34,7 @@ from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFailed, LogBusy, PlatformError
 from totesys_assets.lake.commit import LostRace
+from totesys_assets.lake.history import commits
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED
 from totesys_assets.lake.tables import JOURNAL, Lake
@@ -45,8 +46,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Marks of a commit that was made from the journal: its _recorded_at, the stretch of the journal, the position up to
-# which it is used, and how many transactions of before that were left out.
+# which it is used, and how many transactions of before that were left out: which, the commit says in its metadata.
 _BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since", "log_left_out"
+_SAID = "totesys.left_out"
 # After the log was lost or could not begin, it is tried again after this.
 _AGAIN_SECONDS = 60
 _BUSY_SECONDS = 10
@@ -172,9 +174,24 @@ def behind(
         )
         return found, not is_rewritten
     # A capture that was killed before it could note what it had committed.
-    if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and not mark(held, _LEFT_OUT):
+    if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and (also := _left_out(held)) is not None:
         unnoted = min((noted.since, *noted.also)) if noted is not None and noted.stretch == reach.stretch else 0
-        return Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, (), reach.hidden, unnoted=unnoted), False
+        found = Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, also, reach.hidden, unnoted=unnoted)
+        return (found, False) if found.oldest >= reach.kept_from else None
+    return None
+
+
+def _left_out(held: DeltaTable) -> tuple[int, ...] | None:
+    """The transactions that the newest commit from the journal left out; None where its words are not there any more.
+
+    Raises LakeFailed where the log of the table cannot be read.
+    """
+    if not mark(held, _LEFT_OUT):
+        return ()
+    for commit in commits(held):
+        if (said := commit.get(_SAID)) is not None:
+            recorded_at, *positions = map(int, str(said).split())
+            return tuple(positions) if recorded_at == mark(held, _BY_LOG) else None
     return None
 
 
@@ -190,8 +207,13 @@ def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
         _BY_LOG: recorded_at,
         _STRETCH: behind.stretch,
         _SINCE: behind.until,
-        _LEFT_OUT: len(behind.hidden),
+        _LEFT_OUT: len(behind.left_out),
     }
+
+
+def said(behind: Behind, recorded_at: int) -> dict[str, str]:
+    """What such a commit says in its metadata, for who finds that it was not noted in the ledger any more."""
+    return {_SAID: " ".join(map(str, (recorded_at, *behind.left_out)))}
 
 
 def followed_entries(

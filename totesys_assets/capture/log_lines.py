@@ -70,6 +70,11 @@ class Behind:
         return min((self.since, *self.also))
 
     @property
+    def left_out(self) -> tuple[int, ...]:
+        """The transactions that are for the next to take, of what it is behind with."""
+        return tuple(each for each in self.hidden if each >= self.since or each in self.also)
+
+    @property
     def condition(self) -> str:
         """SQL condition of the journal's rows."""
         also = f" OR {LSN} IN ({', '.join(map(str, self.also))})" if self.also else ""

@@ -21,11 +21,12 @@ from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.beside import committed, require_newest
 from totesys_assets.capture.comparison import ATTEMPTS
-from totesys_assets.capture.following import Reach, behind, marks, reached_journal
+from totesys_assets.capture.following import Reach, behind, marks, reached_journal, said
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_parts import room
 from totesys_assets.capture.log_versions import LogVersions
+from totesys_assets.capture.lost_ledger import is_stand_in
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import StaleSnapshot
@@ -85,13 +86,22 @@ def prepared(
     if reached is None or held is None:
         return None
     found = behind(reached, held, table, newest, snapshot.file(table))
-    # Rows may read as something else since, or be of another table, though the log has told of no change. That it is
-    # the log of the same server, which has not lost what it told, is for the journal to say.
-    if found is None or not all(
-        snapshot.has_structure(table, each.state) for each in known.values() if each.fingerprint
-    ):
+    if found is None or not _has_structure(snapshot, table, known):
         return None
     return Logged(snapshot, lake, table, all_days, known, reached, held, *found)
+
+
+def _has_structure(snapshot: SourceSnapshot, table: Table, known: Mapping[str, Entry]) -> bool:
+    """Whether rows read as they did when they were captured.
+
+    They may read as something else since, or be of another table, though the log has told of no change. That it is the
+    log of the same server, which has not lost what it told, is for the journal to say. Days that a capture did not
+    note, for it was killed, are compared besides; where all that was known is lost, there is nothing to follow from.
+    """
+    noted = [each for each in known.values() if not is_stand_in(each)]
+    return bool(noted or not known) and all(
+        snapshot.has_structure(table, each.state) for each in noted if each.fingerprint
+    )
 
 
 class Logged:
@@ -154,12 +164,14 @@ class Logged:
     def found(self) -> dict[str, Fingerprint]:
         """The fingerprints of all partitions that have rows, as of the snapshot, or had some since the one before."""
         found = {key: Fingerprint(each.rows, each.fingerprint) for key, each in self._known.items() if each.fingerprint}
-        prefix = self._snapshot.state_prefix(self._table)
+        prefix, behind = self._snapshot.state_prefix(self._table), self._behind
+        # What was left out of it is for the next to take, which may find nothing else that is new.
+        until = f"{behind.until}-{len(behind.left_out)}" if behind.left_out else f"{behind.until}"
         for key in self.touched:
             before = found.pop(key, None)
             rows = (before.rows if before is not None else 0) + self._came[key]
             if rows > 0 or before is None:  # a row that came and went on an empty day is two versions
-                found[key] = Fingerprint(rows, f"{prefix}|{rows}|log {self._behind.stretch:x} {self._behind.until}")
+                found[key] = Fingerprint(rows, f"{prefix}|{rows}|log {behind.stretch:x} {until}")
         return found
 
     @property
@@ -231,7 +243,8 @@ class Logged:
         recorded_at, schema = int(newest[0][0]), lake_schema(self._table, versioned=True)
         batches = conform(made.batches(), schema, self._table.day_column)
         noted = {self._snapshot.lifetime: self._snapshot.order(self._table), **marks(self._behind, recorded_at)}
-        append(held, batches, schema, f"capture:{self._table.name}", noted)
+        words = said(self._behind, recorded_at)
+        append(held, batches, schema, f"capture:{self._table.name}", noted, said=words)
         self.committed = committed(held)
         self._lake.share(held, INGESTION, self._table.name)
         return recorded_at

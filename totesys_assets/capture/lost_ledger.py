@@ -16,7 +16,8 @@ from totesys_assets.capture.beside import committed
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import OPERATION, Table
 from totesys_assets.days import WHOLE
-from totesys_assets.lake.read import register
+from totesys_assets.lake.marks import mark
+from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.lake.versions import newest_first
 from totesys_assets.sql_text import literal, quoted
@@ -50,6 +51,22 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
         ).fetchall()
     now = datetime.now(UTC)
     return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
+
+
+def is_gone(held: DeltaTable | None, name: str, noted: Mapping[str, Mapping[str, Entry]]) -> bool:
+    """Whether the lake has lost the table ``name`` that the ledger's entries ``noted`` are about.
+
+    ``held`` is the one in its place: none, or a new one without a row, which a build begins that reads it.
+    """
+    if held is None:
+        return True
+    last = noted.get(LAST, {}).get(name)
+    return mark(held, RECORDED) is None and last is not None and last.state != committed(held)
+
+
+def is_stand_in(entry: Entry) -> bool:
+    """Whether an entry was made from the lake, which does not tell what the rows of the source were like."""
+    return entry.state == _UNKNOWN
 
 
 def missing_entries(

@@ -25,7 +25,7 @@ from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.log_lines import Undecided
 from totesys_assets.capture.logged import prepared
-from totesys_assets.capture.lost_ledger import ingestion_name, missing_entries
+from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, missing_entries
 from totesys_assets.capture.refusals import require_first_day
 from totesys_assets.capture.registry import drift_noted
 from totesys_assets.catalogue.catalogue import Catalogue, Table
@@ -268,7 +268,7 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
     built = open_tables(lake, PROCESSED, catalogue.warehouse)
     for zone, tables in ((INGESTION, held), (PROCESSED, built)):
         for name, found in tables.items():
-            if found is None:
+            if found is None or (zone == INGESTION and is_gone(found, name, noted)):
                 noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
         if missing := missing_entries(lake, table, held[table.name], noted):

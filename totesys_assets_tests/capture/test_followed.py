@@ -308,6 +308,17 @@ def test_what_a_snapshot_hides_is_left_to_the_next(source: Followed) -> None:
     assert names(source)[1:] == ["waits"]
 
 
+def test_what_a_snapshot_hid_is_taken_though_nothing_was_committed_since(source: Followed) -> None:
+    source.run(rename(1, "a"))
+    with source.totesys.snapshot() as snapshot:
+        source.run(rename(1, "b"))
+        source.capture(snapshot, "design")
+    assert names(source)[1:] == ["a"]
+    source.refresh()
+    assert names(source)[1:] == ["a", "b"]
+    assert "design" not in source.refresh()
+
+
 # What goes wrong
 
 
@@ -323,6 +334,62 @@ def test_a_crash_after_the_versions_were_committed_loses_and_doubles_nothing(
     source.refresh()
     assert source.differing() == []
     assert source.missed() == 0
+
+
+def test_a_crash_after_the_versions_were_committed_keeps_what_the_snapshot_did_not_show(source: Followed) -> None:
+    """What was committed between the snapshot and the reading of the log is for the next to take, and nothing else."""
+    source.run(rename(1, "a"), rename(2, "a"))
+    with source.totesys.snapshot() as snapshot:
+        source.run(rename(1, "b"), rename(3, "a"))
+        killed_in(source, Ledger, "append", lambda: source.capture(snapshot, "design"))
+    assert names(source)[1:] == ["a"]
+    source.run(rename(1, "c"), rename(2, "b"))
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def test_a_crash_after_the_versions_of_a_new_day_were_committed_loses_nothing(source: Followed) -> None:
+    day = source.first_day + timedelta(days=30)
+    source.run(
+        f"INSERT INTO transaction SELECT 99, transaction_type, NULL, NULL, '{day}', '{day}' FROM transaction LIMIT 1"
+    )
+    killed_in(source, Ledger, "append")
+    source.run(
+        *(f"UPDATE transaction SET last_updated = '{day}'::date + {n} WHERE transaction_id = 99" for n in (1, 2))
+    )
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def test_a_crash_of_an_older_version_which_does_not_say_what_it_left_out_is_compared(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(rename(1, "a"))
+    monkeypatch.setattr(logged, "said", lambda *_: {})
+    with source.totesys.snapshot() as snapshot:
+        source.run(rename(1, "b"))
+        killed_in(source, Ledger, "append", lambda: source.capture(snapshot, "design"))
+    source.run(rename(1, "c"))
+    source.refresh()
+    assert names(source)[1:] == ["a", "c"]
+    assert source.missed() == 0
+
+
+def test_what_a_crash_left_out_is_compared_once_the_journal_has_lost_it(source: Followed) -> None:
+    design = source.totesys.tables["design"]
+    source.run(rename(1, "a"))
+    with source.totesys.snapshot() as snapshot:
+        source.run(rename(1, "b"))
+        killed_in(source, Ledger, "append", lambda: source.capture(snapshot, "design"))
+    with source.totesys.snapshot() as snapshot:
+        reached, held = following.reach(source.lake, snapshot, design), source.lake.find(INGESTION, "design")
+        assert reached is not None
+        found = following.behind(reached, held, design, {}, 0)
+        assert found is not None
+        (left_out,) = found[0].also
+        assert following.behind(replace(reached, kept_from=left_out + 1), held, design, {}, 0) is None
 
 
 def test_a_row_that_came_and_went_before_a_crash_is_asked_for(
@@ -381,12 +448,12 @@ def _crash(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def killed_in(source: Followed, holder: object, name: str) -> None:
-    """A refresh that ends where it would call this function."""
+def killed_in(source: Followed, holder: object, name: str, act: Callable[[], object] | None = None) -> None:
+    """A refresh, or another act, that ends where it would call this function."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holder, name, _crash)
         with pytest.raises(KeyboardInterrupt):
-            source.refresh()
+            (act or source.refresh)()
 
 
 LOSSES = {

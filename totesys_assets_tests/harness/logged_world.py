@@ -38,7 +38,7 @@ from totesys_assets_tests.harness.model import Place, Version
 from totesys_assets_tests.harness.servers import LOGICAL
 from totesys_assets_tests.harness.source import COLUMNS, FACTS, Observer, State, read_by
 from totesys_assets_tests.harness.sql_files import apply
-from totesys_assets_tests.harness.world import Laboratory, World
+from totesys_assets_tests.harness.world import Laboratory, Run, World
 
 # Where a refresh in this process is killed: before this call of this name in the module or class.
 KILLS: dict[str, tuple[Any, str]] = {
@@ -129,6 +129,7 @@ class LoggedWorld(World):
         self._stolen: set[str] = set()
         self._how: dict[str, tuple[Logged | None, bool]] = {}
         self._excused: set[str] = set(COLUMNS)
+        self._meanwhile: Callable[[], None] | None = None
         self._stack = ExitStack()
 
     def follow(self) -> None:
@@ -306,10 +307,15 @@ class LoggedWorld(World):
             with suppress(psycopg.Error), Observer(self.source_url) as session:
                 session.run(statement)
 
-    def kill(self, where: str, call: int) -> None:
-        """A refresh that is killed at one of KILLS; then another one, which completes it."""
+    def kill(self, where: str, call: int, meanwhile: Callable[[], None]) -> None:
+        """A refresh that is killed at one of KILLS; then another one, which completes it.
+
+        ``meanwhile`` happens between the first one's snapshot and its reading of the log.
+        """
         holder, name = KILLS[where]
-        original, calls = getattr(holder, name), [0]
+        original, calls, stretch = getattr(holder, name), [0], self._stretch()
+        self._how.clear()
+        self._meanwhile = meanwhile
 
         def counted(*arguments: Any, **named: Any) -> Any:
             calls[0] += 1
@@ -319,12 +325,25 @@ class LoggedWorld(World):
 
         with suppress(Killed), mock.patch.object(holder, name, counted):
             self.refresh()
-        self.excuse()  # what compared and was killed before it noted so compares again
+        self._meanwhile = None
+        # What compared and was killed before it noted so compares again; what followed goes on.
+        self._excused |= {table for table, (found, _) in self._how.items() if found is None}
+        if not stretch or self._stretch() != stretch:
+            self.excuse()
         self.counts_versions = False
         try:
             self.refresh()
         finally:
             self.counts_versions = True
+
+    def _stretch(self) -> int:
+        return journal.Journal(self.lake, self.log.schema, self.log.tables).stretch
+
+    def _taken(self, run: Run) -> None:
+        super()._taken(run)
+        if self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
 
     def audit_beside_a_refresh(self, call: int) -> None:
         """An audit, and a refresh as soon as it has asked for a table of the lake so many times."""

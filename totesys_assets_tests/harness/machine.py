@@ -368,11 +368,23 @@ class InterleavingsWithLog(InterleavingsWithLosses):
         if again:
             self.world.refresh(accept_deletions=True)
 
-    @rule(who=_who, several=_several, where=st.sampled_from(sorted(KILLS)), call=st.integers(1, 4))
-    def kill(self, who: int, several: list[Statement], where: str, call: int) -> None:
+    @rule(
+        who=_who,
+        several=_several,
+        during=_several,
+        where=st.sampled_from(sorted(KILLS)),
+        call=st.integers(1, 4),
+    )
+    def kill(self, who: int, several: list[Statement], during: list[Statement], where: str, call: int) -> None:
         self.write(who, several)
+        self._writers[who].end("COMMIT")
+
+        def meanwhile() -> None:
+            self.write(who, during)
+            self._writers[who].end("COMMIT")
+
         self.laboratory.tally.faults += 1
-        self.logged.kill(where, call)
+        self.logged.kill(where, call, meanwhile)
 
     @rule(who=_who, several=_several, call=st.integers(1, 60))
     def audit_beside_a_refresh(self, who: int, several: list[Statement], call: int) -> None:
