@@ -1042,7 +1042,7 @@ def written_anew(source: Followed) -> None:
 
 
 def rows_without_their_mark(patch: pytest.MonkeyPatch) -> None:
-    def unmarked(held: Any, batches: Any, schema: Any, writer: str, _: dict[str, int]) -> None:
+    def unmarked(held: Any, batches: Any, schema: Any, writer: str, *_: object, **__: object) -> None:
         append(held, batches, schema, writer)
 
     patch.setattr(logged, "append", unmarked)
