@@ -97,7 +97,7 @@ class Soak:
             "and detached, truncated tables, crowds of rows that come and go, processes that spill meanwhile, "
             "warehouses of an older version, broken and odd files and archives, and removed parts of the lake. "
             "Every second seed has marts over the star and files as a source too. In every fourth, the log "
-            "is followed: it breaks, refreshes are killed, and come beside an audit.",
+            "is followed: it breaks, refreshes are killed, and other processes come between.",
             "",
             ", ".join([f"Python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]) + ".",
         ]

@@ -13,19 +13,21 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import psycopg
-from deltalake import DeltaTable
 
 from totesys_assets import engine
 from totesys_assets.capture import comparison, difference, following, journal, ledger, logged
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.logged import Logged
+from totesys_assets.capture.pruning import prune
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, catalogue
 from totesys_assets.days import partition_range
+from totesys_assets.errors import PlatformError
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.settings import Settings
@@ -61,6 +63,8 @@ _BREAKS = {
     "somebody puts the tables back": "ALTER PUBLICATION totesys_log SET TABLE {tables}",
 }
 BREAKS = (*_BREAKS, "it is switched off", "the journal is lost")
+# What another process does in the middle of an audit, or of a refresh.
+BESIDE = ("another reads the log", "the journal is pruned", "a refresh")
 
 
 class Killed(BaseException):
@@ -337,7 +341,7 @@ class LoggedWorld(World):
             self.counts_versions = True
 
     def _stretch(self) -> int:
-        return journal.Journal(self.lake, self.log.schema, self.log.tables).stretch
+        return self._journal(self.lake).stretch
 
     def _taken(self, run: Run) -> None:
         super()._taken(run)
@@ -345,19 +349,43 @@ class LoggedWorld(World):
             meanwhile, self._meanwhile = self._meanwhile, None
             meanwhile()
 
-    def audit_beside_a_refresh(self, call: int) -> None:
-        """An audit, and a refresh as soon as it has asked for a table of the lake so many times."""
-        find, calls = Lake.find, [0]
+    def audit_beside(self, what: str, call: int) -> None:
+        """An audit, and one of BESIDE as soon as it has asked for a table of the lake so many times."""
+        with self._interrupted(Lake, "find", what, call):
+            self.check_audit()
 
-        def counted(lake: Lake, *parts: str) -> DeltaTable | None:
-            found = find(lake, *parts)
+    def refresh_beside(self, what: str, call: int) -> None:
+        """A refresh, and one of BESIDE as soon as it has asked so many times how far the log goes."""
+        with self._interrupted(Log, "state", what, call):
+            self.refresh(accept_deletions=True)
+
+    @contextmanager
+    def _interrupted(self, holder: type, name: str, what: str, call: int) -> Iterator[None]:
+        original, calls = getattr(holder, name), [0]
+
+        def counted(*arguments: Any) -> Any:
+            found = original(*arguments)
             calls[0] += 1
             if calls[0] == call:
-                self.refresh(accept_deletions=True)
+                self._happen(what)
             return found
 
-        with mock.patch.object(Lake, "find", counted):
-            self.check_audit()
+        with mock.patch.object(holder, name, counted):
+            yield
+
+    def _happen(self, what: str) -> None:
+        """What another process does, of BESIDE."""
+        if what == "a refresh":
+            self.refresh(accept_deletions=True)
+        elif what == "the journal is pruned":
+            self.excuse()  # what was not taken from it must be compared
+            prune(Lake(self.lake.uri), self.days.last + timedelta(days=20))
+        else:
+            with Log(self.source_url) as its_own, suppress(PlatformError):  # the log is broken
+                self._journal(Lake(self.lake.uri)).drain(its_own)
+
+    def _journal(self, lake: Lake) -> journal.Journal:
+        return journal.Journal(lake, self.log.schema, self.log.tables)
 
     # Comparing with the model
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from totesys_assets.days import DayRange
 from totesys_assets_tests.harness import drops, files, older
-from totesys_assets_tests.harness.logged_world import BREAKS, KILLS, LoggedWorld
+from totesys_assets_tests.harness.logged_world import BESIDE, BREAKS, KILLS, LoggedWorld
 from totesys_assets_tests.harness.relations import ALTERATIONS, REWRITES, Administrator
 from totesys_assets_tests.harness.source import COLUMNS
 from totesys_assets_tests.harness.spilling import spill_at_once
@@ -386,16 +386,23 @@ class InterleavingsWithLog(InterleavingsWithLosses):
         self.laboratory.tally.faults += 1
         self.logged.kill(where, call, meanwhile)
 
-    @rule(who=_who, several=_several, call=st.integers(1, 60))
-    def audit_beside_a_refresh(self, who: int, several: list[Statement], call: int) -> None:
-        """Others commit, and an audit is interrupted by the refresh that brings that in."""
+    @rule(who=_who, several=_several, what=st.sampled_from(BESIDE), call=st.integers(1, 60))
+    def audit_beside(self, who: int, several: list[Statement], what: str, call: int) -> None:
+        """Others commit, and an audit is interrupted by another process: by the refresh that brings that in, say."""
         if self.world.drifted:  # a table that stopped is told by every audit
             return
         self.world.refresh(accept_deletions=True)
         self.write(who, several)
         self._writers[who].end("COMMIT")
         self.laboratory.tally.faults += 1
-        self.logged.audit_beside_a_refresh(call)
+        self.logged.audit_beside(what, call)
+
+    @rule(who=_who, several=_several, what=st.sampled_from(BESIDE[:-1]), call=st.integers(1, 4))
+    def refresh_beside(self, who: int, several: list[Statement], what: str, call: int) -> None:
+        self.write(who, several)
+        self._writers[who].end("COMMIT")
+        self.laboratory.tally.faults += 1
+        self.logged.refresh_beside(what, call)
 
     def happened(self, what: str) -> None:
         if what not in ("lose Dagster", "compact the lake", "a crowd comes", "a crowd goes", "copy the lake"):
