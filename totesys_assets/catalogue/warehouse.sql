@@ -127,7 +127,7 @@ CREATE TABLE dim_transaction (
 
 -- One row per version of a sales order. current_sales_order has the newest, history_sales_order their validity.
 CREATE TABLE fact_sales_order (
-    sales_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
+    sales_record_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     sales_order_id int NOT NULL, -- the sales order
     created_date date NOT NULL REFERENCES dim_date, -- by day: day the order was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
@@ -150,7 +150,7 @@ CREATE INDEX fact_sales_order_changes ON fact_sales_order (_recorded_at) WHERE _
 
 -- One row per version of a purchase order. current_purchase_order has the newest, history_purchase_order their validity.
 CREATE TABLE fact_purchase_order (
-    purchase_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
+    purchase_record_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     purchase_order_id int NOT NULL, -- the purchase order
     created_date date NOT NULL REFERENCES dim_date, -- by day: day the order was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
@@ -173,7 +173,7 @@ CREATE INDEX fact_purchase_order_changes ON fact_purchase_order (_recorded_at) W
 
 -- One row per version of a payment. current_payment has the newest, history_payment their validity.
 CREATE TABLE fact_payment (
-    payment_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
+    payment_record_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     payment_id int NOT NULL, -- the payment
     created_date date NOT NULL REFERENCES dim_date, -- by day: day the payment was created (UTC)
     created_time time NOT NULL, -- time of day it was created, to the millisecond
@@ -196,7 +196,7 @@ CREATE INDEX fact_payment_unpaid ON fact_payment (created_date, payment_date) WH
 
 -- One row per version of a euro reference rate, as it was published. mart_exchange_rate has a rate for every day.
 CREATE TABLE fact_exchange_rate (
-    exchange_rate_record_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
+    exchange_rate_record_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- this record, never renumbered
     exchange_rate_id varchar NOT NULL, -- day and currency, as 2024-08-19 USD
     rate_date date NOT NULL, -- by day: day the rate was published
     currency_code varchar NOT NULL, -- ISO 4217 code

@@ -202,7 +202,7 @@ STAR = {
         *OF_DIMENSIONS,
     ],
     "fact_sales_order": [
-        "sales_record_id int key identity",
+        "sales_record_id bigint key identity",
         "sales_order_id int",
         *SPLIT_STAMPS,
         "sales_staff_id int -> dim_staff",
@@ -217,7 +217,7 @@ STAR = {
         *OF_FACTS,
     ],
     "fact_purchase_order": [
-        "purchase_record_id int key identity",
+        "purchase_record_id bigint key identity",
         "purchase_order_id int",
         *SPLIT_STAMPS,
         "staff_id int -> dim_staff",
@@ -232,7 +232,7 @@ STAR = {
         *OF_FACTS,
     ],
     "fact_payment": [
-        "payment_record_id int key identity",
+        "payment_record_id bigint key identity",
         "payment_id int",
         *SPLIT_STAMPS,
         "transaction_id int -> dim_transaction",

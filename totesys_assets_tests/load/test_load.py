@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -36,6 +36,7 @@ from totesys_assets_tests.conftest import Platform, PostgresServer, make_platfor
 TABLES = catalogue()
 STAR = TABLES.star
 FACTS = ("fact_sales_order", "fact_purchase_order", "fact_payment")
+TROUBLESHOOT = Path(__file__).parents[2] / "docs" / "how-to" / "troubleshoot.md"
 
 # What was promised to analysts; the technical columns come after these.
 OFFICIAL = """
@@ -76,7 +77,7 @@ SPELLED = {
     "int": "integer",
     "varchar": "character varying",
     "time": "time without time zone",
-    "identity": "integer",
+    "identity": "bigint",
 }
 
 
@@ -777,6 +778,28 @@ def test_a_number_that_is_taken_is_an_error_and_costs_no_version(platform: Platf
     warehouse_sql(platform, "SELECT setval('fact_sales_order_sales_record_id_seq', 100)")
     refresh(platform, "fact_sales_order")
     assert platform.query(UNITS)[-1] == (2000,)
+
+
+def test_a_warehouse_whose_records_an_older_version_numbered_by_an_integer_goes_on_and_can_be_widened(
+    platform: Platform,
+) -> None:
+    [widen] = re.findall("```sql\n(BEGIN;.*?COMMIT;\n)```", TROUBLESHOOT.read_text(encoding="utf-8"), re.DOTALL)
+    refresh(platform, "fact_payment")
+    warehouse_sql(platform, widen.replace("TYPE bigint", "TYPE integer"))
+    assert platform.warehouse.migrate()
+    for paid, last, said in ((True, 2**31 - 2, None), (False, 2**31 - 1, r"maximum value of sequence.*\(2147483647\)")):
+        warehouse_sql(platform, f"SELECT setval('fact_payment_payment_record_id_seq', {last})")
+        platform.sql("UPDATE payment SET paid = %s WHERE payment_id = 1", [paid])
+        with pytest.raises(PlatformError, match=said) if said else nullcontext():
+            refresh(platform, "fact_payment")
+    warehouse_sql(platform, widen)
+    assert platform.warehouse.migrate()
+    refresh(platform, "fact_payment")
+    of_first = "SELECT payment_record_id FROM {} WHERE payment_id = 1 ORDER BY 1"
+    numbers = [(1,), (2**31 - 1,), (2**31,)]
+    assert platform.query(of_first.format("fact_payment")) == numbers
+    assert platform.query(of_first.format("current_payment")) == numbers[-1:]
+    assert platform.query("SELECT record FROM _superseded_payment ORDER BY 1") == numbers[:-1]
 
 
 @pytest.mark.parametrize("at_once", [2, 2_000_000])
