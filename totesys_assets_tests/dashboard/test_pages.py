@@ -294,6 +294,18 @@ def test_it_is_said_whether_every_committed_version_is_there(platform: Platform)
 
 
 @pytest.mark.refreshed
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_what_was_known_of_a_period_that_is_not_complete_is_paler(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    drawn: list[pd.DataFrame] = []
+    monkeypatch.setattr("totesys_assets.dashboard.filters.Filters.is_whole", lambda *_: is_whole)
+    monkeypatch.setattr(charts, "over_time", lambda data, *_, **__: drawn.append(data))
+    assert not opened("History", period="All").exception
+    assert {*drawn[-1]["whole"]} == {is_whole}
+
+
+@pytest.mark.refreshed
 def test_before_the_first_capture_nothing_was_known(platform: Platform) -> None:
     app = opened("History", period="All")
     assert "Nothing had been captured by then" in said(app)

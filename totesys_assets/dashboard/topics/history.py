@@ -190,7 +190,8 @@ def _known(filters: Filters) -> None:
         f"Known then, known now, by {filters.period}",
         lambda: ask("known_on", **filters.parameters, moment=moment.replace(tzinfo=UTC)),
         lambda asked: _compared(asked, filters),
-        note=f"revenue in {filters.currency} of the same days, as it had been captured then and as it is now",
+        note=f"revenue in {filters.currency} of the same days, as it had been captured then and as it is now. "
+        "Paler: not complete",
         key="known-then",
     )
 
@@ -201,7 +202,8 @@ def _compared(asked: Asked, filters: Filters) -> None:
         st.caption("Nothing had been captured by then: choose a later moment.")
     kinds = {"revenue_then": "known then", "revenue_now": "known now"}
     shown = data.melt(["period"], list(kinds), "known", "revenue")
-    shown = shown.assign(known=shown["known"].replace(kinds), whole=True)
+    whole = [filters.is_whole(each.date()) for each in shown["period"]]
+    shown = shown.assign(known=shown["known"].replace(kinds), whole=whole)
     charts.over_time(
         shown,
         "revenue",
