@@ -54,13 +54,19 @@ def test_what_the_environment_says_of_the_others_is_left_alone() -> None:
         assert found.stdout.strip() == expected
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere DuckDB uses the system's allocator")
-def test_duckdb_understands_what_it_is_told() -> None:
-    asked = "DUCKDB_JE_MALLOC_CONF"
-    command = [sys.executable, "-c", f"import os; import totesys_assets; print(os.environ['{asked}'])"]
-    said = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout.strip()
-    command = [sys.executable, "-c", "import duckdb; duckdb.connect().execute('SELECT 1')"]
-    environment = {**os.environ, asked: f"{said},confirm_conf:true"}
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they use the system's allocator")
+@pytest.mark.parametrize(
+    ("asked", "use"),
+    [
+        ("DUCKDB_JE_MALLOC_CONF", "import duckdb; duckdb.connect().execute('SELECT 1')"),
+        ("_RJEM_MALLOC_CONF", "import deltalake"),
+    ],
+)
+def test_a_library_understands_what_it_is_told(asked: str, use: str) -> None:
+    show = f"import os; os.environ.pop('{asked}', None); import totesys_assets; print(os.environ['{asked}'])"
+    said = subprocess.run([sys.executable, "-c", show], check=True, timeout=60, capture_output=True, text=True).stdout
+    environment = {**os.environ, asked: f"{said.strip()},confirm_conf:true"}
+    command = [sys.executable, "-c", use]
     told = subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True, text=True).stderr
     assert "Invalid conf" not in told
-    assert all(f"Set conf value: {each}" in told for each in said.split(",")), told
+    assert all(f"Set conf value: {each}" in told for each in said.strip().split(",")), told
