@@ -190,9 +190,11 @@ def _after(logged: Logged, compared: _Result) -> _Result:
         if now is None or known is None or now.rows != known.rows or partition in is_new or not is_told:
             found.pop(partition, None)
             found |= {partition: now} if now is not None else {}
-    partitions = sorted({*compared.partitions, *logged.touched})
-    before = logged.before if compared.before == logged.committed else compared.before
     is_complete = logged.is_noted or compared.is_complete
+    # Of days that nobody compared, and of which a killed capture has changed the rows, their number is not known.
+    uncounted = set() if is_complete else logged.unnoted & logged.known.keys()
+    partitions = sorted({*compared.partitions, *(logged.touched - uncounted)})
+    before = logged.before if compared.before == logged.committed else compared.before
     return _Result(partitions, found, counts, compared.committed, is_complete, missed, before)
 
 

@@ -28,7 +28,7 @@ from totesys_assets.capture.how_far import HowFar, how_far, taken
 from totesys_assets.capture.journal import POSITION, PRUNED, Drained, Journal, edition
 from totesys_assets.capture.journaled import hidden_transactions, newest_changes
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.capture.log_lines import Behind, Undecided
+from totesys_assets.capture.log_lines import Behind, Undecided, left_out
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 # Marks of a commit that was made from the journal: its _recorded_at, the stretch of the journal, the position up to
 # which it is used, and how many transactions of before that were left out: which, the commit says in its metadata.
 _BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since", "log_left_out"
+# The same as the first, where dead letters follow the versions: without them the log does not tell what a row is like.
+_LETTERS = "log_letters"
 _SAID = "totesys.left_out"
 # After the log was lost or could not begin, it is tried again after this.
 _AGAIN_SECONDS = 60
@@ -174,9 +176,14 @@ def behind(
         )
         return found, not is_rewritten
     # A capture that was killed before it could note what it had committed.
-    if is_by_log(held) and mark(held, _STRETCH) == reach.stretch and (also := _left_out(held)) is not None:
+    if not is_by_log(held) or mark(held, _STRETCH) != reach.stretch or mark(held, _LETTERS) == mark(held, _BY_LOG):
+        return None
+    if (also := _left_out(held)) is not None:
         unnoted = min((noted.since, *noted.also)) if noted is not None and noted.stretch == reach.stretch else 0
-        found = Behind(reach.stretch, mark(held, _SINCE) or 0, reach.until, also, reach.hidden, unnoted=unnoted)
+        since, is_rewritten = mark(held, _SINCE) or 0, noted is not None and noted.file != file
+        found = Behind(
+            reach.stretch, since, reach.until, also, reach.hidden, is_rewritten=is_rewritten, unnoted=unnoted
+        )
         return (found, False) if found.oldest >= reach.kept_from else None
     return None
 
@@ -200,9 +207,10 @@ def is_by_log(held: DeltaTable) -> bool:
     return mark(held, RECORDED) is not None and mark(held, _BY_LOG) == mark(held, RECORDED)
 
 
-def marks(behind: Behind, recorded_at: int) -> dict[str, int]:
+def marks(behind: Behind, recorded_at: int, *, has_letters: bool) -> dict[str, int]:
     """What a commit of versions from the journal leaves with the table, beside its ``_recorded_at``."""
     return {
+        **({_LETTERS: recorded_at} if has_letters else {}),
         RECORDED: recorded_at,
         _BY_LOG: recorded_at,
         _STRETCH: behind.stretch,
@@ -234,9 +242,8 @@ def followed_entries(
     before, as_of = how_far(newest, table), reach.as_of.isoformat()
     goes_on = how is Seen.TOLD and before is not None and before.seen_since != ""
     since = before.seen_since if before is not None and goes_on else as_of
-    # What was taken before is not hidden, though its id may look so when ids have gone half the way round.
     known = before if before is not None and before.stretch == reach.stretch else HowFar("", 0, 0)
-    hidden = tuple(each for each in reach.hidden if each >= known.since or each in known.also)
+    hidden = left_out(reach.hidden, known.since, known.also)
     noted = asdict(HowFar(commit, reach.stretch, reach.until, hidden, columns, file, as_of, since))
     entry = Entry(FOLLOWED, table.name, json.dumps(noted), 0, datetime.now(UTC), "")
     going = Going(before.seen_since, before.as_of) if before is not None else Going()

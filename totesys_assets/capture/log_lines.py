@@ -7,7 +7,7 @@ follows of them (log_versions.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ _BOOLEAN = 16
 
 class Undecided(PlatformError):
     """The log alone does not tell what a row is like: the table must be compared."""
+
+
+def left_out(hidden: Iterable[int], since: int, also: Collection[int]) -> tuple[int, ...]:
+    """Which of the transactions that a snapshot hides were not taken before: up to ``since``, all but ``also`` were.
+
+    What was taken is not hidden, though its id may look so when ids have gone half the way round.
+    """
+    return tuple(each for each in hidden if each >= since or each in also)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Behind:
     @property
     def left_out(self) -> tuple[int, ...]:
         """The transactions that are for the next to take, of what it is behind with."""
-        return tuple(each for each in self.hidden if each >= self.since or each in self.also)
+        return left_out(self.hidden, self.since, self.also)
 
     @property
     def condition(self) -> str:

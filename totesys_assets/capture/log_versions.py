@@ -62,7 +62,7 @@ class LogVersions:
         self._left_out: list[int] = []
         self._journaled = "false"
         # Whether rows are dead letters now, or were.
-        self._has_letters = letters.num_rows > 0
+        self.has_letters = letters.num_rows > 0
 
     @property
     def _day(self) -> str:
@@ -235,7 +235,7 @@ class LogVersions:
         )
         for partition, count, broken in self._connection.execute(log_statements.CAME).fetchall():
             self.came[partition] += int(count)
-            self._has_letters = self._has_letters or broken > 0
+            self.has_letters = self.has_letters or broken > 0
         self._connection.execute(
             log_statements.BROKEN.format(
                 into_broken=_into("broken", is_first=is_first),
@@ -249,7 +249,7 @@ class LogVersions:
 
         Returns the partitions that it is about, and of each partition the number of its dead letters.
         """
-        if not self._has_letters:
+        if not self.has_letters:
             return [], Counter()
         self._connection.execute(
             f"CREATE OR REPLACE TEMP TABLE capture_time AS SELECT {moment_sql(taken_at)} AS taken_at"

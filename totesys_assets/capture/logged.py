@@ -26,7 +26,7 @@ from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_parts import room
 from totesys_assets.capture.log_versions import LogVersions
-from totesys_assets.capture.lost_ledger import is_stand_in
+from totesys_assets.capture.lost_ledger import is_gone, is_lost, is_unknown
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import StaleSnapshot
@@ -83,25 +83,25 @@ def prepared(
     held: DeltaTable | None,
 ) -> Logged | None:
     """What the journal says of a table that is as ``held`` shows it. None where it must be compared."""
-    if reached is None or held is None:
+    if reached is None or held is None or is_gone(held, table.name, newest):
         return None
     found = behind(reached, held, table, newest, snapshot.file(table))
     if found is None or not _has_structure(snapshot, table, known):
         return None
-    return Logged(snapshot, lake, table, all_days, known, reached, held, *found)
+    # Of a day that only the lake knows of, its rows may be gone: no fingerprint tells.
+    is_noted = found[1] and not any(map(is_unknown, known.values()))
+    return Logged(snapshot, lake, table, all_days, known, reached, held, found[0], is_noted)
 
 
 def _has_structure(snapshot: SourceSnapshot, table: Table, known: Mapping[str, Entry]) -> bool:
     """Whether rows read as they did when they were captured.
 
     They may read as something else since, or be of another table, though the log has told of no change. That it is the
-    log of the same server, which has not lost what it told, is for the journal to say. Days that a capture did not
-    note, for it was killed, are compared besides; where all that was known is lost, there is nothing to follow from.
+    log of the same server, which has not lost what it told, is for the journal to say. Of days that a capture did
+    not note, for it was killed, it is not known; where it is not known of any, there is nothing to follow from.
     """
-    noted = [each for each in known.values() if not is_stand_in(each)]
-    return bool(noted or not known) and all(
-        snapshot.has_structure(table, each.state) for each in noted if each.fingerprint
-    )
+    noted = [each.state for each in known.values() if each.fingerprint and not is_unknown(each)]
+    return not is_lost(known) and all(snapshot.has_structure(table, each) for each in noted)
 
 
 class Logged:
@@ -124,7 +124,7 @@ class Logged:
         is_noted: bool,
     ) -> None:
         self._snapshot, self._lake, self._table = snapshot, lake, table
-        self._all_days, self._known, self._behind = all_days, known, behind
+        self._all_days, self.known, self._behind = all_days, known, behind
         self._reached, self._held = reached, held
         self.is_noted = is_noted
         # Versions by partition and operation, and dead letters by partition; rows of the source that came to a
@@ -163,7 +163,7 @@ class Logged:
     @property
     def found(self) -> dict[str, Fingerprint]:
         """The fingerprints of all partitions that have rows, as of the snapshot, or had some since the one before."""
-        found = {key: Fingerprint(each.rows, each.fingerprint) for key, each in self._known.items() if each.fingerprint}
+        found = {key: Fingerprint(each.rows, each.fingerprint) for key, each in self.known.items() if each.fingerprint}
         prefix, behind = self._snapshot.state_prefix(self._table), self._behind
         # What was left out of it is for the next to take, which may find nothing else that is new.
         until = f"{behind.until}-{len(behind.left_out)}" if behind.left_out else f"{behind.until}"
@@ -207,7 +207,7 @@ class Logged:
             if made is None:
                 return
             if refuse is not None:
-                rows = sum(entry.rows for entry in self._known.values())
+                rows = sum(entry.rows for entry in self.known.values())
                 refuse(rows, rows + sum(self._came.values()))
             recorded_at = self._append(made, connection, held)
             self._keep_letters(made, connection, recorded_at)
@@ -242,7 +242,10 @@ class Logged:
             return recorded_until(held)
         recorded_at, schema = int(newest[0][0]), lake_schema(self._table, versioned=True)
         batches = conform(made.batches(), schema, self._table.day_column)
-        noted = {self._snapshot.lifetime: self._snapshot.order(self._table), **marks(self._behind, recorded_at)}
+        noted = {
+            self._snapshot.lifetime: self._snapshot.order(self._table),
+            **marks(self._behind, recorded_at, has_letters=made.has_letters),
+        }
         words = said(self._behind, recorded_at)
         append(held, batches, schema, f"capture:{self._table.name}", noted, said=words)
         self.committed = committed(held)

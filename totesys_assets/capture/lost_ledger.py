@@ -64,9 +64,14 @@ def is_gone(held: DeltaTable | None, name: str, noted: Mapping[str, Mapping[str,
     return mark(held, RECORDED) is None and last is not None and last.state != committed(held)
 
 
-def is_stand_in(entry: Entry) -> bool:
+def is_unknown(entry: Entry) -> bool:
     """Whether an entry was made from the lake, which does not tell what the rows of the source were like."""
     return entry.state == _UNKNOWN
+
+
+def is_lost(known: Mapping[str, Entry]) -> bool:
+    """Whether all that is ``known`` of a table was made from the lake: the ledger has no word of a capture."""
+    return bool(known) and not any(each.run_id for each in known.values())
 
 
 def missing_entries(

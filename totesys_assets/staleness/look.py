@@ -144,7 +144,7 @@ def follow_from_here(
     """
     reached = reach(lake, snapshot, table)
     held = lake.find(INGESTION, table.name) if reached is not None else None
-    if reached is None or held is None:
+    if reached is None or held is None or is_gone(held, table.name, noted):
         return
     known = noted.get(ingestion_name(table), {})
     followed = behind(reached, held, table, noted, snapshot.file(table))
@@ -199,8 +199,10 @@ def _examine(platform: Platform, opened: OpenSnapshots) -> tuple[dict[str, dict[
                 drift_noted(lake, snapshot, table),
             ):
                 # Each time it is read, for other processes write to it, and a bucket is asked whether they did.
-                newest = ledger.newest() if snapshot.log is not None and snapshot.log.wanted else {}
-                told = told_by_log(snapshot, lake, table, all_days, newest, lake.find(INGESTION, table.name))
+                follows = snapshot.log is not None and snapshot.log.wanted
+                newest = ledger.newest() if follows else {}
+                held = lake.find(INGESTION, table.name) if follows else None
+                told = told_by_log(snapshot, lake, table, all_days, newest, held)
                 found[table.name] = told if told is not None else snapshot.changed_fingerprints(table, all_days)
                 follow_from_here(lake, table, snapshot, found[table.name], newest)
                 unknown = unknown_columns(snapshot, table)
@@ -268,7 +270,12 @@ def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | Non
     built = open_tables(lake, PROCESSED, catalogue.warehouse)
     for zone, tables in ((INGESTION, held), (PROCESSED, built)):
         for name, found in tables.items():
-            if found is None or (zone == INGESTION and is_gone(found, name, noted)):
+            if found is None or (
+                zone == INGESTION
+                and is_gone(found, name, noted)
+                # It was opened a while ago: its first capture may have come to its end since.
+                and is_gone(lake.find(zone, name), name, noted)
+            ):
                 noted.pop(f"{zone}/{name}", None)
     for table in catalogue.source.values():
         if missing := missing_entries(lake, table, held[table.name], noted):

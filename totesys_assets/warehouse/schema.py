@@ -202,7 +202,7 @@ def _migrate_table(connection: Connection, schema: str, table: Table) -> None:
 
 
 def _is_narrow(column: Column, found: str) -> bool:
-    """Whether an older version numbered records by an integer. It is kept: its owner widens it (how-to/operate.md)."""
+    """Whether an older version numbered records by an integer. Its owner widens it (docs/how-to/troubleshoot.md)."""
     return column.is_identity and found == "integer"
 
 

@@ -26,6 +26,7 @@ Faults that users of other tools met, and the test that would fail if we had the
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ import psycopg
 import pytest
 
 from totesys_assets import engine
-from totesys_assets.capture import following, log_parts, log_statements, logged
+from totesys_assets.capture import dead_letters, difference, following, log_parts, log_statements, logged
 from totesys_assets.capture import journal as journal_module
 from totesys_assets.capture.comparison import Comparison
 from totesys_assets.capture.dead_letters import open_dead_letters
@@ -48,7 +49,8 @@ from totesys_assets.capture.following import begin
 from totesys_assets.capture.how_far import how_far
 from totesys_assets.capture.journal import POSITION, Journal, kept_percent
 from totesys_assets.capture.journaled import newest_changes
-from totesys_assets.capture.ledger import LAST, Ledger
+from totesys_assets.capture.ledger import LAST, Entry, Ledger
+from totesys_assets.capture.log_lines import Behind
 from totesys_assets.capture.log_notes import read_note
 from totesys_assets.capture.log_piece import Piece
 from totesys_assets.capture.log_versions import LogVersions
@@ -363,17 +365,116 @@ def test_a_crash_after_the_versions_of_a_new_day_were_committed_loses_nothing(so
     assert source.missed() == 0
 
 
+def test_a_new_day_that_a_comparison_was_killed_over_and_whose_rows_are_gone_is_emptied(
+    source: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = source.first_day + timedelta(days=30)
+    source.run(
+        f"INSERT INTO transaction SELECT 99, transaction_type, NULL, NULL, '{day}', '{day}' FROM transaction LIMIT 1"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(difference, "follow", lambda *_: None)
+        killed_in(source, Ledger, "append")
+    source.run("DELETE FROM transaction WHERE transaction_id = 99")
+    source.refresh()
+    assert source.versions("transaction")["99", str(day)].operations == ["insert", "delete"]
+    assert source.missed() == 0
+
+
+@pytest.mark.parametrize("name", ["design", "sales_order"])
+def test_a_table_of_the_lake_that_was_removed_and_begun_anew_is_captured_anew(source: Followed, name: str) -> None:
+    before = len(source.versions(name))
+    shutil.rmtree(Path(source.lake.uri, INGESTION, name))
+    source.lake.find_versions(source.totesys.tables[name])
+    source.refresh()
+    assert len(source.versions(name)) == before > 0
+    assert name not in source.refresh()
+    assert source.missed() == 0
+
+
+@pytest.mark.parametrize("was_broken", [False, True])
+def test_a_crash_before_the_dead_letters_makes_no_version_that_was_none(source: Followed, was_broken: bool) -> None:
+    """Large values that the log leaves out are those of the letter, which did not come, or is an old one."""
+    begun, then = ("infinity", "2024-02-02") if was_broken else ("2024-01-01", "infinity")
+    first, second = "x" * 9000, "y" * 9000
+    source.run(
+        f"INSERT INTO design VALUES (99, '2024-01-01', 'n', '{first}', 'f', '{begun}')",
+        "INSERT INTO design VALUES (98, '2024-01-01', 'n', 'l', 'f', '2024-01-01')",
+    )
+    source.refresh()
+    source.run(
+        f"UPDATE design SET file_location = '{second}', last_updated = '{then}' WHERE design_id = 99", rename(98, "a")
+    )
+    killed_in(source, dead_letters, "keep")
+    source.run("UPDATE design SET last_updated = '2024-05-05' WHERE design_id = 99")
+    source.refresh()
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def test_a_capture_of_other_days_after_a_crash_notes_no_number_of_rows_that_is_wrong(source: Followed) -> None:
+    day, table = source.first_day + timedelta(days=30), source.totesys.tables["transaction"]
+    for numbers in ((90,), (91, 92)):
+        source.run(
+            *(
+                f"INSERT INTO transaction SELECT {number}, transaction_type, NULL, NULL, '{day}', '{day}' "
+                "FROM transaction LIMIT 1"
+                for number in numbers
+            )
+        )
+        if numbers == (90,):
+            source.refresh()
+    killed_in(source, Ledger, "append")
+    other = DayRange(source.first_day, source.first_day)
+    with source.totesys.snapshot() as snapshot:
+        capture(snapshot, source.lake, table, all_days=source.days, days=other, run_id="a run", accept_deletions=True)
+    source.refresh()
+    assert Ledger(source.lake).newest()["ingestion/transaction"][str(day)].rows == 3
+    assert source.differing() == []
+    assert source.missed() == 0
+
+
+def test_what_a_crash_after_a_rewrite_left_to_be_compared_was_not_missed_by_the_log(source: Followed) -> None:
+    source.run(rename(1, "a"), "ALTER TABLE design ALTER design_name TYPE text USING design_name || '!'")
+    killed_in(source, difference, "_compare")
+    assert source.refresh()["design"].total("missed") == 0
+
+
+def test_a_table_of_which_the_ledger_lost_all_is_not_followed(source: Followed) -> None:
+    source.run("DELETE FROM payment", "DELETE FROM transaction")
+    source.refresh()
+    table = source.totesys.tables["transaction"]
+    source.run(f"INSERT INTO transaction SELECT 99, 'SALE', NULL, NULL, '{source.first_day}', '{source.first_day}'")
+    source.refresh()
+    shutil.rmtree(Path(source.lake.uri, "ledger"))
+    newest, held = Ledger(source.lake).newest(), source.lake.find(INGESTION, table.name)
+    missing = missing_entries(source.lake, table, held, newest)
+    assert {each.state for each in missing.values()} == {"empty", "unknown"}
+    with source.totesys.snapshot() as snapshot:
+        reached = following.reach(source.lake, snapshot, table)
+        arguments = (snapshot, source.lake, table, source.days, reached, newest)
+        assert logged.prepared(*arguments, missing, held) is None
+        captured = missing | {
+            "2024-01-01": Entry("ingestion/transaction", "2024-01-01", "empty", 0, datetime.now(UTC), "a")
+        }
+        assert logged.prepared(*arguments, captured, held) is not None
+
+
 def test_a_crash_of_an_older_version_which_does_not_say_what_it_left_out_is_compared(
     source: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source.run(rename(1, "a"))
+    source.run(rename(1, "a"), rename(2, "a"))
+    with source.totesys.snapshot() as snapshot:
+        source.run(rename(3, "b"))
+        source.capture(snapshot, "design")  # by this version, which says what it leaves out
+    source.run(rename(1, "d"))
     monkeypatch.setattr(logged, "said", lambda *_: {})
     with source.totesys.snapshot() as snapshot:
         source.run(rename(1, "b"))
         killed_in(source, Ledger, "append", lambda: source.capture(snapshot, "design"))
     source.run(rename(1, "c"))
     source.refresh()
-    assert names(source)[1:] == ["a", "c"]
+    assert names(source)[1:] == ["a", "d", "c"]
     assert source.missed() == 0
 
 
@@ -741,6 +842,7 @@ def _without_consent(*arguments: object, **named: object) -> object:
 
 
 def test_what_was_taken_is_not_hidden_when_ids_have_gone_half_the_way_round(source: Followed) -> None:
+    assert Behind(1, 50, 100, also=(7,), hidden=(5, 7, 60)).left_out == (7, 60)
     design, now = source.totesys.tables["design"], datetime.now(UTC)
     [first, _] = following.followed_entries(design, following.Reach(1, 10, (7,), as_of=now), "a", {}, 1)
     newest = {first.asset: {first.partition: first}}

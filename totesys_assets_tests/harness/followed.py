@@ -24,7 +24,7 @@ from totesys_assets.capture.following import begin
 from totesys_assets.capture.journal import Journal
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import read_note
-from totesys_assets.capture.lost_ledger import ingestion_name
+from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, missing_entries
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, OPERATION, RECORDED_AT, ddl
 from totesys_assets.days import WHOLE, days_of, partition_range
 from totesys_assets.lake.read import register
@@ -87,10 +87,12 @@ class Followed:
     def capture(self, snapshot: SourceSnapshot, name: str, *, full: bool = False) -> Captured | None:
         """Bring one table to what the snapshot shows, if it is stale."""
         table, newest = self.totesys.tables[name], Ledger(self.lake).newest()
-        known = newest.get(ingestion_name(table), {})
         told = told_by_log(snapshot, self.lake, table, self.days, newest, self.lake.find(INGESTION, name))
         found = told if told is not None else snapshot.changed_fingerprints(table, self.days)
         follow_from_here(self.lake, table, snapshot, found, newest)
+        held, newest = self.lake.find(INGESTION, name), Ledger(self.lake).newest()
+        known = {} if is_gone(held, name, newest) else newest.get(ingestion_name(table), {})
+        known = known | missing_entries(self.lake, table, held, newest)
         stale = sorted(key for key in found.keys() | known.keys() if is_stale(key, found, known))
         if not stale and not full and self.lake.find(INGESTION, name) is not None:
             return None

@@ -780,10 +780,34 @@ def test_a_number_that_is_taken_is_an_error_and_costs_no_version(platform: Platf
     assert platform.query(UNITS)[-1] == (2000,)
 
 
+@pytest.fixture
+def widen() -> str:
+    """What the documents say of widening the numbers of payments."""
+    [found] = re.findall("```sql\n(BEGIN;.*?COMMIT;\n)```", TROUBLESHOOT.read_text(encoding="utf-8"), re.DOTALL)
+    return str(found)
+
+
+def test_the_numbers_of_each_fact_can_be_widened(platform: Platform, widen: str) -> None:
+    types = (
+        "SELECT DISTINCT format_type(atttypid, NULL) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
+        "WHERE attname ~ '_record_id$|^record$' AND relkind <> 'i'"
+    )
+    platform.warehouse.migrate()
+    assert platform.query(types) == [("bigint",)]
+    for type_ in ("integer", "bigint"):
+        for fact, key in ((fact, STAR[fact].key) for fact in (*FACTS, "fact_exchange_rate")):
+            subject = fact.removeprefix("fact_")
+            statements = widen.replace("payment_record_id", key).replace("payment", subject).replace("bigint", type_)
+            if subject == "purchase_order":
+                statements = statements.replace("CASCADE", ", fact_purchase_orders CASCADE", 1).replace(" ,", ",")
+            warehouse_sql(platform, statements.replace(f"{subject}_record_id", key))
+        assert platform.warehouse.migrate()
+        assert platform.query(types) == [(type_,)]
+
+
 def test_a_warehouse_whose_records_an_older_version_numbered_by_an_integer_goes_on_and_can_be_widened(
-    platform: Platform,
+    platform: Platform, widen: str
 ) -> None:
-    [widen] = re.findall("```sql\n(BEGIN;.*?COMMIT;\n)```", TROUBLESHOOT.read_text(encoding="utf-8"), re.DOTALL)
     refresh(platform, "fact_payment")
     warehouse_sql(platform, widen.replace("TYPE bigint", "TYPE integer"))
     assert platform.warehouse.migrate()
