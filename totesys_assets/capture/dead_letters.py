@@ -8,7 +8,7 @@ source can tell of a row (source/).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import duckdb
@@ -78,8 +78,14 @@ WHERE held._operation <> 'delete'
 """
 
 
-def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partitions: list[str]) -> None:
-    """Append what changed among the dead letters of ``table`` in ``partitions``.
+def keep(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    table: Table,
+    partitions: list[str],
+    marks: Mapping[str, int] | None = None,
+) -> None:
+    """Append what changed among the dead letters of ``table`` in ``partitions``, with ``marks`` (lake/marks.py).
 
     Expects the rejected rows in the connection's temporary tables. Raises LostRace: then compare and call again.
     """
@@ -91,7 +97,7 @@ def keep(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, partit
     parameters = {"table": table.name, "partitions": partitions}
     changes = connection.execute(_CHANGES, parameters).to_arrow_table().cast(SCHEMA)
     if changes.num_rows:
-        append(held, changes.to_batches(), SCHEMA, f"capture:{table.name}")
+        append(held, changes.to_batches(), SCHEMA, f"capture:{table.name}", marks)
 
 
 def open_keys(lake: Lake, table: Table) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.history import commits
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED
-from totesys_assets.lake.tables import JOURNAL, Lake
+from totesys_assets.lake.tables import DEAD_LETTER, JOURNAL, Lake
 from totesys_assets.source.interface import SourceSnapshot
 
 if TYPE_CHECKING:
@@ -217,6 +217,22 @@ def marks(behind: Behind, recorded_at: int, *, has_letters: bool) -> dict[str, i
         _SINCE: behind.until,
         _LEFT_OUT: len(behind.left_out),
     }
+
+
+def letter_marks(table: Table, behind: Behind) -> dict[str, int]:
+    """What a commit of dead letters from the journal leaves with them: up to where they are told."""
+    return {f"{_STRETCH}:{table.name}": behind.stretch, f"{_SINCE}:{table.name}": behind.until}
+
+
+def are_letters_ahead(lake: Lake, table: Table, behind: Behind) -> bool:
+    """Whether dead letters were kept of what is still to be taken: by a capture that was killed, or is under way.
+
+    What the log leaves out of a row is in its letter, if that is as old as the row is.
+    """
+    held = lake.find(DEAD_LETTER)
+    if held is None or mark(held, f"{_STRETCH}:{table.name}") != behind.stretch:
+        return False
+    return (mark(held, f"{_SINCE}:{table.name}") or 0) > behind.since
 
 
 def said(behind: Behind, recorded_at: int) -> dict[str, str]:

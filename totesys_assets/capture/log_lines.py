@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -43,7 +44,8 @@ def left_out(hidden: Iterable[int], since: int, also: Collection[int]) -> tuple[
 
     What was taken is not hidden, though its id may look so when ids have gone half the way round.
     """
-    return tuple(each for each in hidden if each >= since or each in also)
+    before = frozenset(also)
+    return tuple(each for each in hidden if each >= since or each in before)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Behind:
         """The position before which nothing of it lies."""
         return min((self.since, *self.also))
 
-    @property
+    @cached_property
     def left_out(self) -> tuple[int, ...]:
         """The transactions that are for the next to take, of what it is behind with."""
         return left_out(self.hidden, self.since, self.also)

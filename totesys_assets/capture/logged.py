@@ -21,7 +21,15 @@ from totesys_assets import engine
 from totesys_assets.capture import dead_letters
 from totesys_assets.capture.beside import committed, require_newest
 from totesys_assets.capture.comparison import ATTEMPTS
-from totesys_assets.capture.following import Reach, behind, marks, reached_journal, said
+from totesys_assets.capture.following import (
+    Reach,
+    are_letters_ahead,
+    behind,
+    letter_marks,
+    marks,
+    reached_journal,
+    said,
+)
 from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_parts import room
@@ -86,7 +94,7 @@ def prepared(
     if reached is None or held is None or is_gone(held, table.name, newest):
         return None
     found = behind(reached, held, table, newest, snapshot.file(table))
-    if found is None or not _has_structure(snapshot, table, known):
+    if found is None or not _has_structure(snapshot, table, known) or are_letters_ahead(lake, table, found[0]):
         return None
     # Of a day that only the lake knows of, its rows may be gone: no fingerprint tells.
     is_noted = found[1] and not any(map(is_unknown, known.values()))
@@ -259,7 +267,8 @@ class Logged:
             self._note_letters(partitions, letters)
             try:
                 if partitions:
-                    dead_letters.keep(connection, self._lake, self._table, partitions)
+                    told = letter_marks(self._table, self._behind)
+                    dead_letters.keep(connection, self._lake, self._table, partitions, told)
                 return
             except LostRace:
                 if attempt == ATTEMPTS - 1:

@@ -412,6 +412,65 @@ def test_a_crash_before_the_dead_letters_makes_no_version_that_was_none(source: 
     assert source.missed() == 0
 
 
+def only_letters(source: Followed) -> None:
+    """A row is broken, mended and broken again, with another large value."""
+    source.run(
+        "UPDATE design SET last_updated = 'infinity' WHERE design_id = 99",
+        "UPDATE design SET last_updated = '2024-01-01' WHERE design_id = 99",
+        f"UPDATE design SET last_updated = 'infinity', file_location = '{'y' * 9000}' WHERE design_id = 99",
+    )
+
+
+LARGE_ROW = f"INSERT INTO design VALUES (99, '2024-01-01', 'n', '{'x' * 9000}', 'f', '2024-01-01')"
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_crash_after_dead_letters_alone_makes_no_version_that_was_none(source: Followed, is_noted: bool) -> None:
+    source.run(LARGE_ROW)
+    if is_noted:
+        source.refresh()
+    else:
+        killed_in(source, Ledger, "append")
+    only_letters(source)
+    killed_in(source, Ledger, "append")
+    source.refresh()
+    assert source.differing() == []
+    assert source.letters_differing() == set()
+    assert source.missed() == 0
+
+
+def test_dead_letters_that_another_has_kept_and_not_noted_yet_are_not_taken_for_older_ones(source: Followed) -> None:
+    source.run(LARGE_ROW)
+    source.refresh()
+    only_letters(source)
+    note = Ledger.append
+
+    def note_late(self: Ledger, entries: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "append", note)
+            source.refresh()
+        note(self, entries)
+
+    with source.totesys.snapshot() as snapshot, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "append", note_late)
+        source.capture(snapshot, "design")
+    source.refresh()
+    assert source.differing() == []
+
+
+@pytest.mark.parametrize("written", ["INSERT INTO design VALUES (99, '2024-01-01', 'n', 'l', 'f', 'infinity')", ""])
+def test_a_crash_after_dead_letters_alone_leaves_the_right_number_of_rows(source: Followed, written: str) -> None:
+    if not written:
+        source.run("INSERT INTO design VALUES (99, '2024-01-01', 'n', 'l', 'f', 'infinity')")
+        source.refresh()
+    source.run(written or "DELETE FROM design WHERE design_id = 99")
+    killed_in(source, Ledger, "append")
+    source.refresh()
+    [(rows,)] = source.ask("SELECT count(*) FROM design")
+    assert Ledger(source.lake).newest()["ingestion/design"]["*"].rows == rows
+    assert source.letters_differing() == set()
+
+
 def test_a_capture_of_other_days_after_a_crash_notes_no_number_of_rows_that_is_wrong(source: Followed) -> None:
     day, table = source.first_day + timedelta(days=30), source.totesys.tables["transaction"]
     for numbers in ((90,), (91, 92)):
