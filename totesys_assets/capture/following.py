@@ -225,11 +225,8 @@ def letter_marks(table: Table, behind: Behind) -> dict[str, int]:
 
 
 def are_letters_ahead(lake: Lake, table: Table, behind: Behind) -> bool:
-    """Whether dead letters were kept of what is still to be taken: by a capture that was killed, or is under way.
-
-    What the log leaves out of a row is in its letter, if that is as old as the row is.
-    """
-    held = lake.find(DEAD_LETTER)
+    """Whether dead letters were kept of what is still to be taken, and so too late for what the log leaves out."""
+    held = lake.find(DEAD_LETTER) if not behind.is_empty else None
     if held is None or mark(held, f"{_STRETCH}:{table.name}") != behind.stretch:
         return False
     return (mark(held, f"{_SINCE}:{table.name}") or 0) > behind.since

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.beside import committed
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
-from totesys_assets.catalogue.catalogue import OPERATION, Table
+from totesys_assets.catalogue.catalogue import OPERATION, Catalogue, Table
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
@@ -51,6 +51,24 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
         ).fetchall()
     now = datetime.now(UTC)
     return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
+
+
+def corrected(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
+    """The ledger's newest entries, without those of tables that the lake lost, and with those that it lost itself.
+
+    ``held``: the ingestion tables, opened before the entries are read.
+    """
+    noted = Ledger(lake).newest()
+    for table in catalogue.source.values():
+        found = held[table.name]
+        # One that was new when it was opened may have been captured since.
+        if found is not None and is_gone(found, table.name, noted):
+            found = lake.find(INGESTION, table.name)
+        if is_gone(found, table.name, noted):
+            noted.pop(ingestion_name(table), None)
+        if missing := missing_entries(lake, table, held[table.name], noted):
+            noted[ingestion_name(table)] = noted.get(ingestion_name(table), {}) | missing
+    return noted
 
 
 def is_gone(held: DeltaTable | None, name: str, noted: Mapping[str, Mapping[str, Entry]]) -> bool:

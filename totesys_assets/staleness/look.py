@@ -25,10 +25,10 @@ from totesys_assets.capture.generation import assign_generation, seen_until
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger
 from totesys_assets.capture.log_lines import Undecided
 from totesys_assets.capture.logged import prepared
-from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, missing_entries
+from totesys_assets.capture.lost_ledger import corrected, ingestion_name, is_gone
 from totesys_assets.capture.refusals import require_first_day
 from totesys_assets.capture.registry import drift_noted
-from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import PlatformError, StaleSnapshot, told_once
@@ -117,7 +117,10 @@ def look(
         problems = list(examined.blocked.values())
         if not found:
             raise problems[0]
-        noted = _noted(catalogue, lake, held)
+        noted = corrected(catalogue, lake, held)
+        built = open_tables(lake, PROCESSED, catalogue.warehouse).items()
+        for asset in [f"{PROCESSED}/{name}" for name, table in built if table is None]:
+            noted.pop(asset, None)
         for table in catalogue.source.values():
             require_first_day(table, all_days, noted.get(ingestion_name(table), {}))
         for name, partitions in found.items():
@@ -262,25 +265,6 @@ def _reopen(opened: OpenSnapshots, snapshots: dict[str, SourceSnapshot], source:
 def unknown_columns(snapshot: SourceSnapshot, table: Table) -> list[str]:
     """Columns of the source that the catalogue has not, of a table that can be captured without them."""
     return [name for name in snapshot.columns(table) if name not in table.by_name]
-
-
-def _noted(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
-    """The ledger's newest entries, corrected for tables that the lake lost and entries that the ledger lost."""
-    noted = Ledger(lake).newest()
-    built = open_tables(lake, PROCESSED, catalogue.warehouse)
-    for zone, tables in ((INGESTION, held), (PROCESSED, built)):
-        for name, found in tables.items():
-            if found is None or (
-                zone == INGESTION
-                and is_gone(found, name, noted)
-                # It was opened a while ago: its first capture may have come to its end since.
-                and is_gone(lake.find(zone, name), name, noted)
-            ):
-                noted.pop(f"{zone}/{name}", None)
-    for table in catalogue.source.values():
-        if missing := missing_entries(lake, table, held[table.name], noted):
-            noted[ingestion_name(table)] = noted.get(ingestion_name(table), {}) | missing
-    return noted
 
 
 def _mark(source: Mapping[str, str], platform: Platform) -> str:

@@ -249,6 +249,7 @@ STAR = {
 # Short name of a type -> PostgreSQL's own spelling, the lake's type.
 TYPES = {
     "int": ("integer", pa.int32()),
+    "bigint": ("bigint", pa.int64()),
     "text": ("text", pa.string()),
     "varchar": ("character varying", pa.string()),
     "varchar(3)": ("character varying(3)", pa.string()),

@@ -783,7 +783,7 @@ def test_a_number_that_is_taken_is_an_error_and_costs_no_version(platform: Platf
 @pytest.fixture
 def widen() -> str:
     """What the documents say of widening the numbers of payments."""
-    [found] = re.findall("```sql\n(BEGIN;.*?COMMIT;\n)```", TROUBLESHOOT.read_text(encoding="utf-8"), re.DOTALL)
+    [found] = re.findall("```pgsql\n(BEGIN;.*?COMMIT;\n)```", TROUBLESHOOT.read_text(encoding="utf-8"), re.DOTALL)
     return str(found)
 
 

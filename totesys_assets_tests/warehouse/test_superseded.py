@@ -43,7 +43,7 @@ STATEMENTS = st.one_of(
                 "DELETE FROM fact_exchange_rate WHERE {}",
                 "UPDATE fact_exchange_rate SET _operation = 'delete' WHERE {}",
                 "UPDATE fact_exchange_rate SET exchange_rate_id = 'another' || exchange_rate_record_id WHERE {}",
-                "UPDATE fact_exchange_rate SET rate_date = rate_date + 100 + exchange_rate_record_id WHERE {}",
+                "UPDATE fact_exchange_rate SET rate_date = rate_date + 100 + exchange_rate_record_id::int WHERE {}",
                 "UPDATE fact_exchange_rate SET _recorded_at = _recorded_at - interval '9 days' WHERE {}",
             ]
         ),
