@@ -30,7 +30,7 @@ from totesys_assets.days import partition_range
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import register
-from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.tables import DEAD_LETTER, INGESTION, Lake
 from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.source.totesys import log as log_module
@@ -332,10 +332,9 @@ class LoggedWorld(World):
             self.refresh()
         self._meanwhile = None
         # What compared and was killed before it noted so compares again; what followed goes on, but where dead letters
-        # may not have followed.
+        # may not have followed, or are ahead.
         self._excused |= {table for table, (found, _) in self._how.items() if found is None}
-        held = {table: self.lake.find(INGESTION, table) for table in COLUMNS}
-        self._excused |= {table for table, each in held.items() if each and mark(each, following._LETTERS)}
+        self._excused |= {table for table in COLUMNS if self._has_letters(table)}
         if not stretch or self._stretch() != stretch:
             self.excuse()
         self.counts_versions = False
@@ -343,6 +342,13 @@ class LoggedWorld(World):
             self.refresh()
         finally:
             self.counts_versions = True
+
+    def _has_letters(self, table: str) -> bool:
+        held, letters = self.lake.find(INGESTION, table), self.lake.find(DEAD_LETTER)
+        return any(
+            each is not None and mark(each, name)
+            for each, name in ((held, following._LETTERS), (letters, f"{following._STRETCH}:{table}"))
+        )
 
     def _stretch(self) -> int:
         return self._journal(self.lake).stretch
