@@ -196,8 +196,8 @@ def _left_out(held: DeltaTable) -> tuple[int, ...] | None:
     if not mark(held, _LEFT_OUT):
         return ()
     for commit in commits(held):
-        if (said := commit.get(_SAID)) is not None:
-            recorded_at, *positions = map(int, str(said).split())
+        if (words := commit.get(_SAID)) is not None:
+            recorded_at, *positions = map(int, str(words).split())
             return tuple(positions) if recorded_at == mark(held, _BY_LOG) else None
     return None
 

@@ -34,7 +34,7 @@ from totesys_assets.capture.ledger import EMPTY, Entry
 from totesys_assets.capture.log_lines import Behind, Undecided
 from totesys_assets.capture.log_parts import room
 from totesys_assets.capture.log_versions import LogVersions
-from totesys_assets.capture.lost_ledger import is_gone, is_lost, is_unknown
+from totesys_assets.capture.lost_ledger import is_lost, is_unknown
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, RECORDED_AT, Table, lake_schema
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.errors import StaleSnapshot
@@ -91,7 +91,7 @@ def prepared(
     held: DeltaTable | None,
 ) -> Logged | None:
     """What the journal says of a table that is as ``held`` shows it. None where it must be compared."""
-    if reached is None or held is None or is_gone(held, table.name, newest):
+    if reached is None or held is None:
         return None
     found = behind(reached, held, table, newest, snapshot.file(table))
     if found is None or not _has_structure(snapshot, table, known) or are_letters_ahead(lake, table, found[0]):

@@ -1,7 +1,7 @@
-"""What the ledger should say of a table and does not: it was lost, or a capture was killed between its two commits.
+"""Where ledger and lake do not agree: one of them was lost, or a capture was killed between its two commits.
 
-Belongs here: entries that are made from the lake alone, and up to which commit none are missing. Does not belong here:
-the ledger itself (ledger.py).
+Belongs here: entries that are made from the lake alone, up to which commit none are missing, and entries of a table
+that is gone. Does not belong here: the ledger itself (ledger.py).
 """
 
 from __future__ import annotations
@@ -54,19 +54,18 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
 
 
 def corrected(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
-    """The ledger's newest entries, without those of tables that the lake lost, and with those that it lost itself.
+    """The ledger's newest entries: without those of ingestion tables that the lake lost, with those that are missing.
 
     ``held``: the ingestion tables, opened before the entries are read.
     """
     noted = Ledger(lake).newest()
     for table in catalogue.source.values():
         found = held[table.name]
-        # One that was new when it was opened may have been captured since.
-        if found is not None and is_gone(found, table.name, noted):
-            found = lake.find(INGESTION, table.name)
-        if is_gone(found, table.name, noted):
-            noted.pop(ingestion_name(table), None)
-        if missing := missing_entries(lake, table, held[table.name], noted):
+        if ingestion_name(table) in noted and is_gone(found, table.name, noted):
+            found = lake.find(INGESTION, table.name)  # it may have been captured for the first time meanwhile
+            if is_gone(found, table.name, noted):
+                del noted[ingestion_name(table)]
+        if missing := missing_entries(lake, table, found, noted):
             noted[ingestion_name(table)] = noted.get(ingestion_name(table), {}) | missing
     return noted
 

@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from totesys_assets import engine
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.capture.lost_ledger import corrected, ingestion_name
 from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import (
@@ -37,6 +38,7 @@ from totesys_assets.errors import (
 )
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
+from totesys_assets.load.origin import open_sources
 from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
@@ -877,6 +879,19 @@ def test_a_lost_table_of_the_lake_is_captured_anew_although_a_backfill_of_one_da
     assert len(versions(platform)) == before
     assert "totesys/sales_order" not in platform.look().stale
     assert {total.missed for total in Ledger(platform.lake).totals()[f"{INGESTION}/sales_order"].values()} == {0}
+
+
+def test_a_table_that_was_captured_first_while_a_look_was_under_way_is_not_taken_for_lost(platform: Platform) -> None:
+    table = catalogue().source["sales_order"]
+    refresh(platform)
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, table.name))
+    none = open_sources(platform.lake, catalogue().source)
+    new = none | {table.name: platform.lake.find_versions(table)}
+    for opened in (none, new):
+        assert ingestion_name(table) not in corrected(catalogue(), platform.lake, opened)
+    refresh(platform)
+    for opened in (none, new):
+        assert corrected(catalogue(), platform.lake, opened) == Ledger(platform.lake).newest()
 
 
 def test_a_result_that_fails_midway_fails_as_the_engine_does() -> None:

@@ -1050,7 +1050,8 @@ class World:
         if finding.check == "references_found":  # a row that is a dead letter, and has another key since
             state = self.read()
             dead = {key for name in COLUMNS for key, row in state[name].items() if is_dead(name, row, self.days)}
-            return {*re.findall(r"\d+", finding.detail)} <= dead
+            named = {*re.findall(r"\d+", finding.detail)}
+            return bool(named) and named <= dead
         return finding.check == "ledger_agrees" and finding.asset.partition("/")[2] in self._lost
 
     def _check_dead_letters(self, state: State) -> None:

@@ -27,6 +27,8 @@ _PATIENCE = "-c lock_timeout=60 -c statement_timeout=20000"
 OFFSETS = (0, 1, 2, 19, 20, 38, 39)
 ZONES = ("UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu")
 
+# Large enough to lie beside its row: an update of another column leaves it out of the log.
+_LARGE = "repeat('{}', 3000)"
 # Values to set, few, so that rows return to what they were; the last ones make dead letters.
 _VALUES: dict[str, list[tuple[str, list[str]]]] = {
     "sales_order": [
@@ -48,7 +50,11 @@ _VALUES: dict[str, list[tuple[str, list[str]]]] = {
         ("last_updated", ["created_at", "'infinity'", "'0044-03-15 BC'"]),
     ],
     "transaction": [("transaction_type", ["'SALE'", "'PURCHASE'"]), ("last_updated", ["created_at", "'-infinity'"])],
-    "design": [("design_name", ["'Wooden'", "'Steel'", "''"]), ("last_updated", ["created_at", "'infinity'"])],
+    "design": [
+        ("design_name", ["'Wooden'", "'Steel'", "''"]),
+        ("file_location", [_LARGE.format("x"), _LARGE.format("y"), "'/'"]),
+        ("last_updated", ["created_at", "'infinity'", f"'infinity', file_location = {_LARGE.format('z')}"]),
+    ],
     "staff": [
         ("first_name", ["'Jeremie'", "'Ada'"]),
         (

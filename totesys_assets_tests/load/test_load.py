@@ -797,13 +797,13 @@ def test_the_numbers_of_each_fact_can_be_widened(platform: Platform, widen: str,
     platform.warehouse.migrate()
     assert platform.query(types) == [("bigint",)]
     for type_, end in (("integer", 2**31 - 1), ("bigint", 2**63 - 1)):
-        for fact, key in ((fact, STAR[fact].key) for fact in (*FACTS, "fact_exchange_rate")):
-            subject = fact.removeprefix("fact_")
-            statements = widen.replace("payment_record_id", key).replace("payment", subject).replace("bigint", type_)
-            statements = statements.replace(str(2**63 - 1), str(end))
-            if subject == "purchase_order":
-                statements = statements.replace("CASCADE", ", fact_purchase_orders CASCADE", 1).replace(" ,", ",")
-            warehouse_sql(platform, statements.replace(f"{subject}_record_id", key))
+        statements = widen.replace("bigint", type_).replace(str(2**63 - 1), str(end))
+        for fact in (*FACTS, "fact_exchange_rate"):
+            of_fact = statements.replace("payment_record_id", STAR[fact].key)
+            of_fact = of_fact.replace("_payment", fact.removeprefix("fact"))
+            if fact == "fact_purchase_order":
+                of_fact = of_fact.replace(" CASCADE", ", fact_purchase_orders CASCADE")
+            warehouse_sql(platform, of_fact)
         assert platform.warehouse.migrate()
         assert platform.query(types) == [(type_,)]
         assert platform.query(ends) == [(end,)]
