@@ -115,8 +115,11 @@ def _print(where: dict[str, str], found: Condition, engine: str | None) -> None:
     if found.log is not None:
         say(out, "  log        ", _log(found.log))
     say(out, "  up to date ", _ago(found.up_to_date_at) or "never, as far as known")
-    if found.last_failure is not None:
-        say(out, "  failed     ", f"{_ago(found.last_failure.at)}: {found.last_failure.problem}")
+    if (failure := found.last_failure) is not None:
+        # Its sentence is of then: it may say that the next refresh will complete what has been completed.
+        is_over = found.up_to_date_at is not None and found.up_to_date_at > failure.at
+        since = ", completed since" if is_over else ""
+        say(out, "  failed     ", f"{_ago(failure.at)}{since}: {failure.problem}")
     _print_source(found)
     _print_warehouse(found)
     tables = [each.table for each in found.source]
