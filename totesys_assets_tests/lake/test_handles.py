@@ -98,7 +98,7 @@ def test_a_bucket_that_fails_after_a_commit_undoes_nothing(lake: Lake, monkeypat
         raise OSError("Generic S3 error: connection reset")
 
     with monkeypatch.context() as patch:
-        patch.setattr(handles, "DeltaStorageHandler", fail)
+        patch.setattr(handles, "_files", fail)
         lake.share(table, "ledger")
     assert values(lake.find("ledger")) == [1, 2]
 
