@@ -7,8 +7,11 @@ SCALES ?= S M
 PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
+# With side-by-side tasks, make gives the programs that it starts a word on them, of which other makes would complain.
+PYTEST = MAKEFLAGS= $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+DEPLOY_TOOLS = TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY))
 
-.PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy check-files everything audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine
 	@$(BIN)/totesys refresh
@@ -34,16 +37,19 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 test: install spark lint types ## Lint, types and all tests but the deployment's (15 minutes)
-	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy
+	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
-coverage: install spark ## The same tests with coverage; fails below 90 %
-	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
+everything: install spark lint types check-files ## `test` and `check-deploy`; with -j4, side by side (25 minutes)
+	@$(DEPLOY_TOOLS) $(PYTEST)
+
+coverage: install spark ## The tests of `make test` with coverage; fails below 90 %
+	@$(PYTEST) --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: install lint types ## Lint, types and the tests that need no server (two minutes)
 	@$(BIN)/python -m pytest -q -n logical -m "pure or end_to_end"
 
 soak: install spark ## Long cases, then random interleavings for MINUTES (10)
-	@$(BIN)/python -m pytest -q -n logical --dist loadfile -m thorough
+	@$(PYTEST) -q -m thorough
 	@$(BIN)/python -m totesys_assets_tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: install $(PEERS)/installed ## Measure, beside COPY, dlt and sling; writes docs/bench.json
@@ -59,12 +65,14 @@ $(PEERS)/installed: bench-requirements.txt
 	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
-check-deploy: install spark $(DEPLOY)/installed ## The deployment without a cloud (ten minutes)
+check-deploy: install spark check-files ## The deployment without a cloud (ten minutes)
+	@$(DEPLOY_TOOLS) $(PYTEST) totesys_assets_tests/deploy
+
+check-files: $(DEPLOY)/installed ## The files of the deployment and of the workflows
 	@$(DEPLOY)/bin/hadolint deploy/docker/Dockerfile
 	@$(DEPLOY)/bin/zizmor --offline --no-progress --quiet --pedantic .github
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --directory deploy
 	@$(DEPLOY)/bin/checkov --quiet --compact --skip-download --framework github_actions --directory .
-	@TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY)) $(BIN)/python -m pytest -n logical --dist loadfile totesys_assets_tests/deploy
 
 audit-packages: $(DEPLOY)/installed ## Known weaknesses of the packages in the lock files
 	@$(DEPLOY)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock

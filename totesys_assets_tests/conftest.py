@@ -42,6 +42,7 @@ from totesys_assets_tests.harness.servers import (
     QUICK,
     MachineServer,
     Standby,
+    copy_owned,
     replicated,
     running,
     transaction_pooler,
@@ -410,18 +411,59 @@ def make_platform(
             yield Platform(settings, source, warehouse, instance)
 
 
-@pytest.fixture
-def followed(scratch: Path, tmp_path: Path) -> Iterator[Platform]:
-    """A platform that was refreshed once, and follows the log of its ToteSys."""
-    server = EmbeddedServer(scratch / f"followed_{os.urandom(4).hex()}", LOGICAL)
-    with running(server):
+@dataclass(frozen=True)
+class Followed:
+    """A platform that follows the log of its ToteSys, to be copied with its server, which does not run."""
+
+    folder: Path
+
+    @contextmanager
+    def copy(self, folder: Path) -> Iterator[Platform]:
+        """A copy of it, in ``folder``; its server is up for the block."""
+        place = self.folder.with_name(f"followed_{os.urandom(4).hex()}")  # PostgreSQL's user may not enter every folder
+        copy_owned(self.folder / "server", place)
+        server = EmbeddedServer(place, LOGICAL)
+        with running(server):
+            shutil.copytree(self.folder / "home", folder / "home")
+            with _followed(server, folder) as made:
+                yield made
+
+
+@contextmanager
+def _followed(server: EmbeddedServer, folder: Path) -> Iterator[Platform]:
+    with make_platform(server.url("totesys"), server.url("warehouse"), folder, TOTESYS_LOG="on") as made:
+        yield made
+
+
+def begin_followed(folder: Path, first: Callable[[Platform], object] = Platform.refresh) -> Followed:
+    """A platform over TRADE, in a new ``folder``, that follows the log after what comes ``first``."""
+    folder.mkdir()
+    server = EmbeddedServer(folder / "server", LOGICAL)
+    try:
+        server.start()
         postgres = PostgresServer(server)
         source = postgres.database("totesys")
+        postgres.database("warehouse")
         with psycopg.connect(source) as connection:
             connection.execute(ddl("totesys.sql"))
             connection.execute(TRADE)
         apply("source_reader.sql", source)
         apply("source_log.sql", source)
-        with make_platform(source, postgres.database("warehouse"), tmp_path, TOTESYS_LOG="on") as platform:
-            platform.refresh()
-            yield platform
+        with _followed(server, folder) as made:
+            first(made)
+    finally:
+        server.stop()
+    return Followed(folder)
+
+
+@pytest.fixture(scope="session")
+def followed_beginning(scratch: Path) -> Followed:
+    """What ``followed`` begins with: a first refresh. A module may have another beginning."""
+    return begin_followed(scratch / "first_followed")
+
+
+@pytest.fixture
+def followed(followed_beginning: Followed, tmp_path: Path) -> Iterator[Platform]:
+    """A platform that was refreshed once, and follows the log of its ToteSys."""
+    with followed_beginning.copy(tmp_path) as made:
+        yield made

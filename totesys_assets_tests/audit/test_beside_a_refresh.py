@@ -30,7 +30,7 @@ from totesys_assets.platform import Platform as Core
 from totesys_assets.source.shared_snapshot import OpenSnapshots
 from totesys_assets.staleness import look
 from totesys_assets.staleness.following import begin_following, end_following
-from totesys_assets_tests.conftest import Platform
+from totesys_assets_tests.conftest import Followed, Platform, begin_followed
 
 # Where an audit is interrupted by a capture: after it has called this.
 INTERRUPTED = {
@@ -40,16 +40,29 @@ INTERRUPTED = {
 }
 
 
-@pytest.fixture
-def core(followed: Platform) -> Iterator[Core]:
-    """A platform whose warehouse has what the log told of the orders."""
-    core = followed.core
+def follow(platform: Platform) -> None:
+    """Let the warehouse have what the log tells of the orders."""
+    core = platform.core
+    platform.refresh()
     for bags in (1001, 1002):
         begin_following(core)
-        followed.sql(f"UPDATE sales_order SET units_sold = {bags}")
+        platform.sql(f"UPDATE sales_order SET units_sold = {bags}")
         for request in look.look(core).requests:
-            assert followed.run(request).success
+            assert platform.run(request).success
     assert red(audit(core)) == []
+    end_following(core)
+
+
+@pytest.fixture(scope="module")
+def followed_beginning(scratch: Path) -> Followed:
+    """Another beginning than the one of other modules: the log has told of the orders."""
+    return begin_followed(scratch / "followed_orders", follow)
+
+
+@pytest.fixture
+def core(followed: Platform) -> Iterator[Core]:
+    """The platform whose warehouse has what the log told of the orders."""
+    core = followed.core
     yield core
     end_following(core)
 

@@ -29,7 +29,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -79,7 +79,18 @@ from totesys_assets_tests.harness.writers import KINDS, Scribe, Writer
 _LARGE = "x" * 9_000
 
 
-both_servers = pytest.mark.parametrize("server", ["embedded", "installed"], indirect=True)
+SERVERS = ("embedded", "installed")
+both_servers = pytest.mark.parametrize("server", SERVERS, indirect=True)
+
+
+def in_turn(name: str, cases: Iterable[object]) -> pytest.MarkDecorator:
+    """Each case with one of the servers, in turn; with the other one it is thorough."""
+    tried = [
+        pytest.param(case, server, marks=[pytest.mark.thorough] * ((number + which) % 2))
+        for number, case in enumerate(cases)
+        for which, server in enumerate(SERVERS)
+    ]
+    return pytest.mark.parametrize((name, "server"), tried, indirect=["server"])
 
 
 @pytest.fixture(scope="module")
@@ -127,16 +138,28 @@ def in_small_parts(patch: pytest.MonkeyPatch) -> None:
 # Every version
 
 
-@both_servers
-@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(3, 20))])
+@in_turn("seed", [1, 2])
 def test_the_lake_holds_just_the_versions_that_were_committed(
     source: Followed, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _hold_just_the_versions(source, seed, 60, monkeypatch)
+
+
+@pytest.mark.thorough
+@both_servers
+@pytest.mark.parametrize("seed", range(3, 20))
+def test_the_lake_holds_just_the_versions_of_long_histories(
+    source: Followed, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _hold_just_the_versions(source, seed, 300, monkeypatch)
+
+
+def _hold_just_the_versions(source: Followed, seed: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2 == 0:
         in_small_parts(monkeypatch)
     chance = random.Random(seed)
     scribe, writers = Scribe(source.first_day), [Writer(source, careful=each == 0) for each in range(3)]
-    for _ in range(60 if seed < 3 else 300):
+    for _ in range(steps):
         _step(source, chance, scribe, chance.choice(writers))
     for writer in writers:
         writer.end("COMMIT")
@@ -625,8 +648,7 @@ LOSSES = {
 }
 
 
-@both_servers
-@pytest.mark.parametrize("why", LOSSES)
+@in_turn("why", LOSSES)
 def test_where_the_log_is_lost_tables_are_compared_until_it_begins_again(
     source: Followed, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1383,16 +1405,22 @@ def test_what_the_log_did_not_tell_of_ends_the_stretch(source: Followed, monkeyp
 # Large values
 
 
-@pytest.mark.parametrize("by_log", [True, False])
 @pytest.mark.parametrize(
-    ("rows", "size"),
+    ("rows", "size", "by_log"),
     [
-        (1, 30_000_000),
-        (2_200, 100_000),  # DuckDB works on 2,048 rows at a time
-        pytest.param(4_000, 100_000, marks=pytest.mark.thorough),
-        pytest.param(8_000, 60_000, marks=pytest.mark.thorough),
-        (4_000, 16_384),
-        (1, 1_000_000),
+        (1, 30_000_000, True),
+        (1, 30_000_000, False),
+        (2_200, 100_000, True),  # DuckDB works on 2,048 rows at a time
+        pytest.param(2_200, 100_000, False, marks=pytest.mark.thorough),
+        (4_000, 16_384, True),
+        pytest.param(4_000, 16_384, False, marks=pytest.mark.thorough),
+        *(
+            pytest.param(*case, by_log, marks=pytest.mark.thorough)
+            for case in [(4_000, 100_000), (8_000, 60_000)]
+            for by_log in (True, False)
+        ),
+        (1, 1_000_000, True),
+        (1, 1_000_000, False),
     ],
 )
 def test_rows_with_large_values_arrive_or_are_dead_letters_and_hold_up_nothing(

@@ -160,6 +160,14 @@ def running(server: EmbeddedServer) -> Iterator[None]:
         shutil.rmtree(server.folder, ignore_errors=True)
 
 
+def copy_owned(folder: Path, copy: Path) -> None:
+    """Copy a folder in which PostgreSQL has files; whoever owns a file owns its copy. Nothing runs there."""
+    shutil.copytree(folder, copy)
+    for path in (folder, *folder.rglob("*")):
+        owner = path.stat()
+        os.chown(copy / path.relative_to(folder), owner.st_uid, owner.st_gid)
+
+
 @contextmanager
 def replicated(folder: Path) -> Iterator[tuple[EmbeddedServer, Standby]]:
     """A primary and its hot standby."""

@@ -129,7 +129,8 @@ def is_dead(table: str, row: Row, days: DayRange) -> bool:
     """True for a row that cannot be typed, or has no partition to be in."""
     if table in BY_DAY and day_of(row, days) is None:
         return True
-    if any(value is not None and re.search("[\ud800-\udfff]", value) for value in row.values()):
+    texts = (value for value in row.values() if value is not None and not value.isascii())
+    if any(re.search("[\ud800-\udfff]", value) for value in texts):
         return True  # bytes that are no text
     stamps = (value for name in STAMPS if (value := row[name]) is not None)
     if any("infinity" in value or value.endswith("BC") or len(value.split("-")[0]) != 4 for value in stamps):

@@ -18,6 +18,7 @@ from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets_tests.conftest import TRADE, Platform, PostgresServer, make_platform
 from totesys_assets_tests.harness.complete import require_complete
 from totesys_assets_tests.harness.kills import power_cut
+from totesys_assets_tests.harness.servers import copy_owned
 
 # Nothing but the test may use up transaction ids, or write down what is not to be written down yet. What is written
 # down survives a killed server without fsync too.
@@ -80,11 +81,7 @@ def units(platform: Platform) -> int:
 def test_a_source_restored_from_a_cold_copy_is_compared_anew(platform: Platform, source: EmbeddedServer) -> None:
     data, copy = source.folder / "data", source.folder / "copy"
     source.stop()
-    shutil.copytree(data, copy)
-    shutil.copystat(data, copy)
-    shutil.chown(copy, data.stat().st_uid, data.stat().st_gid)
-    for path in copy.rglob("*"):
-        shutil.chown(path, data.stat().st_uid, data.stat().st_gid)
+    copy_owned(data, copy)
     platform = moved(platform, source)
     first = sell(platform, 2000)
     write(platform, "UPDATE design SET design_name = 'lost'")  # more is lost than is done anew before the next look
