@@ -24,12 +24,14 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.one_pass import OnePass
 from totesys_assets.names import (
     ACCEPT_DELETIONS_TAG,
+    ADOPT_LAKE_TAG,
     LANE_TAG,
     NO_DEAD_LETTERS,
     SEEN_TAG,
@@ -131,6 +133,8 @@ def _ingestion_asset(
             onward=None if is_range(context) else one_pass.onward(table, _to_be_made(context)),
         )
         with failures():
+            if context.run.tags.get(ADOPT_LAKE_TAG) == "true":
+                write_off(lake, table, context.run.run_id)
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
         log.info("%s: %s rows compared, %s versions added", table.asset, captured.total("rows"), captured.versions)
         _tag_versions(context, table, captured)

@@ -65,6 +65,7 @@ class Entry:
     ``state`` is what it was made from: the source's fingerprint, or a digest of the states of its inputs; EMPTY for a
     partition that lost its rows, an empty text if nothing of it is held. ``rows`` are its current rows. The other
     counts are versions that this capture added; ``missed`` are those of them whose fingerprint had not changed.
+    A count below zero takes back what was noted of versions that the lake has lost (lost_ledger.py).
     ``xmin_floor`` is the lowest transaction id that a row written after the capture can have; 0 if unknown. The column
     of the ledger is called "anchor". ``digest``: of the rows of a star table that is one set.
     """

@@ -1,12 +1,13 @@
 """Where ledger and lake do not agree: one of them was lost, or a capture was killed between its two commits.
 
-Belongs here: entries that are made from the lake alone, up to which commit none are missing, and entries of a table
-that is gone. Does not belong here: the ledger itself (ledger.py).
+Belongs here: entries that are made from the lake alone, up to which commit none are missing, entries of a table
+that is gone, and of versions that the lake has lost. Does not belong here: the ledger itself (ledger.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from deltalake import DeltaTable
@@ -42,8 +43,7 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
     held = lake.find(INGESTION, table.name)
     if held is None:
         return {}
-    day = f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
-    newest = newest_first([*table.primary_key, "partition"])
+    day, newest = _partition(table), newest_first([*table.primary_key, "partition"])
     with engine.session() as connection:
         rows = connection.execute(
             f"SELECT partition, count(*) FILTER ({OPERATION} <> 'delete') FROM (SELECT *, {day} AS partition "
@@ -51,6 +51,34 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
         ).fetchall()
     now = datetime.now(UTC)
     return {key: Entry(ingestion_name(table), key, _UNKNOWN if count else EMPTY, count, now, "") for key, count in rows}
+
+
+def write_off(lake: Lake, table: Table, run_id: str) -> None:
+    """Take back in the ledger what it notes of versions that the lake has lost: the lake is adopted without them.
+
+    What takes it back is an entry with a count below zero, so that the sums are what the lake holds.
+    """
+    ledger, name = Ledger(lake), ingestion_name(table)
+    noted, newest = ledger.totals().get(name, {}), ledger.newest([name]).get(name, {})
+    held = lake.find(INGESTION, table.name)
+    counts: dict[str, int] = {}
+    if held is not None:
+        with engine.session() as connection:
+            versions = register(connection, "held", held)
+            counts = dict(
+                connection.execute(f"SELECT {_partition(table)}, count(*) FROM {versions} GROUP BY 1").fetchall()
+            )
+    lost = {key: each.versions - counts.get(key, 0) for key, each in noted.items()}
+    ledger.append(
+        replace(newest[key], run_id=run_id, inserted=-count, updated=0, deleted=0, missed=0)
+        for key, count in lost.items()
+        if count > 0
+    )
+
+
+def _partition(table: Table) -> str:
+    """DuckDB expression of a row's partition."""
+    return f"strftime({quoted(table.day_column)}, '%Y-%m-%d')" if table.day_column else literal(WHOLE)
 
 
 def corrected(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:

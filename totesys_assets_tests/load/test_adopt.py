@@ -16,13 +16,15 @@ from click.testing import CliRunner
 from deltalake import DeltaTable, write_deltalake
 
 from totesys_assets.audit.audit import audit
+from totesys_assets.audit.findings import LEDGER
 from totesys_assets.capture.difference import capture
+from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, _tables, catalogue, lake_schema
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.commit import append
-from totesys_assets.lake.tables import Lake
+from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load import load as load_module
 from totesys_assets.load.adopt import _chunks
 from totesys_assets.load.load import load
@@ -51,6 +53,8 @@ def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = 
     tables, days, lake = catalogue(), platform.all_days, platform.lake
     with closing(OpenSnapshots(platform.core.sources)) as snapshots:
         for source in tables.source.values():
+            if adopt_lake:
+                write_off(lake, source, "test")
             capture(snapshots.now[source.group], lake, source, all_days=days, days=days, run_id="test")
     with closing(platform.warehouse) as warehouse:
         for table in tables.warehouse.values():
@@ -212,7 +216,7 @@ def test_the_command_adopts_through_dagster(
         for table in ("sales_order", "purchase_order", "transaction", "payment"):
             platform.sql(f"UPDATE {table} SET created_at = current_date")
         bring_up(platform)
-        shutil.rmtree(platform.lake.uri)
+        shutil.rmtree(Path(platform.lake.uri, INGESTION))  # and not the ledger
         platform.sql("UPDATE sales_order SET units_sold = 8")
         outcome = CliRunner().invoke(main, ["refresh", "--adopt-lake"])
         assert outcome.exit_code == 0, outcome.output
@@ -221,6 +225,9 @@ def test_the_command_adopts_through_dagster(
             (8, "update"),
         ]
         assert platform.look().requests == []
+        noted = [each for each in audit(platform.core) if each.check == LEDGER]
+        assert [(each.asset, each.detail) for each in noted if not each.passed] == []
+        assert len(noted) > 10
 
 
 @pytest.mark.thorough
@@ -371,3 +378,19 @@ def test_a_fact_is_adopted_by_the_months_of_all_its_sources_that_have_days(tmp_p
     assert chunks("rate", "undated") == [august]
     assert chunks("rate", "noted", "undated") == list(all_of_it.by_month())
     assert chunks("undated") == [None]
+
+
+@pytest.mark.refreshed
+def test_one_table_of_a_lake_that_was_set_back_beside_its_ledger_is_adopted(platform: Platform) -> None:
+    folder = Path(platform.lake.uri, INGESTION, "sales_order")
+    kept = folder.with_name("backup")
+    shutil.copytree(folder, kept)
+    platform.sql("UPDATE sales_order SET units_sold = 8 WHERE sales_order_id = 1")
+    bring_up(platform)
+    shutil.rmtree(folder)
+    kept.rename(folder)
+    with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
+        platform.look()
+    adopt(platform)
+    assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (1, 8, "update"), (2, 5, "insert")]
+    require_all_well(platform)
