@@ -48,6 +48,11 @@ def named(held: DeltaTable, recorded_at: int | None) -> str:
     return f"{held.metadata().id} {recorded_at}"
 
 
+def is_commit_to(held: DeltaTable, commit: str) -> bool:
+    """Whether a commit, as ``committed`` names it, was to this very table: one that was begun anew has another id."""
+    return commit.partition(" ")[0] == str(held.metadata().id)
+
+
 def is_overtaken(snapshot: SourceSnapshot, table: Table, held: DeltaTable, days: Days | None = None) -> bool:
     """True if ``held`` has, or may have, versions from a later snapshot: of ``days``, or of any days."""
     if not snapshot.is_overtaken(table, mark(held, snapshot.lifetime) or 0):

@@ -1,7 +1,7 @@
 """Where ledger and lake do not agree: one of them was lost, or a capture was killed between its two commits.
 
-Belongs here: entries that are made from the lake alone, up to which commit none are missing, entries of a table
-that is gone, and of versions that the lake has lost. Does not belong here: the ledger itself (ledger.py).
+Belongs here: entries that the ledger has not, made from the lake; and entries of what the lake has lost, a table or
+some versions. Does not belong here: the ledger itself (ledger.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from deltalake import DeltaTable
 
 from totesys_assets import engine
-from totesys_assets.capture.beside import committed
+from totesys_assets.capture.beside import committed, is_commit_to
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import OPERATION, Catalogue, Table
 from totesys_assets.days import WHOLE
@@ -82,9 +82,10 @@ def _partition(table: Table) -> str:
 
 
 def corrected(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | None]) -> dict[str, dict[str, Entry]]:
-    """The ledger's newest entries: without those of ingestion tables that the lake lost, with those that are missing.
+    """The ledger's newest entries. Those of ingestion tables that the lake has lost are left out.
 
-    ``held``: the ingestion tables, opened before the entries are read.
+    Those that the ledger should have of a table, and has not, are made from the lake and added. ``held``: the ingestion
+    tables, opened before the entries are read.
     """
     noted = Ledger(lake).newest()
     for table in catalogue.source.values():
@@ -101,12 +102,14 @@ def corrected(catalogue: Catalogue, lake: Lake, held: Mapping[str, DeltaTable | 
 def is_gone(held: DeltaTable | None, name: str, noted: Mapping[str, Mapping[str, Entry]]) -> bool:
     """Whether the lake has lost the table ``name`` that the ledger's entries ``noted`` are about.
 
-    ``held`` is the one in its place: none, or a new one without a row, which a build begins that reads it.
+    ``held`` is the one in its place: none, or a new one, which a build that reads it or another capture has begun.
     """
     if held is None:
         return True
     last = noted.get(LAST, {}).get(name)
-    return mark(held, RECORDED) is None and last is not None and last.state != committed(held)
+    if last is None or last.state == committed(held):
+        return False
+    return mark(held, RECORDED) is None or not is_commit_to(held, last.state)
 
 
 def is_unknown(entry: Entry) -> bool:

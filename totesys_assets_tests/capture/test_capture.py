@@ -22,9 +22,10 @@ import pytest
 from deltalake import DeltaTable
 
 from totesys_assets import engine
+from totesys_assets.capture import difference
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.capture.lost_ledger import corrected, ingestion_name
+from totesys_assets.capture.lost_ledger import corrected, ingestion_name, is_unknown
 from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import (
@@ -892,6 +893,57 @@ def test_a_table_that_was_captured_first_while_a_look_was_under_way_is_not_taken
     refresh(platform)
     for opened in (none, new):
         assert corrected(catalogue(), platform.lake, opened) == Ledger(platform.lake).newest()
+
+
+@pytest.fixture
+def removed(platform: Platform, request: pytest.FixtureRequest) -> Callable[[], object]:
+    """The lake has lost its orders of three days, or has them begun anew. Gives what another process does: one day."""
+    add_orders(platform, 300)
+    refresh(platform)
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_order"))
+    if request.param:
+        platform.lake.find_versions(catalogue().source["sales_order"])
+    return lambda: refresh(platform, days=DayRange(ORDER_DAY, ORDER_DAY))
+
+
+both_ways = pytest.mark.parametrize("removed", [False, True], ids=["removed", "begun anew"], indirect=True)
+
+
+def after_first(patch: pytest.MonkeyPatch, holder: object, name: str, done: Callable[[], object]) -> None:
+    """Call ``done`` once, after the first call of what is named."""
+    called, waiting = getattr(holder, name), [done]
+
+    def once(*args: object) -> object:
+        result = called(*args)
+        if waiting:
+            waiting.pop()()
+        return result
+
+    patch.setattr(holder, name, once)
+
+
+@both_ways
+def test_a_lost_table_of_which_another_captures_a_day_during_a_look_is_stale_on_all(
+    platform: Platform, removed: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, name = open_sources(platform.lake, catalogue().source), ingestion_name(catalogue().source["sales_order"])
+    days = {key for key, entry in Ledger(platform.lake).newest()[name].items() if entry.rows}
+    after_first(monkeypatch, Ledger, "newest", removed)
+    found = corrected(catalogue(), platform.lake, opened)[name]
+    assert len(days) == 3
+    assert not any(entry.fingerprint and not is_unknown(entry) for entry in found.values())
+    assert len(versions(platform)) == 101
+
+
+@both_ways
+def test_a_lost_table_of_which_another_captures_a_day_during_a_capture_is_captured_whole(
+    platform: Platform, removed: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_first(monkeypatch, difference, "assign_generation", removed)
+    table, days = catalogue().source["sales_order"], platform.core.all_days
+    with platform.totesys.snapshot() as snapshot:
+        capture(snapshot, platform.lake, table, all_days=days, days=days, run_id="b", changes_only=True)
+    assert len(versions(platform)) == 301
 
 
 def test_a_result_that_fails_midway_fails_as_the_engine_does() -> None:
