@@ -7,8 +7,10 @@ SCALES ?= S M
 PEERS ?= .venv-bench
 DEPLOY ?= .venv-deploy
 IMAGE ?= totesys-assets:local
-# With side-by-side tasks, make gives the programs that it starts a word on them, of which other makes would complain.
-PYTEST = MAKEFLAGS= $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+# With -j, make tells its programs of its job server in MAKEFLAGS. A make that a test starts would warn that it cannot
+# reach it.
+unexport MAKEFLAGS
+PYTEST = $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 DEPLOY_TOOLS = TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY))
 
 .PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy check-files everything audit-packages apply-test image image-test lock reference clean help
@@ -39,7 +41,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 test: install spark lint types ## Lint, types and all tests but the deployment's (15 minutes)
 	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
-everything: install spark lint types check-files ## `test` and `check-deploy`; with -j4, side by side (25 minutes)
+everything: install spark lint types check-files ## All that `test` and `check-deploy` do (25 minutes)
 	@$(DEPLOY_TOOLS) $(PYTEST)
 
 coverage: install spark ## The tests of `make test` with coverage; fails below 90 %

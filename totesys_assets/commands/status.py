@@ -116,10 +116,10 @@ def _print(where: dict[str, str], found: Condition, engine: str | None) -> None:
         say(out, "  log        ", _log(found.log))
     say(out, "  up to date ", _ago(found.up_to_date_at) or "never, as far as known")
     if (failure := found.last_failure) is not None:
-        # Its sentence is of then: it may say that the next refresh will complete what has been completed.
-        is_over = found.up_to_date_at is not None and found.up_to_date_at > failure.at
-        since = ", completed since" if is_over else ""
-        say(out, "  failed     ", f"{_ago(failure.at)}{since}: {failure.problem}")
+        # The sentence is of then. It may say that the next refresh will do what has been done.
+        is_older = found.up_to_date_at is not None and found.up_to_date_at > failure.at
+        since = " (Since then, a look found everything up to date.)" if is_older else ""
+        say(out, "  failed     ", f"{_ago(failure.at)}: {failure.problem}{since}")
     _print_source(found)
     _print_warehouse(found)
     tables = [each.table for each in found.source]
