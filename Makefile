@@ -41,8 +41,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 test: install spark lint types ## Lint, types and all tests but the deployment's (15 minutes)
 	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
-everything: install spark lint types check-files ## All that `test` and `check-deploy` do (25 minutes)
-	@$(DEPLOY_TOOLS) $(PYTEST)
+everything: install spark lint types check-files ## All that `test` and `check-deploy` do (half an hour)
+	@$(PYTEST) --ignore totesys_assets_tests/deploy
+	@$(DEPLOY_TOOLS) $(PYTEST) totesys_assets_tests/deploy
 
 coverage: install spark ## The tests of `make test` with coverage; fails below 90 %
 	@$(PYTEST) --ignore totesys_assets_tests/deploy --cov --cov-report=term:skip-covered --cov-fail-under=90

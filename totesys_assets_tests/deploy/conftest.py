@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
+from totesys_assets.commands import main
 from totesys_assets_tests.deploy.servers import Moto, Proxy, SeaweedFS
 from totesys_assets_tests.deploy.terraform import of_the_stack, stack, state
 
@@ -33,6 +36,13 @@ def tool(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not here; make check-deploy brings it")
     return found
+
+
+def options_of(command: Sequence[str]) -> dict[str, Any]:
+    """What a container's command gives `totesys`. Without its group, a command would keep other options of help."""
+    _, name, *options = command
+    group = click.Context(main, **main.context_settings)
+    return main.commands[name].make_context(name, options, parent=group).params
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ class SeaweedFS:
                     "-filer",
                     "-s3",
                     f"-s3.config={self._folder / 'identities.json'}",
-                    "-volume.max=100",  # every bucket takes some
+                    "-volume.max=1000",  # every bucket takes seven
                     "-master.volumeSizeLimitMB=64",
                     *ports,
                     *off,

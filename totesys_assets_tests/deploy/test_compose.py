@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from totesys_assets import commands
 from totesys_assets.dashboard import server
-from totesys_assets_tests.deploy.conftest import PROJECT, tool
+from totesys_assets_tests.deploy.conftest import PROJECT, options_of, tool
 
 DOCKER = PROJECT / "deploy" / "docker"
 REQUIRED = (
@@ -140,8 +139,7 @@ def test_the_daemon_may_fork_its_runs_for_it_has_the_code_servers_image(services
 
 def test_the_dashboard_is_asked_at_the_address_where_it_answers(services: dict[str, dict[str, Any]]) -> None:
     service = services["dashboard"]
-    _, command, *options = service["command"]
-    given = commands.main.commands[command].make_context(command, options).params
+    given = options_of(service["command"])
     assert given == {"host": "0.0.0.0", "port": service["ports"][0]["target"]}
     assert f"http://127.0.0.1:{given['port']}{server.HEALTH}" in service["healthcheck"]["test"][-1]
 

@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import pytest
 
-from totesys_assets import commands
 from totesys_assets.api.app import build
 from totesys_assets.dashboard import server
 from totesys_assets.insights.reading import Reader
 from totesys_assets.variables import VARIABLES
+from totesys_assets_tests.deploy.conftest import options_of
 from totesys_assets_tests.deploy.terraform import STACK, WHOLE, assert_passed, run, runs_of, terraform_test
 from totesys_assets_tests.deploy.wildcards import (
     justified_statements,
@@ -187,8 +187,7 @@ def test_what_shows_the_warehouse_is_started_with_the_reader_s_secret_and_no_oth
 @pytest.mark.parametrize("kind", ["dashboard", "api"])
 def test_dashboard_and_api_are_asked_at_the_address_where_they_answer(state: dict[str, Any], kind: str) -> None:
     (container,) = container_definitions(state, f'insights["{kind}"]')
-    _, command, *options = container["command"]
-    given = commands.main.commands[command].make_context(command, options).params
+    given = options_of(container["command"])
     health = {"dashboard": server.HEALTH, "api": build(cast("Reader", None), ["0" * 64]).openapi_url}[kind]
     assert f"http://127.0.0.1:{given['port']}{health}" in container["healthCheck"]["command"][-1]
     assert [given["port"]] == [each["containerPort"] for each in container["portMappings"]]
