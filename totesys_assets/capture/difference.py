@@ -257,8 +257,9 @@ def _entries(
         fingerprint = found.get(partition, Fingerprint(0, ""))
         inserted, updated, deleted = (counts[partition, each] for each in ("insert", "update", "delete"))
         state = fingerprint.state
-        # Emptied; or the last day of a table that never had a row, and so was captured all the same.
-        if not state and (state_of(known, partition) or (not found and not known and partition == partitions[-1])):
+        # Emptied; or the last day of a table that has never had a row, and so was captured all the same.
+        is_new = not found and not any(each.state for each in known.values())
+        if not state and (state_of(known, partition) or (is_new and partition == partitions[-1])):
             state = EMPTY
         if result.missed is not None:
             missed = result.missed.get(partition, 0)

@@ -56,7 +56,8 @@ def entries_from_lake(lake: Lake, table: Table) -> dict[str, Entry]:
 def write_off(lake: Lake, table: Table, run_id: str) -> None:
     """Take back in the ledger what it notes of versions that the lake has lost: the lake is adopted without them.
 
-    What takes it back is an entry with a count below zero, so that the sums are what the lake holds.
+    What takes it back is an entry with a count below zero, so that the sums are what the lake holds. Its partition is
+    compared: the state that was noted is of what the lake has lost.
     """
     ledger, name = Ledger(lake), ingestion_name(table)
     noted, newest = ledger.totals().get(name, {}), ledger.newest([name]).get(name, {})
@@ -70,7 +71,7 @@ def write_off(lake: Lake, table: Table, run_id: str) -> None:
             )
     lost = {key: each.versions - counts.get(key, 0) for key, each in noted.items()}
     ledger.append(
-        replace(newest[key], run_id=run_id, inserted=-count, updated=0, deleted=0, missed=0)
+        replace(newest[key], state=_UNKNOWN, run_id=run_id, inserted=-count, updated=0, deleted=0, missed=0)
         for key, count in lost.items()
         if count > 0
     )

@@ -18,6 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from totesys_assets.audit.audit import audit
 from totesys_assets.audit.findings import LEDGER
 from totesys_assets.capture.difference import capture
+from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, _tables, catalogue, lake_schema
 from totesys_assets.commands import main
@@ -391,6 +392,15 @@ def test_one_table_of_a_lake_that_was_set_back_beside_its_ledger_is_adopted(plat
     kept.rename(folder)
     with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
         platform.look()
+    write_off(platform.lake, catalogue().source["sales_order"], "killed before it captured")
     adopt(platform)
     assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (1, 8, "update"), (2, 5, "insert")]
+    assert {each.missed for each in Ledger(platform.lake).totals()["ingestion/sales_order"].values()} == {0}
     require_all_well(platform)
+
+
+@pytest.mark.refreshed
+def test_a_table_without_a_row_that_the_lake_has_lost_is_not_stale_for_ever(platform: Platform) -> None:
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_target"))
+    adopt(platform)
+    assert platform.look().requests == []
