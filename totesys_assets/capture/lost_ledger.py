@@ -133,7 +133,7 @@ def missing_entries(
     ranges that raced, the later may be left without a note for long: a process searches what it committed once.
     """
     known, last = noted.get(ingestion_name(table), {}), noted.get(LAST, {}).get(table.name)
-    if held is None or (known and last is None):
+    if held is None:
         return {}
     now = committed(held)
     searched = (last.state if last is not None else "", now)

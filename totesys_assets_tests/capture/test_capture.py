@@ -25,7 +25,7 @@ from totesys_assets import engine
 from totesys_assets.capture import difference
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.capture.ledger import Entry, Ledger
-from totesys_assets.capture.lost_ledger import corrected, ingestion_name, is_unknown
+from totesys_assets.capture.lost_ledger import corrected, ingestion_name, is_unknown, missing_entries
 from totesys_assets.catalogue.catalogue import Table, catalogue, lake_schema
 from totesys_assets.days import DayRange
 from totesys_assets.errors import (
@@ -944,6 +944,41 @@ def test_a_lost_table_of_which_another_captures_a_day_during_a_capture_is_captur
     with platform.totesys.snapshot() as snapshot:
         capture(snapshot, platform.lake, table, all_days=days, days=days, run_id="b", changes_only=True)
     assert len(versions(platform)) == 301
+
+
+def test_what_a_killed_range_of_a_first_capture_left_is_searched_for_where_another_range_noted_its_own(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_orders(platform, 1, day=ORDER_DAY + timedelta(days=2))
+    table, lake = catalogue().source["sales_order"], platform.lake
+
+    def capture_range(day: date) -> None:
+        with platform.totesys.snapshot() as snapshot:
+            capture(
+                snapshot,
+                lake,
+                table,
+                all_days=platform.all_days,
+                days=DayRange(day, day),
+                run_id="a range",
+                changes_only=True,
+                is_range=True,
+            )
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def other() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(difference, "last_entries", killed)
+            with pytest.raises(KeyboardInterrupt):
+                capture_range(ORDER_DAY + timedelta(days=2))
+
+    after_first(monkeypatch, difference, "assign_generation", other)
+    capture_range(ORDER_DAY)
+    noted = Ledger(lake).newest()
+    assert noted[ingestion_name(table)].keys() == {str(ORDER_DAY)}
+    assert missing_entries(lake, table, lake.find(INGESTION, table.name), noted).keys() == {"2024-08-22"}
 
 
 def test_a_result_that_fails_midway_fails_as_the_engine_does() -> None:
