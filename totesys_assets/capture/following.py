@@ -161,8 +161,8 @@ def behind(
 ) -> tuple[Behind, bool] | None:
     """What of the journal ``table`` is behind with; and whether that, and what the ledger notes, is all there is of it.
 
-    None where the table must be compared first, as one that was begun anew: no commit to it is noted, or made from the
-    journal. ``newest``: the ledger's entries. ``file``: where its rows are now.
+    None where the table must be compared first. That includes one that was begun anew: no commit to it is noted, and
+    none was made from the journal. ``newest``: the ledger's entries. ``file``: where its rows are now.
     """
     if held is None:
         return None

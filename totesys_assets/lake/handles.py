@@ -3,9 +3,9 @@
 Belongs here: whether a handle shows the table as it is now, and who has it. Does not belong here: which tables there
 are (tables.py).
 
-A handle is current if the file of its newest commit is still the same, and there is no commit with the next number. To
-ask a folder takes microseconds, and to open a table in one milliseconds. A table that was removed and made anew has
-another file.
+A handle is current if the file of its newest commit is still the same, and there is no commit with the next number.
+Asking a folder takes microseconds; opening a table in it takes milliseconds. A table that was removed and made anew
+has another file.
 """
 
 from __future__ import annotations

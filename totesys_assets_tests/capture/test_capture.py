@@ -44,6 +44,7 @@ from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshot
 from totesys_assets.source.totesys import Totesys
+from totesys_assets_tests.audit.test_beside_a_refresh import interrupt
 from totesys_assets_tests.conftest import FIRST_DAY, Platform
 
 SOURCE = {name: table for name, table in catalogue().source.items() if table.group == TOTESYS}
@@ -909,26 +910,13 @@ def removed(platform: Platform, request: pytest.FixtureRequest) -> Callable[[], 
 both_ways = pytest.mark.parametrize("removed", [False, True], ids=["removed", "begun anew"], indirect=True)
 
 
-def after_first(patch: pytest.MonkeyPatch, holder: object, name: str, done: Callable[[], object]) -> None:
-    """Call ``done`` once, after the first call of what is named."""
-    called, waiting = getattr(holder, name), [done]
-
-    def once(*args: object) -> object:
-        result = called(*args)
-        if waiting:
-            waiting.pop()()
-        return result
-
-    patch.setattr(holder, name, once)
-
-
 @both_ways
 def test_a_lost_table_of_which_another_captures_a_day_during_a_look_is_stale_on_all(
     platform: Platform, removed: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, name = open_sources(platform.lake, catalogue().source), ingestion_name(catalogue().source["sales_order"])
     days = {key for key, entry in Ledger(platform.lake).newest()[name].items() if entry.rows}
-    after_first(monkeypatch, Ledger, "newest", removed)
+    interrupt(monkeypatch, (Ledger, "newest"), catalogue().source["sales_order"], removed)
     found = corrected(catalogue(), platform.lake, opened)[name]
     assert len(days) == 3
     assert not any(entry.fingerprint and not is_unknown(entry) for entry in found.values())
@@ -939,8 +927,8 @@ def test_a_lost_table_of_which_another_captures_a_day_during_a_look_is_stale_on_
 def test_a_lost_table_of_which_another_captures_a_day_during_a_capture_is_captured_whole(
     platform: Platform, removed: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    after_first(monkeypatch, difference, "assign_generation", removed)
     table, days = catalogue().source["sales_order"], platform.core.all_days
+    interrupt(monkeypatch, (difference, "assign_generation"), table, removed)
     with platform.totesys.snapshot() as snapshot:
         capture(snapshot, platform.lake, table, all_days=days, days=days, run_id="b", changes_only=True)
     assert len(versions(platform)) == 301
@@ -974,7 +962,7 @@ def test_what_a_killed_range_of_a_first_capture_left_is_searched_for_where_anoth
             with pytest.raises(KeyboardInterrupt):
                 capture_range(ORDER_DAY + timedelta(days=2))
 
-    after_first(monkeypatch, difference, "assign_generation", other)
+    interrupt(monkeypatch, (difference, "assign_generation"), table, other)
     capture_range(ORDER_DAY)
     noted = Ledger(lake).newest()
     assert noted[ingestion_name(table)].keys() == {str(ORDER_DAY)}
