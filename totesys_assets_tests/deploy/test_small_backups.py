@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -21,7 +24,7 @@ from totesys_assets_tests.deploy.conftest import PROJECT, tool
 from totesys_assets_tests.deploy.docker_stand_in import Docker
 from totesys_assets_tests.deploy.servers import Moto, Proxy, SeaweedFS, s3_environment
 from totesys_assets_tests.harness import RATES
-from totesys_assets_tests.harness.servers import QUICK
+from totesys_assets_tests.harness.servers import QUICK, copy_owned
 
 MANAGE = PROJECT / "deploy" / "small" / "manage.sh"
 PASSWORD = "only-for-tests"
@@ -83,15 +86,22 @@ class Site:
         self._scratch.mkdir()
         self._scratch.chmod(0o755)
 
-    def machine(self, **settings: str) -> Machine:
-        """A new one, with nothing on it yet but its settings."""
+    def machine(self, like: Machine | None = None, **settings: str) -> Machine:
+        """One with nothing on it yet but its settings, or a copy of another, whose server does not run."""
         folder = self._scratch / f"machine{len(self.machines)}"
-        (folder / "conf" / "logins").mkdir(parents=True)
+        folder.mkdir()
         folder.chmod(0o755)
+        if like is None:
+            (folder / "conf" / "logins").mkdir(parents=True)
+        else:
+            copy_owned(like.folder / "server", folder / "server")
+            for name in ("conf", "state"):
+                shutil.copytree(like.folder / name, folder / name)
         server = EmbeddedServer(folder / "server", QUICK)
         server.start()
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{PASSWORD}'".encode())
+            if like is None:
+                connection.execute(f"CREATE ROLE postgres SUPERUSER LOGIN PASSWORD '{PASSWORD}'".encode())
             port = connection.info.port
         s3 = s3_environment(self._seaweed.url)
         programs = f"{binaries()}:{Path(tool('caddy')).parent}"
@@ -150,28 +160,50 @@ class Site:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+@contextmanager
+def a_site(postgres: PostgresServer, trade: str, seaweed: SeaweedFS, scratch: Path) -> Iterator[Site]:
+    source = postgres.template(f"totesys_{os.urandom(4).hex()}", trade)
+    with closing(Site(source, seaweed, scratch)) as site:
+        yield site
+
+
 @pytest.fixture
 def site(postgres_server: PostgresServer, trade_template: str, seaweed: SeaweedFS, scratch: Path) -> Iterator[Site]:
     """A site of its own for each test."""
-    source = postgres_server.template(f"totesys_{os.urandom(4).hex()}", trade_template)
-    site = Site(source, seaweed, scratch)
-    yield site
-    site.close()
+    with a_site(postgres_server, trade_template, seaweed, scratch) as site:
+        yield site
 
 
-def started(site: Site, **settings: str) -> Machine:
-    """A machine on which the platform was started, with an operator."""
-    machine = site.machine(**settings)
-    machine.well("add-user", "operators", "ann", given="correct horse battery\n")
-    machine.well("up")
-    return machine
+@pytest.fixture(scope="module")
+def once_started(
+    postgres_server: PostgresServer, trade_template: str, seaweed: SeaweedFS, scratch: Path
+) -> Iterator[Machine]:
+    """A machine on which the platform was started, with an operator. Its server is down."""
+    with a_site(postgres_server, trade_template, seaweed, scratch) as site:
+        machine = site.machine()
+        machine.well("add-user", "operators", "ann", given="correct horse battery\n")
+        machine.well("up")
+        machine.server.stop()
+        yield machine
+
+
+class Started(Protocol):
+    """Makes a machine on which the platform was started, with these settings."""
+
+    def __call__(self, **settings: str) -> Machine: ...
+
+
+@pytest.fixture
+def started(site: Site, once_started: Machine) -> Started:
+    """Such machines, of the test's own site."""
+    return partial(site.machine, once_started)
 
 
 ORDERS = "SELECT count(*) FROM current_sales_order"
 
 
-def test_a_backup_comes_back_on_a_new_machine_and_the_audit_agrees(site: Site) -> None:
-    old = started(site)
+def test_a_backup_comes_back_on_a_new_machine_and_the_audit_agrees(site: Site, started: Started) -> None:
+    old = started()
     old.well("totesys", "refresh")
     assert old.query(ORDERS) == [(1,)]
     printed = old.well("backup")
@@ -197,8 +229,8 @@ def test_a_backup_comes_back_on_a_new_machine_and_the_audit_agrees(site: Site) -
     assert "✗" not in new.well("totesys", "audit")
 
 
-def test_a_restore_replaces_both_databases_and_keeps_what_roles_may_do(site: Site) -> None:
-    machine = started(site)
+def test_a_restore_replaces_both_databases_and_keeps_what_roles_may_do(started: Started) -> None:
+    machine = started()
     machine.well("totesys", "refresh")
     ((days,),) = machine.query("SELECT count(*) FROM dim_date")
     machine.change("CREATE ROLE analyst; GRANT SELECT ON dim_date TO analyst")
@@ -220,8 +252,8 @@ def test_a_restore_replaces_both_databases_and_keeps_what_roles_may_do(site: Sit
     machine.well("totesys", "refresh")
 
 
-def test_a_restore_that_fails_replaces_nothing(site: Site) -> None:
-    machine = started(site)
+def test_a_restore_that_fails_replaces_nothing(started: Started) -> None:
+    machine = started()
     machine.change("CREATE TABLE mark AS SELECT 1 AS one")
     machine.well("backup")
     machine.docker.fails = "--dbname dagster_restored"
@@ -237,8 +269,8 @@ def test_a_restore_that_fails_replaces_nothing(site: Site) -> None:
     assert machine.databases() == {"warehouse", "dagster"}
 
 
-def test_a_damaged_backup_is_not_restored(site: Site) -> None:
-    machine = started(site)
+def test_a_damaged_backup_is_not_restored(site: Site, started: Started) -> None:
+    machine = started()
     machine.well("backup")
     (night,) = site.nights()
     site.put(f"backups/{night}/warehouse.dump", b"PGDMP something else")
@@ -249,9 +281,9 @@ def test_a_damaged_backup_is_not_restored(site: Site) -> None:
 
 
 @pytest.mark.parametrize("what", ["--roles-only", "--format custom dagster", "pg_restore --file /dev/null"])
-def test_a_backup_that_fails_leaves_nothing_and_is_told(site: Site, moto: Moto, what: str) -> None:
+def test_a_backup_that_fails_leaves_nothing_and_is_told(site: Site, started: Started, moto: Moto, what: str) -> None:
     topic, messages = moto.topic(f"small-{os.urandom(4).hex()}")
-    machine = started(site, TOTESYS_ALERT_TOPIC=topic)
+    machine = started(TOTESYS_ALERT_TOPIC=topic)
     machine.well("backup")
     before = site.nights()
     machine.docker.fails = what
@@ -263,8 +295,8 @@ def test_a_backup_that_fails_leaves_nothing_and_is_told(site: Site, moto: Moto, 
     assert sorted(path.name for path in (machine.folder / "state").iterdir()) == ["backed-up", "lock"]
 
 
-def test_an_upload_that_was_cut_off_is_no_backup_and_goes_with_the_next(site: Site) -> None:
-    machine = started(site)
+def test_an_upload_that_was_cut_off_is_no_backup_and_goes_with_the_next(site: Site, started: Started) -> None:
+    machine = started()
     site.put("backups/2020-01-01T010000Z/warehouse.dump", b"half")
     assert machine.well("backups") == ""
     refused = machine.manage("restore", "2020-01-01T010000Z")
@@ -276,8 +308,8 @@ def test_an_upload_that_was_cut_off_is_no_backup_and_goes_with_the_next(site: Si
     assert "There is no whole backup 2020-01-01T010000Z." in refused.stderr
 
 
-def test_so_many_nights_are_kept_however_old_they_are(site: Site) -> None:
-    machine = started(site, BACKUPS_KEPT="3")
+def test_so_many_nights_are_kept_however_old_they_are(site: Site, started: Started) -> None:
+    machine = started(BACKUPS_KEPT="3")
     for day in range(1, 6):
         for file in ("warehouse.dump", "SHA256SUMS"):
             site.put(f"backups/2020-01-0{day}T010000Z/{file}", b"old")
@@ -289,8 +321,8 @@ def test_so_many_nights_are_kept_however_old_they_are(site: Site) -> None:
     assert machine.well("backups").split() == kept
 
 
-def test_a_bucket_that_cannot_be_listed_loses_nothing(site: Site) -> None:
-    machine = started(site)
+def test_a_bucket_that_cannot_be_listed_loses_nothing(site: Site, started: Started) -> None:
+    machine = started()
     machine.well("backup")
     before = site.nights()
     (machine.folder / "aws").write_text(
@@ -303,8 +335,10 @@ def test_a_bucket_that_cannot_be_listed_loses_nothing(site: Site) -> None:
     assert before.items() <= site.nights().items()
 
 
-def test_no_password_is_in_a_backup_and_no_answer_is_misread(site: Site, seaweed: SeaweedFS, proxy: Proxy) -> None:
-    machine = started(site)
+def test_no_password_is_in_a_backup_and_no_answer_is_misread(
+    site: Site, started: Started, seaweed: SeaweedFS, proxy: Proxy
+) -> None:
+    machine = started()
     with (machine.folder / "conf" / "aws.env").open("a") as settings:
         settings.write(f"AWS_ENDPOINT_URL_S3={proxy.url}\n")
     machine.well("backup")
