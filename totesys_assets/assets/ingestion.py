@@ -24,7 +24,6 @@ from totesys_assets.assets.describe import (
     total_row_count,
 )
 from totesys_assets.capture.difference import Captured, capture
-from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
@@ -129,12 +128,11 @@ def _ingestion_asset(
             changes_only=changes_only(context),
             seen=context.run.tags.get(SEEN_TAG, ""),
             accept_deletions=context.run.tags.get(ACCEPT_DELETIONS_TAG) == "true",
+            adopt_lake=context.run.tags.get(ADOPT_LAKE_TAG) == "true",
             is_range=is_range(context),
             onward=None if is_range(context) else one_pass.onward(table, _to_be_made(context)),
         )
         with failures():
-            if context.run.tags.get(ADOPT_LAKE_TAG) == "true":
-                write_off(lake, table, context.run.run_id)
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
         log.info("%s: %s rows compared, %s versions added", table.asset, captured.total("rows"), captured.versions)
         _tag_versions(context, table, captured)

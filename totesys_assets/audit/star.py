@@ -12,7 +12,6 @@ from typing import Any
 from totesys_assets.audit.digests import Digests, count, total
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
 from totesys_assets.audit.observed import Observed, day_sql
-from totesys_assets.capture.log_notes import FOLLOWED
 from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
@@ -196,16 +195,15 @@ def _amounts(seen: Observed, sums: dict[int, Decimal]) -> str:
 def references(seen: Observed, table: Table) -> Finding:
     """Every record finds its dimension rows, but for those that wait for a refresh.
 
-    Where a log was followed, a record that was superseded may name a row that was there only between two comparisons.
+    A record that was superseded may name a row that no look has seen: it was a dead letter, or there only in between.
     """
     asset, broken, waiting = f"{WAREHOUSE}/{table.name}", dict[str, set[str]](), dict[str, set[str]]()
-    may_be_past = table.is_fact and FOLLOWED in seen.noted
     pending: set[tuple[str, str]] = set()
     for column in table.columns:
         if column.references is None:
             continue
         missing = _without_row(seen, seen.name(table.name), column)
-        if missing and may_be_past:
+        if missing and table.is_fact:
             missing &= _without_row(seen, _current(seen, table), column)
         expected = _expected_rows(seen, column.references, missing) if missing else set()
         if expected:

@@ -21,7 +21,7 @@ from totesys_assets.capture.following import followed_entries, reach
 from totesys_assets.capture.generation import assign_generation, complete_entries, seen_until, source_entries
 from totesys_assets.capture.ledger import EMPTY, Entry, Ledger, state_of
 from totesys_assets.capture.logged import Logged, Refuse, follow
-from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, last_entries, missing_entries
+from totesys_assets.capture.lost_ledger import ingestion_name, is_gone, last_entries, missing_entries, write_off
 from totesys_assets.capture.missed import Missed, note_missed
 from totesys_assets.capture.onward import Onward
 from totesys_assets.capture.refusals import refuse_mass_deletion, require_first_day
@@ -67,6 +67,7 @@ def capture(
     run_id: str,
     accept_deletions: bool = False,
     changes_only: bool = False,
+    adopt_lake: bool = False,
     seen: str = "",
     onward: Onward | None = None,
     is_range: bool = False,
@@ -75,6 +76,7 @@ def capture(
 
     ``changes_only`` looks at the days that are stale, and reads no more of them than may have been written since the
     last capture (changes.py); else every row of the days is compared.
+    ``adopt_lake``: what the ledger notes and the lake has lost is written off first.
     ``seen``: the days are all that were stale when ``generation.seen_until`` was this; it is noted with them.
     ``is_range``: other days may be captured at the same time, and are left to others.
     ``onward``: has the versions of a first capture, too, as they come.
@@ -84,6 +86,8 @@ def capture(
     """
     failed = f'Capture of "{table.name}" failed, and will be done again by the next refresh'
     ledger = Ledger(lake)
+    if adopt_lake:
+        write_off(lake, table, run_id)
     newest = ledger.newest()
     snapshot = assign_generation(ledger, snapshot, newest)
     with engine.readable_errors(failed), drift_noted(lake, snapshot, table):

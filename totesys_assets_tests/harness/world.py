@@ -330,7 +330,6 @@ class World:
         self._left: dict[str, dict[str, tuple[Mapped, bool]]] = {}  # rows of dimensions that no lake has any more
         self.files = Files(days) if files.tables() else None  # only a copy of the package has such a source
         self.drops = Drops(lake.with_name(f"{lake.name}_files"), days)
-        self._lost: set[str] = set()  # tables of which versions were removed that are noted in the ledger
         self._copy: Model | None = None
         self.drifted: set[str] = set()
         self._behind: set[str] = set()  # tables whose last capture failed: what is made of them may be behind
@@ -578,6 +577,7 @@ class World:
             days=request.days,
             run_id="harness",
             changes_only=request.changes_only,
+            adopt_lake=request.adopt_lake,
             seen=request.seen,
             is_range=request.is_range,
         )
@@ -601,6 +601,7 @@ class World:
                     run_id="harness",
                     changes_only=request.changes_only,
                     accept_deletions=accept_deletions,
+                    adopt_lake=request.adopt_lake,
                     seen=request.seen,
                     is_range=request.is_range,
                     onward=run.onward(table, request),
@@ -793,10 +794,8 @@ class World:
             if self.files is not None:
                 self.files.change_lake(restored=False)
         elif zone == INGESTION and table in COLUMNS:
-            self._lost.add(table)
             self.model.tables[table] = TableModel()
         elif zone == INGESTION:
-            self._lost.add(table)
             self.drops.lose(table)
 
     def _adopt(self, left: dict[str, dict[str, tuple[Mapped, bool]]], *, unnoticed: bool) -> None:
@@ -1047,12 +1046,13 @@ class World:
         assert not wrong, f"the audit: {wrong}"
 
     def _excuses(self, finding: Finding) -> bool:
-        if finding.check == "references_found":  # a row that is a dead letter, and has another key since
-            state = self.read()
-            dead = {key for name in COLUMNS for key, row in state[name].items() if is_dead(name, row, self.days)}
-            named = {*re.findall(r"\d+", finding.detail)}
-            return bool(named) and named <= dead
-        return finding.check == "ledger_agrees" and finding.asset.partition("/")[2] in self._lost
+        if finding.check != "references_found":
+            return False
+        # A row that is a dead letter, and has another key since.
+        state = self.read()
+        dead = {key for name in COLUMNS for key, row in state[name].items() if is_dead(name, row, self.days)}
+        named = {*re.findall(r"\d+", finding.detail)}
+        return bool(named) and named <= dead
 
     def _check_dead_letters(self, state: State) -> None:
         found = {(str(row["table_name"]), str(row["row_key"])) for row in open_dead_letters(self.lake).to_pylist()}

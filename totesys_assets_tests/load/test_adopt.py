@@ -54,9 +54,8 @@ def bring_up(platform: Platform, *, adopt_lake: bool = False, lake_only: bool = 
     tables, days, lake = catalogue(), platform.all_days, platform.lake
     with closing(OpenSnapshots(platform.core.sources)) as snapshots:
         for source in tables.source.values():
-            if adopt_lake:
-                write_off(lake, source, "test")
-            capture(snapshots.now[source.group], lake, source, all_days=days, days=days, run_id="test")
+            snapshot = snapshots.now[source.group]
+            capture(snapshot, lake, source, all_days=days, days=days, run_id="test", adopt_lake=adopt_lake)
     with closing(platform.warehouse) as warehouse:
         for table in tables.warehouse.values():
             build(lake, tables, table, days=days, run_id="test")
