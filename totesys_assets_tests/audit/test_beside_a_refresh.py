@@ -144,7 +144,11 @@ def test_what_is_captured_and_goes_from_the_journal_while_the_audit_looks_differ
     assert red(findings) == []
 
 
-@pytest.mark.parametrize("anew", [False, True], ids=["removed", "removed and begun anew"])
+@pytest.mark.parametrize(
+    "anew",
+    [pytest.param(False, marks=pytest.mark.thorough), True],
+    ids=["removed", "removed and begun anew"],
+)
 def test_a_journal_that_goes_while_the_audit_looks_tells_nothing(
     followed: Platform, core: Core, monkeypatch: pytest.MonkeyPatch, anew: bool
 ) -> None:
