@@ -15,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 Series = dict[int, list[float]]  # minute -> what was measured in it
@@ -131,14 +132,15 @@ class Alarm:
         """Its state at the end of each minute from ``first`` to ``last``, without the latter."""
         step = HOUR if self.minutes * self.periods > DAY else 1
         found: list[str] = []
+        point = cache(partial(self.point, metrics))  # what one minute looks at, others look at, too
         for minute in range(first, last):
-            found.append(self.state(metrics, minute + 1) if (minute - first) % step == 0 or not found else found[-1])
+            found.append(self._state(point, minute + 1) if (minute - first) % step == 0 or not found else found[-1])
         return found
 
-    def state(self, metrics: Metrics, now: int) -> str:
+    def _state(self, point: Callable[[int], float | None], now: int) -> str:
         """Its state by what was measured before the minute ``now``."""
         ends = [now - place * self.minutes for place in range(self.periods + MORE)]
-        real = [point for point in (self.point(metrics, end) for end in ends) if point is not None][: self.periods]
+        real = [found for found in map(point, ends) if found is not None][: self.periods]
         compare = COMPARISONS[self.values["comparison_operator"]]
         bad = sum(compare(point, self.values["threshold"]) for point in real)
         assert self.values["treat_missing_data"] in ("breaching", "notBreaching")
