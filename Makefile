@@ -13,7 +13,7 @@ unexport MAKEFLAGS
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 DEPLOY_TOOLS = TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY))
 
-.PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy check-files everything audit-packages apply-test image image-test lock reference clean help
+.PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy check-files most-tests everything audit-packages apply-test image image-test lock reference clean help
 
 run: install ## Try it: ToteSys, lake, star and warehouse on this machine
 	@$(BIN)/totesys refresh
@@ -38,11 +38,12 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m compileall -q totesys_assets # pip does so with all but this
 	@touch $@
 
-test: install spark lint types ## Lint, types and all tests but the deployment's (15 minutes)
+test: lint types most-tests ## Lint, types and all tests but the deployment's (15 minutes)
+
+most-tests: install spark ## Those tests alone
 	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
-everything: install spark lint types check-files ## All that `test` and `check-deploy` do (half an hour)
-	@$(PYTEST) --ignore totesys_assets_tests/deploy
+everything: lint types check-files most-tests ## All that `test` and `check-deploy` do (half an hour)
 	@$(DEPLOY_TOOLS) $(PYTEST) totesys_assets_tests/deploy
 
 coverage: install spark ## The tests of `make test` with coverage; fails below 90 %
