@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from totesys_assets.catalogue.catalogue import MONTH, RECORDED_AT
 from totesys_assets.days import Days
 from totesys_assets.engine import BATCH_ROWS
+from totesys_assets.lake.known import known
 from totesys_assets.sql_text import literal, quoted
 
 if TYPE_CHECKING:
@@ -43,8 +44,11 @@ _TYPES = {
 
 def listed(table: DeltaTable) -> pa.Table:
     """The files of a table, with what its log knows of each: ``path``, ``num_records``, ``max.<column>`` and so on."""
-    # Not pa.table(), which asks whether it is given something of pandas, and imports that to know.
-    return pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    state = known(table)
+    if state.files is None:
+        # Not pa.table(), which asks whether it is given something of pandas, and imports that to know.
+        state.files = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    return state.files
 
 
 class Files:

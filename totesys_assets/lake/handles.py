@@ -22,7 +22,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileType, LocalFileSystem, SubTreeFileSystem
 
 from totesys_assets import s3
-from totesys_assets.lake.marks import inherit
+from totesys_assets.lake.known import inherit
 
 # Conditional PUT makes commits exclusive; without it two writers could both succeed. Buckets that lock objects (object
 # lock with a default retention) require checksums.

@@ -2,6 +2,7 @@
 
 The ephemeral one has one connection to its events in place of a new one for each event, which takes a tenth off the
 processor time of every refresh; and it plans the days of an asset with one event, as the instance that is shipped does.
+The days of a check are rows that differ in nothing but the day, of one statement that is compiled once.
 Its tables are new each time: their version is not noted, for which Alembic loads all migrations, and no table or column
 is looked for.
 Those with files do not wait for the disk at every event: none outlives its test.
@@ -14,7 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dagster import EventLogEntry, serialize_value
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import in_memory
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.runs import in_memory as runs
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -36,6 +40,22 @@ def _held(storage: in_memory.InMemoryEventLogStorage) -> Iterator[Connection]:
         yield storage._held_conn
 
 
+def _plan_check(storage: Any, planned: EventLogEntry, event_id: int | None) -> None:
+    of_check: Any = planned.get_dagster_event().event_specific_data
+    days = of_check.partitions_subset.get_partition_keys() if of_check.partitions_subset else [None]
+    row = {
+        "asset_key": of_check.asset_key.to_string(),
+        "check_name": of_check.check_name,
+        "run_id": planned.run_id,
+        "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+        "evaluation_event": serialize_value(planned),
+        "evaluation_event_timestamp": storage._event_insert_timestamp(planned),
+        "evaluation_event_storage_id": event_id,
+    }
+    with storage.index_connection() as connection:
+        connection.execute(AssetCheckExecutionsTable.insert(), [{**row, "partition": day} for day in days])
+
+
 @event.listens_for(Engine, "connect")
 def _without_waiting(connection: object, _record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
@@ -45,6 +65,7 @@ def _without_waiting(connection: object, _record: object) -> None:
 _module.stamp_alembic_rev = _runs.stamp_alembic_rev = lambda *_: None
 _module.create_engine = _shared_by_threads
 _module.InMemoryEventLogStorage._connect = _held
+_module.InMemoryEventLogStorage._store_asset_check_evaluation_planned = _plan_check
 _module.InMemoryEventLogStorage._has_asset_key_col_on_connection = lambda *_: True
 _module.InMemoryEventLogStorage.supports_asset_checks = True
 _module.InMemoryEventLogStorage.supports_partition_subset_in_asset_materialization_planned_events = True

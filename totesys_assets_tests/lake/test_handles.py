@@ -15,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake import handles
 from totesys_assets.lake.commit import append
+from totesys_assets.lake.files import listed
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.tables import Lake
 
@@ -248,6 +249,25 @@ def test_what_others_left_before_a_commit_of_ones_own_is_looked_up(lake: Lake) -
     assert [mark(table, name) for name in ("mark", "writer", "own")] == [6, 1, 1]
 
 
+def test_the_files_of_a_table_are_listed_once_for_each_state_of_a_handle(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = lake.open("ledger")
+    assert table is not None
+    assert listed(table).num_rows == 1
+    commit(table, {"own": 1})
+    assert listed(table).num_rows == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "get_add_actions", None)
+        assert listed(table).num_rows == 2
+    leave(DeltaTable(lake.location("ledger")), 6)
+    assert listed(table).num_rows == 2
+    table.update_incremental()
+    assert listed(table).num_rows == 3
+    table.restore(0)
+    assert listed(table).num_rows == 1
+
+
 def test_a_writer_is_told_what_the_readers_know_of_the_very_same_state(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,11 +277,14 @@ def test_a_writer_is_told_what_the_readers_know_of_the_very_same_state(
     found = lake.find("ledger")
     assert found is not None
     assert mark(found, "mark") == 5
+    files = listed(found)
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "transaction_version", None)
+        patch.setattr(DeltaTable, "get_add_actions", None)
         mine = lake.open("ledger")
         assert mine is not None
         assert mark(mine, "mark") == 5
+        assert listed(mine) == files
     # Set back by a commit, and written to again: as many commits, but others.
     newest = Path(lake.uri, "ledger/_delta_log/00000000000000000001.json")
     newest.unlink()
@@ -270,3 +293,4 @@ def test_a_writer_is_told_what_the_readers_know_of_the_very_same_state(
     assert mine is not None
     assert mine.version() == found.version()
     assert mark(mine, "mark") == 66
+    assert set(listed(mine)["path"].to_pylist()) != set(files["path"].to_pylist())
