@@ -183,7 +183,11 @@ def _backfill(days: DayRange, platform: Platform) -> list[Request]:
 
 
 def begin_imports() -> None:
-    """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start."""
+    """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start.
+
+    Until the runs begin, nothing is looked through for garbage: what is imported stays.
+    """
+    gc.disable()
     threading.Thread(target=_import, daemon=True).start()
 
 
@@ -221,6 +225,7 @@ class _Runs:
                 report(instance, catalogue(), seen.examined)
             definitions = build_definitions(self.settings, {"shared_snapshots": self.shared_snapshots})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
+            gc.enable()
         left_out = " ".join(seen.told)
         for number, request in enumerate(requests, 1):
             place = f"{number} of {len(requests)}" if len(requests) > 1 else ""
