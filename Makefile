@@ -40,7 +40,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 test: lint types most-tests ## Lint, types and all tests but the deployment's (15 minutes)
 
-most-tests: install spark ## Those tests alone
+most-tests: install spark ## All tests but the deployment's, without lint and types
 	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
 everything: lint types check-files most-tests ## All that `test` and `check-deploy` do (half an hour)

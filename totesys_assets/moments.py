@@ -11,6 +11,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from totesys_assets.errors import PlatformError
+from totesys_assets.sql_text import literal
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 if TYPE_CHECKING:
     import duckdb
@@ -48,19 +51,26 @@ def moment_of(value: str | date | datetime) -> datetime:
 
 def require_recorded(
     connection: duckdb.DuckDBPyConnection, lake: Lake, sources: Mapping[str, DeltaTable], moment: datetime
-) -> None:
+) -> str:
     """Refuse a moment of which the lake knows nothing, rather than show a business without a single row.
 
-    Raises PlatformError, which says where the lake's records begin.
+    Returns which of the tables the lake has records of only since later, in a sentence; empty if there is none. Raises
+    PlatformError, which says where the lake's records begin.
     """
     from totesys_assets.catalogue.catalogue import RECORDED_AT
     from totesys_assets.lake.read import register
 
-    columns = [f"SELECT {RECORDED_AT} FROM {register(connection, f'dated_{name}', sources[name])}" for name in sources]
-    if not columns:
-        return
-    row = connection.execute(f"SELECT epoch_us(min({RECORDED_AT})) FROM ({' UNION ALL '.join(columns)})").fetchone()
-    first = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row[0]) if row and row[0] is not None else None
+    firsts = [
+        f"SELECT {literal(name)}, epoch_us(min({RECORDED_AT})) FROM {register(connection, f'dated_{name}', held)}"
+        for name, held in sources.items()
+    ]
+    if not firsts:
+        return ""
+    found = connection.execute(" UNION ALL ".join(firsts)).fetchall()
+    begins = {name: _EPOCH + timedelta(microseconds=first) for name, first in sorted(found) if first is not None}
+    first = min(begins.values(), default=None)
     if first is None or moment < first:
         known = f"its first record is of {first:%Y-%m-%d %H:%M:%S} UTC" if first else "it holds no record"
         raise PlatformError(f"The lake at {lake.uri} knows nothing of {moment:%Y-%m-%d %H:%M:%S} UTC: {known}.")
+    later = [f"{name} (since {begin:%Y-%m-%d %H:%M:%S} UTC)" for name, begin in begins.items() if begin > moment]
+    return f"Empty then, for the lake has no older record of it: {', '.join(later)}." if later else ""

@@ -5,6 +5,7 @@ Belongs here: the two functions for analysts. Does not belong here: writing, and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING
@@ -74,8 +75,8 @@ def read_arrow(
     held = lake_schema(star, versioned=False) if star is not None else lake_schema(tables.source[table], versioned=True)
     failed = f'Reading "{table}" in the lake at {versions.uri} failed'
     with engine.session() as connection, engine.readable_errors(failed):
-        if moment is not None:
-            require_recorded(connection, versions, found, moment)
+        if moment is not None and (later := require_recorded(connection, versions, found, moment)):
+            warnings.warn(later, stacklevel=2)
         query = query_of(table) if star is not None else None
         create_schemas(connection, tables, query, found, None, as_of=moment)
         rows = select_of(star) if star is not None else f"SELECT * FROM history.{quoted(table)}"

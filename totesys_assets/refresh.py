@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -182,20 +183,22 @@ def _backfill(days: DayRange, platform: Platform) -> list[Request]:
     return in_ranges(catalogue(), request, rows, platform.range_rows)
 
 
+@cache  # once in a process
 def begin_imports() -> None:
-    """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start.
-
-    Until the runs begin, nothing is looked through for garbage: what is imported stays.
-    """
-    gc.disable()
+    """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start."""
     threading.Thread(target=_import, daemon=True).start()
 
 
 def _import() -> None:
     # In the order in which they are needed: the instance's storages bring SQLAlchemy and alembic, and PyArrow looks for
     # pandas as soon as it is given lists.
-    for module in ("totesys_assets.definitions", "dagster_postgres", "pandas"):
-        import_module(module)
+    gc.disable()  # what is imported stays: to look through it for garbage would take a tenth of the time
+    try:
+        for module in ("totesys_assets.definitions", "dagster_postgres", "pandas"):
+            import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,6 @@ class _Runs:
                 report(instance, catalogue(), seen.examined)
             definitions = build_definitions(self.settings, {"shared_snapshots": self.shared_snapshots})
             gc.freeze()  # what is there now stays: to look through it for garbage again and again would take a second
-            gc.enable()
         left_out = " ".join(seen.told)
         for number, request in enumerate(requests, 1):
             place = f"{number} of {len(requests)}" if len(requests) > 1 else ""

@@ -1,7 +1,7 @@
 """The audit itself: source, lake and warehouse compared, check by check.
 
 Belongs here: the list of checks, and running those that are wanted. Does not belong here: the checks
-(source_lake.py, star.py, marts.py, rules.py) and reading the three as of one instant each (observed.py).
+(source_lake.py, star.py, references.py, marts.py, rules.py) and reading the three as of one instant each (observed.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import psycopg
 
 from totesys_assets import engine
-from totesys_assets.audit import kept, marts, overdue, rules, source_lake, star
+from totesys_assets.audit import kept, marts, overdue, references, rules, source_lake, star
 from totesys_assets.audit.findings import (
     CONTENT,
     CONVERTED,
@@ -48,7 +48,7 @@ _STAR: dict[str, Look] = {
     RECORDS: star.records,
     ROWS: star.current_rows,
     MONEY: star.money,
-    REFERENCES: star.references,
+    REFERENCES: references.references,
     VIEWS: star.views,
     SUMS: marts.sums,
     KEPT: kept.kept,

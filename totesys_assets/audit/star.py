@@ -12,7 +12,7 @@ from typing import Any
 from totesys_assets.audit.digests import Digests, count, total
 from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
 from totesys_assets.audit.observed import Observed, day_sql
-from totesys_assets.catalogue.catalogue import Catalogue, Column, Table
+from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
@@ -128,7 +128,7 @@ def current_rows(seen: Observed, table: Table) -> Finding:
     name = table.version_key[0] if table.is_fact else table.key
     day = f"{quoted(table.day_column)}::text" if table.day_column else literal(WHOLE)
     held = seen.warehouse_digests(
-        f"SELECT {day}, {set_digest(row_number([key], POSTGRES, [name]))} FROM {_current(seen, table)} "
+        f"SELECT {day}, {set_digest(row_number([key], POSTGRES, [name]))} FROM {current(seen, table)} "
         f"WHERE {seen.alive_in_warehouse(source, name)} GROUP BY 1"
     )
     compared = seen.compare(asset, in_source, held)
@@ -154,7 +154,7 @@ def money(seen: Observed, table: Table) -> Finding:
         f"WHERE {seen.settled_in_source(source, asset)} GROUP BY 1, 2"
     )
     held = seen.warehouse.execute(
-        f"SELECT {quoted(str(table.day_column))}::text, {worth} FROM {_current(seen, table)} "
+        f"SELECT {quoted(str(table.day_column))}::text, {worth} FROM {current(seen, table)} "
         f"WHERE {seen.alive_in_warehouse(source, table.version_key[0])} GROUP BY 1, 2"
     ).fetchall()
     pending = seen.pending(asset)
@@ -192,80 +192,6 @@ def _amounts(seen: Observed, sums: dict[int, Decimal]) -> str:
 # The warehouse in itself
 
 
-def references(seen: Observed, table: Table) -> Finding:
-    """Every record finds its dimension rows, but for those that wait for a refresh.
-
-    A record that was superseded may name a row that no look has seen: it was a dead letter, or there only in between.
-    """
-    asset, broken, waiting = f"{WAREHOUSE}/{table.name}", dict[str, set[str]](), dict[str, set[str]]()
-    pending: set[tuple[str, str]] = set()
-    for column in table.columns:
-        if column.references is None:
-            continue
-        missing = _without_row(seen, seen.name(table.name), column)
-        if missing and table.is_fact:
-            missing &= _without_row(seen, _current(seen, table), column)
-        expected = _expected_rows(seen, column.references, missing) if missing else set()
-        if expected:
-            waiting[column.name] = expected
-            pending |= {(column.references, each) for each in seen.pending(f"{WAREHOUSE}/{column.references}")}
-        if missing - expected:
-            broken[column.name] = missing - expected
-    [(records,)] = seen.warehouse.execute(f"SELECT count(*) FROM {seen.name(table.name)}").fetchall()
-    if not records and (nothing := seen.nothing(asset, REFERENCES)):
-        return nothing
-    numbers: dict[str, int | str] = {"records": records, "keys_without_row": sum(map(len, broken.values()))}
-    if broken:
-        detail = "; ".join(
-            _keys(keys, column, "has no row in its", "have no row in their") for column, keys in broken.items()
-        )
-    elif waiting:
-        detail = "every reference finds its row, but " + "; ".join(
-            _keys(keys, column, "waits for a refresh of its", "wait for a refresh of their")
-            for column, keys in waiting.items()
-        )
-    else:
-        detail = f"{counted(records, 'record')}, every reference finds its row" if records else "no records yet"
-    return Finding(asset, REFERENCES, not broken, detail, len(pending), numbers)
-
-
-def _keys(keys: set[str], column: str, one: str, many: str) -> str:
-    return f"{column} {some(keys)} {f'{one} dimension' if len(keys) == 1 else f'{many} dimension'}"
-
-
-def _without_row(seen: Observed, records: str, column: Column) -> set[str]:
-    """The values of ``column`` in ``records`` that its dimension has not."""
-    dimension = str(column.references)
-    rows = seen.warehouse.execute(
-        f"SELECT DISTINCT {quoted(column.name)}::text FROM {records} AS fact "
-        f"WHERE {quoted(column.name)} IS NOT NULL AND NOT EXISTS (SELECT FROM {seen.name(dimension)} AS dimension "
-        f"WHERE dimension.{quoted(seen.catalogue.star[dimension].key)} = fact.{quoted(column.name)})"
-    ).fetchall()
-    return {str(row[0]) for row in rows}
-
-
-def _expected_rows(seen: Observed, dimension: str, keys: set[str]) -> set[str]:
-    """Those of ``keys`` whose rows come with the next refresh: the source has them, and the dimension is pending.
-
-    A dimension that is made of a table which cannot be examined waits for that; its own checks say why.
-    """
-    asset = f"{WAREHOUSE}/{dimension}"
-    if seen.problem(asset) is not None:
-        return keys
-    pending = seen.pending(asset)
-    source = mirrored(seen.catalogue, seen.catalogue.star[dimension])
-    if not pending or source is None:
-        return keys if pending else set()
-    listed, partitions = (", ".join(literal(each) for each in sorted(group)) for group in (keys, pending))
-    snapshot = seen.snapshot_of(source)
-    rows = snapshot.rows(
-        f"SELECT {quoted(source.key)}::text FROM {snapshot.relation(source)} "
-        f"WHERE {quoted(source.key)}::text IN ({listed}) "
-        f"AND {seen.alive_in_source(source)} AND {snapshot.partition(source, seen.all_days)} IN ({partitions})"
-    )
-    return {str(row[0]) for row in rows}
-
-
 def views(seen: Observed, table: Table) -> Finding:
     """The history's current records that are not deleted are those of the current view; each row has one of them."""
     asset, subject = f"{WAREHOUSE}/{table.name}", table.name.removeprefix("fact_")
@@ -292,7 +218,8 @@ def views(seen: Observed, table: Table) -> Finding:
     return Finding(asset, VIEWS, not broken, detail, 0, numbers)
 
 
-def _current(seen: Observed, table: Table) -> str:
+def current(seen: Observed, table: Table) -> str:
+    """What shows the current rows of a table, for SQL."""
     if table.is_fact:
         return seen.name(f"current_{table.name.removeprefix('fact_')}")
     return f"(SELECT * FROM {seen.name(table.name)} WHERE NOT _is_deleted) AS present"

@@ -34,6 +34,7 @@ _NEWEST = 20
 # Dagster writes the error's class before its message. For these classes the message alone is shown.
 _FOR_USERS = ("totesys_assets.errors.", f"{dg.Failure.__module__}.{dg.Failure.__qualname__}")
 
+_GONE = ".DagsterCodeLocationNotFoundError"
 
 # Statuses of ticks, as Dagster spells them.
 SKIPPED, SUCCESS, FAILURE = "SKIPPED", "SUCCESS", "FAILURE"
@@ -243,14 +244,20 @@ def _cursors(instance: dg.DagsterInstance) -> list[str | None]:
 
 
 def _ticks(instance: dg.DagsterInstance, status: str) -> list[Any]:
-    """Ticks of the sensor ``changes`` of that status, newest first."""
+    """Ticks of the sensor ``changes`` of that status, newest first, but for those that the end of a daemon cut off."""
     found: list[Any] = []
     for state in _states(instance):
         ids = state.instigator_origin_id, state.selector_id
         for newest in instance.get_ticks(*ids, limit=1):
             # The class of a tick's status has no public name, but every tick has an instance of it.
-            found += instance.get_ticks(*ids, limit=_NEWEST, statuses=[type(newest.status)(status)])
+            ticks = instance.get_ticks(*ids, limit=_NEWEST, statuses=[type(newest.status)(status)])
+            found += [tick for tick in ticks if not _was_cut_off(tick)]
     return found
+
+
+def _was_cut_off(tick: Any) -> bool:
+    """Whether the code location was there when a tick began, and gone when it ended: so it is when a daemon ends."""
+    return any(each.message.partition(": ")[0].endswith(_GONE) for each in _causes(tick.error))
 
 
 def _looked_at(record: dg.RunRecord) -> float:

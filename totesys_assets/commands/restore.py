@@ -94,8 +94,13 @@ def _restore(schema: str, moment: datetime | None) -> None:
 
         target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)
         with err.status("Reading the lake") as status:
+            notes: list[str] = []
             written = restore(
-                target, Lake(settings.lake_uri), as_of=moment, report=lambda table, _: status.update(f"{table} is done")
+                target,
+                Lake(settings.lake_uri),
+                as_of=moment,
+                report=lambda table, _: status.update(f"{table} is done"),
+                say=notes.append,
             )
             unequal = differing(used, target) if moment is None and used.loaded() else []
             contents = target.contents()
@@ -111,6 +116,8 @@ def _restore(schema: str, moment: datetime | None) -> None:
     say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
     if moment is not None:
         say(out, "", exact)
+        for note in notes:
+            say(out, "", note)
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

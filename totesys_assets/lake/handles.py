@@ -65,11 +65,11 @@ class Handles:
 
     def open(self, uri: str) -> DeltaTable | None:
         """A new handle, which the caller may write with. None if there is no table. Raises OSError, DeltaError."""
+        kept = self._shared.get(uri)  # before it is opened: what is then still current was so all the while
         try:
             handle = DeltaTable(uri, storage_options=self._options)
         except TableNotFoundError:
             return None
-        kept = self._shared.get(uri)
         if kept is not None and _is_current(kept):
             inherit(handle, kept.handle)
         return handle

@@ -37,7 +37,10 @@ def known(table: DeltaTable) -> Known:
 
 
 def inherit(table: DeltaTable, other: DeltaTable) -> None:
-    """Let ``table``, which was just opened, know what was read by a handle of the very same state."""
+    """Let ``table``, which was just opened, know what was read by another handle, if both show the same version.
+
+    Of one table, that is. The caller knows that it was not set back between the two.
+    """
     read, mine = _KNOWN.get(id(other)), known(table)
     if read is not None and read.version == mine.version:
         mine.marks.update(read.marks)
@@ -45,7 +48,7 @@ def inherit(table: DeltaTable, other: DeltaTable) -> None:
 
 
 def after_commit(table: DeltaTable, before: int) -> Known:
-    """What is known after the next commit to what ``table`` showed at version ``before``: marks stay, files do not."""
+    """What is known of ``table`` once it has made a commit to version ``before``: the marks stay, the files do not."""
     found = _KNOWN.get(id(table))
     if found is None or found.version != before:
         return known(table)

@@ -32,12 +32,18 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 
 def restore(
-    target: Warehouse, lake: Lake, *, as_of: datetime | None = None, report: Callable[[str, int], None] | None = None
+    target: Warehouse,
+    lake: Lake,
+    *,
+    as_of: datetime | None = None,
+    report: Callable[[str, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, int]:
     """Fill the empty schema of ``target`` from the lake; rows written by table.
 
     ``as_of`` (naive is UTC) leaves out what was recorded after it: the stars as they were then. One transaction per
-    table; ``report`` hears of each. Raises PlatformError when the schema holds anything already, or the lake nothing.
+    table; ``report`` hears of each. ``say`` hears of tables that are empty because the lake's records of them begin
+    later. Raises PlatformError when the schema holds anything already, or the lake nothing.
     """
     if target.relations():
         raise PlatformError(
@@ -48,8 +54,8 @@ def restore(
     written = {}
     # Another DuckDB: within one transaction it writes to one database only.
     with engine.session() as lake_side, closing(target):
-        if as_of is not None:
-            require_recorded(lake_side, lake, sources, as_of)
+        if as_of is not None and (later := require_recorded(lake_side, lake, sources, as_of)):
+            say(later)
         target.migrate()
         for table in target.catalogue.warehouse.values():
             made_of = {name: sources[name] for name in query_of(table.name).sources}

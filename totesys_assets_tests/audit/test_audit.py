@@ -329,12 +329,15 @@ def test_a_view_that_is_gone_fails_the_checks_that_ask_it_and_no_others(platform
     assert "current_payment" in lost["warehouse/fact_payment", ROWS].detail
 
 
+NEW_DESIGN = (
+    "INSERT INTO design SELECT {}, created_at, design_name, file_location, file_name, last_updated FROM design "
+    "WHERE design_id = 1"
+)
+
+
 def order_of_a_new_design(platform: Platform) -> None:
     """An order names design 7, which is new; orders are refreshed, and designs are not."""
-    platform.sql(
-        "INSERT INTO design SELECT 7, created_at, design_name, file_location, file_name, last_updated FROM design "
-        "WHERE design_id = 1"
-    )
+    platform.sql(NEW_DESIGN.format(7))
     platform.sql("UPDATE sales_order SET design_id = 7")
     day = DayRange(date(2024, 8, 20), date(2024, 8, 20))
     orders = Request(("totesys/sales_order", "star/fact_sales_order", "warehouse/fact_sales_order"), day)
@@ -365,6 +368,22 @@ def test_a_superseded_record_may_name_a_row_that_was_never_seen(platform: Platfo
     with psycopg.connect(platform.warehouse_url) as connection:
         connection.execute("DELETE FROM dim_design WHERE design_id = 1")
     assert "design_id 1 has no row" in differing(look_back(platform))[place].detail
+
+
+@pytest.mark.refreshed
+def test_a_superseded_record_may_name_no_row_that_was_seen(platform: Platform) -> None:
+    platform.sql(NEW_DESIGN.format(8))
+    platform.sql("UPDATE sales_order SET design_id = 8, agreed_delivery_date = '2091-05-06'")
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET design_id = 1, agreed_delivery_date = '2024-08-23'")
+    platform.refresh()
+    place = ("warehouse/fact_sales_order", REFERENCES)
+    assert place not in differing(look_back(platform))
+    in_warehouse(platform, "DELETE FROM dim_date WHERE date_id = '2091-05-06'")
+    in_warehouse(platform, "DELETE FROM dim_design WHERE design_id = 8")
+    detail = differing(look_back(platform))[place].detail
+    assert "design_id 8 has no row" in detail
+    assert "agreed_delivery_date 2091-05-06 has no row" in detail
 
 
 @pytest.mark.refreshed

@@ -14,6 +14,7 @@ import dagster as dg
 import psycopg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.errors import DagsterCodeLocationNotFoundError
 from dagster._core.execution.build_resources import wrap_resources_for_execution
 from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
@@ -30,6 +31,7 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 
 from totesys_assets.assets import blocked
 from totesys_assets.automation.duties import ALWAYS_ON, NIGHTLY_JOBS
+from totesys_assets.automation.records import newest_tick_failure, newest_trouble
 from totesys_assets.capture.ledger import Ledger
 from totesys_assets.capture.log_notes import LogNote, read_note
 from totesys_assets.catalogue.catalogue import catalogue
@@ -351,6 +353,17 @@ def test_a_tick_that_did_not_look_and_a_refresh_that_failed_do_not_make_it_up_to
     watcher.run_ended(SUCCESS, {LEFT_OUT_TAG: "One table was left out."})
     watcher.run_ended(SUCCESS, {BACKFILL_TAG: "true"})
     assert {"totesys_event": "up_to_date"} not in watcher.evaluate("freshness")
+
+
+def test_a_tick_that_the_end_of_the_daemon_cut_off_is_no_trouble(watcher: Watcher) -> None:
+    gone = DagsterCodeLocationNotFoundError("Location totesys_assets does not exist in workspace")
+    watcher.tick_ended(TickStatus.FAILURE, error=gone)
+    assert newest_trouble(watcher.instance) is None
+    assert newest_tick_failure(watcher.instance) is None
+    watcher.tick_ended(TickStatus.FAILURE, error=ValueError("no"))
+    trouble = newest_trouble(watcher.instance)
+    assert trouble is not None
+    assert trouble[2] == "ValueError: no"
 
 
 def test_staleness_is_told_once_with_what_went_wrong_and_again_when_it_is_over(watcher: Watcher) -> None:

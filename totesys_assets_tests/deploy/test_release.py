@@ -23,8 +23,7 @@ OUTPUTS = {
     "provision.network": '{"awsvpcConfiguration":{"subnets":["subnet-1"],"securityGroups":["sg-1"]}}',
     "services": {name: definition for name, (definition, _) in NEW.items()},
 }
-# Of a release in which nothing fails: more calls than it makes.
-CALLS = 60
+CHANGES = {"run-task", "update-service"}
 
 
 @pytest.fixture(autouse=True)
@@ -122,18 +121,23 @@ def test_if_one_does_not_come_up_all_go_back_and_a_mended_release_succeeds(
 def test_whichever_calls_fail_all_are_new_or_all_are_old_or_it_says_which_are_not(
     length: int, has_effect: bool, tmp_path: Path
 ) -> None:
+    well = Ecs(OLD)
+    assert release(well, tmp_path) == (0, "")
+    # Where only one call fails, a question fails either with or without effect, which is the same.
+    numbers = (
+        [number for number, call in enumerate(well.calls, 1) if call[1] in CHANGES or number % 2 == has_effect]
+        if length == 1
+        else range(1, len(well.calls) + 1, 4)
+    )
     codes, complaints = {}, ""
-    for number in range(1 + has_effect, CALLS, 2 if length == 1 else 4):  # of both, each call once
+    for number in numbers:
         ecs = Ecs(OLD, outage=range(number, number + length), has_effect=has_effect)
         code, complaint = release(ecs, tmp_path)
-        if len(ecs.calls) < number:
-            break
         codes[number] = code
         complaints += complaint
         if code:
             ecs.outage = range(0)
             assert release(ecs, tmp_path) == (0, ""), f"after call {number} failed"
-    assert number < CALLS
     if length == 1:  # until the provision task has ended, nothing is asked twice
         assert {each: code == 0 for each, code in codes.items()} == {each: each > 9 for each in codes}
     else:

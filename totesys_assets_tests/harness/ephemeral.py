@@ -2,7 +2,7 @@
 
 The ephemeral one has one connection to its events in place of a new one for each event, which takes a tenth off the
 processor time of every refresh; and it plans the days of an asset with one event, as the instance that is shipped does.
-The days of a check are rows that differ in nothing but the day, of one statement that is compiled once.
+Dagster plans a check with a statement that has all of its days in it; here each day is a row for one short statement.
 Its tables are new each time: their version is not noted, for which Alembic loads all migrations, and no table or column
 is looked for.
 Those with files do not wait for the disk at every event: none outlives its test.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable, write_deltalake
 
+import totesys_assets
 from totesys_assets.audit.audit import audit
 from totesys_assets.audit.findings import LEDGER
 from totesys_assets.capture.difference import capture
@@ -23,7 +25,7 @@ from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, _tables, catalogue, lake_schema
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
-from totesys_assets.errors import LakeChanged
+from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load import load as load_module
@@ -206,7 +208,6 @@ def test_a_lake_as_it_was_is_adopted_without_a_trace(platform: Platform) -> None
     assert (platform.query(RECORDS), platform.warehouse.mark()) == before
 
 
-@pytest.mark.thorough
 def test_the_command_adopts_through_dagster(
     postgres_server: PostgresServer, trade_template: str, tmp_path: Path
 ) -> None:
@@ -381,7 +382,10 @@ def test_a_fact_is_adopted_by_the_months_of_all_its_sources_that_have_days(tmp_p
 
 
 @pytest.mark.refreshed
-def test_one_table_of_a_lake_that_was_set_back_beside_its_ledger_is_adopted(platform: Platform) -> None:
+@pytest.mark.parametrize("is_tried_before", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_one_table_of_a_lake_that_was_set_back_beside_its_ledger_is_adopted(
+    platform: Platform, is_tried_before: bool
+) -> None:
     folder = Path(platform.lake.uri, INGESTION, "sales_order")
     kept = folder.with_name("backup")
     shutil.copytree(folder, kept)
@@ -391,7 +395,8 @@ def test_one_table_of_a_lake_that_was_set_back_beside_its_ledger_is_adopted(plat
     kept.rename(folder)
     with pytest.raises(LakeChanged, match=r'from versions of "sales_order" up to 20.*set back'):
         platform.look()
-    write_off(platform.lake, catalogue().source["sales_order"], "killed before it captured")
+    if is_tried_before:
+        write_off(platform.lake, catalogue().source["sales_order"], "killed before it captured")
     adopt(platform)
     assert platform.query(ORDERS) == [(1, 1001, "insert"), (1, 7, "update"), (1, 8, "update"), (2, 5, "insert")]
     assert {each.missed for each in Ledger(platform.lake).totals()["ingestion/sales_order"].values()} == {0}
@@ -403,3 +408,20 @@ def test_a_table_without_a_row_that_the_lake_has_lost_is_not_stale_for_ever(plat
     shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_target"))
     adopt(platform)
     assert platform.look().requests == []
+
+
+@pytest.mark.refreshed
+def test_of_a_moment_before_a_lost_table_was_begun_anew_it_is_said_to_be_empty(platform: Platform) -> None:
+    moment = datetime.now(UTC)
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "payment"))
+    adopt(platform)
+    said: list[str] = []
+    restore(Warehouse(platform.warehouse_url, "before"), platform.lake, as_of=moment, say=said.append)
+    [sentence] = said
+    assert re.fullmatch(r"Empty then, for the lake has no older record of it: payment \(since 20.* UTC\)\.", sentence)
+    with pytest.warns(UserWarning, match="no older record of it: payment"):
+        totesys_assets.read("dim_date", as_of=moment, lake=platform.lake.uri)
+    with pytest.raises(PlatformError, match="knows nothing of"):
+        totesys_assets.read("fact_payment", as_of=moment, lake=platform.lake.uri)
+    restore(Warehouse(platform.warehouse_url, "after"), platform.lake, as_of=datetime.now(UTC), say=said.append)
+    assert said == [sentence]
