@@ -16,15 +16,16 @@ from weakref import WeakKeyDictionary
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from totesys_assets import engine
 from totesys_assets.engine import one_line
 from totesys_assets.errors import PlatformError
-from totesys_assets.lake.commit import unwritable
+from totesys_assets.lake.commit import LostRace, unwritable
 from totesys_assets.lake.compact import tidy
 from totesys_assets.lake.files import listed
+from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import register
 from totesys_assets.lake.tables import LEDGER, Lake
 
@@ -194,8 +195,17 @@ class Ledger:
         known = self.newest([asset]).get(asset, {}).values()
         self.append(Entry(asset, entry.partition, "", 0, now, run_id) for entry in known if entry.state)
 
-    def append(self, entries: Iterable[Entry]) -> None:
-        """Append entries in one commit; does nothing for none."""
+    def fence(self, name: str) -> int:
+        """The number that the newest commit behind the fence of this ``name`` left; 0 if there was none."""
+        with self._lake.moving(LEDGER) as table:
+            return (mark(table, name) or 0) if table is not None else 0
+
+    def append(self, entries: Iterable[Entry], behind: tuple[str, int] | None = None) -> None:
+        """Append entries in one commit; does nothing for none.
+
+        ``behind``: a fence, and the number that was its newest when the entries were made. Raises LostRace if another
+        has committed behind it since: then make them again.
+        """
         rows = [{_COLUMN_OF[name]: value for name, value in vars(entry).items()} for entry in entries]
         if not rows:
             return
@@ -203,7 +213,9 @@ class Ledger:
             table = self._open(found)
             sequence, before = table.version() + 1, _files(table)
             rows = [{**row, "sequence": sequence} for row in rows]
-            self._write(table, pa.Table.from_pylist(rows, schema=_SCHEMA))
+            if behind is not None and (mark(table, behind[0]) or 0) != behind[1]:
+                raise LostRace(f"Another has committed behind the fence {behind[0]}.")
+            self._write(table, pa.Table.from_pylist(rows, schema=_SCHEMA), behind)
             with _LOCK:
                 if (known := _KNOWN.get(self._lake)) is not None:
                     known.add(rows)
@@ -211,10 +223,13 @@ class Ledger:
                         known.files |= _files(table) - before
             tidy(table)
 
-    def _write(self, table: DeltaTable, data: pa.Table) -> None:
+    def _write(self, table: DeltaTable, data: pa.Table, behind: tuple[str, int] | None) -> None:
+        marks = CommitProperties(app_transactions=[Transaction(behind[0], behind[1] + 1)]) if behind else None
         try:
-            write_deltalake(table, data, mode="append")
+            write_deltalake(table, data, mode="append", commit_properties=marks)
         except (OSError, DeltaError) as error:
+            if behind is not None and isinstance(error, CommitFailedError):
+                raise LostRace(str(error)) from error
             if (now := self._lake.find(LEDGER)) is None or now.metadata().id != table.metadata().id:
                 raise PlatformError(
                     f"The ledger at {self._lake.location(LEDGER)} was removed while a refresh was under way. No data "

@@ -7,6 +7,7 @@ some versions. Does not belong here: the ledger itself (ledger.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,6 +18,8 @@ from totesys_assets.capture.beside import committed, is_commit_to
 from totesys_assets.capture.ledger import EMPTY, LAST, Entry, Ledger, state_of
 from totesys_assets.catalogue.catalogue import OPERATION, Catalogue, Table
 from totesys_assets.days import WHOLE
+from totesys_assets.errors import ConcurrentWriters
+from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import RECORDED, register
 from totesys_assets.lake.tables import INGESTION, Lake
@@ -25,6 +28,8 @@ from totesys_assets.sql_text import literal, quoted
 
 # No fingerprint is ever this: what was captured before the ledger was lost is compared anew.
 _UNKNOWN = "unknown"
+# Each loss is a write-off of another.
+_ATTEMPTS = 5
 # Of each table of a lake, by its place: what the ledger noted last, and the commit that was searched and had no more.
 _SEARCHED: dict[str, tuple[str, str]] = {}
 
@@ -57,9 +62,23 @@ def write_off(lake: Lake, table: Table, run_id: str) -> None:
     """Take back in the ledger what it notes of versions that the lake has lost: the lake is adopted without them.
 
     What takes it back is an entry with a count below zero, so that the sums are what the lake holds. Its partition is
-    compared: the state that was noted is of what the lake has lost.
+    compared: the state that was noted is of what the lake has lost. Of two that do so at once, one does. Raises
+    ConcurrentWriters if others were faster again and again.
     """
+    for _ in range(_ATTEMPTS):
+        with suppress(LostRace):
+            _write_off(lake, table, run_id)
+            return
+    raise ConcurrentWriters(
+        f'Others wrote off what the lake has lost of "{table.name}" {_ATTEMPTS} times while this refresh did. '
+        "Nothing more is lost; refresh again with --adopt-lake."
+    )
+
+
+def _write_off(lake: Lake, table: Table, run_id: str) -> None:
     ledger, name = Ledger(lake), ingestion_name(table)
+    fence = f"write_off:{table.name}"
+    number = ledger.fence(fence)
     noted, newest = ledger.totals().get(name, {}), ledger.newest([name]).get(name, {})
     held = lake.find(INGESTION, table.name)
     counts: dict[str, int] = {}
@@ -70,11 +89,12 @@ def write_off(lake: Lake, table: Table, run_id: str) -> None:
                 connection.execute(f"SELECT {_partition(table)}, count(*) FROM {versions} GROUP BY 1").fetchall()
             )
     lost = {key: each.versions - counts.get(key, 0) for key, each in noted.items()}
-    ledger.append(
+    taken_back = (
         replace(newest[key], state=_UNKNOWN, run_id=run_id, inserted=-count, updated=0, deleted=0, missed=0)
         for key, count in lost.items()
         if count > 0
     )
+    ledger.append(taken_back, behind=(fence, number))
 
 
 def _partition(table: Table) -> str:

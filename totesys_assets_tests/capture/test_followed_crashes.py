@@ -81,9 +81,9 @@ def _statement(chance: random.Random) -> str:
 def _refresh_for_ever(url: str, folder: Path, first_day: date, done: SynchronizedBase[Any]) -> None:
     made, note = Followed(url, folder, first_day), Ledger.append
 
-    def note_late(self: Ledger, entries: Iterable[Entry]) -> None:
+    def note_late(self: Ledger, entries: Iterable[Entry], behind: tuple[str, int] | None = None) -> None:
         time.sleep(0.2)  # a kill between a commit to the lake and the ledger's note of it leaves the most to find out
-        note(self, entries)
+        note(self, entries, behind)
 
     Ledger.append = note_late  # type: ignore[method-assign]
     while True:

@@ -546,10 +546,10 @@ def test_what_others_noted_while_an_entry_was_written_is_still_read(
     assert len(Ledger(lake).newest()["a"]) == 1
     write = Ledger._write
 
-    def overtaken(self: Ledger, table: DeltaTable, data: pa.Table) -> None:
+    def overtaken(self: Ledger, table: DeltaTable, data: pa.Table, behind: tuple[str, int] | None) -> None:
         monkeypatch.undo()
         Ledger(Lake(lake.uri)).append([entry("a", "2", "another's")])
-        write(self, table, data)
+        write(self, table, data, behind)
 
     monkeypatch.setattr(Ledger, "_write", overtaken)
     Ledger(lake).append([entry("a", "1", "its own")])

@@ -25,7 +25,7 @@ from totesys_assets.capture.lost_ledger import write_off
 from totesys_assets.catalogue.catalogue import Catalogue, _tables, catalogue, lake_schema
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
-from totesys_assets.errors import LakeChanged, PlatformError
+from totesys_assets.errors import ConcurrentWriters, LakeChanged, PlatformError
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load import load as load_module
@@ -425,3 +425,34 @@ def test_of_a_moment_before_a_lost_table_was_begun_anew_it_is_said_to_be_empty(p
         totesys_assets.read("fact_payment", as_of=moment, lake=platform.lake.uri)
     restore(Warehouse(platform.warehouse_url, "after"), platform.lake, as_of=datetime.now(UTC), say=said.append)
     assert said == [sentence]
+
+
+@pytest.mark.refreshed
+@pytest.mark.parametrize("late", ["append", "_write"])
+def test_of_two_that_write_off_the_same_at_once_one_does(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    orders, act = catalogue().source["sales_order"], getattr(Ledger, late)
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_order"))
+
+    def overtaken(ledger: Ledger, *arguments: Any, **named: Any) -> None:
+        monkeypatch.undo()
+        write_off(Lake(platform.lake.uri), orders, "another")
+        act(ledger, *arguments, **named)
+
+    monkeypatch.setattr(Ledger, late, overtaken)
+    write_off(platform.lake, orders, "this one")
+    noted = Ledger(Lake(platform.lake.uri)).totals()["ingestion/sales_order"]
+    assert {each.versions for each in noted.values()} == {0}
+    entries = Lake(platform.lake.uri).find("ledger")
+    assert entries is not None
+    runs = entries.to_pyarrow_table().column("run_id").to_pylist()
+    assert ("another" in runs, "this one" in runs) == (True, False)
+
+
+@pytest.mark.refreshed
+def test_who_loses_every_race_of_writing_off_is_told_so(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "fence", lambda *_: -1)
+    shutil.rmtree(Path(platform.lake.uri, INGESTION, "sales_order"))
+    with pytest.raises(ConcurrentWriters, match='of "sales_order" 5 times'):
+        write_off(platform.lake, catalogue().source["sales_order"], "test")
