@@ -135,7 +135,10 @@ def rows_added(commit: Mapping[str, Any]) -> int:
 
 
 def _numbered(table: DeltaTable, writer: str, marks: Mapping[str, int]) -> dict[str, int]:
-    return {writer: (mark(table, writer) or 0) + 1, **marks}
+    try:
+        return {writer: (mark(table, writer) or 0) + 1, **marks}
+    except (OSError, DeltaError) as error:  # it reads the log
+        raise unwritable(table, error) from error
 
 
 def _properties(marks: Mapping[str, int], said: Mapping[str, str] | None = None) -> CommitProperties:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake import handles
 from totesys_assets.lake.commit import append
 from totesys_assets.lake.files import listed
@@ -237,6 +237,20 @@ def test_what_a_commit_of_ones_own_leaves_is_not_looked_up(lake: Lake, monkeypat
         assert [mark(table, name) for name in ("mark", "writer", "own")] == [5, 2, 2]
     other = DeltaTable(lake.location("ledger"))
     assert [mark(other, name) for name in ("mark", "writer", "own")] == [5, 2, 2]
+
+
+def test_a_log_that_cannot_be_read_before_a_commit_is_said_in_a_sentence(lake: Lake) -> None:
+    table = lake.open("ledger")
+    assert table is not None
+    log = Path(lake.uri, "ledger/_delta_log")
+    log.rename(log.with_name("elsewhere"))
+    log.touch()
+    with pytest.raises(LakeFailed, match=r"The lake table at .* cannot be written"):
+        commit(table, {"own": 1})
+    log.unlink()
+    log.with_name("elsewhere").rename(log)
+    commit(table, {"own": 1})
+    assert mark(table, "own") == 1
 
 
 def test_what_others_left_before_a_commit_of_ones_own_is_looked_up(lake: Lake) -> None:
