@@ -23,9 +23,9 @@ def log() -> None:
 
 @log.command()
 def check() -> None:
-    """Say what ToteSys must offer for its log to be followed, and what to do where something is missing.
+    """Say what ToteSys lacks for its log to be followed.
 
-    It changes nothing there. Exit code 1 if something is missing.
+    It says what to do where something is missing, and changes nothing there. Exit code 1 if something is missing.
     """
     from totesys_assets.platform import log_of
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def status(as_json: bool) -> None:
     """Show how far each table is behind, and what is wrong.
 
-    It tells what waits, what failed last, and which tables cannot be captured. It changes nothing.
+    It tells what waits, what failed last, and which tables cannot be captured. It changes nothing. Under "waiting" it
+    counts days, or 1 for a table without days.
 
     Exit code 1 if a source, the lake, the warehouse or Dagster's records cannot be reached, or a table cannot be
     captured.
