@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from totesys_assets.errors import PlatformError
 from totesys_assets.sql_text import literal
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
 if TYPE_CHECKING:
     import duckdb
     from deltalake import DeltaTable
 
     from totesys_assets.lake.tables import Lake
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def parsed(value: str | date | datetime) -> datetime:
@@ -54,8 +54,8 @@ def require_recorded(
 ) -> str:
     """Refuse a moment of which the lake knows nothing, rather than show a business without a single row.
 
-    Returns which of the tables the lake has records of only since later, in a sentence; empty if there is none. Raises
-    PlatformError, which says where the lake's records begin.
+    Returns a sentence that names the tables whose records begin later; empty if there is none. Raises PlatformError,
+    which says where the lake's records begin.
     """
     from totesys_assets.catalogue.catalogue import RECORDED_AT
     from totesys_assets.lake.read import register
@@ -72,5 +72,5 @@ def require_recorded(
     if first is None or moment < first:
         known = f"its first record is of {first:%Y-%m-%d %H:%M:%S} UTC" if first else "it holds no record"
         raise PlatformError(f"The lake at {lake.uri} knows nothing of {moment:%Y-%m-%d %H:%M:%S} UTC: {known}.")
-    later = [f"{name} (since {begin:%Y-%m-%d %H:%M:%S} UTC)" for name, begin in begins.items() if begin > moment]
-    return f"Empty then, for the lake has no older record of it: {', '.join(later)}." if later else ""
+    later = [f"{name} (at {begin:%Y-%m-%d %H:%M:%S} UTC)" for name, begin in begins.items() if begin > moment]
+    return f"The lake's records of these begin later, so they are empty here: {', '.join(later)}." if later else ""

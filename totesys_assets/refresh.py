@@ -192,7 +192,7 @@ def begin_imports() -> None:
 def _import() -> None:
     # In the order in which they are needed: the instance's storages bring SQLAlchemy and alembic, and PyArrow looks for
     # pandas as soon as it is given lists.
-    gc.disable()  # what is imported stays: to look through it for garbage would take a tenth of the time
+    gc.disable()  # what is imported stays: looking through it for garbage takes time and finds none
     try:
         for module in ("totesys_assets.definitions", "dagster_postgres", "pandas"):
             import_module(module)

@@ -418,8 +418,10 @@ def test_of_a_moment_before_a_lost_table_was_begun_anew_it_is_said_to_be_empty(p
     said: list[str] = []
     restore(Warehouse(platform.warehouse_url, "before"), platform.lake, as_of=moment, say=said.append)
     [sentence] = said
-    assert re.fullmatch(r"Empty then, for the lake has no older record of it: payment \(since 20.* UTC\)\.", sentence)
-    with pytest.warns(UserWarning, match="no older record of it: payment"):
+    assert re.fullmatch(
+        r"The lake's records of these begin later, so they are empty here: payment \(at 20.* UTC\)\.", sentence
+    )
+    with pytest.warns(UserWarning, match="are empty here: payment"):
         totesys_assets.read("dim_date", as_of=moment, lake=platform.lake.uri)
     with pytest.raises(PlatformError, match="knows nothing of"):
         totesys_assets.read("fact_payment", as_of=moment, lake=platform.lake.uri)
