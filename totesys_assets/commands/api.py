@@ -66,7 +66,7 @@ def api(port: int, host: str, new_key: bool) -> None:
     from totesys_assets.api.app import build
     from totesys_assets.api.streams import CUT
     from totesys_assets.insights.reading import opened
-    from totesys_assets.live.session import require_free_port
+    from totesys_assets.live.ports import require_free_port
 
     require_free_port(port, "totesys api --port", host)
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != CUT)

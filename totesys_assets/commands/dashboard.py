@@ -34,7 +34,7 @@ def dashboard(port: int, host: str) -> None:
     write.
     """
     from totesys_assets.dashboard import server
-    from totesys_assets.live.session import require_free_port
+    from totesys_assets.live.ports import require_free_port
 
     settings = Settings.from_env()
     require_free_port(port, "totesys dashboard --port", host)

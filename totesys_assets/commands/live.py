@@ -18,7 +18,7 @@ from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, out, reporter, say, silence
+from totesys_assets.terminal import err, out, program, reporter, say, silence
 
 
 @click.command()
@@ -99,16 +99,17 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
     """
     from totesys_assets.dashboard import server as dashboard
     from totesys_assets.live import session
+    from totesys_assets.live.ports import free_port, require_free_port
 
     settings = Settings.from_env()
     with until_signalled(), only_one(settings.home / "up.lock", "totesys up"):
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
-        session.require_free_port(port)
+        require_free_port(port)
         if dashboard_port is None:
-            dashboard_port = session.free_port(dashboard.PORT)
+            dashboard_port = free_port(dashboard.PORT)
         elif dashboard_port:
-            session.require_free_port(dashboard_port, "totesys up --dashboard-port")
+            require_free_port(dashboard_port, "totesys up --dashboard-port")
         with databases(settings, scale=scale, report=reporter(out)) as urls:
             follow_log(settings)
             settings = refreshed(settings)
@@ -122,6 +123,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
                     say=_say,
                     dashboard_port=dashboard_port,
                 )
+        _say("dagster", f"everything has stopped; {program()} up goes on with the same data")
 
 
 @contextmanager

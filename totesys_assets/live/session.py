@@ -3,11 +3,9 @@
 Belongs here: starting and ending those, and telling what happens. Does not belong here: what a refresh does.
 """
 
-import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -40,33 +38,6 @@ _STOP_SECONDS = 3 * guard.ORDERLY_SECONDS
 _POLL_SECONDS = 1.0
 # Some queries each time; and after one that failed.
 _NEWS_SECONDS, _NEWS_AGAIN_SECONDS = 2.0, 30.0
-
-
-def require_free_port(port: int, command: str = "totesys up --port", host: str = HOST) -> None:
-    """Raise PlatformError if another program listens on ``port``, with the command that chooses another."""
-    if not _is_free(port, host):
-        raise PlatformError(f"Port {port} is in use by another program. Choose another: {command} {port + 1}.")
-
-
-def free_port(wanted: int) -> int:
-    """``wanted`` if no other program listens there, else some port that is free."""
-    if _is_free(wanted, HOST):
-        return wanted
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int, host: str) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise PlatformError(f"Nothing can listen on {host}, port {port}: {error.strerror}.") from None
-            return False
-    return True
 
 
 def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say, dashboard_port: int = 0) -> None:

@@ -22,7 +22,7 @@ from totesys_assets.commands import main
 from totesys_assets.insights import reading
 from totesys_assets.insights.questions import PARAMETERS, defaults, questions
 from totesys_assets.insights.reading import Reader
-from totesys_assets.live.session import free_port
+from totesys_assets.live.ports import free_port
 from totesys_assets.settings import Settings, SettingsError
 from totesys_assets_tests.api.conftest import HERE
 from totesys_assets_tests.conftest import Platform

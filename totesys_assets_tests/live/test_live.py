@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from totesys_assets.databases import Databases
-from totesys_assets.live import session
+from totesys_assets.live import ports, session
 from totesys_assets.settings import Settings
 
 # A program with a child that heeds no request to end, which is how a run outlives the daemon that launched it.
@@ -35,7 +35,7 @@ import sys, time
 from pathlib import Path
 from totesys_assets.commands.live import until_signalled
 from totesys_assets.databases import Databases
-from totesys_assets.live import session
+from totesys_assets.live import ports, session
 from totesys_assets.settings import Settings
 
 home = Path(sys.argv[1])
@@ -151,8 +151,8 @@ def test_a_port_that_is_taken_is_replaced_by_one_that_is_free() -> None:
         taken.bind((session.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert session.free_port(port) != port
-    assert session.free_port(port) == port
+        assert ports.free_port(port) != port
+    assert ports.free_port(port) == port
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)], ids=["Ctrl-C", "SIGTERM"])

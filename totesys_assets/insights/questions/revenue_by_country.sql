@@ -1,6 +1,6 @@
 -- What is sold, by country of delivery?
 -- The names that ToteSys uses are known by their ISO 3166-1 code; two names of one code are one country here.
--- "map_code", longitude and latitude are for maps.
+-- For maps, the data also has "map_code", longitude and latitude: a printed table leaves them out.
 -- A name without a code has a row of its own, with "country_code" empty. Orders whose address is missing have no name.
 SELECT
     coalesce(min(location.country), '') AS country,
