@@ -109,7 +109,13 @@ def units(core: Core) -> list[int]:
         ]
 
 
-@pytest.mark.parametrize("where", INTERRUPTED.values(), ids=INTERRUPTED)
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(where, id=name, marks=[pytest.mark.thorough] if number else [])  # below, with more
+        for number, (name, where) in enumerate(INTERRUPTED.items())
+    ],
+)
 def test_what_is_captured_while_the_audit_looks_differs_from_nothing(
     followed: Platform, core: Core, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
 ) -> None:

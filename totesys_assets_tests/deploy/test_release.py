@@ -117,7 +117,9 @@ def test_if_one_does_not_come_up_all_go_back_and_a_mended_release_succeeds(
 
 
 @pytest.mark.parametrize("has_effect", [False, True], ids=["without effect", "with effect"])
-@pytest.mark.parametrize("length", [1, 25], ids=["once", "for minutes"])
+@pytest.mark.parametrize(
+    "length", [pytest.param(1, id="once"), pytest.param(25, id="for minutes", marks=pytest.mark.thorough)]
+)
 def test_whichever_calls_fail_all_are_new_or_all_are_old_or_it_says_which_are_not(
     length: int, has_effect: bool, tmp_path: Path
 ) -> None:

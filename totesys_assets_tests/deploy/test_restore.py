@@ -203,7 +203,10 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 CHANGES = ["restore-db-instance-to-point-in-time", "modify-db-instance", "state", "import", "apply"]
 
 
-@pytest.mark.parametrize("has_effect", [False, True], ids=["without effect", "with effect"])
+@pytest.mark.parametrize(
+    "has_effect",
+    [pytest.param(False, id="without effect", marks=pytest.mark.thorough), pytest.param(True, id="with effect")],
+)
 def test_whichever_change_fails_the_next_try_completes_the_restore(
     has_effect: bool, calls: list[list[str]], tmp_path: Path
 ) -> None:

@@ -280,7 +280,14 @@ def test_a_damaged_backup_is_not_restored(site: Site, started: Started) -> None:
     assert not any(" stop " in call for call in machine.docker.calls)
 
 
-@pytest.mark.parametrize("what", ["--roles-only", "--format custom dagster", "pg_restore --file /dev/null"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("--roles-only", marks=pytest.mark.thorough),
+        "--format custom dagster",
+        pytest.param("pg_restore --file /dev/null", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_backup_that_fails_leaves_nothing_and_is_told(site: Site, started: Started, moto: Moto, what: str) -> None:
     topic, messages = moto.topic(f"small-{os.urandom(4).hex()}")
     machine = started(TOTESYS_ALERT_TOPIC=topic)

@@ -272,9 +272,9 @@ class LoggedWorld(World):
             places = {place for place, count in there.items() if count >= len(held.get(place, [])) + more}
             self._load_expected(mapping.source, set(), places)
 
-    def _adopt(self, left: Any, *, unnoticed: bool) -> None:
+    def _adopt(self, left: Any, *, unnoticed: bool, others: int = 0) -> None:
         self.excuse()
-        super()._adopt(left, unnoticed=unnoticed)
+        super()._adopt(left, unnoticed=unnoticed, others=others)
         self.excuse()  # the load noted in tables of the lake that it has adopted them
         self._waiting.clear()
         self._stolen.clear()

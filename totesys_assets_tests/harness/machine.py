@@ -294,14 +294,15 @@ class InterleavingsWithLosses(Interleavings):
         what=st.sampled_from(LOSSES),
         when=st.sampled_from(("between", "between", "capture", "build", "load")),
         after=st.integers(1, 4),
+        others=st.sampled_from((0, 0, 2)),
     )
-    def lose(self, who: int, several: list[Statement], what: str, when: str, after: int) -> None:
-        """Somebody removes the lake, or a table of it, between two refreshes or under one."""
+    def lose(self, who: int, several: list[Statement], what: str, when: str, after: int, others: int) -> None:
+        """Somebody removes the lake, or a table of it, between two refreshes or under one; ``others`` adopt it, too."""
         self.write(who, several)
         # A table that stopped is loaded from its lake when it goes on; until then it asks for it.
         if not self.world.drifted:
             self.laboratory.tally.faults += 1
-            self.world.lose(what, when, after)
+            self.world.lose(what, when, after, others)
 
 
 class InterleavingsWithRanges(InterleavingsWithLosses):

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -29,9 +30,11 @@ from totesys_assets.audit.findings import Finding
 from totesys_assets.automation.refresh import execute
 from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.capture.difference import Captured, capture
+from totesys_assets.capture.ledger import Ledger
+from totesys_assets.capture.lost_ledger import ingestion_name, write_off
 from totesys_assets.catalogue.catalogue import Table, catalogue, ddl
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.days import DayRange, partition_range
+from totesys_assets.days import WHOLE, DayRange, partition_range
 from totesys_assets.definitions import build_definitions
 from totesys_assets.errors import LakeChanged, MassDeletion, PlatformError, SchemaDrift
 from totesys_assets.lake.read import register
@@ -761,10 +764,11 @@ class World:
             self.files.change_lake(restored=restored)
         self._adopt(left, unnoticed=restored)
 
-    def lose(self, what: str, when: str = "between", after: int = 0) -> None:
+    def lose(self, what: str, when: str = "between", after: int = 0, others: int = 0) -> None:
         """A part of the lake (of LOSSES) is removed: between two refreshes, or under one, ``when`` it builds or so.
 
         Its process goes on. What can be made again is made again by the next refresh; of versions, it must say.
+        ``others`` adopt the lake, too.
         """
         left = {name: self._dimension(name) for name in DIMENSIONS}
         theft = Theft(partial(self._remove, what), when, after)
@@ -778,7 +782,7 @@ class World:
                 self.run(request, theft=theft)
             theft.commit()
         if what == "" or what.startswith(f"{INGESTION}/"):
-            self._adopt(left, unnoticed=False)
+            self._adopt(left, unnoticed=False, others=others)
         else:
             self.refresh()
 
@@ -798,9 +802,9 @@ class World:
         elif zone == INGESTION:
             self.drops.lose(table)
 
-    def _adopt(self, left: dict[str, dict[str, tuple[Mapped, bool]]], *, unnoticed: bool) -> None:
+    def _adopt(self, left: dict[str, dict[str, tuple[Mapped, bool]]], *, unnoticed: bool, others: int = 0) -> None:
         """Go on with the lake as it is now, after a refresh that must refuse it; it may be ``unnoticed`` that it is
-        another. ``left`` are the dimensions as they were."""
+        another. ``left`` are the dimensions as they were. ``others`` do so at once, and are killed early."""
         before = self._marks()
         refused = False
         try:
@@ -809,12 +813,39 @@ class World:
             refused = "--adopt-lake" in str(refusal)
         assert refused or unnoticed, "a lake that lost versions was taken for the one that was loaded from"
         assert self._marks() == before
+        self._others_adopt(others)
         self.run(replace(everything(catalogue(), self.days), adopt_lake=True), accept_deletions=True)
         self.loaded.adopt(self.model)
         self.drops.adopt()
         self._left = left
         self.check()
         self._check_marts()
+
+    def _others_adopt(self, others: int) -> None:
+        """So many others begin to adopt the lake at once. What it has lost is written off, and that once."""
+        if not others:
+            return
+        noted = Ledger(self.lake).totals()
+        with ThreadPoolExecutor(others) as pool:
+            list(pool.map(_write_off_all, [str(self.folder)] * others))
+        now = Ledger(self.lake).totals()
+        for table in catalogue().source.values():
+            asset, held = ingestion_name(table), self._versions_by_partition(table)
+            for partition, total in noted.get(asset, {}).items():
+                left = now[asset][partition].versions
+                assert left == min(total.versions, held[partition]), (
+                    f"{left} of {partition} of {table.name} are noted, of {total.versions}, and {held[partition]} held"
+                )
+
+    def _versions_by_partition(self, table: Table) -> Counter[str]:
+        """How many versions of a table the lake holds of each partition."""
+        held = self.lake.find(INGESTION, table.name)
+        if held is None:
+            return Counter()
+        if table.day_column is None:
+            return Counter({WHOLE: held.to_pyarrow_dataset().count_rows()})
+        days = held.to_pyarrow_dataset().to_table([table.day_column]).column(0)
+        return Counter(str(day)[:10] for day in days.to_pylist())
 
     @property
     def _backup(self) -> Path:
@@ -1063,6 +1094,13 @@ class World:
         if self.files is not None:
             expected |= self.files.letters()
         assert found == expected, f"the dead letters: {found - expected}, expected: {expected - found}"
+
+
+def _write_off_all(folder: str) -> None:
+    """What another process does first that adopts the lake."""
+    lake = Lake(folder)
+    for table in catalogue().source.values():
+        write_off(lake, table, "another")
 
 
 def _as_postgres(time: str) -> str:
