@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -53,17 +56,19 @@ def databases(
     dagster: bool = True,
     scale: float = 1.0,
     report: Report | None = None,
+    ahead: Callable[[Databases], None] | None = None,
 ) -> Iterator[Databases]:
     """The databases that the settings name. The others are embedded, and run for the duration of the block.
 
     ToteSys alone has a server of its own: in life it is someone else's, and the probe for changes is per server. An
     embedded ToteSys is filled at its first use, at ``scale``. Only with ``create`` is a home made where none is; only
     with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
+    ``ahead`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled.
     Raises NoHome, EmbeddedError, ConnectionFailed.
     """
     if dagster:
         with (
-            databases(settings, create=create, dagster=False, scale=scale, report=report) as urls,
+            databases(settings, create=create, dagster=False, scale=scale, report=report, ahead=ahead) as urls,
             dagster_records(settings, urls, report) as whole,
         ):
             yield whole
@@ -79,21 +84,25 @@ def databases(
     else:
         homes.require(settings.home, all(server.exists() for server in servers))
     with _running(settings, servers, say):
-        with held(_folder(settings) / "fill", "fills the embedded databases", say, _FILL_SECONDS):
+        urls = Databases(
+            totesys=settings.totesys_url or source.url(TOTESYS),
+            warehouse=settings.warehouse_url or ours.url(WAREHOUSE),
+            dagster=ours.url(DAGSTER) if ours in servers else None,
+        )
+        with (
+            held(_folder(settings) / "fill", "fills the embedded databases", say, _FILL_SECONDS),
+            ThreadPoolExecutor(1) as beside,
+        ):
+            made = [beside.submit(_make_ours, ours, partial(ahead, urls) if ahead else None)] if ours in servers else []
             if source in servers:
                 source.create_database(TOTESYS)
                 with source.explained():
                     _fill(source.url(TOTESYS), settings.home, scale, say)
                 _open_door(source)
-            if ours in servers:
-                ours.create_database(WAREHOUSE)
-                ours.create_database(DAGSTER)
+            for each in made:
+                each.result()
         homes.remember(settings.home)
-        yield Databases(
-            totesys=settings.totesys_url or source.url(TOTESYS),
-            warehouse=settings.warehouse_url or ours.url(WAREHOUSE),
-            dagster=ours.url(DAGSTER) if ours in servers else None,
-        )
+        yield urls
 
 
 @contextmanager
@@ -166,6 +175,13 @@ def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report)
             if any(server.said_full(since) for server, since in zip(servers, logged, strict=True)):
                 raise EmbeddedError(disk_full(settings.home)) from error
             raise
+
+
+def _make_ours(ours: EmbeddedServer, ahead: Callable[[], None] | None) -> None:
+    ours.create_database(WAREHOUSE)
+    ours.create_database(DAGSTER)
+    if ahead is not None:
+        threading.Thread(target=ahead, daemon=True).start()
 
 
 def _folder(settings: Settings) -> Path:

@@ -11,7 +11,7 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -199,6 +199,17 @@ def _import() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def prepare(settings: Settings, urls: Databases) -> None:
+    """Make Dagster's tables and the warehouse's before the first refresh needs them: ToteSys is filled meanwhile.
+
+    What fails here fails once more where it is needed, and is said there.
+    """
+    with suppress(Exception):
+        dagster_home(settings, urls)
+        import_module("dagster").DagsterInstance.get()
+        Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -88,11 +89,13 @@ def refresh(
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
+    ahead = None
     if not settings.home.exists():  # then everything is new
-        from totesys_assets.refresh import begin_imports  # here: slow to import, and not needed for --help
+        from totesys_assets.refresh import begin_imports, prepare  # here: slow to import, and not needed for --help
 
         begin_imports()
-    with databases(settings, dagster=False, scale=scale, report=reporter(console)) as urls:
+        ahead = partial(prepare, settings)
+    with databases(settings, dagster=False, scale=scale, report=reporter(console), ahead=ahead) as urls:
         summary = one_pass(
             refreshed(settings),
             urls,

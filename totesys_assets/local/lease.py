@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from totesys_assets.local import guard
@@ -33,8 +34,7 @@ def lease(servers: Sequence[EmbeddedServer], lock: Path, say: Report = lambda _:
         try:
             with _turn(lock, say):
                 fcntl.flock(holding, fcntl.LOCK_SH)
-                for server in servers:
-                    server.start(say)
+                _each(servers, lambda server: server.start(say))
             yield
         finally:
             with _turn(lock, say):
@@ -77,7 +77,10 @@ def _turn(lock: Path, say: Report) -> Iterator[None]:
 
 
 def _stop(servers: Sequence[EmbeddedServer]) -> None:
-    """Stop all servers, even if stopping one fails."""
-    with ExitStack() as stack:
-        for server in servers:
-            stack.callback(server.stop)
+    _each(servers, EmbeddedServer.stop)
+
+
+def _each(servers: Sequence[EmbeddedServer], do: Callable[[EmbeddedServer], None]) -> None:
+    """Do something to all servers at once, to each even if it fails for another, and wait for the last."""
+    with ThreadPoolExecutor(max(1, len(servers))) as threads:
+        list(threads.map(do, servers))
