@@ -184,9 +184,11 @@ def _backfill(days: DayRange, platform: Platform) -> list[Request]:
 
 
 @cache  # once in a process
-def begin_imports() -> None:
+def begin_imports() -> threading.Thread:
     """Import Dagster in a thread: it takes as long as the source takes to scan its tables, or servers take to start."""
-    threading.Thread(target=_import, daemon=True).start()
+    thread = threading.Thread(target=_import, daemon=True)
+    thread.start()
+    return thread
 
 
 def _import() -> None:
@@ -206,6 +208,7 @@ def prepare(settings: Settings, urls: Databases) -> None:
 
     What fails here fails once more where it is needed, and is said there.
     """
+    begin_imports().join()  # two threads that import the same modules in another order may see halves of them
     with suppress(Exception):
         dagster_home(settings, urls)
         import_module("dagster").DagsterInstance.get()

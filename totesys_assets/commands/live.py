@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import click
 
 from totesys_assets.commands import interrupts
-from totesys_assets.commands.refresh import SCALE_HELP, one_pass
+from totesys_assets.commands.refresh import SCALE_HELP, ahead, one_pass
 from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
@@ -102,6 +102,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
     from totesys_assets.live.ports import free_port, require_free_port
 
     settings = Settings.from_env()
+    begun = ahead(settings)
     with until_signalled(), only_one(settings.home / "up.lock", "totesys up"):
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
@@ -110,7 +111,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
             dashboard_port = free_port(dashboard.PORT)
         elif dashboard_port:
             require_free_port(dashboard_port, "totesys up --dashboard-port")
-        with databases(settings, scale=scale, report=reporter(out)) as urls:
+        with databases(settings, scale=scale, report=reporter(out), ahead=begun) as urls:
             follow_log(settings)
             settings = refreshed(settings)
             one_pass(settings, urls, out)

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -89,13 +89,7 @@ def refresh(
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
-    ahead = None
-    if not settings.home.exists():  # then everything is new
-        from totesys_assets.refresh import begin_imports, prepare  # here: slow to import, and not needed for --help
-
-        begin_imports()
-        ahead = partial(prepare, settings)
-    with databases(settings, dagster=False, scale=scale, report=reporter(console), ahead=ahead) as urls:
+    with databases(settings, dagster=False, scale=scale, report=reporter(console), ahead=ahead(settings)) as urls:
         summary = one_pass(
             refreshed(settings),
             urls,
@@ -111,6 +105,16 @@ def refresh(
         click.echo(json.dumps(asdict(summary), default=str, indent=2))
     if not summary.success:
         sys.exit(1)
+
+
+def ahead(settings: Settings) -> Callable[[Databases], None] | None:
+    """Begin what needs no database, where all is new. Returns what can be done as soon as there is one."""
+    if settings.home.exists():
+        return None
+    from totesys_assets.refresh import begin_imports, prepare  # here: slow to import, and not needed for --help
+
+    begin_imports()
+    return partial(prepare, settings)
 
 
 def one_pass(
