@@ -17,6 +17,7 @@ from totesys_assets.lake.files import Files, listed
 from totesys_assets.lake.marks import mark
 from totesys_assets.sql_text import quoted
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The newest _recorded_at of an ingestion table, in microseconds since 1970, noted with each commit. It grows with every
 # commit, so versions recorded after a moment are those committed after it.
 RECORDED = "recorded_at"
@@ -108,7 +109,12 @@ def day_bounds(table: DeltaTable, column: str) -> DayRange | None:
 
 def microseconds(moment: datetime) -> int:
     """A moment as microseconds since 1970; a naive one is UTC."""
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def since_1970(microseconds: int) -> datetime:
+    """The moment, in UTC, so many microseconds after the beginning of 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def moment_sql(moment: int) -> str:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import duckdb
 from deltalake import DeltaTable
@@ -22,7 +21,7 @@ from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
 from totesys_assets.errors import LakeChanged
 from totesys_assets.lake.marks import mark
-from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register
+from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register, since_1970
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.warehouse import Warehouse
@@ -108,7 +107,7 @@ def change_of(
         elif known and known != str(table.metadata().id):
             what = f"{schema} was loaded from another lake than the one at {lake.uri}"
         elif recorded_until(table) < moment or (exactly and not _holds(table, moment)):
-            until = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)
+            until = since_1970(moment)
             what = (
                 f'{schema} was loaded from versions of "{name}" up to {until:%Y-%m-%d %H:%M:%S} UTC, and the lake at '
                 f"{lake.uri} does not hold those of that moment: it was set back, or is another"
@@ -144,8 +143,7 @@ def newest_at(connection: duckdb.DuckDBPyConnection, found: Found, moment: int) 
 
 def moment_literal(moment: int) -> str:
     """A moment in microseconds since 1970 as an SQL literal, for PostgreSQL and DuckDB alike."""
-    text = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)
-    return f"TIMESTAMPTZ {literal(f'{text:%Y-%m-%d %H:%M:%S.%f}+00')}"
+    return f"TIMESTAMPTZ {literal(f'{since_1970(moment):%Y-%m-%d %H:%M:%S.%f}+00')}"
 
 
 def comparable(table: Table, adopted: int) -> str:

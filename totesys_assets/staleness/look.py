@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -93,8 +94,9 @@ def look(
 
     One snapshot of each source, and another after each table that PostgreSQL could not read. If something is stale,
     ``shared_snapshots`` takes the snapshots over, so that the captures that follow need not scan again.
-    ``before_scan`` is called before tables are scanned. ``on_examined`` gets the condition of the tables as soon as it
-    is known, even if the look then fails.
+    ``before_scan`` is called before tables are scanned, unless all that is known to have happened since that mark is
+    the start of a server: as a rule, nothing is found then. ``on_examined`` gets the condition of the tables as soon as
+    it is known, even if the look then fails.
 
     Raises ConnectionFailed when no source can be reached, LakeChanged when the warehouse was loaded from another lake,
     and the problem itself when no table at all could be examined.
@@ -111,7 +113,8 @@ def look(
             return Look(mark=mark, probed_only=True, source=source, looked_at=looked_at)
         held = open_sources(lake, catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
-        before_scan()
+        if unless is None or _but_for_starts(mark) != _but_for_starts(unless):
+            before_scan()
         found, examined = _examine(platform, snapshots)
         on_examined(examined)
         problems = list(examined.blocked.values())
@@ -284,6 +287,11 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
             "catalogue": _digest([warehouse.catalogue, *queries]),
         }
     )
+
+
+def _but_for_starts(mark: str) -> str:
+    """A mark without the moments at which servers were started, which end what a PostgreSQL says of its lifetime."""
+    return re.sub(r"/[\d.]+ ", " ", mark)
 
 
 def _digest(parts: list[object] | list[str]) -> str:
