@@ -9,12 +9,14 @@ import io
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -108,13 +110,19 @@ def refresh(
 
 
 def ahead(settings: Settings) -> Callable[[Databases], None] | None:
-    """Begin what needs no database, where all is new. Returns what can be done as soon as there is one."""
+    """Begin to import what is needed while servers start. Returns what can be done once they run, where all is new."""
     if settings.home.exists():
+        threading.Thread(target=_import, daemon=True).start()
         return None
     from totesys_assets.refresh import begin_imports, prepare  # here: slow to import, and not needed for --help
 
     begin_imports()
     return partial(prepare, settings)
+
+
+def _import() -> None:
+    for module in ("totesys_assets.refresh", "pandas"):  # PyArrow looks for pandas as soon as it is given a value
+        import_module(module)
 
 
 def one_pass(

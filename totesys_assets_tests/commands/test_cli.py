@@ -82,7 +82,6 @@ class Home:
 def home(scratch: Path) -> Iterator[Home]:
     """A home whose first refresh was made, at a fiftieth of the real size."""
     folder = scratch / "home"
-    folder.mkdir()
     made = Home(folder)
     first = made.run("refresh", "--scale", "0.02")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -280,6 +279,19 @@ def test_up_that_is_killed_leaves_nothing_behind(home: Home) -> None:
         time.sleep(0.2)
     assert left == []
     assert not any(server.running() for server in home.servers())
+
+
+def test_dagster_is_not_imported_where_a_server_was_started_anew_and_nothing_else_happened(home: Home) -> None:
+    home.run("refresh")  # what other tests left
+    home.run("refresh")
+    refresh = "from totesys_assets.cli import main; main()", "refresh"
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", *refresh], env=home.env, capture_output=True, text=True, check=True
+    )
+    assert "Nothing changed" in ended.stdout
+    imported = set(re.findall(r"\| +([\w.]+)$", ended.stderr, re.M))
+    assert "totesys_assets.staleness.look" in imported
+    assert "dagster" not in imported
 
 
 @pytest.mark.parametrize("option", ["up --port", "up --dashboard-port", "dashboard --port"])

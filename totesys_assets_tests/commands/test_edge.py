@@ -259,6 +259,21 @@ def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[s
         assert starting.returncode in (-signal.SIGINT, 130), text
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_at_the_end_what_is_registered_for_it_is_done_and_no_thread_is_waited_for(code: int) -> None:
+    program = f"""
+import atexit, threading, time
+from totesys_assets.commands import interrupts
+atexit.register(print, "registered")
+threading.Thread(target=time.sleep, args=[60]).start()
+print("written", end=" ")
+interrupts.leave({code})
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
+    assert ended.stdout == "written registered\n"
+
+
 # A command that waits in C, where Python hears no signal; a thread in the same process takes the server's part.
 _STUCK = """
 import ctypes, signal, socket, sys, threading
