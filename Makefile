@@ -12,7 +12,7 @@ IMAGE ?= totesys-assets:local
 unexport MAKEFLAGS
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 HASHED = --quiet --quiet --disable-pip-version-check --require-hashes
-# The pip of an older Python takes much longer to find what fits this machine.
+# An environment with the pinned pip: that of an older Python takes much longer to find what fits this machine.
 define environment
 @$(PYTHON) -m venv $(1)
 @$(1)/bin/python -m pip install $(HASHED) --only-binary :all: -r pip-requirements.txt

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -56,19 +55,20 @@ def databases(
     dagster: bool = True,
     scale: float = 1.0,
     report: Report | None = None,
-    ahead: Callable[[Databases], None] | None = None,
+    meanwhile: Callable[[Databases], object] = lambda _: None,
 ) -> Iterator[Databases]:
     """The databases that the settings name. The others are embedded, and run for the duration of the block.
 
     ToteSys alone has a server of its own: in life it is someone else's, and the probe for changes is per server. An
     embedded ToteSys is filled at its first use, at ``scale``. Only with ``create`` is a home made where none is; only
     with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
-    ``ahead`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled.
+    ``meanwhile`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled, and
+    waited for.
     Raises NoHome, EmbeddedError, ConnectionFailed.
     """
     if dagster:
         with (
-            databases(settings, create=create, dagster=False, scale=scale, report=report, ahead=ahead) as urls,
+            databases(settings, create=create, dagster=False, scale=scale, report=report, meanwhile=meanwhile) as urls,
             dagster_records(settings, urls, report) as whole,
         ):
             yield whole
@@ -93,14 +93,14 @@ def databases(
             held(_folder(settings) / "fill", "fills the embedded databases", say, _FILL_SECONDS),
             ThreadPoolExecutor(1) as beside,
         ):
-            made = [beside.submit(_make_ours, ours, partial(ahead, urls) if ahead else None)] if ours in servers else []
+            made = beside.submit(_make_ours, ours, partial(meanwhile, urls)) if ours in servers else None
             if source in servers:
                 source.create_database(TOTESYS)
                 with source.explained():
                     _fill(source.url(TOTESYS), settings.home, scale, say)
                 _open_door(source)
-            for each in made:
-                each.result()
+            if made is not None:
+                made.result()
         homes.remember(settings.home)
         yield urls
 
@@ -177,11 +177,15 @@ def _running(settings: Settings, servers: Sequence[EmbeddedServer], say: Report)
             raise
 
 
-def _make_ours(ours: EmbeddedServer, ahead: Callable[[], None] | None) -> None:
+def _make_ours(ours: EmbeddedServer, then: Callable[[], object]) -> None:
     ours.create_database(WAREHOUSE)
     ours.create_database(DAGSTER)
-    if ahead is not None:
-        threading.Thread(target=ahead, daemon=True).start()
+    then()
+
+
+def are_new(settings: Settings) -> bool:
+    """Whether embedded databases are still to be made."""
+    return not (settings.totesys_url and settings.warehouse_url) and not _folder(settings).exists()
 
 
 def _folder(settings: Settings) -> Path:

@@ -11,7 +11,7 @@ import gc
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # A table is counted in time proportional to its rows, and the current rows of a fact need a sort as well. A refresh
 # counts no table with more records than this.
 MOST_COUNTED = 100_000
+# The thread that makes tables where all is new.
+_MAKE_TABLES: list[threading.Thread] = []
 
 
 class Audience(Protocol):
@@ -135,6 +137,8 @@ def refresh(
     letters = open_letters(lake) if requests else None
     try:
         if requests or problems:
+            while _MAKE_TABLES:
+                _MAKE_TABLES.pop().join()
             with dagster_records(settings, urls, audience.say) as urls:
                 dagster_home(settings, urls)
                 is_backfill = days is not None and not full
@@ -203,16 +207,21 @@ def _import() -> None:
         gc.enable()
 
 
-def prepare(settings: Settings, urls: Databases) -> None:
-    """Make Dagster's tables and the warehouse's before the first refresh needs them: ToteSys is filled meanwhile.
+def begin_tables(settings: Settings, urls: Databases) -> None:
+    """Begin to make Dagster's tables and the warehouse's, in a thread, for which the next refresh waits.
 
-    What fails here fails once more where it is needed, and is said there.
+    What fails there fails once more in the refresh, which says so.
     """
-    begin_imports().join()  # two threads that import the same modules in another order may see halves of them
-    with suppress(Exception):
-        dagster_home(settings, urls)
-        import_module("dagster").DagsterInstance.get()
-        Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
+    thread = threading.Thread(target=_make_tables, args=[settings, urls], daemon=True)
+    _MAKE_TABLES.append(thread)
+    thread.start()
+
+
+def _make_tables(settings: Settings, urls: Databases) -> None:
+    begin_imports().join()
+    dagster_home(settings, urls)
+    import_module("dagster").DagsterInstance.get()
+    Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,25 @@ from totesys_assets_tests.conftest import PostgresServer
 # In a process of its own: Dagster's home is set for a whole process.
 _AHEAD = """
 import sys, threading
+from totesys_assets import refresh
 from totesys_assets.databases import Databases, databases
-from totesys_assets.refresh import prepare
+from totesys_assets.local import simulator
 from totesys_assets.settings import Settings
 
 settings = Settings.from_env({"TOTESYS_HOME": sys.argv[1]})
 if len(sys.argv) > 2:
-    prepare(settings, Databases(*sys.argv[2:]))
+    refresh.begin_tables(settings, Databases(*sys.argv[2:]))
+    refresh._MAKE_TABLES.pop().join()
 else:
-    found, done = [], threading.Event()
-    def ahead(urls):
+    found, begun, create = [], threading.Event(), simulator.create
+    def meanwhile(urls):
         found.append(urls)
-        done.set()
-    with databases(settings, dagster=False, scale=0.02, ahead=ahead) as urls:
-        done.wait(30)
+        begun.set()
+    def create_late(*arguments, **named):
+        assert begun.wait(60)
+        create(*arguments, **named)
+    simulator.create = create_late
+    with databases(settings, dagster=False, scale=0.02, meanwhile=meanwhile) as urls:
         print(found == [urls])
 """
 
@@ -58,5 +63,5 @@ def test_what_fails_ahead_is_left_to_the_refresh(postgres_server: PostgresServer
     assert run(str(tmp_path), source, warehouse, nobody) == ""
 
 
-def test_it_is_begun_as_soon_as_there_is_an_embedded_warehouse(scratch: Path) -> None:
+def test_it_is_begun_before_totesys_is_filled(scratch: Path) -> None:
     assert run(str(scratch / "new")) == "True\n"

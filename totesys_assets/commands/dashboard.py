@@ -37,7 +37,7 @@ def dashboard(port: int, host: str) -> None:
     from totesys_assets.live.ports import require_free_port
 
     settings = Settings.from_env()
-    require_free_port(port, "totesys dashboard --port", host)
+    require_free_port(port, "totesys dashboard --port", host, settings.home)
     reader = settings.warehouse_reader_url
     with until_signalled(), nullcontext(reader) if reader else warehouse_only(settings, reporter(err)) as url:
         say(out, "", f"The dashboard is at http://{host}:{port}. Ctrl-C stops it.")

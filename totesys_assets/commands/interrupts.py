@@ -73,16 +73,16 @@ def install() -> None:
 def leave(code: int) -> None:
     """End the process with ``code``, without waiting for its threads.
 
-    What libraries have registered for the end is done, but for after a signal. Taking all modules apart is left out:
+    What libraries have registered for the end is done, except after a signal. Taking all modules apart is left out:
     where Dagster and pandas are among them, it takes Python some tenths of a second.
     """
     _over.set()
     try:
+        if _first is None:
+            atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # closed, or none
                 stream.flush()
-        if _first is None:
-            atexit._run_exitfuncs()
     finally:
         os._exit(code)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import click
 
 from totesys_assets.commands import interrupts
-from totesys_assets.commands.refresh import SCALE_HELP, ahead, one_pass
+from totesys_assets.commands.refresh import SCALE_HELP, begin_early, one_pass
 from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
@@ -102,16 +102,16 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
     from totesys_assets.live.ports import free_port, require_free_port
 
     settings = Settings.from_env()
-    begun = ahead(settings)
     with until_signalled(), only_one(settings.home / "up.lock", "totesys up"):
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
-        require_free_port(port)
+        require_free_port(port, "totesys up --port")
         if dashboard_port is None:
             dashboard_port = free_port(dashboard.PORT)
         elif dashboard_port:
             require_free_port(dashboard_port, "totesys up --dashboard-port")
-        with databases(settings, scale=scale, report=reporter(out), ahead=begun) as urls:
+        begin = begin_early(settings)
+        with databases(settings, scale=scale, report=reporter(out), meanwhile=begin) as urls:
             follow_log(settings)
             settings = refreshed(settings)
             one_pass(settings, urls, out)
@@ -124,7 +124,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
                     say=_say,
                     dashboard_port=dashboard_port,
                 )
-        _say("dagster", f"everything has stopped; {program()} up goes on with the same data")
+        _say("up", f"everything has stopped. To go on with the same data: {program()} up")
 
 
 @contextmanager

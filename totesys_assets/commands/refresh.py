@@ -35,7 +35,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
-from totesys_assets.databases import Databases, databases, refreshed
+from totesys_assets.databases import Databases, are_new, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import Console, address, out, program, reporter, say, show
@@ -91,7 +91,8 @@ def refresh(
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
-    with databases(settings, dagster=False, scale=scale, report=reporter(console), ahead=ahead(settings)) as urls:
+    begin = begin_early(settings)
+    with databases(settings, dagster=False, scale=scale, report=reporter(console), meanwhile=begin) as urls:
         summary = one_pass(
             refreshed(settings),
             urls,
@@ -109,20 +110,17 @@ def refresh(
         sys.exit(1)
 
 
-def ahead(settings: Settings) -> Callable[[Databases], None] | None:
-    """Begin to import what is needed while servers start. Returns what can be done once they run, where all is new."""
-    if settings.home.exists():
-        threading.Thread(target=_import, daemon=True).start()
-        return None
-    from totesys_assets.refresh import begin_imports, prepare  # here: slow to import, and not needed for --help
+def begin_early(settings: Settings) -> Callable[[Databases], object]:
+    """Begin to import what is needed, while servers start. Returns what can be begun once they run."""
+    if are_new(settings):
+        from totesys_assets.refresh import begin_imports, begin_tables  # here: slow, and not needed for --help
 
-    begin_imports()
-    return partial(prepare, settings)
-
-
-def _import() -> None:
-    for module in ("totesys_assets.refresh", "pandas"):  # PyArrow looks for pandas as soon as it is given a value
-        import_module(module)
+        begin_imports()
+        return partial(begin_tables, settings)
+    # PyArrow looks for pandas as soon as it is given a value, as in the scan that the start of a server asks for.
+    modules = ["totesys_assets.refresh", *([] if settings.totesys_url else ["pandas"])]
+    threading.Thread(target=lambda: [import_module(each) for each in modules], daemon=True).start()
+    return lambda _: None
 
 
 def one_pass(

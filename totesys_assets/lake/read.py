@@ -112,9 +112,9 @@ def microseconds(moment: datetime) -> int:
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-def since_1970(microseconds: int) -> datetime:
+def since_1970(count: int) -> datetime:
     """The moment, in UTC, so many microseconds after the beginning of 1970."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + timedelta(microseconds=count)
 
 
 def moment_sql(moment: int) -> str:

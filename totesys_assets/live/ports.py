@@ -6,6 +6,7 @@ Belongs here: looking. Does not belong here: listening.
 import errno
 import socket
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -13,29 +14,45 @@ import psutil
 from totesys_assets.errors import PlatformError
 from totesys_assets.live.session import HOST, MARK
 
+# Addresses that stand for all of this machine.
+_ALL = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
+# The commands that listen on a port.
+_SERVERS = ("api", "dashboard", "up")
 
-def require_free_port(port: int, command: str = "totesys up --port", host: str = HOST) -> None:
-    """Raise PlatformError if a program listens on ``port``: it says which, and the command that chooses another."""
+
+def require_free_port(port: int, command: str, host: str = HOST, shown_by: Path | None = None) -> None:
+    """Raise PlatformError if a program listens on ``port``: it says which, and the command that chooses another.
+
+    ``shown_by``: the home whose ``totesys up`` shows the same on its port.
+    """
     if _is_free(port, host):
         return
-    user = _listener(port)
-    is_ours = user.startswith("totesys")
-    choose = f"Open http://{host}:{port}, or choose another" if is_ours else "Choose another"
-    raise PlatformError(f"Port {port} is in use by {user}. {choose}: {command} {port + 1}.")
+    user = _listener(port, host)
+    choose = "Choose" if user != _up(str(shown_by)) else f"Open http://{HOST}:{port}, or choose"
+    raise PlatformError(f"Port {port} is in use by {user}. {choose} another: {command} {min(port + 1, 65534)}.")
 
 
-def _listener(port: int) -> str:
-    """What listens on ``port``, as far as this user may know."""
+def _listener(port: int, host: str) -> str:
+    """What listens on ``port`` of an address, as far as this user may know."""
     with suppress(psutil.Error, OSError):  # macOS tells only the superuser
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr[1:2] == (port,) and each.pid is not None:
-                process = psutil.Process(each.pid)
-                if home := process.environ().get(MARK):
-                    return f"totesys up of {home}"
-                line = process.cmdline()
-                own = [number for number, word in enumerate(line) if Path(word).name == "totesys"]
-                return f"totesys {line[own[0] + 1]}" if own else f"another program, {process.name()} ({each.pid})"
+            is_there = each.status == psutil.CONN_LISTEN and each.laddr in [(at, port) for at in (host, *_ALL)]
+            if is_there and each.pid is not None:
+                return _name(psutil.Process(each.pid))
     return "another program"
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error, OSError):  # it is another user's
+        if home := process.environ().get(MARK):
+            return _up(home)
+    line = process.cmdline()[:3]  # of which the first may be Python
+    own = [command for word, command in pairwise(line) if Path(word).name == "totesys" and command in _SERVERS]
+    return f"totesys {own[0]}" if own else f"another program, {process.name()} ({process.pid})"
+
+
+def _up(home: str) -> str:
+    return f"totesys up of {home}"
 
 
 def free_port(wanted: int) -> int:

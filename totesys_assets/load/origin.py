@@ -115,8 +115,8 @@ def change_of(
         else:
             continue
         return LakeChanged(
-            f"{what[0].upper()}{what[1:]}. Nothing is loaded from it. Give the platform that lake again (LAKE_URI, or "
-            "its backup), or a schema of its own to this one (WAREHOUSE_SCHEMA), or go on with both: `totesys refresh "
+            f"{what[0].upper()}{what[1:]}. So nothing is loaded. Give the platform that lake again (LAKE_URI, or its "
+            "backup), or a schema of its own to this one (WAREHOUSE_SCHEMA), or go on with both: `totesys refresh "
             "--adopt-lake` keeps every record of the warehouse and adds those in which its current rows differ from "
             "the lake's."
         )

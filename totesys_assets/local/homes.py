@@ -21,6 +21,16 @@ class NoHome(PlatformError):
     """There is no platform in the home, and the command does not create one."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it, such that the server's user may pass through."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    if os.geteuid() == 0:
+        folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
+
+
 def prepare(home: Path) -> None:
     """Create the folder if it is missing. Raises PlatformError if it is a file or cannot be used."""
     if home.exists() and not home.is_dir():

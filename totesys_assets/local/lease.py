@@ -9,15 +9,16 @@ from __future__ import annotations
 import fcntl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from totesys_assets.local import guard
+from totesys_assets.local.homes import make_folder
 from totesys_assets.local.locks import Report, held, locked, opened
-from totesys_assets.local.postgres import START_SECONDS, EmbeddedServer, make_folder
+from totesys_assets.local.postgres import START_SECONDS, EmbeddedServer
 
-# Starting two servers after a crash may take this long.
+# Starting or stopping the servers after a crash takes less than this.
 _TIMEOUT_SECONDS = 2.0 * START_SECONDS
 
 
@@ -81,6 +82,21 @@ def _stop(servers: Sequence[EmbeddedServer]) -> None:
 
 
 def _each(servers: Sequence[EmbeddedServer], do: Callable[[EmbeddedServer], None]) -> None:
-    """Do something to all servers at once, to each even if it fails for another, and wait for the last."""
+    """Do something to all servers at once, to each even if it fails for another. Raises the first error.
+
+    Ctrl-C ends the programs that do it, so that no thread is waited for.
+    """
+    under_way: list[Future[None]] = []
     with ThreadPoolExecutor(max(1, len(servers))) as threads:
-        list(threads.map(do, servers))
+        with suppress(RuntimeError):  # no more threads are allowed: the others come after these
+            under_way.extend(threads.submit(do, server) for server in servers)
+        try:
+            wait(under_way)
+        except BaseException:
+            for server in servers:
+                server.give_up()
+            raise
+    for server in servers[len(under_way) :]:
+        do(server)
+    for each in under_way:
+        each.result()

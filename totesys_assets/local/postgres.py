@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets import spill
+from totesys_assets.local.homes import make_folder
 from totesys_assets.local.locks import Report, locked, opened
 from totesys_assets.local.postgres_errors import EmbeddedError, explain, is_full
 from totesys_assets.local.postgres_programs import Programs
@@ -99,6 +100,10 @@ class EmbeddedServer:
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"PostgreSQL in {self.folder} does not stop: {stopping}")
             time.sleep(0.02)
+
+    def give_up(self) -> None:
+        """End the program that starts or stops the server in another thread."""
+        self._programs.end()
 
     def running(self) -> bool:
         """Whether the server is up and takes connections."""
@@ -269,16 +274,6 @@ def without_variables() -> Iterator[None]:
         yield
     finally:
         os.environ.update(aside)
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder and those above it, such that the server's user may pass through."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    if os.geteuid() == 0:
-        folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
 
 
 def _answers(port: int) -> bool:

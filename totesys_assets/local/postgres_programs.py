@@ -34,6 +34,7 @@ class Programs:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self._data = folder, data
+        self._under_way: subprocess.Popen[bytes] | None = None
 
     def give(self, path: Path) -> None:
         """Let the server's user own the file."""
@@ -86,7 +87,7 @@ class Programs:
         user = self.user() if os.geteuid() == 0 else None
         # Into a file, not a pipe: the server inherits it and would hold a pipe open, and us waiting for its end.
         with tempfile.TemporaryFile() as said:
-            finished = subprocess.run(  # PostgreSQL's own programs, no shell
+            process = self._under_way = subprocess.Popen(  # PostgreSQL's own programs, no shell
                 [str(self.place() / program), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -99,9 +100,20 @@ class Programs:
                 group=user and user.gid,
                 extra_groups=[] if user else None,
             )
+            try:
+                failed = process.wait()
+            except BaseException:
+                self.end()
+                raise
             said.seek(0)
             message = said.read().decode(errors="replace").strip()
-        return (message or f"{program} failed") if finished.returncode else ""
+        return (message or f"{program} failed") if failed else ""
+
+    def end(self) -> None:
+        """End the program that runs, if one does: the thread that waits for it goes on as after a failure."""
+        if self._under_way is not None:
+            self._under_way.kill()
+            self._under_way.wait()
 
 
 def binaries() -> Path:

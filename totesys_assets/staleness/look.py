@@ -290,8 +290,8 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
 
 
 def _but_for_starts(mark: str) -> str:
-    """A mark without the moments at which servers were started, which end what a PostgreSQL says of its lifetime."""
-    return re.sub(r"/[\d.]+ ", " ", mark)
+    """A mark without the times at which servers started: the last part of a PostgreSQL's ``lifetime``."""
+    return re.sub(r"(\d+/[0-9A-F]+/\d+/\d+)/[\d.]+ ", r"\1 ", mark)
 
 
 def _digest(parts: list[object] | list[str]) -> str:

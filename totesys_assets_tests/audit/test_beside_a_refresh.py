@@ -112,7 +112,7 @@ def units(core: Core) -> list[int]:
 @pytest.mark.parametrize(
     "where",
     [
-        pytest.param(where, id=name, marks=[pytest.mark.thorough] if number else [])  # below, with more
+        pytest.param(where, id=name, marks=[pytest.mark.thorough] if number else [])  # also tried below
         for number, (name, where) in enumerate(INTERRUPTED.items())
     ],
 )

@@ -252,7 +252,8 @@ def test_up_runs_everything_live_and_one_ctrl_c_stops_all_of_it(home: Home) -> N
         with urllib.request.urlopen(address + dashboard.HEALTH, timeout=10) as answer:
             assert answer.read() == b"ok"
         beside = home.run("dashboard", "--port", address.rpartition(":")[2])
-        assert f"in use by totesys up of {home.folder}. Open {address}," in beside.stderr.replace("\n", " ")
+        if sys.platform == "linux":  # others tell only the superuser
+            assert f"in use by totesys up of {home.folder}. Open {address}," in beside.stderr.replace("\n", " ")
         followed = json.loads(home.run("status", "--json").stdout)["log"]
         assert (followed["reason"], followed["kept_bytes"] is None) == (None, False), "the log is followed"
         assert "totesys " in text  # what the simulator did is told too
@@ -304,8 +305,8 @@ def test_a_port_in_use_is_said_before_anything_is_started(home: Home, option: st
         result = home.run(*option.split(), str(port), *others)
     assert result.returncode == 1
     said = result.stderr.replace("\n", " ")
-    assert f"Port {port} is in use by another program, python" in said
-    assert f"({os.getpid()}). Choose another: totesys {option} {port + 1}." in said
+    assert f"Port {port} is in use by another program" in said
+    assert f". Choose another: totesys {option} {port + 1}." in said
 
 
 @pytest.mark.parametrize("command", ["refresh", "status", "migrate", "simulate", "sql", "up"])

@@ -269,7 +269,10 @@ threading.Thread(target=time.sleep, args=[60]).start()
 print("written", end=" ")
 interrupts.leave({code})
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=20, check=False
+    )
     assert (ended.returncode, ended.stderr) == (code, "")
     assert ended.stdout == "written registered\n"
 

@@ -297,7 +297,7 @@ class InterleavingsWithLosses(Interleavings):
         others=st.sampled_from((0, 0, 2)),
     )
     def lose(self, who: int, several: list[Statement], what: str, when: str, after: int, others: int) -> None:
-        """Somebody removes the lake, or a table of it, between two refreshes or under one; ``others`` adopt it, too."""
+        """Somebody removes the lake, or a table of it, between two refreshes or under one."""
         self.write(who, several)
         # A table that stopped is loaded from its lake when it goes on; until then it asks for it.
         if not self.world.drifted:

@@ -768,7 +768,7 @@ class World:
         """A part of the lake (of LOSSES) is removed: between two refreshes, or under one, ``when`` it builds or so.
 
         Its process goes on. What can be made again is made again by the next refresh; of versions, it must say.
-        ``others`` adopt the lake, too.
+        So many ``others`` write off what the lake has lost at once, before it is adopted.
         """
         left = {name: self._dimension(name) for name in DIMENSIONS}
         theft = Theft(partial(self._remove, what), when, after)
@@ -804,7 +804,7 @@ class World:
 
     def _adopt(self, left: dict[str, dict[str, tuple[Mapped, bool]]], *, unnoticed: bool, others: int = 0) -> None:
         """Go on with the lake as it is now, after a refresh that must refuse it; it may be ``unnoticed`` that it is
-        another. ``left`` are the dimensions as they were. ``others`` do so at once, and are killed early."""
+        another. ``left`` are the dimensions as they were. ``others``: see ``lose``."""
         before = self._marks()
         refused = False
         try:
@@ -822,7 +822,7 @@ class World:
         self._check_marts()
 
     def _others_adopt(self, others: int) -> None:
-        """So many others begin to adopt the lake at once. What it has lost is written off, and that once."""
+        """So many threads do at once what adopting a lake begins with. What it has lost is written off once."""
         if not others:
             return
         noted = Ledger(self.lake).totals()
@@ -1097,7 +1097,7 @@ class World:
 
 
 def _write_off_all(folder: str) -> None:
-    """What another process does first that adopts the lake."""
+    """What adopting a lake begins with."""
     lake = Lake(folder)
     for table in catalogue().source.values():
         write_off(lake, table, "another")
