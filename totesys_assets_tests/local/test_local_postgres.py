@@ -389,3 +389,42 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path, mo
             assert connection.execute("SELECT 1").fetchone() == (1,)
     finally:
         server.stop()
+
+
+# Two servers that are made for ever.
+SLOW = """
+import sys
+from pathlib import Path
+from totesys_assets.local.postgres_programs import Programs
+
+programs = Path(sys.argv.pop(1))
+Programs.place = lambda self: programs
+from totesys_assets.cli import main
+main()
+"""
+
+
+def test_ctrl_c_waits_for_no_server_that_is_being_made(folder: Path) -> None:
+    program, begun = folder / "initdb", folder / "begun"
+    begun.mkdir(mode=0o777)
+    begun.chmod(0o777)
+    program.write_text(f"#!/bin/sh\ntouch {begun}/$$\nexec sleep 120\n")
+    program.chmod(0o755)
+    env = {**os.environ, "TOTESYS_HOME": str(folder / "home")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(folder), "refresh"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(started := list(begun.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert len(started) == 2, "both are made at once"
+    assert process.returncode == 130, said
+    assert "Stopped before the end" in said
+    assert "Ended at once" not in said
+    assert not [each for each in started if Path("/proc", each.name).exists()]
