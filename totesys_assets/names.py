@@ -15,6 +15,8 @@ FETCH_RATES, PURGE = "fetch_exchange_rates", "purge_records"
 CHANGES = "changes"
 # A process that is about to stop Dagster touches this file in the home. A waiting tick of the sensor then ends.
 STOPPING_FILE = "stopping"
+# Held, in the home, by the process of `totesys up`.
+UP_LOCK = "up.lock"
 # The check that no row of a captured table is in the dead letters.
 NO_DEAD_LETTERS = "no_dead_letters"
 # The check that a comparison found nothing of a captured table that the log, or a fingerprint, had not told of.

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -111,7 +112,8 @@ def ask(
         return
     question = questions().get(name)
     if question is None:
-        raise click.UsageError(f'There is no question "{name}": totesys ask lists them.')
+        meant = "".join(f' Did you mean "{each}"?' for each in get_close_matches(name, questions(), 1))
+        raise click.UsageError(f'There is no question "{name}": totesys ask lists them.{meant}')
     parameters = _chosen(question, given)
     if dialect is not None:
         from totesys_assets.insights.over_the_lake import place, statement  # here: --help should not wait for it

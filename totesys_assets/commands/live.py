@@ -17,6 +17,7 @@ from totesys_assets.commands.refresh import SCALE_HELP, begin_early, one_pass
 from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
+from totesys_assets.names import UP_LOCK
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, program, reporter, say, silence
 
@@ -102,7 +103,7 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
     from totesys_assets.live.ports import free_port, require_free_port
 
     settings = Settings.from_env()
-    with until_signalled(), only_one(settings.home / "up.lock", "totesys up"):
+    with until_signalled(), only_one(settings.home / UP_LOCK, "totesys up"):
         if left := session.end_leftovers(settings.home):
             _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
         require_free_port(port, "totesys up --port")

@@ -21,6 +21,8 @@ from totesys_assets.commands import words
 from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import databases, refreshed
 from totesys_assets.errors import told_once
+from totesys_assets.local.locks import taken_by
+from totesys_assets.names import UP_LOCK
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import address, err, out, program, reporter, say, show
 
@@ -73,7 +75,7 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(where | asdict(found), default=_plain, indent=2))
     else:
-        _print(where, found, engine)
+        _print(where, found, engine, is_live=taken_by(settings.home / UP_LOCK) is not None)
     if not found.well:
         sys.exit(1)
 
@@ -96,7 +98,7 @@ def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _print(where: dict[str, str], found: Condition, engine: str | None) -> None:
+def _print(where: dict[str, str], found: Condition, engine: str | None, *, is_live: bool) -> None:
     more = {
         "lake": ", ".join(
             [
@@ -134,7 +136,9 @@ def _print(where: dict[str, str], found: Condition, engine: str | None) -> None:
     if found.dead_letters:
         count = words.number(len(found.dead_letters), "dead letter")
         say(out, "", f"{count}, kept until corrected in the source: {program()} dead-letters")
-    if found.stale:
+    if found.stale and is_live:
+        say(out, "", f"{program()} up is running, and brings what waits.")
+    elif found.stale:
         say(out, "", f"Next: {program()} refresh")
     elif found.well:
         say(out, "", "Everything is up to date.")

@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
+
+if TYPE_CHECKING:
+    import psutil
 
 Report = Callable[[str], None]
 # Seconds until a waiting process says for whom it waits, and until it says so again.
@@ -89,16 +93,26 @@ def holder(lock: Path) -> str:
     """The process that holds the lock, if known: id, command, since when, and whether it is stopped."""
     import psutil  # here: nobody waits, as a rule
 
+    process = taken_by(lock)
+    with suppress(psutil.Error):
+        if process is not None:
+            since = f"{datetime.fromtimestamp(process.create_time()):%H:%M:%S}"
+            stopped, number = process.status() == psutil.STATUS_STOPPED, process.pid
+            hint = f", and is stopped: kill -CONT {number} lets it go on, kill -9 {number} ends it" if stopped else ""
+            return f"process {number} ({_name(process.cmdline())}, running since {since}{hint})"
+    return "another process"
+
+
+def taken_by(lock: Path) -> psutil.Process | None:
+    """The process that took the lock last, if it is known and lives."""
+    import psutil
+
     with suppress(OSError, ValueError, psutil.Error):
         number, noted = lock.read_text(encoding="ascii").split()
         process = psutil.Process(int(number))
-        if process.create_time() > float(noted) + 1:
-            return "another process"  # the number has been given away again
-        since = f"{datetime.fromtimestamp(process.create_time()):%H:%M:%S}"
-        stopped = process.status() == psutil.STATUS_STOPPED
-        hint = f", and is stopped: kill -CONT {number} lets it go on, kill -9 {number} ends it" if stopped else ""
-        return f"process {number} ({_name(process.cmdline())}, running since {since}{hint})"
-    return "another process"
+        if process.create_time() <= float(noted) + 1:  # else the number has been given away again
+            return process
+    return None
 
 
 def _name(command: list[str]) -> str:

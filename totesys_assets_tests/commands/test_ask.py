@@ -117,6 +117,7 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
     ("arguments", "said"),
     [
         (["revenue"], 'There is no question "revenue": totesys ask lists them.'),
+        (["revenue_by_contry"], 'totesys ask lists them. Did you mean "revenue_by_country"?'),
         (["--csv"], "Name the question"),
         (["headline", "--csv", "--json"], "Choose one of --csv, --json and --sql or --dialect."),
         (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,8 @@ from dagster._core.test_utils import create_run_for_test, instance_for_test
 from totesys_assets.automation.records import seen
 from totesys_assets.commands import main, words
 from totesys_assets.errors import told_once
-from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG
+from totesys_assets.local.locks import only_one
+from totesys_assets.names import LOOKED_AT_TAG, REFRESH_TAG, UP_LOCK
 from totesys_assets.sql_text import quoted
 from totesys_assets.staleness import mark
 from totesys_assets_tests.conftest import Platform
@@ -57,6 +59,9 @@ def test_it_tells_what_waits_and_for_how_long_what_is_blocked_and_what_is_down(
     platform.sql("UPDATE design SET design_name = 'Linen'")
     code, document = status()
     assert code == 0
+    assert re.search(r"Next: \S*totesys refresh$", shown())
+    with only_one(platform.settings.home / UP_LOCK, "totesys up"):
+        assert shown().endswith("totesys up is running, and brings what waits.")
     design, staff = (by_table(document, "source")[name] for name in ("design", "staff"))
     assert design["stale"] == 1
     age = (datetime.now(UTC) - datetime.fromisoformat(design["captured_at"])).total_seconds()
