@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from totesys_assets.databases import Databases
+from totesys_assets.errors import PlatformError
 from totesys_assets.live import ports, session
 from totesys_assets.settings import Settings
 
@@ -171,3 +172,43 @@ def test_whatever_ends_it_says_that_it_is_stopping(
     with suppress(SystemExit):
         session.run(settings, urls, port=1, rate=0, say=lambda _, text: said.append(text))
     assert said[-1] == "stopping, which takes some seconds"
+
+
+LISTENER = """
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others tell only the superuser who listens")
+@pytest.mark.parametrize(
+    ("name", "arguments", "up_of", "said"),
+    [
+        (
+            "other",
+            ["totesys"],
+            None,
+            "another program, python[^ ]* [(][0-9]+[)]. Choose another: totesys dashboard --port",
+        ),
+        ("other", ["totesys", "dashboard"], None, "another program, python"),
+        ("totesys", [], None, "another program, python"),
+        ("totesys", ["--port", "1"], None, "another program, python"),
+        ("totesys", ["dashboard"], None, "totesys dashboard. Choose another: "),
+        ("other", [], "/another/home", "totesys up of /another/home. Choose another: "),
+        ("other", [], "/this/home", "totesys up of /this/home. Open http://127.0.0.1:[0-9]+, or choose another: "),
+    ],
+)
+def test_only_a_program_of_ours_is_taken_for_one(
+    name: str, arguments: list[str], up_of: str | None, said: str, tmp_path: Path
+) -> None:
+    program = tmp_path / name
+    program.write_text(LISTENER, encoding="utf-8")
+    env = {**os.environ, session.MARK: up_of} if up_of is not None else None
+    with subprocess.Popen([sys.executable, program, *arguments], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with pytest.raises(PlatformError, match=f"^Port {port} is in use by {said}"):
+            ports.require_free_port(port, "totesys dashboard --port", shown_by=Path("/this/home"))
+        process.kill()
