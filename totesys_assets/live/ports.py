@@ -15,7 +15,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.live.session import HOST, MARK
 
 # Addresses that stand for all of this machine.
-_ALL = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
+_ALL = ("0.0.0.0", "::")  # looked for, not listened on  # noqa: S104  # nosec B104
 # The commands that listen on a port.
 _SERVERS = ("api", "dashboard", "up")
 
