@@ -62,8 +62,8 @@ def databases(
     ToteSys alone has a server of its own: in life it is someone else's, and the probe for changes is per server. An
     embedded ToteSys is filled at its first use, at ``scale``. Only with ``create`` is a home made where none is; only
     with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
-    ``meanwhile`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled, and
-    waited for.
+    ``meanwhile`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled. The
+    block begins when it has returned.
     Raises NoHome, EmbeddedError, ConnectionFailed.
     """
     if dagster:

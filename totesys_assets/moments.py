@@ -7,7 +7,7 @@ what is read as of a moment.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
 
 from totesys_assets.errors import PlatformError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from totesys_assets.lake.tables import Lake
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def parsed(value: str | date | datetime) -> datetime:
@@ -58,7 +56,7 @@ def require_recorded(
     which says where the lake's records begin.
     """
     from totesys_assets.catalogue.catalogue import RECORDED_AT
-    from totesys_assets.lake.read import register
+    from totesys_assets.lake.read import register, since_1970
 
     firsts = [
         f"SELECT {literal(name)}, epoch_us(min({RECORDED_AT})) FROM {register(connection, f'dated_{name}', held)}"
@@ -67,7 +65,7 @@ def require_recorded(
     if not firsts:
         return ""
     found = connection.execute(" UNION ALL ".join(firsts)).fetchall()
-    begins = {name: _EPOCH + timedelta(microseconds=first) for name, first in sorted(found) if first is not None}
+    begins = {name: since_1970(first) for name, first in sorted(found) if first is not None}
     first = min(begins.values(), default=None)
     if first is None or moment < first:
         known = f"its first record is of {first:%Y-%m-%d %H:%M:%S} UTC" if first else "it holds no record"

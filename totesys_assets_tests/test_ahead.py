@@ -21,8 +21,9 @@ from totesys_assets.settings import Settings
 
 settings = Settings.from_env({"TOTESYS_HOME": sys.argv[1]})
 if len(sys.argv) > 2:
-    refresh.begin_tables(settings, Databases(*sys.argv[2:]))
-    refresh._MAKE_TABLES.pop().join()
+    for warehouse in sys.argv[4:]:
+        refresh.begin_tables(settings, Databases(sys.argv[2], warehouse, sys.argv[3]))
+        refresh._MAKE_TABLES.pop().join()
 else:
     found, begun, create = [], threading.Event(), simulator.create
     def meanwhile(urls):
@@ -52,15 +53,16 @@ def tables(url: str) -> set[str]:
 
 def test_the_tables_of_the_warehouse_and_of_dagster_are_made(postgres_server: PostgresServer, tmp_path: Path) -> None:
     source, warehouse, records = (postgres_server.database() for _ in range(3))
-    run(str(tmp_path), source, warehouse, records)
+    run(str(tmp_path), source, records, warehouse)
     assert catalogue().warehouse.keys() <= tables(warehouse)
     assert {"runs", "event_logs", "jobs"} <= tables(records)
 
 
-def test_what_fails_ahead_is_left_to_the_refresh(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    source, warehouse = (postgres_server.database() for _ in range(2))
+def test_what_fails_is_in_the_way_of_nothing(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    source, warehouse, records = (postgres_server.database() for _ in range(3))
     nobody = "postgresql://nobody@127.0.0.1:1/none"
-    assert run(str(tmp_path), source, warehouse, nobody) == ""
+    run(str(tmp_path), source, records, nobody, warehouse)
+    assert catalogue().warehouse.keys() <= tables(warehouse)
 
 
 def test_it_is_begun_before_totesys_is_filled(scratch: Path) -> None:

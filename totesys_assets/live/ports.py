@@ -17,6 +17,7 @@ from totesys_assets.live.session import HOST, MARK
 
 # Addresses that stand for all of this machine.
 _ALL = (str(IPv4Address(0)), str(IPv6Address(0)))
+_HIGHEST = 65535
 # The commands that listen on a port.
 _SERVERS = ("api", "dashboard", "up")
 
@@ -29,8 +30,9 @@ def require_free_port(port: int, command: str, host: str = HOST, shown_by: Path 
     if _is_free(port, host):
         return
     user = _listener(port, host)
-    choose = "Choose" if user != _up(str(shown_by)) else f"Open http://{HOST}:{port}, or choose"
-    raise PlatformError(f"Port {port} is in use by {user}. {choose} another: {command} {min(port + 1, 65534)}.")
+    choose = f"Open http://{HOST}:{port}, or choose" if user == _up(str(shown_by)) else "Choose"
+    other = port + 1 if port < _HIGHEST else port - 1
+    raise PlatformError(f"Port {port} is in use by {user}. {choose} another: {command} {other}.")
 
 
 def _listener(port: int, host: str) -> str:

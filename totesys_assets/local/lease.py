@@ -88,9 +88,9 @@ def _each(servers: Sequence[EmbeddedServer], do: Callable[[EmbeddedServer], None
     """
     under_way: list[Future[None]] = []
     with ThreadPoolExecutor(max(1, len(servers))) as threads:
-        with suppress(RuntimeError):  # no more threads are allowed: the others come after these
-            under_way.extend(threads.submit(do, server) for server in servers)
         try:
+            with suppress(RuntimeError):  # no more threads are allowed: the others come after these
+                under_way.extend(threads.submit(do, server) for server in servers)
             wait(under_way)
         except BaseException:
             for server in servers:

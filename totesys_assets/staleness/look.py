@@ -94,9 +94,9 @@ def look(
 
     One snapshot of each source, and another after each table that PostgreSQL could not read. If something is stale,
     ``shared_snapshots`` takes the snapshots over, so that the captures that follow need not scan again.
-    ``before_scan`` is called before tables are scanned, unless all that is known to have happened since that mark is
-    the start of a server: as a rule, nothing is found then. ``on_examined`` gets the condition of the tables as soon as
-    it is known, even if the look then fails.
+    ``before_scan`` is called before tables are scanned, but not if the only known change since that mark is the start
+    of a server: such a scan rarely finds anything. ``on_examined`` gets the condition of the tables as soon as it is
+    known, even if the look then fails.
 
     Raises ConnectionFailed when no source can be reached, LakeChanged when the warehouse was loaded from another lake,
     and the problem itself when no table at all could be examined.

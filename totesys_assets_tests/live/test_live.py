@@ -212,3 +212,10 @@ def test_only_a_program_of_ours_is_taken_for_one(
         with pytest.raises(PlatformError, match=f"^Port {port} is in use by {said}"):
             ports.require_free_port(port, "totesys dashboard --port", shown_by=Path("/this/home"))
         process.kill()
+
+
+@pytest.mark.parametrize(("port", "other"), [(65534, 65535), (65535, 65534)])
+def test_another_port_that_exists_is_named(port: int, other: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_is_free", lambda *_: False)
+    with pytest.raises(PlatformError, match=f"another: totesys up --port {other}\\.$"):
+        ports.require_free_port(port, "totesys up --port")
