@@ -14,10 +14,12 @@ def main() -> None:
     from totesys_assets.commands import edge, interrupts
     from totesys_assets.commands import main as totesys
 
-    interrupts.install()
-    edge.quiet_beside()
     try:
+        interrupts.install()
+        edge.quiet_beside()
         totesys(prog_name="totesys")
+    except KeyboardInterrupt:  # just before or after a command, which says itself that it was stopped
+        interrupts.leave(interrupts.exit_code())
     except SystemExit as end:
         interrupts.leave(end.code if isinstance(end.code, int) else 1)
 

@@ -60,14 +60,17 @@ def check() -> None:
 
 
 def install() -> None:
-    """Handle signals from now on. Only for a process that runs nothing but a command."""
+    """Handle signals from now on. Only for a process that runs nothing but a command.
+
+    From the first handler on, any line of the caller's may raise KeyboardInterrupt.
+    """
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
+    threading.Thread(target=_watch, args=[woken], name="signals", daemon=True).start()
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells set it so
             signal.signal(number, _interrupt if number == signal.SIGINT else _terminate)
-    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=[woken], name="signals", daemon=True).start()
 
 
 def leave(code: int) -> None:

@@ -259,6 +259,31 @@ def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[s
         assert starting.returncode in (-signal.SIGINT, 130), text
 
 
+@pytest.mark.parametrize("moment", ["signal.signal", "edge.quiet_beside", "edge._prepare_output", "edge._written"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_just_before_or_after_a_command_brings_no_traceback(moment: str, number: signal.Signals) -> None:
+    """The signal comes within the call of ``moment``, for signal.signal the last one, when all are handled."""
+    program = f"""
+import os, signal, sys
+from totesys_assets import cli
+from totesys_assets.commands import edge
+
+def then_signalled(*args, **kwargs):
+    result = original(*args, **kwargs)
+    if args[:1] != (signal.SIGINT,) and args[:1] != (signal.SIGTERM,):
+        os.kill(os.getpid(), {int(number)})
+    return result
+
+original = {moment}
+{moment} = then_signalled
+sys.argv = ["totesys", "--version"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert ended.returncode == 128 + number, ended.stderr
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_at_the_end_what_is_registered_for_it_is_done_and_no_thread_is_waited_for(code: int) -> None:
     program = f"""
