@@ -228,20 +228,23 @@ def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
 
 
 def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:
-    """Report what arrives in the warehouse, read from its ledger."""
+    """Report what arrives in the warehouse."""
+    from totesys_assets.live.arrivals import Arrivals
     from totesys_assets.warehouse.warehouse import Warehouse
 
-    warehouse = Warehouse(urls.warehouse, settings.warehouse_schema)
-    since = warehouse.last_load()
-    while not stop.wait(_POLL_SECONDS):
+    arrivals: Arrivals | None = None
+    problem = ""
+    while not stop.is_set():
         try:
-            tables, newest = warehouse.loads_since(since)
+            arrivals = arrivals or Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema))
+            told, problem = arrivals.next(), ""
+            if told:
+                say("warehouse", told)
         except (PlatformError, psycopg.Error) as error:
-            say("error", f"the warehouse does not answer: {error}")
-            continue
-        if tables:
-            since = newest
-            say("warehouse", f"loaded {', '.join(tables)}")
+            if str(error) != problem:  # once, and not each second
+                problem = str(error)
+                say("error", f"the warehouse does not answer: {problem}")
+        stop.wait(_POLL_SECONDS)
 
 
 def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:

@@ -145,14 +145,6 @@ class Notes:
         )
         return next((str(mark) for (mark,) in self._rows(query, schema=self._schema)), "empty")
 
-    def since(self, moment: str) -> tuple[list[str], str]:
-        """The tables loaded after ``moment``, and the moment of the last load."""
-        query = (
-            "SELECT coalesce(array_agg(DISTINCT table_name), '{{}}'), coalesce(max(loaded_at)::text, {moment}) "
-            "FROM {} WHERE loaded_at > {moment}::timestamptz"
-        )
-        return next(((list(tables), str(newest)) for tables, newest in self._rows(query, moment=moment)), ([], moment))
-
     def moments(self) -> dict[str, datetime]:
         """When each table was last loaded."""
         return dict(self._rows("SELECT table_name, max(loaded_at) FROM {} GROUP BY 1"))

@@ -247,19 +247,10 @@ class Warehouse:
         with self.connect() as connection:
             return list(warehouse_notes.contents(connection, self.schema, self.catalogue, most))
 
-    def last_load(self) -> str:
-        """When something was last loaded, as the server writes it."""
-        return self.loads_since("-infinity")[1]
-
     def loaded_at(self) -> dict[str, datetime]:
         """When each table was last loaded."""
         with self.connect() as connection:
             return Notes(connection, self.schema).moments()
-
-    def loads_since(self, moment: str) -> tuple[list[str], str]:
-        """The tables loaded after ``moment``, and the moment of the last load."""
-        with self.connect() as connection:
-            return Notes(connection, self.schema).since(moment)
 
     def migrate(self, *, partition_from: date | None = None) -> bool:
         """Create what is missing, add columns that are new, refuse what differs. False when nothing was to be done.
