@@ -15,6 +15,7 @@ from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
+from totesys_assets.sql_text import quoted
 from totesys_assets.terminal import err, out, program, reporter, say, show
 
 
@@ -118,6 +119,8 @@ def _restore(schema: str, moment: datetime | None) -> None:
         say(out, "", exact)
         for note in notes:
             say(out, "", note)
+        drop = f"DROP SCHEMA {quoted(schema)} CASCADE"
+        say(out, "", f"It stays as it is. When it is not needed any more: {program()} sql {shlex.quote(drop)}")
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,6 +160,10 @@ def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(
     assert then.exit_code == 0, then.output
     assert f"rows in schema as_of_{moment:%Y%m%d_%H%M%S}: WAREHOUSE_SCHEMA=as_of_" in then.output
     assert "As of the last refresh before that moment: ToteSys." in then.output
+    drop = shlex.split(then.output.splitlines()[-1])[-1]  # the last word of the command that it ends with
+    with psycopg.connect(platform.warehouse_url) as connection:
+        connection.execute(drop.encode())
+        assert connection.execute("SELECT to_regnamespace(%s)", [f"as_of_{moment:%Y%m%d_%H%M%S}"]).fetchone() == (None,)
     used = CliRunner().invoke(main, ["replay", "--into", "public"])
     assert used.exit_code == 1
     assert 'Schema "public" is the warehouse in use.' in used.output.replace("\n", " ")
