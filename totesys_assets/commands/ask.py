@@ -195,6 +195,8 @@ def _grid(found: Answer, *, narrow: bool) -> Grid:
 
 def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
     say(out, "", Text(question.text, style="bold"))
+    if asked := ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value):
+        say(out, "", Text(f"Asked with {asked}.", style="dim"))
     widest = out.options.update(max_width=_WIDEST)
     grid = _grid(found, narrow=False)
     if Measurement.get(out, widest, grid).maximum > out.width:
@@ -202,10 +204,7 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     show(out, grid)
     if not found.rows:
         say(out, "", "There is nothing.")
-    asked = ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value)
     say(out, "", Text(question.description, style="dim"))
-    if asked:
-        say(out, "", Text(f"Asked with {asked}.", style="dim"))
 
 
 def _shown(column: str, value: object) -> str:

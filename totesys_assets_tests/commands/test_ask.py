@@ -36,7 +36,7 @@ def test_an_answer_is_the_same_as_a_table_as_csv_as_json_and_by_its_sql(platform
     table = ask("revenue_by_period", "--currency", "eur", *SINCE)
     assert "What is sold, by period and currency of the orders?" in table
     assert "2,432.43" in table
-    assert "Asked with period month, basis day, currency EUR" in table
+    assert "Asked with period month, basis day, currency EUR" in table.partition("2,432.43")[0]  # before the figures
     [row] = csv.DictReader(io.StringIO(ask("revenue_by_period", "--currency", "EUR", *SINCE, "--csv")))
     expected = {
         "period": "2024-08-01",
