@@ -10,7 +10,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from totesys_assets.databases import Databases
+from totesys_assets.databases import Databases, named_dagster_home
 from totesys_assets.settings import Settings
 
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
@@ -38,14 +38,14 @@ def dagster_home(settings: Settings, urls: Databases) -> Path:
     """Dagster's folder: DAGSTER_HOME if set, else one in the home, configured for the embedded PostgreSQL.
 
     The file in the home is written anew, unless DAGSTER_HOME names that folder and the file fits this version.
-    Sets the environment so that this process, and those that it starts, use it.
+    Sets the environment so that this process, and those that it starts, use it. Raises SettingsError.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     folder = settings.home / "dagster"
-    named = os.environ.get("DAGSTER_HOME")
-    if named is not None and not (Path(named).absolute() == folder.absolute() and _names_former_modules(folder)):
-        return Path(named)
+    named = named_dagster_home()
+    if named is not None and not (named == folder.absolute() and _names_former_modules(folder)):
+        return named
     folder.mkdir(parents=True, exist_ok=True)
     if urls.dagster is not None:
         os.environ[DAGSTER_URL_VARIABLE] = urls.dagster

@@ -22,7 +22,7 @@ import psycopg
 
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
-from totesys_assets.settings import Settings
+from totesys_assets.settings import Settings, SettingsError
 from totesys_assets.variables import FIRST_DAY_FILE, LOG_FILE
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def source_only(settings: Settings, report: Report | None = None) -> Iterator[st
 @contextmanager
 def dagster_records(settings: Settings, urls: Databases, report: Report | None = None) -> Iterator[Databases]:
     """``urls``, and a database for Dagster's records beside them: embedded, unless DAGSTER_HOME names an instance."""
-    if urls.dagster or "DAGSTER_HOME" in os.environ:
+    if urls.dagster or named_dagster_home() is not None:
         yield urls
         return
     say = report or (lambda _: None)
@@ -141,6 +141,20 @@ def dagster_records(settings: Settings, urls: Databases, report: Report | None =
     with _running(settings, [ours], say):
         ours.create_database(DAGSTER)
         yield replace(urls, dagster=ours.url(DAGSTER))
+
+
+def named_dagster_home() -> Path | None:
+    """The folder of DAGSTER_HOME; None if that is not set. Raises SettingsError where Dagster could not use it."""
+    named = os.environ.get("DAGSTER_HOME")
+    if not named:
+        return None
+    folder = Path(named)
+    if not (folder.is_absolute() and folder.is_dir()):
+        raise SettingsError(
+            f'DAGSTER_HOME is "{named}". It must be the absolute path of an existing folder, that of a Dagster '
+            "instance of yours. Without DAGSTER_HOME, Dagster's folder is in TOTESYS_HOME."
+        )
+    return folder
 
 
 def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from totesys_assets.commands import main
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config
 from totesys_assets.databases import Databases
 from totesys_assets.settings import Settings
@@ -63,6 +65,28 @@ def test_a_file_that_dagster_home_names_is_left_as_it_is(
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     assert dagster_home(settings(folder), URLS) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == "# mine"
+
+
+@pytest.mark.parametrize("named", ["relative", "/does/not/exist", __file__])
+@pytest.mark.parametrize("command", ["refresh", "up", "status"])
+def test_a_folder_that_dagster_could_not_use_is_refused_before_anything_is_started(
+    named: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for variable in ("TOTESYS_URL", "WAREHOUSE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TOTESYS_HOME", str(home))
+    monkeypatch.setenv("DAGSTER_HOME", named)
+    ended = CliRunner().invoke(main, [command])
+    assert ended.exit_code != 0
+    assert f'DAGSTER_HOME is "{named}". It must be' in ended.output
+    assert not (home / "postgres").exists()
+
+
+def test_an_empty_variable_names_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert dagster_home(settings(folder), URLS) == folder
 
 
 def test_a_tick_of_a_sensor_is_given_as_long_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
-from totesys_assets.databases import Databases, are_new, databases, refreshed
+from totesys_assets.databases import Databases, are_new, databases, named_dagster_home, refreshed
 from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import Console, address, out, program, reporter, say, show
@@ -111,7 +111,11 @@ def refresh(
 
 
 def begin_early(settings: Settings) -> Callable[[Databases], object]:
-    """Begin to import what is needed, while servers start. Returns what can be begun once they run."""
+    """Begin to import what is needed, while servers start. Returns what can be begun once they run.
+
+    Raises SettingsError where DAGSTER_HOME cannot be used: before anything is started.
+    """
+    named_dagster_home()
     if are_new(settings):
         from totesys_assets.refresh import begin_imports, begin_tables  # here: slow, and not needed for --help
 

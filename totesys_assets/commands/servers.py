@@ -3,7 +3,6 @@
 Belongs here: options and what is printed. Does not belong here: running the servers (local/).
 """
 
-import os
 import time
 from contextlib import suppress
 from urllib.parse import quote, urlencode
@@ -12,7 +11,7 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.live import until_signalled
-from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded
+from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded, named_dagster_home
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
@@ -41,7 +40,7 @@ def url(database: str, password: bool, jdbc: bool) -> None:
 
 
 def _embedded_url(settings: Settings, database: str) -> str:
-    if database == DAGSTER and "DAGSTER_HOME" in os.environ:
+    if database == DAGSTER and named_dagster_home() is not None:
         raise PlatformError("DAGSTER_HOME is set: its dagster.yaml says where Dagster keeps its records.")
     source, ours = embedded(settings)
     server = source if database == TOTESYS else ours

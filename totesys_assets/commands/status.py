@@ -6,7 +6,6 @@ Belongs here: what is printed. Does not belong here: gathering it (automation/co
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from rich.table import Table as Grid
 
 from totesys_assets.commands import words
 from totesys_assets.dagster_home import dagster_home
-from totesys_assets.databases import databases, refreshed
+from totesys_assets.databases import databases, named_dagster_home, refreshed
 from totesys_assets.errors import told_once
 from totesys_assets.local.locks import taken_by
 from totesys_assets.names import UP_LOCK
@@ -82,7 +81,7 @@ def status(as_json: bool) -> None:
 
 def _has_records(settings: Settings) -> bool:
     """Whether Dagster's records can be read. No server is started only for that."""
-    if "DAGSTER_HOME" in os.environ:
+    if named_dagster_home() is not None:
         return True
     folder = settings.home / "postgres" / "warehouse"
     if not (settings.home / "dagster" / "dagster.yaml").exists() or not (folder / "data").is_dir():
