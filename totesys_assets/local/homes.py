@@ -36,7 +36,7 @@ def prepare(home: Path) -> None:
     if home.exists() and not home.is_dir():
         raise PlatformError(f"The home {home} is a file. {_ELSEWHERE}")
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_folder(home)
     except OSError as error:
         raise PlatformError(f"The home {home} cannot be made: {_reason(error)}. {_ELSEWHERE}") from error
     if not os.access(home, os.R_OK | os.W_OK | os.X_OK):

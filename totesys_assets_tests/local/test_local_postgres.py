@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from totesys_assets import engine
-from totesys_assets.local import postgres, postgres_programs
+from totesys_assets.local import homes, postgres, postgres_programs
 from totesys_assets.local.lease import lease
 from totesys_assets.local.locks import Report
 from totesys_assets.local.postgres import EmbeddedServer
@@ -389,6 +389,16 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(folder: Path, mo
             assert connection.execute("SELECT 1").fetchone() == (1,)
     finally:
         server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user")
+def test_a_home_that_root_makes_lets_the_servers_user_pass_whatever_the_umask_is(folder: Path) -> None:
+    home, before = folder / "deep" / "home", os.umask(0o077)
+    try:
+        homes.prepare(home)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (home, home.parent)] == [0o711, 0o711]
 
 
 # Two servers that are made for ever.
