@@ -94,9 +94,9 @@ def look(
 
     One snapshot of each source, and another after each table that PostgreSQL could not read. If something is stale,
     ``shared_snapshots`` takes the snapshots over, so that the captures that follow need not scan again.
-    ``before_scan`` is called before tables are scanned, but not if the only known change since that mark is the start
-    of a server: such a scan rarely finds anything. ``on_examined`` gets the condition of the tables as soon as it is
-    known, even if the look then fails.
+    ``before_scan`` is called before tables are scanned, but not if all that is known to be new since that mark is the
+    start of a server, or a day: such a scan rarely finds anything. ``on_examined`` gets the condition of the tables as
+    soon as it is known, even if the look then fails.
 
     Raises ConnectionFailed when no source can be reached, LakeChanged when the warehouse was loaded from another lake,
     and the problem itself when no table at all could be examined.
@@ -113,7 +113,7 @@ def look(
             return Look(mark=mark, probed_only=True, source=source, looked_at=looked_at)
         held = open_sources(lake, catalogue.source)  # once: each is a question to a bucket
         require_known_lake(warehouse, lake, held)
-        if unless is None or _but_for_starts(mark) != _but_for_starts(unless):
+        if unless is None or _but_for_time(mark) != _but_for_time(unless):
             before_scan()
         found, examined = _examine(platform, snapshots)
         on_examined(examined)
@@ -289,9 +289,10 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
     )
 
 
-def _but_for_starts(mark: str) -> str:
-    """A mark without the times at which servers started: the last part of a PostgreSQL's ``lifetime``."""
-    return re.sub(r"(\d+/[0-9A-F]+/\d+/\d+)/[\d.]+ ", r"\1 ", mark)
+def _but_for_time(mark: str) -> str:
+    """A mark without the last of all days, and without when servers started: the last part of their ``lifetime``."""
+    without_last_day = re.sub(r'("days": "\S+) [\d-]+"', r'\1"', mark)
+    return re.sub(r"(\d+/[0-9A-F]+/\d+/\d+)/[\d.]+ ", r"\1 ", without_last_day)
 
 
 def _digest(parts: list[object] | list[str]) -> str:
