@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from totesys_assets.counting import counted
+
 
 class PlatformError(Exception):
     """Base of all errors whose message is for the user."""
@@ -86,4 +88,4 @@ def told_once(problems: Iterable[str], tables: Iterable[str]) -> list[str]:
 
 
 def _and_more(tables: int) -> str:
-    return f" (And {tables:,} more table{'' if tables == 1 else 's'}.)" if tables else ""
+    return f" (And {counted(tables, 'more table')}.)" if tables else ""

@@ -25,6 +25,7 @@ from totesys_assets.assets.describe import (
 )
 from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE, partition_range
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.load.one_pass import OnePass
@@ -134,7 +135,8 @@ def _ingestion_asset(
         )
         with failures():
             captured = shared_snapshots.of(table.group).read(table.name, comparison, table_count=table_count)
-        log.info("%s: %s rows compared, %s versions added", table.asset, captured.total("rows"), captured.versions)
+        compared, added = counted(captured.total("rows"), "row"), counted(captured.versions, "version")
+        log.info("%s: %s compared, %s added", table.asset, compared, added)
         _tag_versions(context, table, captured)
         checks = [
             _check(captured),
@@ -181,10 +183,11 @@ def _report(context: dg.AssetExecutionContext, lake: Lake, table: Table, capture
 
 def _check(captured: Captured) -> dg.AssetCheckResult:
     rejected = captured.total("rejected")
+    rows = f"{counted(rejected, 'row')} {'is' if rejected == 1 else 'are'}"
     return dg.AssetCheckResult(
         check_name=NO_DEAD_LETTERS,
         passed=rejected == 0,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"dead_letters": rejected},
-        description=f"{rejected} rows are in the dead letters: see totesys dead-letters" if rejected else None,
+        description=f"{rows} in the dead letters: see totesys dead-letters" if rejected else None,
     )

@@ -11,6 +11,7 @@ import dagster as dg
 from totesys_assets.assets.blocked import latest
 from totesys_assets.capture.missed import Missed
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.counting import counted
 from totesys_assets.names import NOTHING_MISSED
 
 _CLAIM = (
@@ -38,10 +39,10 @@ def result(table: Table, found: Missed | None) -> dg.AssetCheckResult:
 
 def sentence(table: Table, found: Missed) -> str:
     """What was missed, and what that means."""
-    count = "1 version" if found.versions == 1 else f"{found.versions:,} versions"
     teller = f"the log of {table.source_title} had not told" if found.by_log else "no fingerprint had told"
     return (
-        f'The comparison of {found.at:%Y-%m-%d %H:%M} UTC found {count} of "{table.name}" of which {teller}. The lake '
+        f"The comparison of {found.at:%Y-%m-%d %H:%M} UTC found {counted(found.versions, 'version')} of "
+        f'"{table.name}" of which {teller}. The lake '
         "has what was there then; states before may be missing. The next comparison must find nothing: totesys refresh "
         "--full. If it does again, report it."
     )

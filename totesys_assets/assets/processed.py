@@ -26,6 +26,7 @@ from totesys_assets.assets.describe import (
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.consistency import require_days
 from totesys_assets.catalogue.queries import query_of
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.one_pass import OnePass
@@ -83,7 +84,7 @@ def _processed_asset(
             built = build(
                 lake, catalogue, table, days=days, run_id=context.run.run_id, changes_only=by_changes, made_by=made_by
             )
-        log.info("%s: %s rows built", table.asset, built.rows)
+        log.info("%s: %s built", table.asset, counted(built.rows, "row"))
         metadata = {entry.partition: row_count(entry.rows, of_partition=days is not None) for entry in built.entries}
         # The UI reads lineage off the newest materialisation, which is that of the last partition.
         newest = metadata.setdefault(days.keys[-1] if days is not None else WHOLE, {})

@@ -25,6 +25,7 @@ from totesys_assets.assets.describe import (
     warehouse_lineage,
 )
 from totesys_assets.catalogue.catalogue import Catalogue, Table
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE
 from totesys_assets.lake.tables import PROCESSED, Lake
 from totesys_assets.load.load import load
@@ -85,7 +86,7 @@ def _warehouse_asset(
                 copy=copy,
                 patience=RANGE_TIMEOUT_SECONDS if is_range(context) else None,
             )
-        log.info("warehouse/%s: %s rows written", table.name, loaded.written)
+        log.info("warehouse/%s: %s written", table.name, counted(loaded.written, "row"))
         metadata = {
             key: row_count(loaded.rows.get(key, 0), of_partition=days is not None)
             for key in (days.keys if days is not None else [WHOLE])

@@ -94,11 +94,6 @@ class Finding:
         return "pending" if self.pending else "warning"
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 row``, ``1,200 rows``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
-
-
 def some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     listed = [("the whole table" if name == WHOLE else name) for name in sorted(names)]

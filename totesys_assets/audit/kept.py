@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from totesys_assets.audit.findings import KEPT, Finding, counted
+from totesys_assets.audit.findings import KEPT, Finding
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.counting import counted
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.warehouse.kept import kept_queries
 

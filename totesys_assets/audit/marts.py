@@ -18,11 +18,11 @@ from totesys_assets.audit.findings import (
     PLAUSIBLE_RATES,
     SUMS,
     Finding,
-    counted,
     some,
 )
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.counting import counted
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, embedded_until
 

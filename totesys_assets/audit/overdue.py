@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from datetime import date
 
-from totesys_assets.audit.findings import OVERDUE, Finding, counted, some
+from totesys_assets.audit.findings import OVERDUE, Finding, some
 from totesys_assets.audit.observed import Observed
 from totesys_assets.audit.source_lake import lake_rows
 from totesys_assets.capture.ledger import COMPLETE
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.lake.tables import INGESTION
 from totesys_assets.sql_text import literal

@@ -6,10 +6,11 @@ other checks compare with the lake and with the sources (star.py).
 
 from __future__ import annotations
 
-from totesys_assets.audit.findings import REFERENCES, Finding, counted, some
+from totesys_assets.audit.findings import REFERENCES, Finding, some
 from totesys_assets.audit.observed import Observed
 from totesys_assets.audit.star import current, mirrored
 from totesys_assets.catalogue.catalogue import Column, Table
+from totesys_assets.counting import counted
 from totesys_assets.lake.read import register
 from totesys_assets.names import WAREHOUSE
 from totesys_assets.sql_text import literal, quoted

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from totesys_assets.audit.findings import Finding, counted
+from totesys_assets.audit.findings import Finding
 from totesys_assets.catalogue.catalogue import Table, catalogue
+from totesys_assets.counting import counted
 from totesys_assets.names import TOTESYS
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.sql_text import quoted

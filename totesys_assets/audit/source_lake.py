@@ -12,10 +12,11 @@ from datetime import UTC, date, datetime, timedelta
 from deltalake import DeltaTable
 
 from totesys_assets.audit.digests import Digests, total
-from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, counted, some
+from totesys_assets.audit.findings import CONTENT, HISTORY, LEDGER, Finding, some
 from totesys_assets.audit.observed import Observed, day_sql
 from totesys_assets.capture.following import is_by_log
 from totesys_assets.catalogue.catalogue import COMMIT_LSN, MONTH, OPERATION, RECORDED_AT, Table
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE, DayRange
 from totesys_assets.digest import DUCKDB, row_number
 from totesys_assets.lake.commit import rows_added

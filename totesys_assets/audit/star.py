@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 from totesys_assets.audit.digests import Digests, count, total
-from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, counted, some
+from totesys_assets.audit.findings import MONEY, RECORDS, REFERENCES, ROWS, VIEWS, Finding, some
 from totesys_assets.audit.observed import Observed, day_sql
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE
 from totesys_assets.digest import DUCKDB, POSTGRES, row_number, set_digest
 from totesys_assets.load.origin import comparable

@@ -9,6 +9,7 @@ import dagster as dg
 from totesys_assets.assets.describe import failures, own_checks
 from totesys_assets.capture.pruning import prune
 from totesys_assets.catalogue.catalogue import Catalogue
+from totesys_assets.counting import counted
 from totesys_assets.dagster_internals.switch import purge_records
 from totesys_assets.lake.tables import Lake
 from totesys_assets.names import AUDIT, COMPACT, EVERYTHING, FETCH_RATES, PURGE, REFRESH, REFRESH_TAG
@@ -89,9 +90,9 @@ def compact_job() -> dg.JobDefinition:
     @dg.op(description="Merge the small files that frequent refreshes leave, in every table of the lake.")
     def compact_tables(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> None:
         for location, merged in lake.compact().items():
-            context.log.info(f"{location}: {merged} files merged")
+            context.log.info(f"{location}: {counted(merged, 'file')} merged")
         if pruned := prune(lake, datetime.now(UTC).date()):
-            context.log.info(f"journal: {pruned} changes of more than a week ago removed")
+            context.log.info(f"journal: {counted(pruned, 'change')} of more than a week ago removed")
 
     @dg.job(name=COMPACT, description="Merges the lake's small files. No row changes.")
     def compact_lake() -> None:

@@ -72,7 +72,7 @@ def audit(as_json: bool) -> None:
 
 
 def _print_findings(found: "list[Finding]") -> None:
-    from totesys_assets.audit.findings import counted
+    from totesys_assets.counting import counted
 
     width = max(len(finding.check) for finding in found)
     for asset, findings in groupby(sorted(found, key=lambda finding: _order(finding.asset)), lambda each: each.asset):
@@ -83,7 +83,7 @@ def _print_findings(found: "list[Finding]") -> None:
 
 
 def _summary(found: "list[Finding]", outcomes: "Counter[str]") -> str:
-    from totesys_assets.audit.findings import counted
+    from totesys_assets.counting import counted
 
     said = [
         f"{outcomes['different']} {'fails' if outcomes['different'] == 1 else 'fail'}" if outcomes["different"] else "",

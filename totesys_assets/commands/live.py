@@ -14,6 +14,7 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.refresh import SCALE_HELP, begin_early, one_pass
+from totesys_assets.counting import counted
 from totesys_assets.databases import databases, follow_log, refreshed
 from totesys_assets.errors import PlatformError
 from totesys_assets.local.locks import only_one
@@ -105,7 +106,10 @@ def up(port: int, rate: float, scale: float, dashboard_port: int | None) -> None
     settings = Settings.from_env()
     with until_signalled(), only_one(settings.home / UP_LOCK, "totesys up"):
         if left := session.end_leftovers(settings.home):
-            _say("dagster", f"ended {left} processes that an earlier totesys up of this folder left behind")
+            _say(
+                "dagster",
+                f"ended {counted(left, 'process', 'processes')} that an earlier totesys up of this folder left behind",
+            )
         require_free_port(port, "totesys up --port")
         if dashboard_port is None:
             dashboard_port = free_port(dashboard.PORT)

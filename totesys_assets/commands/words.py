@@ -5,12 +5,12 @@ Belongs here: pure functions from values to text for people. Does not belong her
 
 from __future__ import annotations
 
+from totesys_assets.counting import counted
+
 
 def number(count: int, noun: str, plural: str | None = None) -> str:
     """``1 table``, ``2 tables``, ``no table``."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {plural or noun + 's'}" if count else f"no {plural or noun + 's'}"
+    return counted(count, noun, plural) if count else f"no {plural or noun + 's'}"
 
 
 def size(count: int) -> str:

@@ -11,6 +11,7 @@ from importlib import resources
 
 import streamlit as st
 
+from totesys_assets.counting import counted
 from totesys_assets.dashboard import asking, filters, words
 from totesys_assets.dashboard.palette import palette
 from totesys_assets.dashboard.topics import data, history, money, overview, sales
@@ -143,5 +144,5 @@ def _rates(chosen: filters.Filters) -> str:
         return f"All at the European Central Bank's rates of {words.day(published)}"
     kind = "monthly averages of the " if chosen.rates == filters.MONTH else ""
     carried = (chosen.last - published).days
-    old = f" ⚠️ {words.counted(carried, 'day')} old" if carried > _OLD_DAYS else ""
+    old = f" ⚠️ {counted(carried, 'day')} old" if carried > _OLD_DAYS else ""
     return f"Rates: {kind}European Central Bank, the newest of {words.day(published)}{old}"

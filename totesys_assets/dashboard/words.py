@@ -59,11 +59,6 @@ def moment(value: datetime) -> str:
     return f"{day(value)}, {value:%H:%M:%S} UTC"
 
 
-def counted(number: int, what: str) -> str:
-    """A number and what it counts: 1 day, 2 days."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def plain(text: str) -> str:
     """A text on one line in which nothing is formatted as Markdown, cut where it is too long to be read."""
     shown = " ".join(text.split())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+from totesys_assets.counting import counted
 from totesys_assets.insights.questions import answer, defaults
 
 if TYPE_CHECKING:
@@ -26,4 +27,4 @@ def last_month(connection: psycopg.Connection, today: date) -> str | None:
     if not orders:
         return None
     left_out = f", without that of {unconverted:,} in a currency without a rate" if unconverted else ""
-    return f"£{revenue:,.2f} in {last:%B %Y}, {orders:,} {'order' if orders == 1 else 'orders'}{left_out}"
+    return f"£{revenue:,.2f} in {last:%B %Y}, {counted(orders, 'order')}{left_out}"

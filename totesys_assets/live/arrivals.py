@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.counting import counted
 from totesys_assets.warehouse.notes import FOLLOWED, Connection, Notes, exists
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -86,7 +87,7 @@ def _sentence(arrived: list[_Versions], others: list[str], *, is_followed: bool)
 
     Without the log a version has the moment at which it was seen. A delay below zero is that of clocks that differ.
     """
-    parts = [f"{each.fact} ({each.count:,} new version{'s' if each.count > 1 else ''})" for each in arrived] + others
+    parts = [f"{each.fact} ({counted(each.count, 'new version')})" for each in arrived] + others
     if not parts:
         return ""
     delay = max((each.delay.total_seconds() for each in arrived), default=-1.0)

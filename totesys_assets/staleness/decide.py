@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.catalogue.queries import query_of
+from totesys_assets.counting import counted
 from totesys_assets.days import WHOLE, DayRange, Days, days_of
 from totesys_assets.lake.tables import INGESTION, PROCESSED
 from totesys_assets.names import WAREHOUSE
@@ -50,7 +51,7 @@ class Request:
     @property
     def named(self) -> str:
         """What people are told that it is about."""
-        return f"{len(self.assets)} assets" + (f", {self.days.first} to {self.days.last}" if self.days else "")
+        return counted(len(self.assets), "asset") + (f", {self.days.first} to {self.days.last}" if self.days else "")
 
 
 def stale_partitions(

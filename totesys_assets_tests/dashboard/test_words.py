@@ -37,11 +37,6 @@ def test_nothing_has_no_change() -> None:
     assert words.change(None, Decimal(1)) is None
 
 
-def test_what_is_counted_has_a_plural() -> None:
-    assert words.counted(1, "order") == "1 order"
-    assert words.counted(12_000, "order") == "12,000 orders"
-
-
 def test_a_text_is_shown_as_it_is_on_one_line_and_is_no_markdown() -> None:
     assert words.plain("R&D &copy; *a*") == r"R\&D \&copy; \*a\*"
     assert words.plain("Lodz\n\n# a heading\r\n---") == "Lodz \\# a heading -\u2060-\u2060-"

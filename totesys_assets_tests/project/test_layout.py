@@ -21,6 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "allocators",
     "names",
+    "counting",
     "errors",
     "stages",
     "days",

@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from totesys_assets.counting import counted
 from totesys_assets.dashboard import charts, words
 from totesys_assets.dashboard.asking import Asked, ask, dagster_ui
 from totesys_assets.dashboard.filters import Filters
@@ -111,7 +112,7 @@ def _audit(asked: Asked) -> None:
     counts = Counter(each["outcome"] for each in found)
     said = [f"{counts['equal']:,} passed"]
     said += [text.format(counts[each]) for each, (*_, text) in _OUTCOMES.items() if counts[each]]
-    st.markdown(f"**{words.moment(newest['audited_at'])}**: {words.counted(len(found), 'check')}, {', '.join(said)}.")
+    st.markdown(f"**{words.moment(newest['audited_at'])}**: {counted(len(found), 'check')}, {', '.join(said)}.")
     others = [each for each in found if each["outcome"] != "equal"]
     for each in others[:_MOST_FINDINGS]:
         _finding(each)
@@ -145,7 +146,7 @@ def _letters(asked: Asked) -> None:
     data = charts.frame(asked.answer)
     kept = data[data["open_rows"] > 0]
     if kept.empty:
-        st.caption(f"None: every row of {words.counted(len(data), 'table')} has its types and keeps the rules.")
+        st.caption(f"None: every row of {counted(len(data), 'table')} has its types and keeps the rules.")
         return
     columns = st.column_config
     shown = {

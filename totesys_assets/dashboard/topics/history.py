@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from totesys_assets.counting import counted
 from totesys_assets.dashboard import charts, words
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
@@ -130,7 +131,7 @@ def _versions(asked: Asked) -> None:
     left_out = max(0, len(rows) - 1 - _SHOWN)
     for place, row in enumerate(rows[:1] + rows[1 + left_out :]):
         if left_out and place == 1:
-            versions = words.counted(left_out, "version")
+            versions = counted(left_out, "version")
             st.caption(f"{versions} later, the newest {_SHOWN}; the menu of this panel has all of them as CSV:")
         what = row["what_happened"]
         st.markdown(

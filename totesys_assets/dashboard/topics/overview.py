@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from totesys_assets.counting import counted
 from totesys_assets.dashboard import charts, palette, words
 from totesys_assets.dashboard.asking import Asked, ask
 from totesys_assets.dashboard.filters import Filters
@@ -87,9 +88,7 @@ def _headline(filters: Filters) -> None:
         )
     with st.container(horizontal=True, vertical_alignment="center", key="headline-note"):
         if now["unconverted"]:
-            st.caption(
-                f"⚠️ {words.counted(now['unconverted'], 'order')} in a currency without a rate: not in the revenue."
-            )
+            st.caption(f"⚠️ {counted(now['unconverted'], 'order')} in a currency without a rate: not in the revenue.")
         since, until = words.day(filters.first), words.day(filters.last)
         compared = (
             f", compared with {words.day(filters.earlier[0])} to {words.day(filters.earlier[1])}"

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from totesys_assets.counting import counted
 from totesys_assets.local.simulator.reference import (
     DESIGN_NAMES,
     MANAGERS,
@@ -27,7 +28,7 @@ from totesys_assets.local.simulator.reference import (
     mailboxes,
 )
 from totesys_assets.local.simulator.statements import statement
-from totesys_assets.local.simulator.wording import counted, words
+from totesys_assets.local.simulator.wording import words
 
 # What the back office changes of a row: (table, column).
 CHANGES = (
