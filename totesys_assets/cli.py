@@ -1,4 +1,4 @@
-"""The entry point of ``totesys``: ends without a word if it is stopped before the commands are there.
+"""The entry point of ``totesys``: ends without a word if it is stopped before a command begins, or after its end.
 
 Belongs here: nothing that takes time to import. The commands are in commands/.
 """
@@ -14,14 +14,17 @@ def main() -> None:
     from totesys_assets.commands import edge, interrupts
     from totesys_assets.commands import main as totesys
 
+    code = 1
     try:
-        interrupts.install()
-        edge.quiet_beside()
-        totesys(prog_name="totesys")
-    except KeyboardInterrupt:  # just before or after a command, which says itself that it was stopped
+        try:
+            interrupts.install()
+            edge.quiet_beside()
+            totesys(prog_name="totesys")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        interrupts.leave(code)
+    except KeyboardInterrupt:  # before or after the command: while it works, it says itself that it was stopped
         interrupts.leave(interrupts.exit_code())
-    except SystemExit as end:
-        interrupts.leave(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Dagster's folder, DAGSTER_HOME: where it is, and the configuration of the instance in it.
 
-Belongs here: what every process of the platform sets before it opens Dagster's instance. Does not belong here: the
-database that the instance keeps its records in (databases.py).
+Belongs here: which folder it is, and what every process of the platform sets before it opens Dagster's instance. Does
+not belong here: the database that the instance keeps its records in (databases.py).
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from totesys_assets.databases import Databases, named_dagster_home
-from totesys_assets.settings import Settings
+from totesys_assets.settings import Settings, SettingsError
 
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
 # Where the parts of the instance were before they moved to dagster_internals/.
@@ -34,24 +35,60 @@ def instance_config() -> str:
     return resources.files("totesys_assets").joinpath("dagster.yaml").read_text(encoding="utf-8")
 
 
-def dagster_home(settings: Settings, urls: Databases) -> Path:
+def named_folder(settings: Settings) -> Path | None:
+    """The folder of a Dagster instance that DAGSTER_HOME names.
+
+    None if it is not set, or names the folder in the home and that is not there yet. Raises SettingsError where Dagster
+    could not use what it names.
+    """
+    named = os.environ.get("DAGSTER_HOME")
+    if not named:
+        return None
+    folder = Path(named)
+    with suppress(RuntimeError):  # there is no such user
+        folder = folder.expanduser()  # as Dagster does
+    if folder.is_absolute() and folder.is_dir():
+        return folder
+    if folder == _folder(settings):
+        return None
+    raise SettingsError(
+        f'DAGSTER_HOME is "{named}". It must be the absolute path of an existing folder, that of a Dagster instance of '
+        "yours. If it is not set, Dagster's folder is in TOTESYS_HOME."
+    )
+
+
+def dagster_home(settings: Settings, url: str | None) -> Path:
     """Dagster's folder: DAGSTER_HOME if set, else one in the home, configured for the embedded PostgreSQL.
 
-    The file in the home is written anew, unless DAGSTER_HOME names that folder and the file fits this version.
-    Sets the environment so that this process, and those that it starts, use it. Raises SettingsError.
+    ``url`` is that of the embedded database for Dagster's records; None if they are elsewhere. The file in the home is
+    brought up to date, unless DAGSTER_HOME names that folder and the file fits this version. Sets the environment so
+    that this process, and those that it starts, use it. Raises SettingsError as ``named_folder`` does.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    folder = settings.home / "dagster"
-    named = named_dagster_home()
-    if named is not None and not (named == folder.absolute() and _names_former_modules(folder)):
-        return named
-    folder.mkdir(parents=True, exist_ok=True)
-    if urls.dagster is not None:
-        os.environ[DAGSTER_URL_VARIABLE] = urls.dagster
-    (folder / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
+    folder, named = _folder(settings), named_folder(settings)
+    if named is not None and not (named == folder and _names_former_modules(folder)):
+        folder = named
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        if url is not None:
+            os.environ[DAGSTER_URL_VARIABLE] = url
+        _write(folder / "dagster.yaml", instance_config())
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
+
+
+def _folder(settings: Settings) -> Path:
+    return (settings.home / "dagster").absolute()
+
+
+def _write(file: Path, text: str) -> None:
+    """Write the file, if it says something else, in one step: other processes may be opening their instance."""
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(file)
 
 
 def _names_former_modules(folder: Path) -> bool:

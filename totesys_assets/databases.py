@@ -7,7 +7,6 @@ run (local/postgres.py) and what ToteSys is filled with (local/simulator/).
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from totesys_assets.dagster_home import named_folder
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.variables import FIRST_DAY_FILE, LOG_FILE
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def databases(
     with ``dagster`` is there a database for Dagster's records, unless DAGSTER_HOME says where those are.
     ``meanwhile`` is called in a thread once an embedded warehouse is there, while ToteSys is still being filled. The
     block begins when it has returned.
-    Raises NoHome, EmbeddedError, ConnectionFailed.
+    Raises NoHome, EmbeddedError, ConnectionFailed, and SettingsError where DAGSTER_HOME cannot be used.
     """
     if dagster:
+        named_folder(settings)  # before anything is started
         with (
             databases(settings, create=create, dagster=False, scale=scale, report=report, meanwhile=meanwhile) as urls,
             dagster_records(settings, urls, report) as whole,
@@ -127,8 +128,11 @@ def source_only(settings: Settings, report: Report | None = None) -> Iterator[st
 
 @contextmanager
 def dagster_records(settings: Settings, urls: Databases, report: Report | None = None) -> Iterator[Databases]:
-    """``urls``, and a database for Dagster's records beside them: embedded, unless DAGSTER_HOME names an instance."""
-    if urls.dagster or named_dagster_home() is not None:
+    """``urls``, and a database for Dagster's records beside them: embedded, unless DAGSTER_HOME names an instance.
+
+    Raises as ``databases`` does.
+    """
+    if urls.dagster or named_folder(settings) is not None:
         yield urls
         return
     say = report or (lambda _: None)
@@ -141,20 +145,6 @@ def dagster_records(settings: Settings, urls: Databases, report: Report | None =
     with _running(settings, [ours], say):
         ours.create_database(DAGSTER)
         yield replace(urls, dagster=ours.url(DAGSTER))
-
-
-def named_dagster_home() -> Path | None:
-    """The folder of DAGSTER_HOME; None if that is not set. Raises SettingsError where Dagster could not use it."""
-    named = os.environ.get("DAGSTER_HOME")
-    if not named:
-        return None
-    folder = Path(named)
-    if not (folder.is_absolute() and folder.is_dir()):
-        raise SettingsError(
-            f'DAGSTER_HOME is "{named}". It must be the absolute path of an existing folder, that of a Dagster '
-            "instance of yours. Without DAGSTER_HOME, Dagster's folder is in TOTESYS_HOME."
-        )
-    return folder
 
 
 def embedded(settings: Settings) -> tuple[EmbeddedServer, EmbeddedServer]:

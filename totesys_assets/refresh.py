@@ -140,7 +140,7 @@ def refresh(
             while _MAKE_TABLES:
                 _MAKE_TABLES.pop().join()
             with dagster_records(settings, urls, audience.say) as urls:
-                dagster_home(settings, urls)
+                dagster_home(settings, urls.dagster)
                 is_backfill = days is not None and not full
                 runs = _Runs(settings, warehouse, shared_snapshots, audience, accept_deletions, is_backfill)
                 runs.execute(requests, seen, summary)
@@ -219,7 +219,7 @@ def begin_tables(settings: Settings, urls: Databases) -> None:
 
 def _make_tables(settings: Settings, urls: Databases) -> None:
     begin_imports().join()
-    dagster_home(settings, urls)
+    dagster_home(settings, urls.dagster)
     import_module("dagster").DagsterInstance.get()
     Warehouse(urls.warehouse, settings.warehouse_schema).migrate()
 

@@ -51,8 +51,8 @@ used is refused with a sentence that says what to set.
 _OTHERS = (
     Variable(
         "DAGSTER_HOME",
-        "Your own Dagster instance, in place of the one in `TOTESYS_HOME`. Its `dagster.yaml` says where Dagster keeps "
-        "its records.",
+        "Your own Dagster instance, in place of the one in `TOTESYS_HOME`: the absolute path of a folder that exists. "
+        "Its `dagster.yaml` says where Dagster keeps its records.",
         "`dagster` in `TOTESYS_HOME`",
     ),
     Variable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,9 @@ from click.testing import CliRunner
 
 from totesys_assets.commands import main
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config
-from totesys_assets.databases import Databases
-from totesys_assets.settings import Settings
+from totesys_assets.settings import Settings, SettingsError
 
-URLS = Databases("postgresql://source", "postgresql://warehouse", "postgresql://dagster")
+URL = "postgresql://dagster"
 # As the version wrote it in which the storages were a module of the package.
 FORMER = "run_storage: {module: totesys_assets.dagster_storage, class: PooledRunStorage}\n"
 
@@ -37,19 +37,19 @@ def settings(folder: Path) -> Settings:
 
 
 def test_the_file_of_the_version_before_is_written_anew(folder: Path) -> None:
-    assert dagster_home(settings(folder), URLS) == folder
+    assert dagster_home(settings(folder), URL) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
     assert os.environ["DAGSTER_HOME"] == str(folder)
-    assert os.environ[DAGSTER_URL_VARIABLE] == URLS.dagster
+    assert os.environ[DAGSTER_URL_VARIABLE] == URL
 
 
 def test_it_is_written_anew_also_where_dagster_home_names_the_folder_in_the_home(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
-    assert dagster_home(settings(folder), URLS) == folder
+    assert dagster_home(settings(folder), URL) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
-    assert os.environ[DAGSTER_URL_VARIABLE] == URLS.dagster
+    assert os.environ[DAGSTER_URL_VARIABLE] == URL
 
 
 def test_a_file_that_dagster_home_names_is_left_as_it_is(
@@ -59,11 +59,11 @@ def test_a_file_that_dagster_home_names_is_left_as_it_is(
     own.mkdir()
     (own / "dagster.yaml").write_text(FORMER, encoding="utf-8")
     monkeypatch.setenv("DAGSTER_HOME", str(own))
-    assert dagster_home(settings(folder), URLS) == own
+    assert dagster_home(settings(folder), URL) == own
     assert (own / "dagster.yaml").read_text(encoding="utf-8") == FORMER
     (folder / "dagster.yaml").write_text("# mine", encoding="utf-8")
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
-    assert dagster_home(settings(folder), URLS) == folder
+    assert dagster_home(settings(folder), URL) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == "# mine"
 
 
@@ -84,15 +84,42 @@ def test_a_folder_that_dagster_could_not_use_is_refused_before_anything_is_start
     assert not (home / "postgres").exists()
 
 
+def test_a_folder_is_expanded_as_dagster_does_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "~/own")
+    assert dagster_home(settings(folder), URL) == tmp_path / "own"
+    monkeypatch.setenv("DAGSTER_HOME", "~no_such_user/own")
+    with pytest.raises(SettingsError, match="~no_such_user/own"):
+        dagster_home(settings(folder), URL)
+
+
+def test_the_folder_in_the_home_is_made_also_where_dagster_home_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder)
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    assert dagster_home(settings(folder), URL) == folder
+    assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
+
+
+def test_a_file_that_is_up_to_date_is_not_written_again(folder: Path) -> None:
+    dagster_home(settings(folder), URL)
+    before = (folder / "dagster.yaml").stat()
+    dagster_home(settings(folder), URL)
+    assert (folder / "dagster.yaml").stat() == before
+    assert [each.name for each in folder.iterdir()] == ["dagster.yaml"]
+
+
 def test_an_empty_variable_names_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
-    assert dagster_home(settings(folder), URLS) == folder
+    assert dagster_home(settings(folder), URL) == folder
 
 
 def test_a_tick_of_a_sensor_is_given_as_long_as_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name)
-    dagster_home(settings(folder), URLS)
+    dagster_home(settings(folder), URL)
     assert {name: os.environ[name] for name in ENVIRONMENT} == ENVIRONMENT
     asked = "from dagster._grpc.client import DEFAULT_SENSOR_GRPC_TIMEOUT as seconds; print(seconds)"
     said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from totesys_assets.counting import counted
-
 _HOUR = 3600
 # A day, and what one night may take longer than the one before.
 _NIGHTLY_WITHIN = 26 * _HOUR
@@ -207,4 +205,4 @@ def _at(moment: datetime | None) -> str:
 
 
 def _named(tables: list[str]) -> str:
-    return f"the table {tables[0]}" if len(tables) == 1 else counted(len(tables), "table")
+    return f"the table {tables[0]}" if len(tables) == 1 else f"{len(tables)} tables"

@@ -92,9 +92,9 @@ def _option(parameter: str) -> str:
     type=click.Choice(["duckdb", "spark", "athena"]),
     help="Print the SQL for this engine, over the tables of the lake.",
 )
-@click.option("--database", default="totesys", help="Athena's database, for its dialect.", show_default=True)
+@click.option("--database", help="Athena's database, for its dialect.  [default: totesys]")
 def ask(
-    name: str | None, as_csv: bool, as_json: bool, as_sql: bool, dialect: str | None, database: str, **given: Any
+    name: str | None, as_csv: bool, as_json: bool, as_sql: bool, dialect: str | None, database: str | None, **given: Any
 ) -> None:
     """Answer a question about the business, or list them all.
 
@@ -105,6 +105,8 @@ def ask(
     forms = as_csv + as_json + (as_sql or dialect is not None)
     if forms > 1:
         raise click.UsageError("Choose one of --csv, --json and --sql or --dialect.")
+    if database is not None and dialect is None:
+        raise click.UsageError("--database goes with --dialect athena.")
     if name is None:
         if given or forms:
             raise click.UsageError("Name the question: totesys ask lists them.")
@@ -118,7 +120,7 @@ def ask(
     if dialect is not None:
         from totesys_assets.insights.over_the_lake import place, statement  # here: --help should not wait for it
 
-        at = place(dialect, Settings.from_env().lake_uri, database)
+        at = place(dialect, Settings.from_env().lake_uri, database or "totesys")
         click.echo(statement(question, parameters, dialect, at), nl=False)
         return
     if as_sql:
@@ -195,8 +197,10 @@ def _grid(found: Answer, *, narrow: bool) -> Grid:
 
 def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
     say(out, "", Text(question.text, style="bold"))
-    if asked := ", ".join(f"{each.replace('_', ' ')} {_text(value)}" for each, value in parameters.items() if value):
-        say(out, "", Text(f"Asked with {asked}.", style="dim"))
+    asked = {each.replace("_", " "): value for each, value in parameters.items() if value}
+    if asked:
+        shown = (f"{name} {_text(each)}{' UTC' if isinstance(each, datetime) else ''}" for name, each in asked.items())
+        say(out, "", Text(f"Asked with {', '.join(shown)}.", style="dim"))
     widest = out.options.update(max_width=_WIDEST)
     grid = _grid(found, narrow=False)
     if Measurement.get(out, widest, grid).maximum > out.width:

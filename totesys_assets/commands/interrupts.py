@@ -79,8 +79,8 @@ def leave(code: int) -> None:
     What libraries have registered for the end is done, except after a signal. Taking all modules apart is left out:
     where Dagster and pandas are among them, it takes Python some tenths of a second.
     """
-    _over.set()
     try:
+        _over.set()
         if _first is None:
             atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
@@ -120,7 +120,7 @@ def _watch(woken: int) -> None:
     if _over.wait(END_SECONDS - CUT_SECONDS):
         return
     with suppress(OSError):
-        os.write(2, b"Ended at once: something did not stop in time. The next refresh does what is left to do.\n")
+        os.write(2, b"Ended by force: something did not stop in time. The next refresh does what is left to do.\n")
     os._exit(128 + number)
 
 

@@ -35,7 +35,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
-from totesys_assets.databases import Databases, are_new, databases, named_dagster_home, refreshed
+from totesys_assets.dagster_home import named_folder
+from totesys_assets.databases import Databases, are_new, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import Console, address, out, program, reporter, say, show
@@ -115,7 +116,7 @@ def begin_early(settings: Settings) -> Callable[[Databases], object]:
 
     Raises SettingsError where DAGSTER_HOME cannot be used: before anything is started.
     """
-    named_dagster_home()
+    named_folder(settings)
     if are_new(settings):
         from totesys_assets.refresh import begin_imports, begin_tables  # here: slow, and not needed for --help
 

@@ -61,7 +61,7 @@ def as_of(timestamp: datetime, schema: str | None) -> None:
     It builds all tables and their views from the lake, in a schema of their own. TIMESTAMP is in UTC unless it has an
     offset. A plain date means its first instant.
     """
-    _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp))
+    _restore(schema or f"as_of_{timestamp:%Y%m%d_%H%M%S}", moment_of(timestamp), is_ours=schema is None)
 
 
 def _how_exact(lake: Any, moment: datetime) -> str:
@@ -83,7 +83,8 @@ def _how_exact(lake: Any, moment: datetime) -> str:
     return f"As of the last refresh before that moment: {which}. The log was not followed then."
 
 
-def _restore(schema: str, moment: datetime | None) -> None:
+def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> None:
+    """Restore, and print what was done. ``is_ours``: the user did not name the schema, so nothing else is in it."""
     settings = Settings.from_env()
     schema_name(schema, "--into")
     if schema == settings.warehouse_schema:
@@ -119,8 +120,9 @@ def _restore(schema: str, moment: datetime | None) -> None:
         say(out, "", exact)
         for note in notes:
             say(out, "", note)
-        drop = f"DROP SCHEMA {quoted(schema)} CASCADE"
-        say(out, "", f"It stays as it is. When it is not needed any more: {program()} sql {shlex.quote(drop)}")
+    if is_ours:
+        say(out, "", "The schema stays until it is dropped:")
+        say(out, "", f"{program()} sql {shlex.quote(f'DROP SCHEMA {quoted(schema)} CASCADE')}")
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from totesys_assets.commands.restore import Moment
+from totesys_assets.counting import counted
 from totesys_assets.errors import LakeFailed
 from totesys_assets.moments import moment_of
 from totesys_assets.settings import Settings
@@ -33,9 +34,9 @@ def restore_lake(timestamp: datetime, is_meant: bool) -> None:
     with err.status("Listing the versions of all objects"):
         plan = bucket.plan(moment)
     say(err, "", f"{settings.lake_uri} as of {plan.moment:%Y-%m-%d %H:%M:%S} UTC:")
-    say(err, "", f"  {len(plan.put_back):,} objects to put back ({plan.size / 1e6:,.1f} MB)")
-    say(err, "", f"  {len(plan.remove):,} objects to mark as removed")
-    say(err, "", f"  {plan.unchanged:,} objects are as they were")
+    say(err, "", f"  {counted(len(plan.put_back), 'object')} to put back ({plan.size / 1e6:,.1f} MB)")
+    say(err, "", f"  {counted(len(plan.remove), 'object')} to mark as removed")
+    say(err, "", f"  {counted(plan.unchanged, 'object')} unchanged")
     if not plan.is_quiet:
         before = f"{plan.quiet:%Y-%m-%dT%H:%M:%SZ}" if plan.quiet else "none is known"
         say(err, "", f"Something was being written just then. The last moment before at which nothing was: {before}")
@@ -43,18 +44,18 @@ def restore_lake(timestamp: datetime, is_meant: bool) -> None:
         say(err, "", "Nothing was changed. To do it, stop what writes to the lake, and add --apply.")
         return
     with err.status("Restoring") as status:
-        bucket.carry_out(plan, lambda done: status.update(f"{done:,} of {plan.steps:,} objects are done"))
+        bucket.carry_out(plan, lambda done: status.update(f"{done:,} of {counted(plan.steps, 'object')} done"))
         left = bucket.plan(moment)
         if left.steps:
             raise LakeFailed(
-                f"{left.steps:,} objects are not what they were: something else writes to the lake. Stop it, and run "
-                "this again."
+                f"{counted(left.steps, 'object')} still to be restored: something else writes to the lake. Stop it, "
+                "and run this again."
             )
         status.update("Looking whether every table has its files")
         lacking = bucket.lacking(Lake(settings.lake_uri))
     if lacking:
         raise LakeFailed(
-            f"{len(lacking):,} files that tables name were not there at that moment, {lacking[0]} among them. Restore "
-            "another moment, seconds earlier or later."
+            f"Tables name {counted(len(lacking), 'file')} that the lake did not have at that moment, such as "
+            f"{lacking[0]}. Restore another moment, seconds earlier or later."
         )
     say(err, "✓ ", f"The lake is what it was. What the warehouse has to do now: {program()} audit says it.")

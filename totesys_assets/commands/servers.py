@@ -11,7 +11,8 @@ import click
 
 from totesys_assets.commands import interrupts
 from totesys_assets.commands.live import until_signalled
-from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded, named_dagster_home
+from totesys_assets.dagster_home import named_folder
+from totesys_assets.databases import DAGSTER, TOTESYS, WAREHOUSE, databases, embedded
 from totesys_assets.errors import PlatformError
 from totesys_assets.local import homes
 from totesys_assets.settings import Settings
@@ -40,7 +41,7 @@ def url(database: str, password: bool, jdbc: bool) -> None:
 
 
 def _embedded_url(settings: Settings, database: str) -> str:
-    if database == DAGSTER and named_dagster_home() is not None:
+    if database == DAGSTER and named_folder(settings) is not None:
         raise PlatformError("DAGSTER_HOME is set: its dagster.yaml says where Dagster keeps its records.")
     source, ours = embedded(settings)
     server = source if database == TOTESYS else ours

@@ -17,8 +17,8 @@ import click
 from rich.table import Table as Grid
 
 from totesys_assets.commands import words
-from totesys_assets.dagster_home import dagster_home
-from totesys_assets.databases import databases, named_dagster_home, refreshed
+from totesys_assets.dagster_home import dagster_home, named_folder
+from totesys_assets.databases import databases, refreshed
 from totesys_assets.errors import told_once
 from totesys_assets.local.locks import taken_by
 from totesys_assets.names import UP_LOCK
@@ -51,7 +51,7 @@ def status(as_json: bool) -> None:
     ):
         settings = refreshed(settings)
         if records:
-            dagster_home(settings, urls)
+            dagster_home(settings, urls.dagster)
         from totesys_assets.automation.condition import condition
         from totesys_assets.platform import Platform
         from totesys_assets.refresh import MOST_COUNTED
@@ -81,7 +81,7 @@ def status(as_json: bool) -> None:
 
 def _has_records(settings: Settings) -> bool:
     """Whether Dagster's records can be read. No server is started only for that."""
-    if named_dagster_home() is not None:
+    if named_folder(settings) is not None:
         return True
     folder = settings.home / "postgres" / "warehouse"
     if not (settings.home / "dagster" / "dagster.yaml").exists() or not (folder / "data").is_dir():

@@ -10,7 +10,7 @@ from totesys_assets.counting import counted
 
 def number(count: int, noun: str, plural: str | None = None) -> str:
     """``1 table``, ``2 tables``, ``no table``."""
-    return counted(count, noun, plural) if count else f"no {plural or noun + 's'}"
+    return counted(count, noun, plural) if count else counted(0, noun, plural).replace("0", "no", 1)
 
 
 def size(count: int) -> str:

@@ -18,78 +18,82 @@ from totesys_assets.warehouse.warehouse import Warehouse
 
 
 @dataclass(frozen=True)
-class _Versions:
-    """New records of a fact: how many, and the time from the oldest one's moment until it was loaded."""
+class _Fact:
+    """What a fact has beyond the record that was the newest: ``oldest`` is the first moment of its new versions."""
 
-    fact: str
+    newest: int
     count: int
-    delay: timedelta
+    oldest: datetime | None
 
 
 class Arrivals:
     """What is new in the warehouse since the last call of ``next``, or since this was made.
 
-    The making and each call raise PlatformError or psycopg.Error if the warehouse does not answer; what was loaded
-    meanwhile is told by the next call.
+    The making and each call raise PlatformError or psycopg.Error if the warehouse cannot be asked. A call that fails
+    changes nothing: the next one tells what it would have told.
     """
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
-        self._last: dict[str, int] = {}
         with warehouse.connect(snapshot=True) as connection:
             self._loaded = Notes(connection, warehouse.schema).moments()
-            for table in self._facts(connection, self._loaded.keys()):
-                self._last[table.name] = self._newest(connection, table)
+            facts = self._there(connection, self._loaded.keys())
+            self._newest = {each.name: self._last(connection, each) for each in facts}
 
     def next(self) -> str:
         """What was loaded, in a sentence; empty if nothing was."""
         with self._warehouse.connect(snapshot=True) as connection:
             loaded = Notes(connection, self._warehouse.schema).moments()
             tables = {name for name, moment in loaded.items() if self._loaded.get(name) != moment}
-            facts = self._facts(connection, tables)
-            arrived = [each for table in facts if (each := self._new(connection, table, loaded[table.name]))]
-            is_followed = bool(arrived) and {each.fact for each in arrived} <= self._followed(connection)
-            for table in facts:
-                self._last[table.name] = self._newest(connection, table)
+            facts = {each.name: self._fact(connection, each) for each in self._there(connection, tables)}
+            followed = self._followed(connection) if facts else {}
         self._loaded = loaded
-        return _sentence(arrived, sorted(tables - {each.fact for each in arrived}), is_followed=is_followed)
+        self._newest |= {name: fact.newest for name, fact in facts.items()}
+        moments = {name: fact.oldest for name, fact in facts.items() if fact.oldest is not None}
+        counts = {name: facts[name].count for name in moments}
+        delay = max((loaded[name] - oldest for name, oldest in moments.items()), default=None)
+        # What was seen when a stretch began was not told by the log.
+        by_log = all(name in followed and followed[name] < oldest for name, oldest in moments.items())
+        return _sentence(counts, sorted(tables - counts.keys()), delay, by_log=by_log)
 
-    def _facts(self, connection: Connection, tables: Set[str]) -> list[Table]:
+    def _there(self, connection: Connection, tables: Set[str]) -> list[Table]:
         """The facts among the tables, if they are still there."""
         facts = [each for each in self._warehouse.catalogue.warehouse.values() if each.is_fact and each.name in tables]
         return [each for each in facts if exists(connection, self._warehouse.schema, each.name)]
 
-    def _newest(self, connection: Connection, table: Table) -> int:
-        query = sql.SQL("SELECT coalesce(max({}), 0) FROM {}").format(sql.Identifier(table.key), self._name(table.name))
+    def _last(self, connection: Connection, table: Table) -> int:
+        query = sql.SQL("SELECT coalesce(max({}), 0) FROM {}").format(sql.Identifier(table.key), self._name(table))
         (number,) = next(iter(connection.execute(query)))
         return int(number)
 
-    def _new(self, connection: Connection, table: Table, loaded: datetime) -> _Versions | None:
+    def _fact(self, connection: Connection, table: Table) -> _Fact:
         query = sql.SQL("SELECT count(*), min(_recorded_at) FROM {} WHERE {} > {}").format(
-            self._name(table.name), sql.Identifier(table.key), sql.Literal(self._last.get(table.name, 0))
+            self._name(table), sql.Identifier(table.key), sql.Literal(self._newest.get(table.name, 0))
         )
-        count, oldest = next(iter(connection.execute(query)))
-        return _Versions(table.name, count, loaded - oldest) if count else None
+        return _Fact(self._last(connection, table), *next(iter(connection.execute(query))))
 
-    def _followed(self, connection: Connection) -> set[str]:
-        """The facts that are followed in the log: the moment of each version is that of its commit."""
+    def _name(self, table: Table) -> sql.Identifier:
+        return sql.Identifier(self._warehouse.schema, table.name)
+
+    def _followed(self, connection: Connection) -> dict[str, datetime]:
+        """The facts that are followed in the log, and since when: later versions have the moment of their commit."""
         if not exists(connection, self._warehouse.schema, FOLLOWED):
-            return set()
-        query = sql.SQL("SELECT table_name FROM {} WHERE followed_until IS NULL").format(self._name(FOLLOWED))
-        return {name for (name,) in connection.execute(query)}
-
-    def _name(self, table: str) -> sql.Identifier:
-        return sql.Identifier(self._warehouse.schema, table)
+            return {}
+        query = sql.SQL("SELECT table_name, max(followed_from) FROM {} WHERE followed_until IS NULL GROUP BY 1")
+        return dict(connection.execute(query.format(sql.Identifier(self._warehouse.schema, FOLLOWED))).fetchall())
 
 
-def _sentence(arrived: list[_Versions], others: list[str], *, is_followed: bool) -> str:
-    """The facts with the number of their versions, the other tables, and the longest delay.
+def _sentence(counts: dict[str, int], others: list[str], delay: timedelta | None, *, by_log: bool) -> str:
+    """The facts with the number of their versions, the longest delay, and the other tables.
 
     Without the log a version has the moment at which it was seen. A delay below zero is that of clocks that differ.
     """
-    parts = [f"{each.fact} ({counted(each.count, 'new version')})" for each in arrived] + others
-    if not parts:
-        return ""
-    delay = max((each.delay.total_seconds() for each in arrived), default=-1.0)
-    since = "its commit in ToteSys" if is_followed else "it was seen"
-    return f"loaded {', '.join(parts)}" + (f", at most {delay:.1f} s after {since}" if delay >= 0 else "")
+    if not counts:
+        return f"loaded {', '.join(others)}" if others else ""
+    *facts, last = (f"{name} ({counted(count, 'new version')})" for name, count in counts.items())
+    told = f"{', '.join(facts)} and {last}" if facts else last
+    if delay is not None and delay >= timedelta():
+        since = "it was committed in ToteSys" if by_log else "it was seen"
+        of = "" if sum(counts.values()) == 1 else "the oldest "
+        told += f", {of}{delay.total_seconds():,.1f} s after {since}"
+    return f"loaded {told}" + (f"; also {', '.join(others)}" if others else "")

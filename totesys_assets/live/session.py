@@ -47,7 +47,7 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
     """
     log = settings.home / "dagster.log"
     stop = threading.Event()
-    dagster_home(settings, urls)
+    dagster_home(settings, urls.dagster)
     with session(_dagster(port), settings.home, log) as process, ExitStack() as stack:
         _await_ui(process, port, log)
         say("dagster", f"the UI is at http://{HOST}:{port}/asset-groups")
@@ -187,7 +187,7 @@ def _await_ui(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            break
+            raise PlatformError(f"Dagster ended with code {process.returncode} before it answered. Its log is {log}.")
         with (
             suppress(urllib.error.URLError, OSError, json.JSONDecodeError),
             urllib.request.urlopen(f"http://{HOST}:{port}/server_info", timeout=2) as answer,  # always http  # nosec B310
@@ -237,13 +237,16 @@ def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, sa
     while not stop.is_set():
         try:
             arrivals = arrivals or Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema))
-            told, problem = arrivals.next(), ""
+            told = arrivals.next()
+            if problem:
+                problem = ""
+                say("warehouse", "what arrives is told again")
             if told:
                 say("warehouse", told)
         except (PlatformError, psycopg.Error) as error:
-            if str(error) != problem:  # once, and not each second
+            if str(error) != problem and not stop.is_set():  # once, and not each second
                 problem = str(error)
-                say("error", f"the warehouse does not answer: {problem}")
+                say("error", f"what arrives in the warehouse cannot be told: {problem}")
         stop.wait(_POLL_SECONDS)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from totesys_assets.catalogue.catalogue import Table
+from totesys_assets.counting import counted
 from totesys_assets.settings import Settings
 from totesys_assets.source.copied import BROKEN, FILE, NOTES, ORIGIN, CopiedSnapshot
 from totesys_assets.source.dropped import Dropped, copies_of, instant_of, keep_copies, read_dropped
@@ -178,7 +179,7 @@ def _csv(text: str) -> tuple[list[str], dict[int, dict[str, Any]]]:
         raise Unreadable(f"its columns are separated by {_OTHER_SEPARATORS[other]}; save it with commas between them")
     for number, row in rows.items():
         if len(row) != len(header):
-            raise Unreadable(f"row {number} has {len(row)} values for {len(header)} columns")
+            raise Unreadable(f"row {number} has {counted(len(row), 'value')} for {counted(len(header), 'column')}")
     return header, {
         number: dict(zip(header, (each or None for each in row), strict=True)) for number, row in rows.items()
     }

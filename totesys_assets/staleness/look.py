@@ -290,7 +290,7 @@ def _mark(source: Mapping[str, str], platform: Platform) -> str:
 
 
 def _but_for_time(mark: str) -> str:
-    """A mark without the last of all days, and without when servers started: the last part of their ``lifetime``."""
+    """A mark without two of its parts: the last day, and when each server started (the end of its ``lifetime``)."""
     without_last_day = re.sub(r'("days": "\S+) [\d-]+"', r'\1"', mark)
     return re.sub(r"(\d+/[0-9A-F]+/\d+/\d+)/[\d.]+ ", r"\1 ", without_last_day)
 

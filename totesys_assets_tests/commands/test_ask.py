@@ -120,6 +120,7 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
         (["revenue_by_contry"], 'totesys ask lists them. Did you mean "revenue_by_country"?'),
         (["--csv"], "Name the question"),
         (["headline", "--csv", "--json"], "Choose one of --csv, --json and --sql or --dialect."),
+        (["headline", "--database", "mine"], "--database goes with --dialect athena."),
         (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),
         (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
         (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),

@@ -259,23 +259,27 @@ def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[s
         assert starting.returncode in (-signal.SIGINT, 130), text
 
 
-@pytest.mark.parametrize("moment", ["signal.signal", "edge.quiet_beside", "edge._prepare_output", "edge._written"])
+@pytest.mark.parametrize(
+    "moment",
+    ["signal.signal", "edge.quiet_beside", "edge._prepare_output", "edge._written", "interrupts.leave"],
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_just_before_or_after_a_command_brings_no_traceback(moment: str, number: signal.Signals) -> None:
-    """The signal comes within the call of ``moment``, for signal.signal the last one, when all are handled."""
+    """The signal comes at the first call of ``moment``; of signal.signal, when all but SIGHUP are handled."""
     program = f"""
 import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from totesys_assets import cli
-from totesys_assets.commands import edge
+from totesys_assets.commands import edge, interrupts
 
-def then_signalled(*args, **kwargs):
-    result = original(*args, **kwargs)
-    if args[:1] != (signal.SIGINT,) and args[:1] != (signal.SIGTERM,):
+def signalled(*args, **kwargs):
+    if args[:1] not in ((signal.SIGINT,), (signal.SIGTERM,)):
+        {moment} = original
         os.kill(os.getpid(), {int(number)})
-    return result
+    return original(*args, **kwargs)
 
 original = {moment}
-{moment} = then_signalled
+{moment} = signalled
 sys.argv = ["totesys", "--version"]
 cli.main()
 """
@@ -323,7 +327,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("waits", "least", "expected"), [("server", 2, "cut"), ("for ever", 4, "Ended at once")])
+@pytest.mark.parametrize(("waits", "least", "expected"), [("server", 2, "cut"), ("for ever", 4, "Ended by force")])
 def test_what_waits_in_c_for_a_server_is_cut_off_and_what_waits_for_ever_is_ended(
     waits: str, least: float, expected: str
 ) -> None:

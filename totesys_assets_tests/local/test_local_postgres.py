@@ -436,5 +436,5 @@ def test_ctrl_c_waits_for_no_server_that_is_being_made(folder: Path) -> None:
     assert len(started) == 2, "both are made at once"
     assert process.returncode == 130, said
     assert "Stopped before the end" in said
-    assert "Ended at once" not in said
+    assert "Ended by force" not in said
     assert not [each for each in started if Path("/proc", each.name).exists()]

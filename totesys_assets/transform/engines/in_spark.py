@@ -21,6 +21,7 @@ import pyarrow as pa
 from deltalake.transaction import AddAction
 
 from totesys_assets.catalogue.catalogue import MONTH
+from totesys_assets.counting import counted
 from totesys_assets.days import Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.commit import commit
@@ -127,7 +128,7 @@ class InSpark:
             raise without_value(work.table, str(work.table.day_column))
         written = found(work.target, sizes, [{MONTH: value} for value in values])
         if written.rows != expected:
-            raise elsewhere(shown(self._remote), work.target, f"was to write {expected:,} rows", written.rows)
+            raise elsewhere(shown(self._remote), work.target, f"was to write {counted(expected, 'row')}", written.rows)
         if written.actions:
             _require_types(work, written.actions[0])
         for column in (each.name for each in work.table.lake_columns if not each.nullable):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from totesys_assets.catalogue.catalogue import MONTH
+from totesys_assets.counting import counted
 from totesys_assets.days import Days
 from totesys_assets.errors import PlatformError
 from totesys_assets.lake.files import Files
@@ -56,7 +57,7 @@ class SparkViews:
             frame = self._session.sql(f"SELECT {', '.join(nulls)} WHERE false")
         frame.createOrReplaceTempView(name)
         if files.uris and (seen := int(frame.count())) != files.rows:
-            raise elsewhere(self._server, table, f"sees {seen:,} rows", files.rows)
+            raise elsewhere(self._server, table, f"sees {counted(seen, 'row')}", files.rows)
         return quoted(name)
 
     def create(self, schema: str, name: str, select: str) -> None:
@@ -72,6 +73,6 @@ class SparkViews:
 def elsewhere(server: str, table: DeltaTable, does: str, rows: int) -> PlatformError:
     """The error of a server that reads or writes another place than that of ``table``, which has so many ``rows``."""
     return PlatformError(
-        f"SPARK_REMOTE ({server}) {does} where {rows:,} are in the lake at {table.table_uri}. Nothing was committed; "
+        f"SPARK_REMOTE ({server}) {does} where the lake has {rows:,} at {table.table_uri}. Nothing was committed; "
         "every machine of the server must reach the lake at this very place: mount the folder there, or use a bucket."
     )
