@@ -7,6 +7,7 @@ is in a home (databases.py).
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     if os.geteuid() == 0:
-        folder.chmod(0o711)  # whatever root's umask is: the server's user must pass through, not look
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o011)  # others must pass through, whatever root's umask is
 
 
 def prepare(home: Path) -> None:

@@ -30,7 +30,7 @@ variables {
 }
 
 run "before_the_first_image" {
-  command = apply
+  command = plan
 
   assert {
     condition     = toset([for name, alarm in aws_cloudwatch_metric_alarm.alarm : name if !alarm.actions_enabled]) == toset(["nothing-runs", "webserver-unhealthy", "viewer-unhealthy", "dashboard-unhealthy"])
@@ -44,7 +44,7 @@ run "before_the_first_image" {
 }
 
 run "an_objective_of_ones_own" {
-  command = apply
+  command = plan
 
   variables {
     image_tag    = "0123abc"
