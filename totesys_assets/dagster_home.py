@@ -45,16 +45,25 @@ def named_folder(settings: Settings) -> Path | None:
     if not named:
         return None
     folder = Path(named)
-    with suppress(RuntimeError):  # there is no such user
+    with suppress(RuntimeError, OSError):  # there is no such user; it is too long, or may not be looked at
         folder = folder.expanduser()  # as Dagster does
-    if folder.is_absolute() and folder.is_dir():
-        return folder
-    if folder == _folder(settings):
-        return None
+        if folder.is_absolute() and folder.is_dir():
+            return folder
+        if _is_ours(folder, settings):
+            return None
     raise SettingsError(
         f'DAGSTER_HOME is "{named}". It must be the absolute path of an existing folder, that of a Dagster instance of '
         "yours. If it is not set, Dagster's folder is in TOTESYS_HOME."
     )
+
+
+def needs_records(settings: Settings) -> bool:
+    """Whether the instance asks for an embedded database: nobody named another instance, or where that of ours is.
+
+    Raises SettingsError as ``named_folder`` does.
+    """
+    named = named_folder(settings)
+    return named is None or (_is_ours(named, settings) and DAGSTER_URL_VARIABLE not in os.environ)
 
 
 def dagster_home(settings: Settings, url: str | None) -> Path:
@@ -66,20 +75,22 @@ def dagster_home(settings: Settings, url: str | None) -> Path:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    folder, named = _folder(settings), named_folder(settings)
-    if named is not None and not (named == folder and _names_former_modules(folder)):
+    folder, named = (settings.home / "dagster").absolute(), named_folder(settings)
+    is_ours = named is None or _is_ours(named, settings)
+    if is_ours and url is not None:
+        os.environ[DAGSTER_URL_VARIABLE] = url
+    if named is not None and not (is_ours and _names_former_modules(folder)):
         folder = named
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        if url is not None:
-            os.environ[DAGSTER_URL_VARIABLE] = url
         _write(folder / "dagster.yaml", instance_config())
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
 
 
-def _folder(settings: Settings) -> Path:
-    return (settings.home / "dagster").absolute()
+def _is_ours(folder: Path, settings: Settings) -> bool:
+    """Whether it is the folder in the home, however it is spelled."""
+    return os.path.realpath(folder) == os.path.realpath(settings.home / "dagster")
 
 
 def _write(file: Path, text: str) -> None:

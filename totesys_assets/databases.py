@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from totesys_assets.dagster_home import named_folder
+from totesys_assets.dagster_home import named_folder, needs_records
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
 from totesys_assets.settings import Settings
@@ -132,7 +132,7 @@ def dagster_records(settings: Settings, urls: Databases, report: Report | None =
 
     Raises as ``databases`` does.
     """
-    if urls.dagster or named_folder(settings) is not None:
+    if urls.dagster or not needs_records(settings):
         yield urls
         return
     say = report or (lambda _: None)

@@ -27,8 +27,8 @@ class UnsafeLogin(PlatformError):
     """A login may do so much more than it needs to that the platform does not want it."""
 
 
-class UnknownCurrency(PlatformError):
-    """Money is to be converted into a currency that has no rates, and that ToteSys does not trade in."""
+class NoRates(PlatformError):
+    """Money is to be converted at rates that there are not: of such a currency, or of such a day."""
 
 
 class SchemaDrift(PlatformError):

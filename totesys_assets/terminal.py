@@ -79,6 +79,11 @@ def say(console: Console, mark: str, text: str | Text = "") -> None:
             head = Text(" " * indent)
 
 
+def command(console: Console, text: str) -> None:
+    """Print a command on one line, however long: only so can it be copied as a whole."""
+    console.print(Text(text), soft_wrap=True)
+
+
 def show(console: Console, grid: Table) -> None:
     """Print a table with all that is in it. In a terminal that is too narrow for it, each row is some lines.
 

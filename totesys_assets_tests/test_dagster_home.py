@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from totesys_assets.commands import main
-from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config, needs_records
 from totesys_assets.settings import Settings, SettingsError
 
 URL = "postgresql://dagster"
@@ -101,6 +101,26 @@ def test_the_folder_in_the_home_is_made_also_where_dagster_home_names_it(
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     assert dagster_home(settings(folder), URL) == folder
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == instance_config()
+
+
+@pytest.mark.parametrize("spelled", ["{home}/dagster", "{home}/dagster/", "{home}/../{name}/dagster", "{home}/link"])
+def test_the_folder_in_the_home_has_its_embedded_records_however_it_is_spelled(
+    spelled: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder.parent
+    (home / "link").symlink_to(folder)
+    (folder / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
+    monkeypatch.setenv("DAGSTER_HOME", spelled.format(home=home, name=home.name))
+    assert needs_records(settings(folder))
+    dagster_home(settings(folder), URL)
+    assert os.environ[DAGSTER_URL_VARIABLE] == URL
+    assert not needs_records(settings(folder))  # it has them now
+
+
+def test_a_path_that_is_too_long_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", f"/{'a' * 5000}")
+    with pytest.raises(SettingsError, match=r"^DAGSTER_HOME is"):
+        needs_records(settings(folder))
 
 
 def test_a_file_that_is_up_to_date_is_not_written_again(folder: Path) -> None:

@@ -167,7 +167,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
         if wanted is None:
             raise HTTPException(404, f'There is no question "{name}". There are: {", ".join(questions())}.')
         parameters = _chosen(wanted, request, given)
-        reader.check_currency(parameters)
+        reader.check_rates(parameters)
         found = reader.answer(name, **parameters)
         return _json(
             {

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurrency
+from totesys_assets.errors import ConnectionFailed, NoRates, PlatformError
 from totesys_assets.insights.reading import STATEMENT_TIMEOUT
 
 _AWAY_SECONDS = "5"
@@ -48,7 +48,7 @@ def _failed(_: Request, error: Exception) -> JSONResponse:
     cause = error.__cause__
     if isinstance(error, ConnectionFailed):
         return _sentence(503, "The warehouse cannot be reached. Try again soon.", **{"Retry-After": _AWAY_SECONDS})
-    if isinstance(error, UnknownCurrency):
+    if isinstance(error, NoRates):
         return _sentence(422, str(error))
     if isinstance(cause, psycopg.DataError):
         return _sentence(422, f"A value cannot be read: {cause.diag.message_primary or cause}.")

@@ -22,7 +22,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands.restore import Moment
-from totesys_assets.errors import UnknownCurrency
+from totesys_assets.errors import NoRates
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, program, reporter, say, show
@@ -105,7 +105,7 @@ def ask(
     forms = as_csv + as_json + (as_sql or dialect is not None)
     if forms > 1:
         raise click.UsageError("Choose one of --csv, --json and --sql or --dialect.")
-    if database is not None and dialect is None:
+    if database is not None and (dialect != "athena" or not database):
         raise click.UsageError("--database goes with --dialect athena.")
     if name is None:
         if given or forms:
@@ -157,8 +157,8 @@ def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
     settings = Settings.from_env()
     with opened(settings, "totesys ask", reporter(err)) as reader:
         try:
-            reader.check_currency(parameters)
-        except UnknownCurrency as error:
+            reader.check_rates(parameters)
+        except NoRates as error:
             raise click.UsageError(str(error)) from error
         return reader.answer(question.name, **parameters)
 
@@ -197,9 +197,9 @@ def _grid(found: Answer, *, narrow: bool) -> Grid:
 
 def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
     say(out, "", Text(question.text, style="bold"))
-    asked = {each.replace("_", " "): value for each, value in parameters.items() if value}
+    asked = [each for each in PARAMETERS if parameters.get(each)]
     if asked:
-        shown = (f"{name} {_text(each)}{' UTC' if isinstance(each, datetime) else ''}" for name, each in asked.items())
+        shown = (f"{each.replace('_', ' ')} {_said(parameters[each])}" for each in asked)
         say(out, "", Text(f"Asked with {', '.join(shown)}.", style="dim"))
     widest = out.options.update(max_width=_WIDEST)
     grid = _grid(found, narrow=False)
@@ -209,6 +209,10 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     if not found.rows:
         say(out, "", "There is nothing.")
     say(out, "", Text(question.description, style="dim"))
+
+
+def _said(value: object) -> str:
+    return f"{_text(value)} UTC" if isinstance(value, datetime) else _text(value)
 
 
 def _shown(column: str, value: object) -> str:

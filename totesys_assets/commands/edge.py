@@ -61,10 +61,16 @@ class Edge(click.Group):
         _prepare_output()
         code = 1
         try:
-            super().main(*args, **kwargs)
-            code = 0
+            # Else click itself would say "Aborted!" where a signal comes before the command.
+            ended = super().main(*args, **{**kwargs, "standalone_mode": False})
+            code = ended if isinstance(ended, int) else 0  # that of an exit, which click returns
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except click.Abort:
+            _show(KeyboardInterrupt())
         except BaseException as error:
             _show(error)
         if code and interrupts.received() is not None:
@@ -102,7 +108,14 @@ def quiet_beside() -> None:
     """
     logging.getLogger().addHandler(logging.NullHandler())
     threading.excepthook = lambda failed: _log_quietly(failed.exc_value)
-    sys.unraisablehook = lambda failed: _log_quietly(failed.exc_value)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(failed: sys.UnraisableHookArgs) -> None:
+    if isinstance(failed.exc_value, KeyboardInterrupt):
+        interrupts.again()
+    else:
+        _log_quietly(failed.exc_value)
 
 
 def _log_quietly(error: BaseException | None) -> None:

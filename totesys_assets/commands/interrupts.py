@@ -27,9 +27,11 @@ CUT_SECONDS, END_SECONDS = 2.5, 4.5
 _MOST_FILES = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_AGAIN_SECONDS = 0.1
+
 _first: int | None = None
 _in_order = False
-_over = threading.Event()
+_over, _lost = threading.Event(), threading.Event()
 
 
 def received() -> int | None:
@@ -57,6 +59,11 @@ def check() -> None:
     """Raise KeyboardInterrupt if a signal came that other code has caught, as Dagster does in a run."""
     if _first is not None:
         raise KeyboardInterrupt
+
+
+def again() -> None:
+    """KeyboardInterrupt was raised where Python only reports it, as in a destructor: raise it once more, elsewhere."""
+    _lost.set()
 
 
 def install() -> None:
@@ -114,14 +121,25 @@ def _watch(woken: int) -> None:
         if number in _SIGNALS:
             _note(number)
     _interrupt_engine()
-    if _over.wait(CUT_SECONDS):
+    if _ended_within(CUT_SECONDS):
         return
     _cut_connections()
-    if _over.wait(END_SECONDS - CUT_SECONDS):
+    if _ended_within(END_SECONDS - CUT_SECONDS):
         return
     with suppress(OSError):
         os.write(2, b"Ended by force: something did not stop in time. The next refresh does what is left to do.\n")
     os._exit(128 + number)
+
+
+def _ended_within(seconds: float) -> bool:
+    """Wait for the end of the command. Meanwhile, interrupt it once more if the interrupt was lost."""
+    for _ in range(round(seconds / _AGAIN_SECONDS)):
+        if _over.wait(_AGAIN_SECONDS):
+            return True
+        if _lost.is_set():
+            _lost.clear()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    return False
 
 
 def _interrupt_engine() -> None:

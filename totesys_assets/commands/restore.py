@@ -11,12 +11,13 @@ from typing import Any
 import click
 from rich.table import Table as Grid
 
+from totesys_assets.counting import counted
 from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.moments import moment_of, parsed
 from totesys_assets.settings import Settings, schema_name
 from totesys_assets.sql_text import quoted
-from totesys_assets.terminal import err, out, program, reporter, say, show
+from totesys_assets.terminal import command, err, out, program, reporter, say, show
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -115,14 +116,16 @@ def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> 
         grid.add_row(table, f"{rows:,}", f"{versions:,}")
     show(out, grid)
     count = sum(written.values())
-    say(out, "", f"{count:,} rows in schema {schema}: WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
+    say(out, "", f"{counted(count, 'row')} in schema {schema}. To open it:")
+    command(out, f"WAREHOUSE_SCHEMA={shlex.quote(schema)} {program()} sql")
     if moment is not None:
         say(out, "", exact)
         for note in notes:
             say(out, "", note)
     if is_ours:
-        say(out, "", "The schema stays until it is dropped:")
-        say(out, "", f"{program()} sql {shlex.quote(f'DROP SCHEMA {quoted(schema)} CASCADE')}")
+        say(out, "", "The schema stays as it is until it is dropped:")
+        drop = f"SET client_min_messages = warning; DROP SCHEMA {quoted(schema)} CASCADE"
+        command(out, f"{program()} sql {shlex.quote(drop)}")
     if unequal:
         say(err, "", f"Not equal to schema {settings.warehouse_schema}: {', '.join(unequal)}. See: {program()} audit")
         sys.exit(1)

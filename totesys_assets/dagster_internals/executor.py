@@ -10,11 +10,12 @@ in DuckDB, delta-rs and PostgreSQL, which release Python's lock.
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -139,7 +140,8 @@ def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) ->
         logs = job_context.instance.compute_log_manager
         log_key = logs.build_log_key_for_run(job_context.run_id, uuid4().hex[:8])
         try:
-            log_context = capturing.enter_context(logs.capture_logs(log_key))
+            with _without_interrupts():
+                log_context = capturing.enter_context(logs.capture_logs(log_key))
             yield dg.DagsterEvent.capture_logs(job_context, [step.key for step in steps], log_key, log_context)
         except Exception as error:  # a run without captured output is better than no run
             job_context.log.error(f"What the run prints is not kept: {error}")
@@ -172,6 +174,20 @@ def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) ->
             capturing.close()
         except Exception as error:
             job_context.log.error(f"What the run printed may not be kept: {error}")
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Programs that are started in the block never get SIGINT, which Ctrl-C sends to all programs of a terminal.
+
+    Those that Dagster copies the output with would print a traceback. They end with this process. What comes in the
+    block is handled after it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _new(messages: queue.SimpleQueue[_Message]) -> Iterator[_Message]:

@@ -23,7 +23,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
 from totesys_assets.databases import warehouse_only
 from totesys_assets.engine import one_line
-from totesys_assets.errors import ConnectionFailed, PlatformError, UnknownCurrency
+from totesys_assets.errors import ConnectionFailed, NoRates, PlatformError
 from totesys_assets.insights.questions import Answer, answer, questions
 from totesys_assets.postgres import session_settings
 from totesys_assets.sql_text import quoted
@@ -41,6 +41,7 @@ _IDLE_SESSIONS = 4
 _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
+_RATED_DAYS = "SELECT min(day), max(day) FROM mart_exchange_rate WHERE carried_days <= 7"
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
@@ -141,18 +142,23 @@ class Reader:
         with self.session() as connection:
             return answer(connection, question, **parameters)
 
-    def check_currency(self, parameters: Mapping[str, object]) -> None:
-        """Raises UnknownCurrency if money is to be converted into a currency without rates, while others have some.
+    def check_rates(self, parameters: Mapping[str, object]) -> None:
+        """Raises NoRates if a currency or day for which money is to be converted has no rates, while others have some.
 
         What ToteSys trades in may be asked for without: money that is in it already needs no rate.
         """
         if "currency" not in parameters:
             return
+        if (day := parameters.get("rate_day")) is not None:
+            with self.session() as connection:
+                first, last = next(iter(connection.execute(_RATED_DAYS)))
+            if first is not None and not str(first) <= str(day) <= str(last):
+                raise NoRates(f"There are no rates of {day}. There are rates of the days from {first} to {last}.")
         with self.session() as connection:
             rated = [str(code) for (code,) in connection.execute(_RATED)]
             is_traded = connection.execute(_TRADED, [parameters["currency"]]).fetchone() is not None
         if rated and parameters["currency"] not in rated and not is_traded:
-            raise UnknownCurrency(
+            raise NoRates(
                 f"There are no rates of {parameters['currency']}. There are rates of {', '.join(rated)}: the euro, and "
                 "what ToteSys trades in."
             )

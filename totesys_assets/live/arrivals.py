@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.counting import counted
 from totesys_assets.warehouse.notes import FOLLOWED, Connection, Notes, exists
 from totesys_assets.warehouse.warehouse import Warehouse
+
+# Calls that may go by, while more and more is loaded, until it is told.
+_MOST_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,23 @@ class Arrivals:
     """
 
     def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
+        self._warehouse, self._waited = warehouse, 0
         with warehouse.connect(snapshot=True) as connection:
-            self._loaded = Notes(connection, warehouse.schema).moments()
+            self._loaded = self._looked = Notes(connection, warehouse.schema).moments()
             facts = self._there(connection, self._loaded.keys())
             self._newest = {each.name: self._last(connection, each) for each in facts}
 
     def next(self) -> str:
-        """What was loaded, in a sentence; empty if nothing was."""
+        """What was loaded, in a sentence; empty if nothing was, or if something was since the last call.
+
+        A refresh loads several tables one after the other, which are told of together.
+        """
         with self._warehouse.connect(snapshot=True) as connection:
             loaded = Notes(connection, self._warehouse.schema).moments()
+            if loaded != self._looked and self._waited < _MOST_LOOKS:
+                self._looked, self._waited = loaded, self._waited + 1
+                return ""
+            self._waited = 0
             tables = {name for name, moment in loaded.items() if self._loaded.get(name) != moment}
             facts = {each.name: self._fact(connection, each) for each in self._there(connection, tables)}
             followed = self._followed(connection) if facts else {}
@@ -84,16 +93,13 @@ class Arrivals:
 
 
 def _sentence(counts: dict[str, int], others: list[str], delay: timedelta | None, *, by_log: bool) -> str:
-    """The facts with the number of their versions, the longest delay, and the other tables.
+    """The facts with the number of their new versions, the longest delay, and the other tables.
 
     Without the log a version has the moment at which it was seen. A delay below zero is that of clocks that differ.
     """
-    if not counts:
-        return f"loaded {', '.join(others)}" if others else ""
-    *facts, last = (f"{name} ({counted(count, 'new version')})" for name, count in counts.items())
-    told = f"{', '.join(facts)} and {last}" if facts else last
+    told = [f"{name} +{count:,}" for name, count in counts.items()]
     if delay is not None and delay >= timedelta():
-        since = "it was committed in ToteSys" if by_log else "it was seen"
-        of = "" if sum(counts.values()) == 1 else "the oldest "
-        told += f", {of}{delay.total_seconds():,.1f} s after {since}"
-    return f"loaded {told}" + (f"; also {', '.join(others)}" if others else "")
+        since = "its commit in ToteSys" if by_log else "it was seen"
+        which = "" if sum(counts.values()) == 1 else "the oldest "
+        told[-1] += f" ({which}{delay.total_seconds():,.1f} s after {since})"
+    return f"loaded {', '.join([*told, *others])}" if told or others else ""

@@ -34,22 +34,26 @@ class Origin:
     """Of one table of the warehouse: the tables of versions that it was loaded from, with their ids and newest moments.
 
     Moments are in microseconds since 1970. ``adopted``: versions up to this moment were never loaded one by one; what
-    the warehouse held then was brought to agree with them. 0: the lake was not adopted.
+    the warehouse held then was brought to agree with them. 0: the lake was not adopted. ``as_of``: the table
+    shows what had been recorded by this moment, and is not to go on. 0: it goes on.
     """
 
     tables: dict[str, tuple[str, int]]
     adopted: int = 0
+    as_of: int = 0
 
     @property
     def text(self) -> str:
         """As it is noted."""
-        return json.dumps({"adopted": self.adopted, "tables": self.tables}, sort_keys=True)
+        as_of = {"as_of": self.as_of} if self.as_of else {}
+        return json.dumps({"adopted": self.adopted, **as_of, "tables": self.tables}, sort_keys=True)
 
     @classmethod
     def parse(cls, text: str) -> Origin:
         """Of a note."""
         noted = json.loads(text)
-        return cls({name: (known, moment) for name, (known, moment) in noted["tables"].items()}, noted["adopted"])
+        tables = {name: (known, moment) for name, (known, moment) in noted["tables"].items()}
+        return cls(tables, noted["adopted"], noted.get("as_of", 0))
 
     @classmethod
     def of(cls, found: Found, adopted: int = 0) -> Origin:
@@ -100,6 +104,12 @@ def change_of(
 ) -> LakeChanged | None:
     """What is to be said if the lake is not as ``noted``; ``exactly``: its versions are looked at, too."""
     schema = f'schema "{warehouse.schema}" of the warehouse'
+    if noted.as_of:
+        return LakeChanged(
+            f"{schema[0].upper()}{schema[1:]} is the star as it was recorded at "
+            f"{since_1970(noted.as_of):%Y-%m-%d %H:%M:%S} UTC, and stays so. So nothing is loaded. Let "
+            "WAREHOUSE_SCHEMA name the schema of the warehouse itself, or a new one."
+        )
     for name, (known, moment) in noted.tables.items():
         table = found.get(name)
         if table is None:
@@ -138,7 +148,7 @@ def newest_at(connection: duckdb.DuckDBPyConnection, found: Found, moment: int) 
             versions = register(connection, f"dated_{name}", table)
             query = f"SELECT epoch_us(max({RECORDED_AT})) FROM {versions} WHERE {RECORDED_AT} <= {moment_sql(moment)}"
             tables[name] = (str(table.metadata().id), int(connection.execute(query).fetchall()[0][0] or 0))
-    return Origin(tables)
+    return Origin(tables, as_of=moment)
 
 
 def moment_literal(moment: int) -> str:

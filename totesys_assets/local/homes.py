@@ -51,7 +51,8 @@ def require(home: Path, there: bool) -> None:
     if there:
         return
     known = [each for each in noted() if each != home and each.is_dir()]
-    found = f" There is one in {', '.join(map(str, known))}: set TOTESYS_HOME to use it." if known else ""
+    there_is = "There is one" if len(known) == 1 else "There are some"
+    found = f" {there_is} in {', '.join(map(str, known))}: set TOTESYS_HOME to use it." if known else ""
     raise NoHome(f"There is no platform in {home}, and only refresh, up and simulate create one.{found}")
 
 

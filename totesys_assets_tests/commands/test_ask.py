@@ -36,7 +36,9 @@ def test_an_answer_is_the_same_as_a_table_as_csv_as_json_and_by_its_sql(platform
     table = ask("revenue_by_period", "--currency", "eur", *SINCE)
     assert "What is sold, by period and currency of the orders?" in table
     assert "2,432.43" in table
-    assert "Asked with period month, basis day, currency EUR" in table.partition("2,432.43")[0]  # before the figures
+    assert (
+        "Asked with currency EUR, basis day, first 2024-08-01, last 2024-" in table.partition("2,432.43")[0]
+    )  # before the figures
     [row] = csv.DictReader(io.StringIO(ask("revenue_by_period", "--currency", "EUR", *SINCE, "--csv")))
     expected = {
         "period": "2024-08-01",
@@ -121,6 +123,7 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
         (["--csv"], "Name the question"),
         (["headline", "--csv", "--json"], "Choose one of --csv, --json and --sql or --dialect."),
         (["headline", "--database", "mine"], "--database goes with --dialect athena."),
+        (["headline", "--database", "mine", "--dialect", "spark"], "--database goes with --dialect athena."),
         (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),
         (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
         (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),
@@ -133,9 +136,12 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], sai
 
 
 @pytest.mark.refreshed
-def test_a_currency_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
+def test_a_currency_or_a_day_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
     said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
     assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
+    for day in ("1990-01-01", "2199-12-31"):
+        said = " ".join(ask("headline", "--rate-day", day, *SINCE, code=2).split())
+        assert f"There are no rates of {day}. There are rates of the days from " in said
     platform.sql("INSERT INTO currency VALUES (4, 'JPY', '2024-08-19 08:00', '2024-08-19 08:00')")
     platform.refresh()
     assert "1,001" in ask("headline", "--currency", "jpy", *SINCE)  # ToteSys trades in it: some may need no rate

@@ -300,6 +300,20 @@ def test_up_that_is_killed_leaves_nothing_behind(home: Home) -> None:
     assert not any(server.running() for server in home.servers())
 
 
+def test_ctrl_c_in_a_run_is_a_sentence_of_none_of_its_programs(home: Home) -> None:
+    process = home.start("refresh", "--full")
+    copies = psutil.Process(process.pid)
+    while not any("watch_orphans" in " ".join(each.cmdline()) for each in copies.children(recursive=True)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(0.5)  # until they have started
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    text, _ = process.communicate(timeout=30)
+    assert text == "✗ Stopped before the end. Nothing is left half done: run it again.\n"
+    assert process.returncode == 130
+    assert home.run("refresh").returncode == 0
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(8))
 def test_a_first_refresh_interrupted_again_and_again_is_completed_by_the_next(seed: int, scratch: Path) -> None:
@@ -309,10 +323,11 @@ def test_a_first_refresh_interrupted_again_and_again_is_completed_by_the_next(se
         kind = chosen.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
         process = home.start("refresh", "--scale", "0.02")
         time.sleep(after)
-        process.send_signal(kind)
+        os.killpg(process.pid, kind)  # as a terminal does
         if twice:
             time.sleep(chosen.uniform(0, 0.3))
-            process.send_signal(kind)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, kind)
         text, _ = process.communicate(timeout=30)
         told = f"{kind.name} after {after:.2f} s{', twice' if twice else ''}: {text}"
         assert "/totesys_assets/" not in text, told  # nor in a traceback of Python's own start

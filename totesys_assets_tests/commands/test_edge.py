@@ -261,7 +261,10 @@ def test_ctrl_c_while_it_starts_brings_no_traceback(starting: subprocess.Popen[s
 
 @pytest.mark.parametrize(
     "moment",
-    ["signal.signal", "edge.quiet_beside", "edge._prepare_output", "edge._written", "interrupts.leave"],
+    [
+        *("signal.signal", "edge.quiet_beside", "edge._prepare_output", "edge.Edge.make_context", "edge._written"),
+        "interrupts.leave",
+    ],
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_just_before_or_after_a_command_brings_no_traceback(moment: str, number: signal.Signals) -> None:
@@ -285,7 +288,35 @@ cli.main()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in ended.stderr, ended.stderr
+    assert "Aborted" not in ended.stderr
     assert ended.returncode == 128 + number, ended.stderr
+
+
+def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
+    program = """
+import os, signal, sys, time
+from totesys_assets import cli
+from totesys_assets.commands import edge, main
+
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+def work(**_):
+    swallows = Swallows()
+    del swallows
+    print("it goes on", flush=True)
+    time.sleep(60)
+
+main.commands["status"].callback = work
+sys.argv = ["totesys", "status"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "it goes on\n"
+    assert ended.stderr == "✗ Stopped before the end. Nothing is left half done: run it again.\n"
+    assert ended.returncode == 130
 
 
 @pytest.mark.parametrize("code", [0, 1])

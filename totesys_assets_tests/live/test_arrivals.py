@@ -19,23 +19,46 @@ from totesys_assets.staleness.look import look
 from totesys_assets_tests.conftest import Platform
 
 
+def told(arrivals: Arrivals) -> str:
+    """What is told once nothing more was loaded between two looks."""
+    return arrivals.next() or arrivals.next()
+
+
 def test_new_versions_are_counted_by_fact_and_told_once(platform: Platform) -> None:
     arrivals = Arrivals(platform.warehouse)  # nothing is there yet
-    assert arrivals.next() == ""
+    assert told(arrivals) == ""
     platform.refresh()
-    first = r"loaded fact_sales_order \(1 new version\), fact_purchase_order \(1 new version\), [^;]* and fact_[^;]*"
-    assert re.search(rf"^{first}\), the oldest [\d.]+ s after it was seen; also dim_", arrivals.next())
-    assert (arrivals.next(), Arrivals(platform.warehouse).next()) == ("", "")
+    first = r"loaded fact_sales_order \+1, fact_purchase_order \+1, fact_payment \+2, fact_"
+    assert re.search(rf"^{first}[^ ]* \+\d+ \(the oldest [\d.]+ s after it was seen\), dim_", told(arrivals))
+    assert (told(arrivals), told(Arrivals(platform.warehouse))) == ("", "")
     platform.sql("UPDATE payment SET payment_amount = payment_amount + 1")
     platform.refresh()
-    told = arrivals.next()
-    assert re.search(
-        r"^loaded fact_payment \(2 new versions\), the oldest [\d.]+ s after it was seen; also mart_", told
-    )
+    assert re.search(r"^loaded fact_payment \+2 \(the oldest [\d.]+ s after it was seen\), mart_", told(arrivals))
     platform.sql("UPDATE design SET design_name = 'Other'")
     platform.refresh()
-    assert re.search(r"^loaded dim_design(, \w+)*$", arrivals.next())
-    assert arrivals.next() == ""
+    assert re.search(r"^loaded dim_design(, \w+)*$", told(arrivals))
+    assert told(arrivals) == ""
+
+
+@pytest.mark.refreshed
+def test_what_one_refresh_loads_is_told_at_once_and_what_never_ends_all_the_same(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrivals = Arrivals(platform.warehouse)
+    for table, units in ("sales_order", 1), ("purchase_order", 2):
+        column = "units_sold" if table == "sales_order" else "item_quantity"
+        platform.sql(f"UPDATE {table} SET {column} = {column} + {units}")
+        platform.refresh()
+        assert arrivals.next() == ""
+    assert re.search(r"^loaded fact_sales_order \+1, fact_purchase_order \+1 \(", arrivals.next())
+    monkeypatch.setattr("totesys_assets.live.arrivals._MOST_LOOKS", 2)
+    found = []
+    for _ in range(3):
+        platform.sql("UPDATE sales_order SET units_sold = units_sold + 1")
+        platform.refresh()
+        found.append(arrivals.next())
+    assert found[:2] == ["", ""]
+    assert found[2].startswith("loaded fact_sales_order +3 (the oldest ")
 
 
 def follow(platform: Platform, core: Core) -> None:
@@ -54,26 +77,26 @@ def change_and_follow(platform: Platform, core: Core) -> None:
 def test_where_the_log_is_followed_the_time_is_that_since_the_commit(followed: Platform) -> None:
     arrivals, core = Arrivals(followed.warehouse), followed.core
     change_and_follow(followed, core)  # by comparison: the log begins here
-    assert "s after it was seen; also mart_" in arrivals.next()
+    assert "s after it was seen), mart_" in told(arrivals)
     followed.sql("UPDATE sales_order SET units_sold = units_sold + 1")
     committed = time.monotonic()
     time.sleep(2)
     follow(followed, core)
-    told = re.search(r"\(1 new version\), ([\d.]+) s after it was committed in ToteSys; also mart_", arrivals.next())
-    assert told
-    assert 2 <= float(told[1]) <= time.monotonic() - committed
+    found = re.search(r"fact_sales_order \+1 \(([\d.]+) s after its commit in ToteSys\), mart_", told(arrivals))
+    assert found
+    assert 2 <= float(found[1]) <= time.monotonic() - committed
 
 
 def test_where_the_log_was_lost_the_time_is_that_since_it_was_seen(followed: Platform) -> None:
     arrivals, core = Arrivals(followed.warehouse), followed.core
-    for moment in ("seen", "committed"):
+    for moment in ("it was seen", "its commit"):
         change_and_follow(followed, core)
-        assert f" s after it was {moment}" in arrivals.next()
+        assert f" s after {moment}" in told(arrivals)
     with psycopg.connect(followed.totesys_url, autocommit=True) as connection:
         dropped = connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").fetchall()
     assert len(dropped) == 1
     change_and_follow(followed, core)
-    assert " s after it was seen" in arrivals.next()
+    assert " s after it was seen" in told(arrivals)
 
 
 @pytest.mark.refreshed
@@ -81,11 +104,12 @@ def test_a_call_that_fails_loses_nothing(platform: Platform, monkeypatch: pytest
     arrivals = Arrivals(platform.warehouse)
     platform.sql("UPDATE payment SET payment_amount = payment_amount + 1")
     platform.refresh()
+    assert arrivals.next() == ""
     with monkeypatch.context() as patch:
         patch.setattr(arrivals, "_followed", fails)
         with pytest.raises(PlatformError, match="away"):
             arrivals.next()
-    assert arrivals.next().startswith("loaded fact_payment (2 new versions), ")
+    assert arrivals.next().startswith("loaded fact_payment +2 (")
 
 
 def fails(*_: object) -> None:
@@ -99,12 +123,12 @@ def test_a_problem_is_told_once_and_that_it_is_over(platform: Platform, monkeypa
     stop = threading.Event()
 
     def answer(_: Arrivals) -> str:
-        told = next(answers, stop)
-        if told is stop:
+        answered = next(answers, stop)
+        if answered is stop:
             stop.set()
-        if told is None:
+        if answered is None:
             fails()
-        return str(told) if told is not stop else ""
+        return str(answered) if answered is not stop else ""
 
     monkeypatch.setattr(Arrivals, "next", answer)
     monkeypatch.setattr(session, "_POLL_SECONDS", 0.01)
@@ -124,7 +148,7 @@ def test_a_fact_that_is_gone_does_not_end_the_telling(platform: Platform) -> Non
     platform.refresh()
     with platform.warehouse.connect() as connection:
         connection.execute("DROP TABLE public.fact_payment CASCADE")
-    assert re.search(r"^loaded fact_payment, mart_\w+$", arrivals.next())
-    assert arrivals.next() == ""
+    assert re.search(r"^loaded fact_payment, mart_\w+$", told(arrivals))
+    assert told(arrivals) == ""
     platform.refresh()
-    assert re.search(r"^loaded fact_payment \(\d new versions\), ", arrivals.next())
+    assert re.search(r"^loaded fact_payment \+\d ", told(arrivals))

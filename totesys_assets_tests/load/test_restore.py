@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from totesys_assets.commands import main
-from totesys_assets.errors import PlatformError
+from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.load.restore import differing, restore
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin
@@ -113,6 +113,16 @@ def test_as_of_a_moment_the_star_is_what_was_recorded_by_then(platform: Platform
 
 
 @pytest.mark.refreshed
+def test_a_star_as_it_was_is_not_brought_up_to_date(platform: Platform, moments: list[datetime]) -> None:
+    restore(schema(platform, "then"), platform.lake, as_of=moments[0])
+    platform.settings = type(platform.settings)(**{**vars(platform.settings), "warehouse_schema": "then"})
+    before = rows(platform, "then", "SELECT * FROM fact_sales_order")
+    with pytest.raises(LakeChanged, match=r'Schema "then" of the warehouse is the star as it was recorded at 20'):
+        platform.refresh()
+    assert rows(platform, "then", "SELECT * FROM fact_sales_order") == before
+
+
+@pytest.mark.refreshed
 def test_a_moment_before_the_first_record_is_refused_and_nothing_is_made(platform: Platform) -> None:
     target = schema(platform, "before")
     with pytest.raises(PlatformError, match=r"knows nothing of 2024-01-01 00:00:00 UTC: its first record is of 20"):
@@ -158,7 +168,7 @@ def test_the_commands_say_where_the_tables_are_and_whether_they_are_equal(
     moment = moments[-1] + timedelta(seconds=1)  # the command takes whole seconds
     then = CliRunner().invoke(main, ["as-of", f"{moment:%Y-%m-%dT%H:%M:%S}"])
     assert then.exit_code == 0, then.output
-    assert f"rows in schema as_of_{moment:%Y%m%d_%H%M%S}: WAREHOUSE_SCHEMA=as_of_" in then.output
+    assert f"rows in schema as_of_{moment:%Y%m%d_%H%M%S}. To open it:\nWAREHOUSE_SCHEMA=as_of_" in then.output
     assert "As of the last refresh before that moment: ToteSys." in then.output
     drop = shlex.split(then.output.splitlines()[-1])[-1]  # the last word of the command that it ends with
     with psycopg.connect(platform.warehouse_url) as connection:

@@ -143,7 +143,7 @@ class Events:
         dates = [row[0] for row in connection.execute(statement("settle"), [weekdays, self.random.randint(1, 8)])]
         if not dates:
             return "no payment to settle"
-        return f"{counted(len(dates), 'payment')} settled, dated {' and '.join(sorted(set(dates)))}"
+        return f"{counted(len(dates), 'payment')} settled, dated {', '.join(sorted(set(dates)))}"
 
     def delete(self, connection: psycopg.Connection) -> str:
         """Delete an order, most often a young one, with its transaction and its payment."""
