@@ -1,4 +1,4 @@
-"""The entry point of ``totesys``: ends without a word if it is stopped before a command begins, or after its end.
+"""The entry point of ``totesys``: no traceback if it is stopped before a command begins, or after its end.
 
 Belongs here: nothing that takes time to import. The commands are in commands/.
 """

@@ -49,7 +49,7 @@ def named_folder(settings: Settings) -> Path | None:
         folder = folder.expanduser()  # as Dagster does
         if folder.is_absolute() and folder.is_dir():
             return folder
-        if _is_ours(folder, settings):
+        if folder.is_absolute() and _is_ours(folder, settings):
             return None
     raise SettingsError(
         f'DAGSTER_HOME is "{named}". It must be the absolute path of an existing folder, that of a Dagster instance of '
@@ -58,12 +58,17 @@ def named_folder(settings: Settings) -> Path | None:
 
 
 def needs_records(settings: Settings) -> bool:
-    """Whether the instance asks for an embedded database: nobody named another instance, or where that of ours is.
+    """Whether Dagster's records are to be embedded: in the folder in the home, whose file asks for their URL.
 
     Raises SettingsError as ``named_folder`` does.
     """
     named = named_folder(settings)
-    return named is None or (_is_ours(named, settings) and DAGSTER_URL_VARIABLE not in os.environ)
+    if named is None:
+        return True
+    if not _is_ours(named, settings) or DAGSTER_URL_VARIABLE in os.environ:
+        return False
+    file = named / "dagster.yaml"
+    return not file.exists() or DAGSTER_URL_VARIABLE in file.read_text(encoding="utf-8")
 
 
 def dagster_home(settings: Settings, url: str | None) -> Path:
@@ -77,8 +82,10 @@ def dagster_home(settings: Settings, url: str | None) -> Path:
         os.environ.setdefault(name, value)
     folder, named = (settings.home / "dagster").absolute(), named_folder(settings)
     is_ours = named is None or _is_ours(named, settings)
-    if is_ours and url is not None:
+    if named is None and url is not None:
         os.environ[DAGSTER_URL_VARIABLE] = url
+    elif is_ours and url is not None:
+        os.environ.setdefault(DAGSTER_URL_VARIABLE, url)  # somebody may have named the folder, and a database for it
     if named is not None and not (is_ours and _names_former_modules(folder)):
         folder = named
     else:

@@ -25,7 +25,7 @@ from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import Databases, dagster_records
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.load.origin import require_known_lake
+from totesys_assets.load.origin import Origin, refuse_as_of, require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
@@ -121,7 +121,9 @@ def refresh(
     shared_snapshots = SharedSnapshots(platform.sources)
     seen = Look()
     with audience.doing("Looking for changes"):
-        if (full or days is not None) and not adopt_lake:
+        if adopt_lake:
+            refuse_as_of(map(Origin.parse, warehouse.origins().values()), warehouse.schema)
+        elif full or days is not None:
             require_known_lake(warehouse, lake)
         if full or adopt_lake:
             requests = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]

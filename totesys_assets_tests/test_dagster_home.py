@@ -67,7 +67,7 @@ def test_a_file_that_dagster_home_names_is_left_as_it_is(
     assert (folder / "dagster.yaml").read_text(encoding="utf-8") == "# mine"
 
 
-@pytest.mark.parametrize("named", ["relative", "/does/not/exist", __file__])
+@pytest.mark.parametrize("named", ["relative", "home/dagster", "/does/not/exist", __file__])
 @pytest.mark.parametrize("command", ["refresh", "up", "status"])
 def test_a_folder_that_dagster_could_not_use_is_refused_before_anything_is_started(
     named: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +78,7 @@ def test_a_folder_that_dagster_could_not_use_is_refused_before_anything_is_start
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TOTESYS_HOME", str(home))
     monkeypatch.setenv("DAGSTER_HOME", named)
+    monkeypatch.chdir(tmp_path)
     ended = CliRunner().invoke(main, [command])
     assert ended.exit_code != 0
     assert f'DAGSTER_HOME is "{named}". It must be' in ended.output
@@ -115,6 +116,17 @@ def test_the_folder_in_the_home_has_its_embedded_records_however_it_is_spelled(
     dagster_home(settings(folder), URL)
     assert os.environ[DAGSTER_URL_VARIABLE] == URL
     assert not needs_records(settings(folder))  # it has them now
+
+
+def test_a_database_that_somebody_names_for_the_folder_in_the_home_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    (folder / "dagster.yaml").write_text("# mine: in SQLite", encoding="utf-8")
+    assert not needs_records(settings(folder))
+    monkeypatch.setenv(DAGSTER_URL_VARIABLE, "postgresql://mine")
+    dagster_home(settings(folder), URL)
+    assert os.environ[DAGSTER_URL_VARIABLE] == "postgresql://mine"
 
 
 def test_a_path_that_is_too_long_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from totesys_assets.days import WHOLE
 from totesys_assets.digest import row_number, set_digest
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.tables import INGESTION, JOURNAL
-from totesys_assets.load.origin import Origin, change_of
+from totesys_assets.load.origin import Origin, change_of, refuse_as_of
 from totesys_assets.names import MADE
 from totesys_assets.platform import Platform
 from totesys_assets.source.interface import Fingerprint, SourceSnapshot
@@ -74,6 +74,7 @@ class Observed:
         self.warehouse.execute(_SESSION)
         self._loaded = warehouse.states(self.warehouse)
         self._origins = Notes(self.warehouse, self.schema).origins()
+        refuse_as_of(map(Origin.parse, self._origins.values()), self.schema)
         if not self._loaded:
             raise PlatformError("Nothing was loaded into this warehouse yet. Run: totesys refresh.")
         self._ledger = Ledger(lake)

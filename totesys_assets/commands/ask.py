@@ -106,7 +106,7 @@ def ask(
     if forms > 1:
         raise click.UsageError("Choose one of --csv, --json and --sql or --dialect.")
     if database is not None and (dialect != "athena" or not database):
-        raise click.UsageError("--database goes with --dialect athena.")
+        raise click.UsageError("--database names a database for --dialect athena.")
     if name is None:
         if given or forms:
             raise click.UsageError("Name the question: totesys ask lists them.")

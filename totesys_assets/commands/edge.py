@@ -67,8 +67,9 @@ class Edge(click.Group):
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except click.ClickException as error:
-            error.show()
             code = error.exit_code
+            with suppress(OSError, ValueError):  # nobody can be told
+                error.show()
         except click.Abort:
             _show(KeyboardInterrupt())
         except BaseException as error:
@@ -77,10 +78,10 @@ class Edge(click.Group):
             code = interrupts.exit_code()
         sys.exit(_written() or code)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> None:
         """Run a command. Ctrl-C and a broken pipe, which click would handle itself, are handled here."""
         try:
-            return super().invoke(ctx)
+            super().invoke(ctx)  # what a command returns is no exit code
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -138,6 +139,7 @@ def _written() -> int:
 
 
 def _show(error: BaseException) -> None:
+    interrupts.arrived()
     if os.environ.get(DEBUG_VARIABLE) == "1":
         with suppress(OSError):
             sys.stderr.write(_scrubbed("".join(traceback.format_exception(error))))

@@ -58,12 +58,21 @@ def orderly_end() -> Iterator[None]:
 def check() -> None:
     """Raise KeyboardInterrupt if a signal came that other code has caught, as Dagster does in a run."""
     if _first is not None:
+        arrived()
         raise KeyboardInterrupt
 
 
 def again() -> None:
-    """KeyboardInterrupt was raised where Python only reports it, as in a destructor: raise it once more, elsewhere."""
+    """KeyboardInterrupt was raised where Python only reports it, as in a destructor: raise it once more, elsewhere.
+
+    Not within ``orderly_end``, where a second signal means something else.
+    """
     _lost.set()
+
+
+def arrived() -> None:
+    """The interrupt has reached the command: it need not be raised once more."""
+    _lost.clear()
 
 
 def install() -> None:
@@ -121,24 +130,24 @@ def _watch(woken: int) -> None:
         if number in _SIGNALS:
             _note(number)
     _interrupt_engine()
-    if _ended_within(CUT_SECONDS):
+    if _ended_within(CUT_SECONDS, number):
         return
     _cut_connections()
-    if _ended_within(END_SECONDS - CUT_SECONDS):
+    if _ended_within(END_SECONDS - CUT_SECONDS, number):
         return
     with suppress(OSError):
         os.write(2, b"Ended by force: something did not stop in time. The next refresh does what is left to do.\n")
     os._exit(128 + number)
 
 
-def _ended_within(seconds: float) -> bool:
-    """Wait for the end of the command. Meanwhile, interrupt it once more if the interrupt was lost."""
+def _ended_within(seconds: float, number: int) -> bool:
+    """Wait for the end of the command. Meanwhile, send it the signal once more if the interrupt was lost."""
     for _ in range(round(seconds / _AGAIN_SECONDS)):
         if _over.wait(_AGAIN_SECONDS):
             return True
         if _lost.is_set():
             _lost.clear()
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
     return False
 
 

@@ -85,7 +85,7 @@ def _how_exact(lake: Any, moment: datetime) -> str:
 
 
 def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> None:
-    """Restore, and print what was done. ``is_ours``: the user did not name the schema, so nothing else is in it."""
+    """Restore, and print what was done. ``is_ours``: the name of the schema is this command's."""
     settings = Settings.from_env()
     schema_name(schema, "--into")
     if schema == settings.warehouse_schema:

@@ -180,8 +180,8 @@ def _events(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) ->
 def _without_interrupts() -> Iterator[None]:
     """Programs that are started in the block never get SIGINT, which Ctrl-C sends to all programs of a terminal.
 
-    Those that Dagster copies the output with would print a traceback. They end with this process. What comes in the
-    block is handled after it.
+    Those that Dagster copies the output with would print a traceback. They end with this process, which gets every
+    signal as ever.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

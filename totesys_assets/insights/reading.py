@@ -41,7 +41,7 @@ _IDLE_SESSIONS = 4
 _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
-_RATED_DAYS = "SELECT min(day), max(day) FROM mart_exchange_rate WHERE carried_days <= 7"
+_RATED_DAYS = "SELECT min(day), max(day) FROM mart_exchange_rate"
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"

@@ -37,6 +37,7 @@ class Arrivals:
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse, self._waited = warehouse, 0
+        self._first: dict[str, datetime] = {}
         with warehouse.connect(snapshot=True) as connection:
             self._loaded = self._looked = Notes(connection, warehouse.schema).moments()
             facts = self._there(connection, self._loaded.keys())
@@ -49,21 +50,22 @@ class Arrivals:
         """
         with self._warehouse.connect(snapshot=True) as connection:
             loaded = Notes(connection, self._warehouse.schema).moments()
+            changed = {name: moment for name, moment in loaded.items() if self._loaded.get(name) != moment}
+            self._first = changed | self._first  # of several loads of a table, the first
             if loaded != self._looked and self._waited < _MOST_LOOKS:
                 self._looked, self._waited = loaded, self._waited + 1
                 return ""
-            self._waited = 0
-            tables = {name for name, moment in loaded.items() if self._loaded.get(name) != moment}
-            facts = {each.name: self._fact(connection, each) for each in self._there(connection, tables)}
+            facts = {each.name: self._fact(connection, each) for each in self._there(connection, changed.keys())}
             followed = self._followed(connection) if facts else {}
-        self._loaded = loaded
+        first, self._first = self._first, {}
+        self._loaded, self._looked, self._waited = loaded, loaded, 0
         self._newest |= {name: fact.newest for name, fact in facts.items()}
         moments = {name: fact.oldest for name, fact in facts.items() if fact.oldest is not None}
         counts = {name: facts[name].count for name in moments}
-        delay = max((loaded[name] - oldest for name, oldest in moments.items()), default=None)
+        delay = max((first[name] - oldest for name, oldest in moments.items()), default=None)
         # What was seen when a stretch began was not told by the log.
         by_log = all(name in followed and followed[name] < oldest for name, oldest in moments.items())
-        return _sentence(counts, sorted(tables - counts.keys()), delay, by_log=by_log)
+        return _sentence(counts, sorted(changed.keys() - counts.keys()), delay, by_log=by_log)
 
     def _there(self, connection: Connection, tables: Set[str]) -> list[Table]:
         """The facts among the tables, if they are still there."""

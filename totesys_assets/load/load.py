@@ -30,7 +30,7 @@ from totesys_assets.load.letters import note_letters
 from totesys_assets.load.merge import analyze, merge, require_distinct, written
 from totesys_assets.load.noted import held_of, loaded_until, note, notes_of
 from totesys_assets.load.of_days import by_month, rows_of_days, within_days
-from totesys_assets.load.origin import Origin, change_of, open_sources, sources_of
+from totesys_assets.load.origin import Origin, change_of, open_sources, refuse_as_of, sources_of
 from totesys_assets.sql_text import quoted
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.transform.build import processed_name
@@ -157,6 +157,7 @@ class _Load:
         self._noted = Origin.parse(self._loaded[LAKE][0]) if LAKE in self._loaded else None
         # A table of before this was noted, or a new one: where the facts came from tells where it would have.
         expected = self._noted or self._origin_of_facts()
+        refuse_as_of([expected], warehouse.schema)
         found = self._sources if expected is self._noted else open_sources(lake, expected.tables)
         self._change = change_of(expected, found, lake, warehouse)
 
@@ -165,20 +166,22 @@ class _Load:
         # Locks on the facts end with the savepoint: other loads may be about to make their keys.
         run(self._connection, "SAVEPOINT origin")
         tables: dict[str, tuple[str, int]] = {}
+        as_of = 0
         for fact in self._warehouse.catalogue.star.values():
             if not fact.is_fact:
                 continue
             noted = notes_of(self._connection, self._warehouse, fact).get(LAKE)
             name = f"{quoted(self._warehouse.schema)}.{quoted(fact.name)}"
             if noted is not None:
-                tables |= Origin.parse(noted[0]).tables
+                origin = Origin.parse(noted[0])
+                tables, as_of = tables | origin.tables, as_of or origin.as_of
             # To find that nobody sees a row of a table that is being filled takes as long as to read it.
             elif rows(self._connection, is_filling(self._warehouse.schema, fact)) == [(1,)]:
                 continue
             elif moment := newest(self._connection, fact, name):
                 tables |= dict.fromkeys(query_of(fact.name).sources, ("", moment))
         run(self._connection, "ROLLBACK TO SAVEPOINT origin")
-        return Origin(tables)
+        return Origin(tables, as_of=as_of)
 
     @property
     def is_first(self) -> bool:

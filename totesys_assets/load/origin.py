@@ -88,9 +88,10 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
     """Refuse a lake that shows at a glance that it is not the one that the warehouse was loaded from.
 
     Ids and newest moments only, before anything is read or written; ``opened``: its tables of versions, where they are
-    open. Raises LakeChanged.
+    open. Raises LakeChanged, also as ``refuse_as_of`` does.
     """
     noted = [Origin.parse(text) for text in warehouse.origins().values()]
+    refuse_as_of(noted, warehouse.schema)
     names = sorted({name for origin in noted for name in origin.tables})
     known = opened or {}
     found = {**known, **open_sources(lake, [name for name in names if name not in known])}
@@ -99,17 +100,21 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
             raise change
 
 
+def refuse_as_of(noted: Iterable[Origin], schema: str) -> None:
+    """Raise LakeChanged if the schema is a star as it was: nothing is loaded into that, from whatever lake."""
+    if moment := max((origin.as_of for origin in noted), default=0):
+        raise LakeChanged(
+            f'Schema "{schema}" of the warehouse is the star as it was recorded at '
+            f"{since_1970(moment):%Y-%m-%d %H:%M:%S} UTC, and stays so. So nothing is loaded. Let WAREHOUSE_SCHEMA "
+            "name the schema of the warehouse itself, or a new one."
+        )
+
+
 def change_of(
     noted: Origin, found: Found, lake: Lake, warehouse: Warehouse, *, exactly: bool = True
 ) -> LakeChanged | None:
     """What is to be said if the lake is not as ``noted``; ``exactly``: its versions are looked at, too."""
     schema = f'schema "{warehouse.schema}" of the warehouse'
-    if noted.as_of:
-        return LakeChanged(
-            f"{schema[0].upper()}{schema[1:]} is the star as it was recorded at "
-            f"{since_1970(noted.as_of):%Y-%m-%d %H:%M:%S} UTC, and stays so. So nothing is loaded. Let "
-            "WAREHOUSE_SCHEMA name the schema of the warehouse itself, or a new one."
-        )
     for name, (known, moment) in noted.tables.items():
         table = found.get(name)
         if table is None:

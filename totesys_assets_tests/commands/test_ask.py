@@ -122,8 +122,8 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
         (["revenue_by_contry"], 'totesys ask lists them. Did you mean "revenue_by_country"?'),
         (["--csv"], "Name the question"),
         (["headline", "--csv", "--json"], "Choose one of --csv, --json and --sql or --dialect."),
-        (["headline", "--database", "mine"], "--database goes with --dialect athena."),
-        (["headline", "--database", "mine", "--dialect", "spark"], "--database goes with --dialect athena."),
+        (["headline", "--database", "mine"], "--database names a database for --dialect athena."),
+        (["headline", "--database", "mine", "--dialect", "spark"], "--database names a database for --dialect athena."),
         (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),
         (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
         (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),
@@ -139,6 +139,10 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], sai
 def test_a_currency_or_a_day_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
     said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
     assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
+    with psycopg.connect(platform.warehouse_url) as connection:
+        query = "SELECT max(day) FROM mart_exchange_rate WHERE carried_days > 100"
+        ((carried,),) = connection.execute(query).fetchall()
+    assert "1,001" in ask("headline", "--rate-day", str(carried), *SINCE)  # the newest rate holds until then
     for day in ("1990-01-01", "2199-12-31"):
         said = " ".join(ask("headline", "--rate-day", day, *SINCE, code=2).split())
         assert f"There are no rates of {day}. There are rates of the days from " in said

@@ -212,7 +212,8 @@ def shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     [
         ("totesys dead-letters > /dev/full", {}, 1, "no space is left"),
         ("totesys dead-letters >&-", {}, 0, ""),
-        ("totesys --help | true; exit ${PIPESTATUS[1]}", {}, 0, ""),
+        ("totesys --help | true; [ ${PIPESTATUS[0]} -le 1 ]", {}, 0, ""),
+        ("totesys gibberish 2> /dev/full", {}, 2, ""),
         ("totesys gibberish", {"PYTHONIOENCODING": "ascii"}, 2, "No such command"),
         ("totesys as-of 0001-01-01", {"PYTHONIOENCODING": "ascii"}, 1, "X: "),
         ("totesys as-of 0001-01-01", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 1, "X: "),

@@ -52,13 +52,16 @@ def test_what_one_refresh_loads_is_told_at_once_and_what_never_ends_all_the_same
         assert arrivals.next() == ""
     assert re.search(r"^loaded fact_sales_order \+1, fact_purchase_order \+1 \(", arrivals.next())
     monkeypatch.setattr("totesys_assets.live.arrivals._MOST_LOOKS", 2)
-    found = []
-    for _ in range(3):
+    found, began = [], time.monotonic()
+    for pause in (0, 2, 2):
+        time.sleep(pause)
         platform.sql("UPDATE sales_order SET units_sold = units_sold + 1")
         platform.refresh()
         found.append(arrivals.next())
     assert found[:2] == ["", ""]
-    assert found[2].startswith("loaded fact_sales_order +3 (the oldest ")
+    oldest = re.search(r"^loaded fact_sales_order \+3 \(the oldest ([\d.]+) s after", found[2])
+    assert oldest
+    assert float(oldest[1]) < time.monotonic() - began - 4  # it was loaded with the first of them
 
 
 def follow(platform: Platform, core: Core) -> None:

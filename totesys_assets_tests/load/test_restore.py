@@ -119,6 +119,10 @@ def test_a_star_as_it_was_is_not_brought_up_to_date(platform: Platform, moments:
     before = rows(platform, "then", "SELECT * FROM fact_sales_order")
     with pytest.raises(LakeChanged, match=r'Schema "then" of the warehouse is the star as it was recorded at 20'):
         platform.refresh()
+    for command in (["refresh", "--adopt-lake"], ["refresh", "--full"], ["status"], ["audit"]):
+        refused = CliRunner().invoke(main, command, env={"WAREHOUSE_SCHEMA": "then"})
+        assert refused.exit_code == 1
+        assert 'Schema "then" of the warehouse is the star as it was recorded at 20' in refused.output
     assert rows(platform, "then", "SELECT * FROM fact_sales_order") == before
 
 
