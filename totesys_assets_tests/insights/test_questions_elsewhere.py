@@ -291,7 +291,8 @@ def test_the_command_prints_the_sql_of_an_engine_over_the_lake(
     monkeypatch: pytest.MonkeyPatch, dialect: str, table: str
 ) -> None:
     monkeypatch.setenv("LAKE_URI", "s3://bucket/prefix")
-    arguments = ["ask", "revenue_by_period", "--dialect", dialect, "--database", "stack", "--currency", "eur"]
+    database = ["--database", "stack"] if dialect == "athena" else []
+    arguments = ["ask", "revenue_by_period", "--dialect", dialect, *database, "--currency", "eur"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("-- What is sold, by period and currency of the orders?\n")

@@ -73,6 +73,6 @@ class SparkViews:
 def elsewhere(server: str, table: DeltaTable, does: str, rows: int) -> PlatformError:
     """The error of a server that reads or writes another place than that of ``table``, which has so many ``rows``."""
     return PlatformError(
-        f"SPARK_REMOTE ({server}) {does} where the lake has {rows:,} at {table.table_uri}. Nothing was committed; "
+        f"SPARK_REMOTE ({server}) {does} where {rows:,} are in the lake at {table.table_uri}. Nothing was committed; "
         "every machine of the server must reach the lake at this very place: mount the folder there, or use a bucket."
     )
