@@ -24,10 +24,10 @@ from types import FrameType
 
 # Seconds from the signal until connections are cut, and until the process is ended.
 CUT_SECONDS, END_SECONDS = 2.5, 4.5
+# Seconds between looks for an interrupt that was lost.
+_AGAIN_SECONDS = 0.1
 _MOST_FILES = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-_AGAIN_SECONDS = 0.1
 
 _first: int | None = None
 _in_order = False

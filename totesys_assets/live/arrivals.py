@@ -31,8 +31,8 @@ class _Fact:
 class Arrivals:
     """What is new in the warehouse since the last call of ``next``, or since this was made.
 
-    The making and each call raise PlatformError or psycopg.Error if the warehouse cannot be asked. A call that fails
-    changes nothing: the next one tells what it would have told.
+    The making and each call raise PlatformError or psycopg.Error if the warehouse cannot be asked. What a call that
+    fails would have told, a later one tells.
     """
 
     def __init__(self, warehouse: Warehouse) -> None:

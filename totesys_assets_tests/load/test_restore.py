@@ -11,9 +11,12 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.errors import LakeChanged, PlatformError
+from totesys_assets.load.load import load
 from totesys_assets.load.restore import differing, restore
+from totesys_assets.refresh import _Runs
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer, Refreshed, begin
 
@@ -113,12 +116,27 @@ def test_as_of_a_moment_the_star_is_what_was_recorded_by_then(platform: Platform
 
 
 @pytest.mark.refreshed
-def test_a_star_as_it_was_is_not_brought_up_to_date(platform: Platform, moments: list[datetime]) -> None:
+def test_a_star_as_it_was_is_not_brought_up_to_date(
+    platform: Platform, moments: list[datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
     restore(schema(platform, "then"), platform.lake, as_of=moments[0])
     platform.settings = type(platform.settings)(**{**vars(platform.settings), "warehouse_schema": "then"})
     before = rows(platform, "then", "SELECT * FROM fact_sales_order")
     with pytest.raises(LakeChanged, match=r'Schema "then" of the warehouse is the star as it was recorded at 20'):
         platform.refresh()
+    with psycopg.connect(platform.warehouse_url) as connection:  # as of a table that is new in the catalogue
+        connection.execute("""DELETE FROM "then"._ledger WHERE table_name = 'dim_staff'""")
+    for name in ("fact_sales_order", "dim_staff", "mart_sales_day"):  # as somebody may ask for in Dagster's UI
+        with pytest.raises(LakeChanged, match="and stays so"):
+            load(
+                platform.warehouse,
+                platform.lake,
+                catalogue().warehouse[name],
+                days=None,
+                run_id="a run",
+                adopt_lake=True,
+            )
+    monkeypatch.setattr(_Runs, "execute", lambda *_: pytest.fail("a run was started"))  # it would only be refused later
     for command in (["refresh", "--adopt-lake"], ["refresh", "--full"], ["status"], ["audit"]):
         refused = CliRunner().invoke(main, command, env={"WAREHOUSE_SCHEMA": "then"})
         assert refused.exit_code == 1
