@@ -27,7 +27,7 @@ from totesys_assets.load.copying import Copy, filled, is_to_be_filled, paths
 from totesys_assets.load.distinct import is_doubled
 from totesys_assets.load.followed import note_followed
 from totesys_assets.load.letters import note_letters
-from totesys_assets.load.merge import analyze, merge, require_distinct, written
+from totesys_assets.load.merge import merge, require_distinct, written
 from totesys_assets.load.noted import held_of, loaded_until, note, notes_of
 from totesys_assets.load.of_days import by_month, rows_of_days, within_days
 from totesys_assets.load.origin import Origin, change_of, open_sources, refuse_as_of, sources_of
@@ -229,7 +229,6 @@ class _Load:
         if not self.is_first or paths(self.star) != copy.files or not (origin or self._table.is_mart):
             return None
         copy.complete(self.star)
-        analyze(self._connection, self._warehouse, self._table, copy.rows)
         notes = self._notes([*self._states], self._lake_now())
         newest = version_note(self.star, self._loaded | notes) if self._table.is_mart else f"{origin} {until}"
         notes[NEWEST] = (newest, 0)

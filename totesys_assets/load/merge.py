@@ -24,9 +24,7 @@ from totesys_assets.load.staging import (
     upsert,
 )
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse.kept import made_of
-from totesys_assets.warehouse.notes import DESIGN_SALES
-from totesys_assets.warehouse.superseded import superseded
+from totesys_assets.warehouse.kept import beside
 from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
 
 # A version that is there already is left out. A record's number that is taken is an error: its sequence was set back.
@@ -107,18 +105,22 @@ def merge(
         else:
             run(connection, _insert_facts(table, name, columns) if table.is_fact else _upsert_dimension(table, name))
     count = written(connection, name)
-    analyze(connection, warehouse, table, count)
+    analyze_if_many(connection, warehouse, table, count)
     return count
 
 
-def analyze(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, count: int) -> None:
-    """Let PostgreSQL look at a table anew of which ``count`` rows were written, if these are many."""
+def analyze_if_many(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, count: int) -> None:
+    """``analyze`` a table of which ``count`` rows were written, if these are many, and what is kept beside it."""
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
-        kept = [superseded(table)] if table.is_fact else []
-        kept += [DESIGN_SALES] if table.name in made_of(DESIGN_SALES, warehouse.catalogue) else []
-        tables = [name, *(f"{quoted(warehouse.schema)}.{quoted(each)}" for each in kept)]
-        run(connection, _ANALYZE.format(tables=", ".join(tables)))
+        analyze(connection, warehouse, [table.name, *beside(table, warehouse.catalogue)])
+
+
+def analyze(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, names: Sequence[str]) -> None:
+    """Let PostgreSQL look at the tables of these names anew."""
+    if names:
+        tables = ", ".join(f"{quoted(warehouse.schema)}.{quoted(name)}" for name in names)
+        run(connection, _ANALYZE.format(tables=tables))
 
 
 def _fill_fact(

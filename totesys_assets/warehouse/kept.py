@@ -58,6 +58,12 @@ def made_of(kept: str, catalogue: Catalogue) -> frozenset[str]:
     return frozenset({sold.FACT, sold.DESIGN}) if kept == DESIGN_SALES else frozenset()
 
 
+def beside(table: Table, catalogue: Catalogue) -> list[str]:
+    """Names of the tables that triggers keep of the rows of ``table``, but for the counts, which are few."""
+    of_sales = [DESIGN_SALES] if table.name in made_of(DESIGN_SALES, catalogue) else []
+    return [superseded.superseded(table), *of_sales] if table.is_fact else of_sales
+
+
 def kept_queries(schema: str, fact: Table) -> dict[str, tuple[str, str]]:
     """Of each thing kept beside ``fact`` two queries with the same columns: what is kept, and what follows from rows.
 
@@ -141,13 +147,17 @@ def counting(schema: str, fact: Table) -> Iterator[str]:
 
 
 def anew(schema: str, fact: Table, known: recorded.Inserted | None = None) -> str:
-    """Statements that make all anew that is kept beside ``fact``, whose records need not be counted if ``known``."""
+    """Statements that make all anew that is kept beside ``fact``.
+
+    If its records are ``known``, these are not counted, and what is sold is not added up: the caller does that.
+    """
     none_is = f"DELETE FROM {_name(schema, superseded.superseded(fact))}"
     of_versions = [superseded.anew(schema, fact) if known is None else none_is, recorded.anew(schema, fact, known)]
     if fact.name != sold.FACT:
         return ";".join(of_versions)
     # In the order in which the triggers lock.
-    return ";".join([sold.lock(schema, fact), *of_versions, sold.anew(schema, fact, all_are_current=known is not None)])
+    of_sales = sold.anew(schema, fact) if known is None else sold.none(schema)
+    return ";".join([sold.lock(schema, fact), *of_versions, of_sales])
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:

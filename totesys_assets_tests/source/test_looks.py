@@ -22,7 +22,7 @@ from totesys_assets.catalogue.catalogue import Table, catalogue
 from totesys_assets.days import DayRange, Days
 from totesys_assets.source.interface import Fingerprint
 from totesys_assets.source.totesys import looks
-from totesys_assets.source.totesys.fingerprint import CIRCLE, Places
+from totesys_assets.source.totesys.fingerprint import CIRCLE, Places, scan
 from totesys_assets.source.totesys.remembered import ByDay
 from totesys_assets.source.totesys.snapshot import Snapshot
 from totesys_assets.staleness.look import look
@@ -105,6 +105,16 @@ def test_of_nothing_but_new_orders_only_these_are_hashed(orders: Platform, hashe
     orders.sql(COPY, [FIRST - timedelta(days=15), 21, 23])
     orders.sql(COPY, [FIRST, 40, 40])
     require_found(orders, hashed)
+
+
+def test_a_scan_of_all_rows_is_shared_among_processes_though_no_two_rows_are_of_one_moment(orders: Platform) -> None:
+    orders.sql(COPY, [FIRST, 21, 20_000])
+    orders.sql("UPDATE sales_order SET created_at = %s::date + sales_order_id * interval '1 minute'", [FIRST])
+    with psycopg.connect(orders.totesys_url) as connection:
+        connection.execute("ANALYZE sales_order")
+        connection.execute("SET LOCAL parallel_setup_cost = 0; SET LOCAL min_parallel_table_scan_size = 0")
+        plan = connection.execute(f"EXPLAIN {scan(ORDERS, 'sales_order')}".encode()).fetchall()
+    assert any("Partial" in line for (line,) in plan), plan
 
 
 def test_at_the_same_instant_nothing_is_read(orders: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
