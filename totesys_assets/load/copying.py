@@ -28,9 +28,9 @@ from totesys_assets.load.staging import lake_column_names, show_rows
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.stages import LOAD, stage
 from totesys_assets.warehouse import bare, sold
-from totesys_assets.warehouse.kept import beside
+from totesys_assets.warehouse.kept import kept_tables
 from totesys_assets.warehouse.recorded import Inserted
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, reading, rows, run
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, read, rows, run
 
 log = logging.getLogger(__name__)
 # With fewer rows, making keys behind them saves less than it takes.
@@ -140,12 +140,12 @@ class Copy:
             run(self.connection, statement)
         if known is not None and self._table.name == sold.FACT:
             self._add_up(held)
-        analyze(self.connection, self._warehouse, beside(self._table, self._warehouse.catalogue))
+        analyze(self.connection, self._warehouse, kept_tables(self._table, self._warehouse.catalogue))
 
     def _add_up(self, held: str) -> None:
-        """Note what is sold, from the rows ``held`` in the lake: to add them up takes the server five times as long."""
+        """Note what is sold, from the rows ``held`` in the lake. The server would take longer to add them up."""
         schema, connection = self._warehouse.schema, self.connection
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE designs AS {reading(sold.designs(schema))}")
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE designs AS {read(sold.designs(schema))}")
         connection.execute(f"CREATE OR REPLACE TEMP TABLE sold AS {sold.sums(f'SELECT * FROM {held}', 'designs')}")
         connection.execute(f"INSERT INTO {ALIAS}.{sold.kept(schema)} BY NAME SELECT * FROM sold")
 

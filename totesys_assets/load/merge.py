@@ -24,8 +24,8 @@ from totesys_assets.load.staging import (
     upsert,
 )
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse.kept import beside
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
+from totesys_assets.warehouse.kept import kept_tables
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, read, run
 
 # A version that is there already is left out. A record's number that is taken is an error: its sequence was set back.
 _INSERT_FACTS = """
@@ -110,10 +110,10 @@ def merge(
 
 
 def analyze_if_many(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, count: int) -> None:
-    """``analyze`` a table of which ``count`` rows were written, if these are many, and what is kept beside it."""
+    """``analyze`` a table of which ``count`` rows were written, if these are many, and what triggers keep from it."""
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
-        analyze(connection, warehouse, [table.name, *beside(table, warehouse.catalogue)])
+        analyze(connection, warehouse, [table.name, *kept_tables(table, warehouse.catalogue)])
 
 
 def analyze(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, names: Sequence[str]) -> None:
@@ -216,5 +216,4 @@ def written(connection: duckdb.DuckDBPyConnection, name: str) -> int:
 
 
 def _number(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
-    row = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [statement]).fetchone()
-    return int(row[0]) if row else 0
+    return int(connection.execute(read(statement)).fetchall()[0][0])

@@ -15,7 +15,7 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.transform.build import built_from
 from totesys_assets.warehouse.notes import NEWEST
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, run
+from totesys_assets.warehouse.warehouse import Warehouse, read, run
 
 
 def held_of(star: DeltaTable) -> tuple[str, int]:
@@ -34,8 +34,7 @@ def notes_of(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table:
     """State and rows of every partition of ``table`` that the warehouse has noted."""
     columns, ledger = "partition, state, rows", f"{quoted(warehouse.schema)}._ledger"
     query = f"SELECT {columns} FROM {ledger} WHERE table_name = {literal(table.name)}"
-    rows = connection.execute(f"SELECT * FROM postgres_query('{ALIAS}', ?)", [query]).fetchall()
-    return {partition: (state, count) for partition, state, count in rows}
+    return {partition: (state, count) for partition, state, count in connection.execute(read(query)).fetchall()}
 
 
 def note(

@@ -58,8 +58,8 @@ def made_of(kept: str, catalogue: Catalogue) -> frozenset[str]:
     return frozenset({sold.FACT, sold.DESIGN}) if kept == DESIGN_SALES else frozenset()
 
 
-def beside(table: Table, catalogue: Catalogue) -> list[str]:
-    """Names of the tables that triggers keep of the rows of ``table``, but for the counts, which are few."""
+def kept_tables(table: Table, catalogue: Catalogue) -> list[str]:
+    """Names of the tables that triggers keep from the rows of ``table``. Not that of the counts: it has few rows."""
     of_sales = [DESIGN_SALES] if table.name in made_of(DESIGN_SALES, catalogue) else []
     return [superseded.superseded(table), *of_sales] if table.is_fact else of_sales
 
@@ -156,7 +156,7 @@ def anew(schema: str, fact: Table, known: recorded.Inserted | None = None) -> st
     if fact.name != sold.FACT:
         return ";".join(of_versions)
     # In the order in which the triggers lock.
-    of_sales = sold.anew(schema, fact) if known is None else sold.none(schema)
+    of_sales = sold.anew(schema, fact) if known is None else sold.remove_all(schema)
     return ";".join([sold.lock(schema, fact), *of_versions, of_sales])
 
 

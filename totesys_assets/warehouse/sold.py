@@ -145,10 +145,10 @@ def lock(schema: str, fact: Table) -> str:
 
 def anew(schema: str, fact: Table) -> str:
     """Statements that make all sums anew, after ``lock``."""
-    return f"{none(schema)}; INSERT INTO {kept(schema)} ({_SUMMED}) {compared(schema, fact)[1]}"
+    return f"{remove_all(schema)}; INSERT INTO {kept(schema)} ({_SUMMED}) {compared(schema, fact)[1]}"
 
 
-def none(schema: str) -> str:
+def remove_all(schema: str) -> str:
     """The statement that removes all sums."""
     return f"DELETE FROM {kept(schema)}"
 

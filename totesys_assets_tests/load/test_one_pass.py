@@ -56,6 +56,12 @@ UPDATE more SET sales_order_id = 101; INSERT INTO sales_order TABLE more;
 UPDATE more SET sales_order_id = 102; INSERT INTO sales_order TABLE more;
 UPDATE more SET sales_order_id = 103; INSERT INTO sales_order TABLE more
 """
+# Sums of several orders, of one currency and of another.
+OTHER_ORDERS = """
+UPDATE sales_order SET units_sold = sales_order_id, unit_price = 0.01 * sales_order_id,
+    currency_id = 1 + sales_order_id % 2 WHERE sales_order_id > 101
+"""
+KNOWN = "reltuples::bigint FROM pg_class WHERE oid = '{name}'::regclass"
 
 
 @pytest.fixture
@@ -131,6 +137,8 @@ def star_files(platform: Platform) -> list[str]:
 
 @pytest.mark.usefixtures("in_one_pass")
 def test_a_first_refresh_reads_no_fact_back_from_the_lake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.sql(MORE_ORDERS)
+    platform.sql(OTHER_ORDERS)
     before = look_at(platform)
     copied = spied(monkeypatch, Copy, "commit", lambda self: self._table.name)
     passed = spied(monkeypatch, Passed, "replace", lambda self, *_: (self.made.table.name, self.made.is_committed))
@@ -141,6 +149,10 @@ def test_a_first_refresh_reads_no_fact_back_from_the_lake(platform: Platform, mo
     assert sorted(copied) == sorted({*FACTS, *TABLES.marts})
     assert {name for name, is_committed in passed if is_committed} == {*FACTS, "dim_transaction"}
     assert not {*FACTS, "dim_transaction"} & set(read)
+    for name in (*FACTS, *TABLES.marts, "_design_sales"):  # PostgreSQL knows how many rows each has
+        assert platform.query(f"SELECT {KNOWN.format(name=name)}") == platform.query(f"SELECT count(*) FROM {name}"), (
+            name
+        )
     platform.refresh()
     require_complete(platform, before)
 
