@@ -295,4 +295,6 @@ def _stages(summary: Summary) -> str:
     from totesys_assets.catalogue.catalogue import catalogue
 
     names = {**{source: f"capture {source}" for source in catalogue().groups}, **GROUP_NAMES}
-    return ", ".join(f"{name} {summary.stages[each]:.1f} s" for each, name in names.items() if each in summary.stages)
+    shares = {name: summary.stages[each] for each, name in names.items() if each in summary.stages}
+    shares["looking and starting"] = summary.seconds - sum(shares.values())
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in shares.items())

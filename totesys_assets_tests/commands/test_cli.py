@@ -98,6 +98,13 @@ def home(scratch: Path) -> Iterator[Home]:
             server.stop()
 
 
+def test_what_a_refresh_says_of_its_time_adds_up(home: Home) -> None:
+    line = next(each for each in home.first.splitlines() if "Up to date in" in each)
+    whole, *shares = map(float, re.findall(r"(\d+\.\d) s\b", line))
+    assert len(shares) > 5
+    assert abs(whole - sum(shares)) < 0.05 * (len(shares) + 2)  # each is rounded
+
+
 def test_a_first_refresh_prints_what_the_readme_shows(home: Home) -> None:
     def shape(line: str) -> str:
         line = re.sub(r"(lake|warehouse) +.*[/:].*", r"\1", line)
