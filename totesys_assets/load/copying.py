@@ -27,10 +27,10 @@ from totesys_assets.load.merge import analyze
 from totesys_assets.load.staging import lake_column_names, show_rows
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.stages import LOAD, stage
-from totesys_assets.warehouse import bare, sold
+from totesys_assets.warehouse import bare
 from totesys_assets.warehouse.kept import kept_tables
 from totesys_assets.warehouse.recorded import Inserted
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, read, rows, run
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, rows, run
 
 log = logging.getLogger(__name__)
 # With fewer rows, making keys behind them saves less than it takes.
@@ -128,26 +128,17 @@ class Copy:
 
     def complete(self, star: DeltaTable) -> None:
         """Make indexes and counts behind the rows, which are those of the lake's ``star``."""
-        known, held = None, register(self.connection, "star_files", star)
+        known = None
         if self.moment is not None and self._table.is_fact:
             # In the lake to look at one column takes a tenth of what it takes the server.
-            key = self._table.version_key[0]
+            held, key = register(self.connection, "star_files", star), self._table.version_key[0]
             known = Inserted(self.rows, self.moment) if are_distinct(self.connection, key, held) else None
         if self._indexing is None:
             self._index()
         run(self.connection, _LET_COUNT)
         for statement in bare.counts_behind(self._warehouse.schema, self._table, known):
             run(self.connection, statement)
-        if known is not None and self._table.name == sold.FACT:
-            self._add_up(held)
         analyze(self.connection, self._warehouse, kept_tables(self._table, self._warehouse.catalogue))
-
-    def _add_up(self, held: str) -> None:
-        """Note what is sold, from the rows ``held`` in the lake. The server would take longer to add them up."""
-        schema, connection = self._warehouse.schema, self.connection
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE designs AS {read(sold.designs(schema))}")
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE sold AS {sold.sums(f'SELECT * FROM {held}', 'designs')}")
-        connection.execute(f"INSERT INTO {ALIAS}.{sold.kept(schema)} BY NAME SELECT * FROM sold")
 
     def commit(self) -> None:
         """End the transaction well, then let the indexes be the keys. What fails is left to ``abandon``."""

@@ -149,15 +149,14 @@ def counting(schema: str, fact: Table) -> Iterator[str]:
 def anew(schema: str, fact: Table, known: recorded.Inserted | None = None) -> str:
     """Statements that make all anew that is kept beside ``fact``.
 
-    If its records are ``known``, these are not counted, and what is sold is not added up: the caller does that.
+    If its records are ``known``, they are not counted, and each counts as its order is now.
     """
     none_is = f"DELETE FROM {_name(schema, superseded.superseded(fact))}"
     of_versions = [superseded.anew(schema, fact) if known is None else none_is, recorded.anew(schema, fact, known)]
     if fact.name != sold.FACT:
         return ";".join(of_versions)
     # In the order in which the triggers lock.
-    of_sales = sold.anew(schema, fact) if known is None else sold.remove_all(schema)
-    return ";".join([sold.lock(schema, fact), *of_versions, of_sales])
+    return ";".join([sold.lock(schema, fact), *of_versions, sold.anew(schema, fact, all_are_current=known is not None)])
 
 
 def _facts(catalogue: Catalogue) -> list[Table]:

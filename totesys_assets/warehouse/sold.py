@@ -30,6 +30,10 @@ FROM ({current}) AS sold LEFT JOIN {design} AS design USING (design_id) GROUP BY
 """
 # First what is read: who empties one of the two has locked it, and is about to wait for the sums.
 _LOCK = "LOCK TABLE ONLY {fact}, ONLY {design} IN ACCESS SHARE MODE; LOCK TABLE {kept} IN SHARE ROW EXCLUSIVE MODE"
+_ANEW = """
+DELETE FROM {kept};
+INSERT INTO {kept} ({summed}) {sums}
+"""
 
 # How often each of some orders counts, once or less once, and under which name. The tables may have columns of others.
 _ORDER = "sold.created_date, sold.currency_id, sold.units_sold, sold.unit_price"
@@ -143,39 +147,22 @@ def lock(schema: str, fact: Table) -> str:
     return _LOCK.format(**_names(schema, fact))
 
 
-def anew(schema: str, fact: Table) -> str:
-    """Statements that make all sums anew, after ``lock``."""
-    return f"{remove_all(schema)}; INSERT INTO {kept(schema)} ({_SUMMED}) {compared(schema, fact)[1]}"
-
-
-def remove_all(schema: str) -> str:
-    """The statement that removes all sums."""
-    return f"DELETE FROM {kept(schema)}"
-
-
-def kept(schema: str) -> str:
-    """The table of the sums."""
-    return _name(schema, DESIGN_SALES)
-
-
-def designs(schema: str) -> str:
-    """Query of the designs that name what is sold."""
-    return f"SELECT design_id, design_name FROM {_name(schema, DESIGN)}"
-
-
-def sums(orders: str, designs: str) -> str:
-    """Query of the sums of current ``orders``, a query, by the names of ``designs``: for DuckDB and PostgreSQL."""
-    return _SUMS.format(current=orders, design=designs)
+def anew(schema: str, fact: Table, *, all_are_current: bool = False) -> str:
+    """Statements that make all sums anew, after ``lock``. ``all_are_current``: no record is superseded."""
+    names = _names(schema, fact)
+    if all_are_current:  # none need be looked up
+        names["current"] = f"SELECT * FROM {names['fact']}"
+    return _ANEW.format(**names, summed=_SUMMED, sums=_SUMS.format(**names))
 
 
 def compared(schema: str, fact: Table) -> tuple[str, str]:
     """Two queries with the same columns: what is kept, and what follows from current orders and names."""
-    return f"SELECT {_SUMMED} FROM {kept(schema)}", sums(current(schema, fact), _name(schema, DESIGN))
+    return f"SELECT {_SUMMED} FROM {_name(schema, DESIGN_SALES)}", _SUMS.format(**_names(schema, fact))
 
 
 def _names(schema: str, fact: Table) -> dict[str, str]:
     return {
-        "kept": kept(schema),
+        "kept": _name(schema, DESIGN_SALES),
         "fact": _name(schema, fact.name),
         "design": _name(schema, DESIGN),
         "record": quoted(fact.key),
