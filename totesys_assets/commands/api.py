@@ -66,14 +66,13 @@ def api(port: int, host: str, new_key: bool) -> None:
     from totesys_assets.api.app import build
     from totesys_assets.api.streams import CUT
     from totesys_assets.insights.reading import opened
-    from totesys_assets.live.ports import require_free_port
+    from totesys_assets.live.ports import require_free_port, url_of
 
     require_free_port(port, "totesys api --port", host)
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != CUT)
     with until_signalled(), opened(settings, "totesys api", reporter(err)) as reader:
         who = "with a key" if settings.api_keys else "without keys, for this machine only: TOTESYS_API_KEYS is not set"
-        shown = f"[{host}]" if ":" in host else host
-        say(out, "", f"The API is at http://{shown}:{port}, {who}.")
+        say(out, "", f"The API is at {url_of(host, port)}, {who}.")
         say(out, "", "Its tables are at /v1/tables, its description at /openapi.json. Ctrl-C stops it.")
         with interrupts.orderly_end():
             uvicorn.run(

@@ -29,7 +29,7 @@ _MARKS = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of lines.")
 def audit(as_json: bool) -> None:
     """Compare ToteSys, lake and warehouse by content.
 

@@ -34,12 +34,12 @@ def dashboard(port: int, host: str) -> None:
     write.
     """
     from totesys_assets.dashboard import server
-    from totesys_assets.live.ports import require_free_port
+    from totesys_assets.live.ports import require_free_port, url_of
 
     settings = Settings.from_env()
     require_free_port(port, "totesys dashboard --port", host, settings.home)
     reader = settings.warehouse_reader_url
     with until_signalled(), nullcontext(reader) if reader else warehouse_only(settings, reporter(err)) as url:
-        say(out, "", f"The dashboard is at http://{host}:{port}. Ctrl-C stops it.")
+        say(out, "", f"The dashboard is at {url_of(host, port)}. Ctrl-C stops it.")
         with interrupts.orderly_end():
             server.run(settings, url, host=host, port=port)

@@ -152,7 +152,7 @@ def _show(error: BaseException) -> None:
 def sentence(error: BaseException) -> str:
     """The sentence for ``error``; empty if nothing needs to be said."""
     if interrupts.received() is not None or isinstance(error, KeyboardInterrupt):
-        return "Stopped before the end. Nothing is left half done: run it again."
+        return f"Stopped before the end. {interrupts.left('Nothing is left half done: run it again.')}"
     if isinstance(error, BrokenPipeError):
         return ""
     if isinstance(error, MemoryError):

@@ -1,7 +1,7 @@
 """Signals: a command ends within seconds of Ctrl-C, SIGTERM or the closing of its terminal.
 
 Belongs here: signals of the process, and ending calls that do not end by themselves. Whatever was left undone, the next
-refresh does.
+refresh does, unless a command says otherwise.
 
 Python runs a signal's handler in the main thread, and only once that has returned from C code. DuckDB, libpq and
 delta-rs may wait there for a server for any time. So a thread waits for signals too. It first interrupts DuckDB's
@@ -31,6 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _first: int | None = None
 _in_order = False
+_left = ""
 _over, _lost = threading.Event(), threading.Event()
 
 
@@ -53,6 +54,20 @@ def orderly_end() -> Iterator[None]:
         yield
     finally:
         _in_order = before
+
+
+@contextmanager
+def leaving(what: str) -> Iterator[None]:
+    """For the block: what an interrupt leaves half done and what to do about it, in a sentence."""
+    global _left  # of the process, as its signals are
+    _left = what
+    yield
+    _left = ""  # not after an interrupt: it is yet to be told
+
+
+def left(nothing: str) -> str:
+    """What the interrupt left half done; ``nothing``: what to say where a command leaves nothing so."""
+    return _left or nothing
 
 
 def check() -> None:
@@ -136,7 +151,8 @@ def _watch(woken: int) -> None:
     if _ended_within(END_SECONDS - CUT_SECONDS, number):
         return
     with suppress(OSError):
-        os.write(2, b"Ended by force: something did not stop in time. The next refresh does what is left to do.\n")
+        then = left("The next refresh does what is left to do.")
+        os.write(2, f"Ended by force: something did not stop in time. {then}\n".encode())
     os._exit(128 + number)
 
 

@@ -33,7 +33,7 @@ from totesys_assets.terminal import err, out, program, reporter, say, silence
     default=10.0,
     show_default=True,
     metavar="N",
-    help="Per second.",
+    help="Events a second.",
 )
 @click.option("--seed", type=int, metavar="N", help="The same seed on the same rows makes the same events.")
 @click.option("--create", is_flag=True, help="Create and fill the tables first (with TOTESYS_URL: an empty database).")

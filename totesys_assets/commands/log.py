@@ -39,8 +39,9 @@ def check() -> None:
         mark = "[green]✓[/green]" if need.met else "[yellow]![/yellow]" if need.advice else "[red]✗[/red]"
         say(out, f"{mark} ", f"{need.name}: {need.found}." + ("" if need.met else f" {need.to_do}"))
     if state.slot is not None:
-        kept = "lost" if state.slot.lost else f"keeps {words.size(state.slot.retained or 0)} of log"
-        say(out, "[dim]·[/dim] ", f"slot {own}: {kept}")
+        retained = state.slot.retained
+        held = "is there" if retained is None else f"keeps {words.size(retained)} of log"
+        say(out, "[dim]·[/dim] ", f"slot {own}: {'lost' if state.slot.lost else held}")
     for name in state.others:
         say(out, "[dim]·[/dim] ", f"slot {name}: of another platform. {program()} log stop --slot {name} drops it")
     missing = [need.name for need in found if not need.met and not need.advice]

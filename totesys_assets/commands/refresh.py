@@ -89,6 +89,8 @@ def refresh(
         raise click.UsageError("Give --from too: the first day of the backfill.")
     if adopt_lake and first is not None:
         raise click.UsageError("--adopt-lake always covers all days: leave out --from and --to.")
+    if full and first is not None:
+        raise click.UsageError("--full always covers all days: leave out --from and --to, or leave out --full.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
@@ -153,7 +155,7 @@ def one_pass(
         accept_deletions=accept_deletions,
         adopt_lake=adopt_lake,
     )
-    _print_summary(console, settings, urls, summary)
+    _print_summary(console, settings, urls, summary, days)
     if summary.success:
         _print_sales(console, settings, urls)
     return summary
@@ -224,7 +226,9 @@ def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
 
-def _print_summary(console: Console, settings: Settings, urls: Databases, summary: Summary) -> None:
+def _print_summary(
+    console: Console, settings: Settings, urls: Databases, summary: Summary, days: tuple[date, date] | None
+) -> None:
     from totesys_assets.catalogue.catalogue import catalogue
     from totesys_assets.transform.engines.chosen import described
 
@@ -234,7 +238,8 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
         say(console, "[green]✓[/green] ", f"Nothing changed ({summary.seconds:.1f} s).")
     elif summary.success:
         runs = f", in {len(summary.runs)} runs" if len(summary.runs) > 1 else ""
-        say(console, "[green]✓[/green] ", f"Up to date in {summary.seconds:.1f} s{runs}: {_stages(summary)}.")
+        what = f"Brought in {days[0]} to {days[1]}" if days else "Up to date"
+        say(console, "[green]✓[/green] ", f"{what} in {summary.seconds:.1f} s{runs}: {_stages(summary)}.")
     grid = Grid(title="Warehouse", title_justify="left", header_style="bold")
     grid.add_column("table")
     grid.add_column("rows", justify="right")
@@ -253,7 +258,7 @@ def _print_summary(console: Console, settings: Settings, urls: Databases, summar
         say(console, "[yellow]![/yellow] ", f"The log of ToteSys is not followed, and tables are compared: {why}.")
     if opened := summary.dead_letters.get("open"):
         new = summary.dead_letters["new"]
-        count = f"{words.number(opened, 'dead letter')}, {new or 'none'} new"
+        count = f"{words.number(opened, 'dead letter')}, {f'{new:,}' if new else 'none'} new"
         say(console, "[yellow]![/yellow] ", f"{count}: {program()} dead-letters shows what to correct in the source.")
 
 

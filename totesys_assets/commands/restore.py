@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.table import Table as Grid
 
+from totesys_assets.commands import interrupts
 from totesys_assets.counting import counted
 from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
@@ -90,13 +91,14 @@ def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> 
     schema_name(schema, "--into")
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
+    half = f"Schema {schema} may hold a part of it. Run it again into another, or drop that one first."
     with warehouse_only(settings, reporter(err)) as url:
         from totesys_assets.lake.tables import Lake
         from totesys_assets.load.restore import differing, restore
         from totesys_assets.warehouse.warehouse import Warehouse
 
         target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)
-        with err.status("Reading the lake") as status:
+        with err.status("Reading the lake") as status, interrupts.leaving(half):
             notes: list[str] = []
             written = restore(
                 target,

@@ -7,12 +7,15 @@ from datetime import datetime
 
 import click
 
+from totesys_assets.commands import interrupts, words
 from totesys_assets.commands.restore import Moment
 from totesys_assets.counting import counted
 from totesys_assets.errors import LakeFailed
 from totesys_assets.moments import moment_of
 from totesys_assets.settings import Settings
-from totesys_assets.terminal import err, program, say
+from totesys_assets.terminal import err, out, program, say
+
+_HALF = "Some objects may be as they were, and others not yet. Run it again before anything else writes to the lake."
 
 
 @click.command("restore-lake")
@@ -33,18 +36,19 @@ def restore_lake(timestamp: datetime, is_meant: bool) -> None:
     bucket = Bucket(settings.lake_uri)
     with err.status("Listing the versions of all objects"):
         plan = bucket.plan(moment)
-    say(err, "", f"{settings.lake_uri} as of {plan.moment:%Y-%m-%d %H:%M:%S} UTC:")
-    say(err, "", f"  {counted(len(plan.put_back), 'object')} to put back ({plan.size / 1e6:,.1f} MB)")
-    say(err, "", f"  {counted(len(plan.remove), 'object')} to mark as removed")
-    say(err, "", f"  {counted(plan.unchanged, 'object')} unchanged")
+    say(out, "", f"{settings.lake_uri} as of {plan.moment:%Y-%m-%d %H:%M:%S} UTC:")
+    say(out, "  ", f"{counted(len(plan.put_back), 'object')} to put back ({words.size(plan.size)})")
+    say(out, "  ", f"{counted(len(plan.remove), 'object')} to mark as removed")
+    say(out, "  ", f"{counted(plan.unchanged, 'object')} unchanged")
     if not plan.is_quiet:
         before = f"{plan.quiet:%Y-%m-%dT%H:%M:%SZ}" if plan.quiet else "none is known"
-        say(err, "", f"Something was being written just then. The last moment before at which nothing was: {before}")
+        say(out, "", f"Something was being written just then. The last moment before at which nothing was: {before}")
     if not is_meant:
-        say(err, "", "Nothing was changed. To do it, stop what writes to the lake, and add --apply.")
+        to_do = "To do it, stop what writes to the lake, and add --apply." if plan.steps else "There is nothing to do."
+        say(out, "", f"Nothing was changed. {to_do}")
         return
-    with err.status("Restoring") as status:
-        bucket.carry_out(plan, lambda done: status.update(f"{done:,} of {counted(plan.steps, 'object')} done"))
+    with err.status("Restoring") as status, interrupts.leaving(_HALF):
+        bucket.carry_out(plan, lambda done: status.update(f"Restoring: {done:,} of {plan.steps:,} objects done"))
         left = bucket.plan(moment)
         if left.steps:
             raise LakeFailed(
@@ -58,4 +62,4 @@ def restore_lake(timestamp: datetime, is_meant: bool) -> None:
             f"Tables name {counted(len(lacking), 'file')} that the lake did not have at that moment, such as "
             f"{lacking[0]}. Restore another moment, seconds earlier or later."
         )
-    say(err, "✓ ", f"The lake is what it was. What the warehouse has to do now: {program()} audit says it.")
+    say(out, "✓ ", f"The lake is what it was. What the warehouse has to do now: {program()} audit says it.")

@@ -102,7 +102,11 @@ def _print(where: dict[str, str], found: Condition, engine: str | None, *, is_li
         "lake": ", ".join(
             [
                 *([words.size(found.lake_bytes)] if found.lake_bytes is not None else []),
-                *([f"{words.size(found.disk_free_bytes)} left on its disk"] if found.disk_free_bytes else []),
+                *(
+                    [f"{words.size(found.disk_free_bytes)} left on its disk"]
+                    if found.disk_free_bytes is not None
+                    else []
+                ),
             ]
         ),
         "warehouse": f"schema {where['schema']}",

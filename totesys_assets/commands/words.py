@@ -9,7 +9,7 @@ from totesys_assets.counting import counted
 
 
 def number(count: int, noun: str, plural: str | None = None) -> str:
-    """``1 table``, ``2 tables``, ``no table``."""
+    """``1 table``, ``2 tables``, ``no tables``."""
     return counted(count, noun, plural) if count else counted(0, noun, plural).replace("0", "no", 1)
 
 

@@ -95,13 +95,14 @@ class Arrivals:
 
 
 def _sentence(counts: dict[str, int], others: list[str], delay: timedelta | None, *, by_log: bool) -> str:
-    """The facts with the number of their new versions, the longest delay, and the other tables.
+    """The facts with the number of their new versions, the other tables, and the longest delay of a version.
 
     Without the log a version has the moment at which it was seen. A delay below zero is that of clocks that differ.
     """
-    told = [f"{name} +{count:,}" for name, count in counts.items()]
+    if not counts and not others:
+        return ""
+    after = ""
     if delay is not None and delay >= timedelta():
-        since = "its commit in ToteSys" if by_log else "it was seen"
-        which = "" if sum(counts.values()) == 1 else "the oldest "
-        told[-1] += f" ({which}{delay.total_seconds():,.1f} s after {since})"
-    return f"loaded {', '.join([*told, *others])}" if told or others else ""
+        most = "" if sum(counts.values()) == 1 else "at most "
+        after = f" ({most}{delay.total_seconds():,.1f} s after {'its commit in ToteSys' if by_log else 'it was seen'})"
+    return f"loaded {', '.join([*(f'{name} +{count:,}' for name, count in counts.items()), *others])}{after}"

@@ -7,6 +7,8 @@ here: printing it (commands/), and messages to people elsewhere (automation/aler
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import dagster as dg
 
@@ -22,56 +24,88 @@ ERROR, GOOD = "error", "dagster"
 Line = tuple[str, str]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What one look saw: why each table is blocked, why each run failed, why the newest tick did, and dead letters.
+
+    ``finished``: the newest run that had ended when the dead letters were counted.
+    """
+
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    tick: str | None = None
+    finished: str | None = ""
+    letters: Mapping[str, int] = field(default_factory=dict)
+
+
 class News:
     """What is new since the last call. The first call reports only problems that last."""
 
     def __init__(self, instance: dg.DagsterInstance, lake: Lake) -> None:
         self._instance, self._lake = instance, lake
-        self._blocked: dict[str, str] = {}
-        self._failed = {each.run_id for each in self._failures()}
-        self._tick = records.newest_tick_failure(instance)
-        self._finished: str | None = ""
-        self._letters: Counter[str] = Counter()
+        failed = {run.run_id: "" for run in self._failures()}
+        self._seen = _Seen(failed=failed, tick=records.newest_tick_failure(instance))
 
     def next(self) -> list[Line]:
-        """Lines that were not reported yet: ``error`` or ``dagster``, and a sentence."""
-        return [*self._of_blocked(), *self._of_runs(), *self._of_ticks(), *self._of_dead_letters()]
+        """Lines that were not reported yet: ``error`` or ``dagster``, and a sentence.
 
-    def _of_blocked(self) -> list[Line]:
-        before, self._blocked = self._blocked, blocked.blocked(self._instance, catalogue())
-        found = [why for table, why in self._blocked.items() if before.get(table) != why]
-        lines = [(ERROR, why) for why in told_once(found, self._blocked)]  # one cause may hit many tables
-        over = [f'"{table}" can be captured again' for table in before if table not in self._blocked]
-        return lines + [(GOOD, what) for what in told_once(over, before)]
+        Raises what Dagster's records or the lake raise. What that call would have told, a later one tells.
+        """
+        before, now = self._seen, self._look()
+        self._seen = now
+        return [*_of_blocked(before, now), *_of_runs(before, now), *_of_ticks(before, now), *_of_letters(before, now)]
 
-    def _of_runs(self) -> list[Line]:
-        failed = [run for run in self._failures() if run.run_id not in self._failed]
-        self._failed |= {run.run_id for run in failed}
-        return [
-            (ERROR, f"run {run.run_id[:8]} ({run.job_name}) failed: {records.why_failed(self._instance, run.run_id)}")
-            for run in reversed(failed)
-        ]
-
-    def _of_ticks(self) -> list[Line]:
-        before, self._tick = self._tick, records.newest_tick_failure(self._instance)
-        if self._tick is None or self._tick == before:
-            return []
-        return [] if any(why in self._tick for why in self._blocked.values()) else [(ERROR, self._tick)]
-
-    def _of_dead_letters(self) -> list[Line]:
-        finished = records.seen(self._instance).finished
-        if finished == self._finished:
-            return []
-        self._finished = finished
-        letters = open_dead_letters(self._lake).column("table_name").to_pylist()
-        before, self._letters = self._letters, Counter(map(str, letters))
-        if self._letters == before:
-            return []
-        if not self._letters:
-            return [(GOOD, "no row is in the dead letters any more")]
-        tables = ", ".join(f"{count} of {table}" for table, count in sorted(self._letters.items()))
-        return [(ERROR, f"in the dead letters: {tables}. {program()} dead-letters shows them, and why")]
+    def _look(self) -> _Seen:
+        before, instance = self._seen, self._instance
+        new = {run.run_id: run for run in reversed(self._failures()) if run.run_id not in before.failed}
+        why = {
+            name: f"run {name[:8]} ({run.job_name}) failed: {records.why_failed(instance, name)}"
+            for name, run in new.items()
+        }
+        finished, letters = records.seen(instance).finished, before.letters
+        if finished != before.finished:
+            letters = Counter(map(str, open_dead_letters(self._lake).column("table_name").to_pylist()))
+        return _Seen(
+            blocked.blocked(instance, catalogue()),
+            {**before.failed, **why},
+            records.newest_tick_failure(instance),
+            finished,
+            letters,
+        )
 
     def _failures(self) -> list[dg.DagsterRun]:
         found = self._instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=10)
         return [run for run in found if not records.will_retry(run)]
+
+
+def _of_blocked(before: _Seen, now: _Seen) -> list[Line]:
+    found = [why for table, why in now.blocked.items() if before.blocked.get(table) != why]
+    lines = [(ERROR, why) for why in told_once(found, now.blocked)]  # one cause may hit many tables
+    over = [f'"{table}" can be captured again' for table in before.blocked if table not in now.blocked]
+    return lines + [(GOOD, what) for what in told_once(over, before.blocked)]
+
+
+def _of_runs(before: _Seen, now: _Seen) -> list[Line]:
+    return [(ERROR, why) for run, why in now.failed.items() if run not in before.failed]
+
+
+def _of_ticks(before: _Seen, now: _Seen) -> list[Line]:
+    if now.tick is None or now.tick == before.tick:
+        return []
+    return [] if any(why in now.tick for why in now.blocked.values()) else [(ERROR, now.tick)]
+
+
+def _of_letters(before: _Seen, now: _Seen) -> list[Line]:
+    if now.letters == before.letters:
+        return []
+    if not now.letters:
+        return [(GOOD, "no row is in the dead letters any more")]
+    tables = ", ".join(f"{count:,} of {table}" for table, count in sorted(now.letters.items()))
+    are_fewer = sum(now.letters.values()) < sum(before.letters.values())
+    still = "still " if are_fewer else ""
+    return [
+        (
+            GOOD if are_fewer else ERROR,
+            f"{still}in the dead letters: {tables}. {program()} dead-letters shows them, and why",
+        )
+    ]

@@ -31,8 +31,14 @@ def require_free_port(port: int, command: str, host: str = HOST, shown_by: Path 
         return
     user = _listener(port, host)
     choose = f"Open http://{HOST}:{port}, or choose" if user == _up(str(shown_by)) else "Choose"
-    other = port + 1 if port < _HIGHEST else port - 1
+    other = f"{port + 1 if port < _HIGHEST else port - 1}{'' if host == HOST else f' --host {host}'}"
     raise PlatformError(f"Port {port} is in use by {user}. {choose} another: {command} {other}.")
+
+
+def url_of(host: str, port: int) -> str:
+    """Where to open on this machine what listens on ``port`` of the address ``host``."""
+    at = {_ALL[0]: HOST, _ALL[1]: "::1"}.get(host, host)
+    return f"http://{f'[{at}]' if ':' in at else at}:{port}"
 
 
 def _listener(port: int, host: str) -> str:

@@ -30,14 +30,15 @@ from totesys_assets.settings import Settings
 from totesys_assets.terminal import program
 
 Say = Callable[[str, str], None]
+Line = tuple[str, str]
 HOST = "127.0.0.1"
 # In the environment of Dagster's processes: the home whose ``totesys up`` has started them.
 MARK = "TOTESYS_UP_HOME"
 _START_SECONDS = 120
 _STOP_SECONDS = 3 * guard.ORDERLY_SECONDS
 _POLL_SECONDS = 1.0
-# Some queries each time; and after one that failed.
-_NEWS_SECONDS, _NEWS_AGAIN_SECONDS = 2.0, 30.0
+# Some queries each time.
+_NEWS_SECONDS = 2.0
 
 
 def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say, dashboard_port: int = 0) -> None:
@@ -222,7 +223,7 @@ def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
         try:
             with Traffic(url, on_event=lambda text: say("totesys", text)) as traffic:
                 traffic.run(rate, stop)
-        except psycopg.Error as error:
+        except (ValueError, LookupError, psycopg.Error) as error:
             if not stop.wait(_POLL_SECONDS):
                 say("error", f"the simulator goes on after: {error}")
 
@@ -232,22 +233,15 @@ def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, sa
     from totesys_assets.live.arrivals import Arrivals
     from totesys_assets.warehouse.warehouse import Warehouse
 
-    arrivals: Arrivals | None = None
-    problem = ""
-    while not stop.is_set():
-        try:
-            arrivals = arrivals or Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema))
-            told = arrivals.next()
-            if problem:
-                problem = ""
-                say("warehouse", "what arrives is told again")
-            if told:
-                say("warehouse", told)
-        except (PlatformError, psycopg.Error) as error:
-            if str(error) != problem and not stop.is_set():  # once, and not each second
-                problem = str(error)
-                say("error", f"what arrives in the warehouse cannot be told: {problem}")
-        stop.wait(_POLL_SECONDS)
+    made: list[Arrivals] = []
+
+    def told() -> list[Line]:
+        if not made:
+            made.append(Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema)))
+        what = made[0].next()
+        return [("warehouse", what)] if what else []
+
+    _report("what arrives in the warehouse", told, "warehouse", _POLL_SECONDS, stop, say)
 
 
 def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
@@ -257,14 +251,32 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
     from totesys_assets.lake.tables import Lake
     from totesys_assets.live.news import News
 
-    news: News | None = None
+    made: list[News] = []
+
+    def told() -> list[Line]:
+        if not made:
+            made.append(News(dg.DagsterInstance.get(), Lake(settings.lake_uri)))
+        return made[0].next()
+
+    _report("what fails", told, "dagster", _NEWS_SECONDS, stop, say)
+
+
+def _report(
+    what: str, told: Callable[[], list[Line]], who: str, seconds: float, stop: threading.Event, say: Say
+) -> None:
+    """Say every so many seconds what is ``told``; and once, that it cannot be told, and that it can be again."""
+    problem = ""
     while not stop.is_set():
         try:
-            news = news or News(dg.DagsterInstance.get(), Lake(settings.lake_uri))
-            for who, what in news.next():
-                say(who, what)
-        except Exception as error:  # of any kind: try again, as everything else goes on
-            if not stop.is_set():
-                say("error", f"Dagster's records cannot be read: {str(error).partition(chr(10))[0]}")
-            stop.wait(_NEWS_AGAIN_SECONDS)
-        stop.wait(_NEWS_SECONDS)
+            lines = told()
+            if problem:
+                problem = ""
+                say(who, f"{what} is told again")
+            for line in lines:
+                say(*line)
+        except Exception as error:  # of any kind: everything else goes on
+            why = str(error).partition("\n")[0] or type(error).__name__
+            if why != problem and not stop.is_set():  # once, and not each time
+                problem = why
+                say("error", f"{what} cannot be told: {why}")
+        stop.wait(seconds)

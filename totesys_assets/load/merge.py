@@ -25,7 +25,7 @@ from totesys_assets.load.staging import (
 )
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.kept import kept_tables
-from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, read, run
+from totesys_assets.warehouse.warehouse import ALIAS, Warehouse, rows, run
 
 # A version that is there already is left out. A record's number that is taken is an error: its sequence was set back.
 _INSERT_FACTS = """
@@ -110,7 +110,7 @@ def merge(
 
 
 def analyze_if_many(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table: Table, count: int) -> None:
-    """``analyze`` a table of which ``count`` rows were written, if these are many, and what triggers keep from it."""
+    """Let PostgreSQL look anew at a table, and at what triggers keep from it, if the ``count`` of new rows is large."""
     name = f"{quoted(warehouse.schema)}.{quoted(table.name)}"
     if count > _FEW_ROWS and count > _number(connection, _TENTH.format(table=literal(name))):
         analyze(connection, warehouse, [table.name, *kept_tables(table, warehouse.catalogue)])
@@ -216,4 +216,4 @@ def written(connection: duckdb.DuckDBPyConnection, name: str) -> int:
 
 
 def _number(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
-    return int(connection.execute(read(statement)).fetchall()[0][0])
+    return int(str(rows(connection, statement)[0][0]))

@@ -15,7 +15,7 @@ from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.transform.build import built_from
 from totesys_assets.warehouse.notes import NEWEST
-from totesys_assets.warehouse.warehouse import Warehouse, read, run
+from totesys_assets.warehouse.warehouse import Warehouse, rows, run
 
 
 def held_of(star: DeltaTable) -> tuple[str, int]:
@@ -34,7 +34,7 @@ def notes_of(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, table:
     """State and rows of every partition of ``table`` that the warehouse has noted."""
     columns, ledger = "partition, state, rows", f"{quoted(warehouse.schema)}._ledger"
     query = f"SELECT {columns} FROM {ledger} WHERE table_name = {literal(table.name)}"
-    return {partition: (state, count) for partition, state, count in connection.execute(read(query)).fetchall()}
+    return {str(partition): (str(state), int(str(count))) for partition, state, count in rows(connection, query)}
 
 
 def note(

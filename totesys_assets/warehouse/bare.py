@@ -1,7 +1,7 @@
 """A table without keys, counts and most indexes while it is filled for the first time: they are made behind its rows.
 
 Belongs here: taking them off an empty table, making them again, and telling where they are missing. Does not belong
-here: filling it (load/one_pass.py).
+here: filling it (load/copying.py).
 
 Keys that are made behind the rows cost half as much, and triggers that count what is added need a copy of all of it.
 Each of the three steps has a transaction of its own, so that readers wait for none but a short one: off, while nobody

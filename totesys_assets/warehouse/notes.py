@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from totesys_assets.catalogue.catalogue import Catalogue
-from totesys_assets.sql_text import literal, quoted
+from totesys_assets.sql_text import quoted
 
 # Two notes that stand beside the partitions of a table. NEWEST: up to which moment its rows were loaded, and from which
 # table of the lake. LAKE: the tables of versions that it was made of (load/origin.py).
@@ -191,8 +191,3 @@ def contents(
 def _count(connection: Connection, schema: str, relation: str) -> int:
     query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, relation))
     return int(connection.execute(query).fetchall()[0][0])
-
-
-def ledger_query(schema: str, table: str) -> str:
-    """Query of the partitions and notes of one table, for a session that is not psycopg's."""
-    return f"SELECT partition, state, rows FROM {quoted(schema)}._ledger WHERE table_name = {literal(table)}"

@@ -280,10 +280,7 @@ def run(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
 
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[object, ...]]:
     """Rows of a query in the warehouse, in the transaction of ``connection``."""
-    found: list[tuple[object, ...]] = connection.execute(read(query)).fetchall()
+    found: list[tuple[object, ...]] = connection.execute(
+        f"SELECT * FROM postgres_query('{ALIAS}', {literal(query)})"
+    ).fetchall()
     return found
-
-
-def read(query: str) -> str:
-    """Query for DuckDB that runs a query in the warehouse, in the transaction of the session that reads it."""
-    return f"SELECT * FROM postgres_query('{ALIAS}', {literal(query)})"

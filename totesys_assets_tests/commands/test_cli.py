@@ -190,7 +190,15 @@ def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, m
     told = re.findall(r"^· (\d+) of (\d+), 21 assets, \S+ to \S+: done in [\d.]+ s$", ended.stdout, re.MULTILINE)
     assert len(told) > 1, ended.stdout + ended.stderr
     assert told == [(str(number), str(len(told))) for number in range(1, len(told) + 1)]
-    assert f"s, in {len(told)} runs: " in ended.stdout
+    first = home.folder.joinpath("first_day").read_text().strip()
+    assert re.search(rf"^✓ Brought in {first} to [\d-]+ in [\d.]+ s, in {len(told)} runs: ", ended.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", ["--full", "--adopt-lake"])
+def test_what_covers_all_days_is_refused_with_some_of_them(option: str) -> None:
+    code, output = invoke("refresh", option, "--from", "2026-01-01")
+    assert code == 2
+    assert f"{option} always covers all days: leave out --from and --to" in output
 
 
 def test_a_narrow_terminal_shows_the_numbers_beside_what_is_done() -> None:

@@ -382,3 +382,28 @@ def test_a_command_begins_without_the_engine_of_what_it_may_do() -> None:
     program = "import sys, totesys_assets.commands; print(*sorted({'duckdb', 'pyarrow', 'dagster'} & {*sys.modules}))"
     began = subprocess.run([sys.executable, "-c", program], cwd=Path("/"), capture_output=True, text=True, check=True)
     assert began.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(False, "A half is written: write the other."), (True, "Nothing is left half done: run it again.")],
+)
+def test_a_command_says_what_an_interrupt_leaves_half_done(after: bool, said: str) -> None:
+    program = f"""
+import os, signal, sys
+from totesys_assets import cli
+from totesys_assets.commands import interrupts, main
+
+def work(**_):
+    with interrupts.leaving("A half is written: write the other."):
+        if not {after}:
+            os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+main.commands["status"].callback = work
+sys.argv = ["totesys", "status"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.stderr == f"✗ Stopped before the end. {said}\n"
+    assert ended.returncode == 130

@@ -215,10 +215,12 @@ def test_a_destroyed_lake_and_its_warehouse_are_what_they_were_and_go_on(
     with make_platform(source, kept, tmp_path, LAKE_URI=uri) as platform:
         said = totesys("restore-lake", moment.isoformat())
         assert said.returncode == 0
-        assert "Nothing was changed" in said.stderr
+        assert "Nothing was changed. To do it, stop what writes to the lake, and add --apply." in said.stdout
         done = totesys("restore-lake", moment.isoformat(), "--apply")
         assert done.returncode == 0, done.stderr
         assert content(objects) == before
+        again = totesys("restore-lake", moment.isoformat())
+        assert "Nothing was changed. There is nothing to do." in again.stdout
         platform.refresh()  # what was captured since is captured again
         audited = totesys("audit")
         assert audited.returncode == 0, audited.stdout + audited.stderr

@@ -29,11 +29,11 @@ def test_new_versions_are_counted_by_fact_and_told_once(platform: Platform) -> N
     assert told(arrivals) == ""
     platform.refresh()
     first = r"loaded fact_sales_order \+1, fact_purchase_order \+1, fact_payment \+2, fact_"
-    assert re.search(rf"^{first}[^ ]* \+\d+ \(the oldest [\d.]+ s after it was seen\), dim_", told(arrivals))
+    assert re.search(rf"^{first}[^ ]* \+\d+, dim_.* \(at most [\d.]+ s after it was seen\)$", told(arrivals))
     assert (told(arrivals), told(Arrivals(platform.warehouse))) == ("", "")
     platform.sql("UPDATE payment SET payment_amount = payment_amount + 1")
     platform.refresh()
-    assert re.search(r"^loaded fact_payment \+2 \(the oldest [\d.]+ s after it was seen\), mart_", told(arrivals))
+    assert re.search(r"^loaded fact_payment \+2, mart_.* \(at most [\d.]+ s after it was seen\)$", told(arrivals))
     platform.sql("UPDATE design SET design_name = 'Other'")
     platform.refresh()
     assert re.search(r"^loaded dim_design(, \w+)*$", told(arrivals))
@@ -50,7 +50,7 @@ def test_what_one_refresh_loads_is_told_at_once_and_what_never_ends_all_the_same
         platform.sql(f"UPDATE {table} SET {column} = {column} + {units}")
         platform.refresh()
         assert arrivals.next() == ""
-    assert re.search(r"^loaded fact_sales_order \+1, fact_purchase_order \+1 \(", arrivals.next())
+    assert re.search(r"^loaded fact_sales_order \+1, fact_purchase_order \+1, mart_", arrivals.next())
     monkeypatch.setattr("totesys_assets.live.arrivals._MOST_LOOKS", 2)
     found, began = [], time.monotonic()
     for pause in (0, 2, 2):
@@ -59,7 +59,7 @@ def test_what_one_refresh_loads_is_told_at_once_and_what_never_ends_all_the_same
         platform.refresh()
         found.append(arrivals.next())
     assert found[:2] == ["", ""]
-    oldest = re.search(r"^loaded fact_sales_order \+3 \(the oldest ([\d.]+) s after", found[2])
+    oldest = re.search(r"^loaded fact_sales_order \+3, .* \(at most ([\d.]+) s after", found[2])
     assert oldest
     assert float(oldest[1]) < time.monotonic() - began - 4  # it was loaded with the first of them
 
@@ -80,12 +80,12 @@ def change_and_follow(platform: Platform, core: Core) -> None:
 def test_where_the_log_is_followed_the_time_is_that_since_the_commit(followed: Platform) -> None:
     arrivals, core = Arrivals(followed.warehouse), followed.core
     change_and_follow(followed, core)  # by comparison: the log begins here
-    assert "s after it was seen), mart_" in told(arrivals)
+    assert re.search(r"mart_\w+ \([\d.]+ s after it was seen\)$", told(arrivals))
     followed.sql("UPDATE sales_order SET units_sold = units_sold + 1")
     committed = time.monotonic()
     time.sleep(2)
     follow(followed, core)
-    found = re.search(r"fact_sales_order \+1 \(([\d.]+) s after its commit in ToteSys\), mart_", told(arrivals))
+    found = re.search(r"fact_sales_order \+1, .* \(([\d.]+) s after its commit in ToteSys\)$", told(arrivals))
     assert found
     assert 2 <= float(found[1]) <= time.monotonic() - committed
 

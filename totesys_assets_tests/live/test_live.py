@@ -219,3 +219,23 @@ def test_another_port_that_exists_is_named(port: int, other: int, monkeypatch: p
     monkeypatch.setattr(ports, "_is_free", lambda *_: False)
     with pytest.raises(PlatformError, match=f"another: totesys up --port {other}\\.$"):
         ports.require_free_port(port, "totesys up --port")
+
+
+def test_another_port_is_named_with_the_address_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_is_free", lambda *_: False)
+    with pytest.raises(PlatformError, match=r"another: totesys api --port 4201 --host ::1\.$"):
+        ports.require_free_port(4200, "totesys api --port", "::1")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("db.example.com", "http://db.example.com:80"),
+    ],
+)
+def test_the_url_of_what_listens_can_be_opened_on_this_machine(host: str, url: str) -> None:
+    assert ports.url_of(host, 80) == url

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
+from totesys_assets.errors import PlatformError
+from totesys_assets.lake.tables import Lake
+from totesys_assets.live import news as news_module
 from totesys_assets.live.news import News
 from totesys_assets.names import REFRESH_TAG
 from totesys_assets_tests.automation.test_sensor import tick
@@ -73,15 +76,42 @@ def test_dead_letters_are_told_when_their_number_changes(platform: Platform) -> 
     assert news.next() == [("dagster", "no row is in the dead letters any more")]
 
 
-def test_a_failed_run_is_told_with_its_sentence_and_one_from_before_is_not(platform: Platform) -> None:
-    def fail() -> str:
-        run = platform.instance.create_run_for_job(platform.definitions().resolve_job_def("refresh"), tags=REFRESH_TAG)
-        platform.instance.report_run_failed(run, "The disk is full.")
-        return run.run_id
+def fail(platform: Platform) -> str:
+    run = platform.instance.create_run_for_job(platform.definitions().resolve_job_def("refresh"), tags=REFRESH_TAG)
+    platform.instance.report_run_failed(run, "The disk is full.")
+    return run.run_id
 
-    fail()
+
+def test_a_failed_run_is_told_with_its_sentence_and_one_from_before_is_not(platform: Platform) -> None:
+    fail(platform)
     news = News(platform.instance, platform.lake)
     assert news.next() == []
-    run_id = fail()
+    run_id = fail(platform)
     assert news.next() == [("error", f"run {run_id[:8]} (refresh) failed: The disk is full.")]
     assert news.next() == []
+
+
+def test_what_a_look_that_failed_would_have_told_the_next_one_tells(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.refresh()
+    news = News(platform.instance, platform.lake)
+    assert news.next() == []
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = 'soon'")
+    platform.refresh()
+    run_id = fail(platform)
+
+    def away(_: Lake) -> None:
+        raise PlatformError("The lake is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(news_module, "open_dead_letters", away)
+        for _ in range(2):
+            with pytest.raises(PlatformError, match="away"):
+                news.next()
+    failed, letters = news.next()
+    assert failed == ("error", f"run {run_id[:8]} (refresh) failed: The disk is full.")
+    assert "in the dead letters: 1 of sales_order" in letters[1]
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = '2024-09-01'")
+    platform.refresh()
+    assert [who for who, _ in news.next()] == ["dagster"]

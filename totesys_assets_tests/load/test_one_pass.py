@@ -59,9 +59,9 @@ UPDATE more SET sales_order_id = 103; INSERT INTO sales_order TABLE more
 # Sums of several orders, of one currency and of another.
 OTHER_ORDERS = """
 UPDATE sales_order SET units_sold = sales_order_id, unit_price = 0.01 * sales_order_id,
-    currency_id = 1 + sales_order_id % 2 WHERE sales_order_id > 101
+    currency_id = 1 + sales_order_id % 2 WHERE sales_order_id > 100
 """
-KNOWN = "reltuples::bigint FROM pg_class WHERE oid = '{name}'::regclass"
+ANALYZED = "SELECT count(*) > 0 FROM pg_stats WHERE schemaname = current_schema AND tablename = '{name}'"
 
 
 @pytest.fixture
@@ -149,10 +149,8 @@ def test_a_first_refresh_reads_no_fact_back_from_the_lake(platform: Platform, mo
     assert sorted(copied) == sorted({*FACTS, *TABLES.marts})
     assert {name for name, is_committed in passed if is_committed} == {*FACTS, "dim_transaction"}
     assert not {*FACTS, "dim_transaction"} & set(read)
-    for name in (*FACTS, *TABLES.marts, "_design_sales"):  # PostgreSQL knows how many rows each has
-        assert platform.query(f"SELECT {KNOWN.format(name=name)}") == platform.query(f"SELECT count(*) FROM {name}"), (
-            name
-        )
+    for name in (*FACTS, *TABLES.marts, "_design_sales"):
+        assert platform.query(ANALYZED.format(name=name)) == [(True,)], name
     platform.refresh()
     require_complete(platform, before)
 

@@ -30,7 +30,8 @@ _FIRST, _END = "0001-01-01", "9999-01-01"
 # keep its hash. XOR does not mind the order, but two equal hashes cancel out: hence the count beside it.
 # Rows are gathered by date first, written as text then: to_char of every row took half of the scan's time. The branch
 # without rows hides the statistics of the day's column from PostgreSQL's planner. With them it expects as many dates as
-# there are moments, and does not share the scan among processes. Without them it expects 200 dates, and does.
+# there are moments, and does not share the scan among processes. Without them it expects 200 dates, and
+# shares the scan of a table that is large enough, as far as max_parallel_workers_per_gather lets it.
 _HASHED = """
 SELECT {name} AS day, sum(rows)::bigint AS rows, bit_xor(hash)::text AS hash, min(low)::text AS low,
     max(high)::text AS high
