@@ -87,10 +87,9 @@ def refresh(
     """
     if first is None and last is not None:
         raise click.UsageError("Give --from too: the first day of the backfill.")
-    if adopt_lake and first is not None:
-        raise click.UsageError("--adopt-lake always covers all days: leave out --from and --to.")
-    if full and first is not None:
-        raise click.UsageError("--full always covers all days: leave out --from and --to, or leave out --full.")
+    for name, is_given in (("--full", full), ("--adopt-lake", adopt_lake)):
+        if is_given and first is not None:
+            raise click.UsageError(f"{name} always covers all days: leave out --from and --to.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
@@ -144,7 +143,6 @@ def one_pass(
     started = time.monotonic()
     with console.status("Looking for changes"):
         from totesys_assets.refresh import refresh as look_and_run  # here: slow to import, and not needed for --help
-
     summary = look_and_run(
         settings,
         urls,
@@ -222,10 +220,6 @@ def _progress(console: Console, what: str, total: int) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
 def _print_summary(
     console: Console, settings: Settings, urls: Databases, summary: Summary, days: tuple[date, date] | None
 ) -> None:
@@ -245,7 +239,8 @@ def _print_summary(
     grid.add_column("rows", justify="right")
     grid.add_column("versions", justify="right")
     for row in summary.tables:
-        grid.add_row(row["table"], _count(row["rows"]), f"{row['versions']:,}")
+        count = "" if row["rows"] is None else f"{row['rows']:,}"
+        grid.add_row(row["table"], count, f"{row['versions']:,}")
     show(console, grid)
     say(console, "lake       ", settings.lake_uri)
     say(console, "warehouse  ", f"{address(urls.warehouse)}, schema {settings.warehouse_schema}")
@@ -254,8 +249,8 @@ def _print_summary(
     for table, names in summary.unknown_columns.items():
         say(console, "[yellow]![/yellow] ", words.left_out(table, names))
     if summary.log_lost is not None:
-        why = summary.log_lost.rstrip(".")
-        say(console, "[yellow]![/yellow] ", f"The log of ToteSys is not followed, and tables are compared: {why}.")
+        why = f"The log of ToteSys is not followed, and tables are compared: {summary.log_lost.rstrip('.')}."
+        say(console, "[yellow]![/yellow] ", why)
     if opened := summary.dead_letters.get("open"):
         new = summary.dead_letters["new"]
         count = f"{words.number(opened, 'dead letter')}, {f'{new:,}' if new else 'none'} new"
