@@ -22,6 +22,7 @@ from totesys_assets import spill
 from totesys_assets.audit.audit import audit
 from totesys_assets.capture.dead_letters import SCHEMA
 from totesys_assets.catalogue.catalogue import catalogue, lake_schema
+from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, instance_config
 from totesys_assets.errors import LakeFailed, PlatformError
 from totesys_assets.lake import handles, storage
 from totesys_assets.lake.commit import LostRace, append, written_beside
@@ -161,15 +162,18 @@ def test_of_many_writers_at_once_one_commits_and_the_others_lose_the_race(on_s3:
         assert rows(platform.lake) == 1
 
 
-def test_two_refreshes_at_once_double_nothing(on_s3: OnS3, seaweed: SeaweedFS, tmp_path: Path) -> None:
+def test_two_refreshes_at_once_double_nothing(
+    on_s3: OnS3, seaweed: SeaweedFS, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
     command = [TOTESYS, "refresh"]
     with on_s3(seaweed.url) as platform:
         started = []
         for number in range(2):
             home = tmp_path / f"dagster-{number}"
             home.mkdir()
-            (home / "dagster.yaml").touch()
-            env = {**os.environ, "DAGSTER_HOME": str(home), "TOTESYS_HOME": str(home)}
+            (home / "dagster.yaml").write_text(instance_config(), encoding="utf-8")
+            records = {"DAGSTER_HOME": str(home), DAGSTER_URL_VARIABLE: postgres_server.database()}
+            env = {**os.environ, **records, "TOTESYS_HOME": str(home)}
             started.append(
                 subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             )
