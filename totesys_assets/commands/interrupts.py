@@ -61,8 +61,11 @@ def leaving(what: str) -> Iterator[None]:
     """For the block: what an interrupt leaves half done and what to do about it, in a sentence."""
     global _left  # of the process, as its signals are
     _left = what
-    yield
-    _left = ""  # not after an interrupt: it is yet to be told
+    try:
+        yield
+    finally:
+        if _first is None:  # else it is yet to be told
+            _left = ""
 
 
 def left(nothing: str) -> str:

@@ -233,15 +233,11 @@ def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, sa
     from totesys_assets.live.arrivals import Arrivals
     from totesys_assets.warehouse.warehouse import Warehouse
 
-    made: list[Arrivals] = []
+    def begin() -> Callable[[], list[Line]]:
+        arrivals = Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema))
+        return lambda: [("warehouse", told)] if (told := arrivals.next()) else []
 
-    def told() -> list[Line]:
-        if not made:
-            made.append(Arrivals(Warehouse(urls.warehouse, settings.warehouse_schema)))
-        what = made[0].next()
-        return [("warehouse", what)] if what else []
-
-    _report("what arrives in the warehouse", told, "warehouse", _POLL_SECONDS, stop, say)
+    _report("what arrives in the warehouse", begin, "warehouse", _POLL_SECONDS, stop, say)
 
 
 def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
@@ -251,24 +247,29 @@ def _report_news(settings: Settings, stop: threading.Event, say: Say) -> None:
     from totesys_assets.lake.tables import Lake
     from totesys_assets.live.news import News
 
-    made: list[News] = []
+    def begin() -> Callable[[], list[Line]]:
+        return News(dg.DagsterInstance.get(), Lake(settings.lake_uri)).next
 
-    def told() -> list[Line]:
-        if not made:
-            made.append(News(dg.DagsterInstance.get(), Lake(settings.lake_uri)))
-        return made[0].next()
-
-    _report("what fails", told, "dagster", _NEWS_SECONDS, stop, say)
+    _report("what fails", begin, "dagster", _NEWS_SECONDS, stop, say)
 
 
 def _report(
-    what: str, told: Callable[[], list[Line]], who: str, seconds: float, stop: threading.Event, say: Say
+    what: str,
+    begin: Callable[[], Callable[[], list[Line]]],
+    who: str,
+    seconds: float,
+    stop: threading.Event,
+    say: Say,
 ) -> None:
-    """Say every so many seconds what is ``told``; and once, that it cannot be told, and that it can be again."""
-    problem = ""
+    """Say every so many seconds what is new; and once, that it cannot be told, and that it can be again.
+
+    ``begin``: makes what then tells the new lines. Either may fail, and is tried again.
+    """
+    following, problem = None, ""
     while not stop.is_set():
         try:
-            lines = told()
+            following = following or begin()
+            lines = following()
             if problem:
                 problem = ""
                 say(who, f"{what} is told again")
