@@ -112,7 +112,7 @@ def test_a_call_that_fails_loses_nothing(platform: Platform, monkeypatch: pytest
         patch.setattr(arrivals, "_followed", fails)
         with pytest.raises(PlatformError, match="away"):
             arrivals.next()
-    assert arrivals.next().startswith("loaded fact_payment +2 (")
+    assert arrivals.next().startswith("loaded fact_payment +2, mart_payments_day (")
 
 
 def fails(*_: object) -> None:
@@ -139,7 +139,7 @@ def test_a_problem_is_told_once_and_that_it_is_over(platform: Platform, monkeypa
     session._report_loads(urls, platform.settings, stop, lambda who, what: said.append((who, what)))
     assert said == [
         ("error", "what arrives in the warehouse cannot be told: away"),
-        ("warehouse", "what arrives is told again"),
+        ("warehouse", "what arrives in the warehouse is told again"),
         ("warehouse", "loaded dim_design"),
     ]
 
