@@ -55,6 +55,8 @@ def api(port: int, host: str, new_key: bool) -> None:
     if new_key:
         _print_new_key()
         return
+    if not host:
+        raise click.UsageError("--host is empty: leave it out, or name an address.")
     settings = Settings.from_env()
     if not settings.api_keys and not _is_local(host):
         raise click.UsageError(

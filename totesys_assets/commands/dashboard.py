@@ -36,6 +36,8 @@ def dashboard(port: int, host: str) -> None:
     from totesys_assets.dashboard import server
     from totesys_assets.live.ports import require_free_port, url_of
 
+    if not host:
+        raise click.UsageError("--host is empty: leave it out, or name an address.")
     settings = Settings.from_env()
     require_free_port(port, "totesys dashboard --port", host, settings.home)
     reader = settings.warehouse_reader_url

@@ -61,6 +61,7 @@ def simulate(events: int, rate: float, seed: int | None, create: bool, scale: fl
                 simulator.create(urls.totesys, scale=scale, seed=seed or 1, report=reporter(err))
             with simulator.Traffic(urls.totesys, seed=seed, on_event=_tell) as traffic:
                 traffic.run(rate, threading.Event(), limit=events)
+            say(err, "", f"{counted(events, 'event')} in ToteSys. {program()} refresh brings in what they changed.")
         except (ValueError, LookupError, psycopg.Error) as error:  # the simulator cannot use this database
             raise PlatformError(f"The simulator stopped: {one_line(error)}.") from error
 

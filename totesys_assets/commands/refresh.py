@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import sys
 import threading
 import time
@@ -21,20 +20,11 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TimeElapsedColumn,
-)
-from rich.table import Column
 from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
+from totesys_assets.commands.bar import progress_bar
 from totesys_assets.dagster_home import named_folder
 from totesys_assets.databases import Databases, are_new, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
@@ -48,8 +38,6 @@ if TYPE_CHECKING:
 SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
 # The sales of a month are summed in a few milliseconds. Nobody waits longer for them at the end of a refresh.
 _MOST = "500ms"
-# A terminal of so many columns has room for a long bar beside the name of any asset.
-_WIDE = 120
 _DAY = click.DateTime(["%Y-%m-%d"])
 GROUP_NAMES = {
     "totesys": "capture",
@@ -91,6 +79,8 @@ def refresh(
         if is_given and first is not None:
             raise click.UsageError(f"{name} always covers all days: leave out --from and --to.")
     days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
+    if days is not None and days[0] > days[1]:
+        raise click.UsageError(f"--from is {days[0]}, after {'--to' if last else 'today'}, {days[1]}.")
     console = Console(file=sys.stderr, highlight=False) if as_json else out
     settings = Settings.from_env()
     begin = begin_early(settings)
@@ -105,7 +95,7 @@ def refresh(
             adopt_lake=adopt_lake,
         )
     if not as_json:
-        _print_next(out, settings, summary)
+        _print_next(out, settings, summary, days is not None)
     else:
         click.echo(json.dumps(asdict(summary), default=str, indent=2))
     if not summary.success:
@@ -174,50 +164,13 @@ class _Terminal:
         """A bar that moves with every asset."""
         what = f"{place}, {request.named}" if place else request.named
         # Dagster prints every event that it cannot store in full. That the run failed is in the outcome.
-        with _progress(self.console, what, len(request.assets)), redirect_stderr(io.StringIO()):
+        with progress_bar(self.console, what, len(request.assets)), redirect_stderr(io.StringIO()):
             yield
         interrupts.check()
 
     def say(self, text: str) -> None:
         """A line of progress."""
         reporter(self.console)(text)
-
-
-class _WhatColumn(ProgressColumn):
-    """What is done, in one line. If the terminal is narrow, it is cut, and not the numbers beside it."""
-
-    def render(self, task: Task) -> Text:
-        return Text(task.description, no_wrap=True, overflow="ellipsis")
-
-
-@contextmanager
-def _progress(console: Console, what: str, total: int) -> Iterator[None]:
-    """A bar that moves with every asset that reports in its log."""
-    columns = (
-        SpinnerColumn(table_column=Column(no_wrap=True)),
-        _WhatColumn(),
-        BarColumn(bar_width=40 if console.width >= _WIDE else 10),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-
-        class Handler(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                asset, separator, _ = record.getMessage().partition(": ")
-                if separator and record.name.startswith("totesys_assets.assets."):
-                    progress.update(task, advance=1, description=f"{what} · {asset}")
-
-        handler, logger = Handler(), logging.getLogger("totesys_assets")
-        level = logger.level
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
 
 
 def _print_summary(
@@ -275,10 +228,12 @@ def _print_sales(console: Console, settings: Settings, urls: Databases) -> None:
             say(console, "sales      ", sold)
 
 
-def _print_next(console: Console, settings: Settings, summary: Summary) -> None:
+def _print_next(console: Console, settings: Settings, summary: Summary, are_some_days: bool) -> None:
     totesys = escape(program())
     if not summary.success:
         following = f"resolve the problems above, then run it again; [bold]{totesys} status[/bold] shows more."
+    elif are_some_days:
+        following = f"[bold]{totesys} refresh[/bold] brings in what waits on other days, if anything does."
     elif settings.warehouse_url is None:
         following = (
             f"[bold]{totesys} up[/bold] runs everything live, with the Dagster UI and the dashboard; [bold]{totesys} "

@@ -91,14 +91,20 @@ def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> 
     schema_name(schema, "--into")
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
-    half = f"Schema {schema} may hold a part of it. Run it again into another, or drop that one first."
+    drop = f"DROP SCHEMA {quoted(schema)} CASCADE"
+    half = f"The schema may hold a part of it, or all. To run it again, drop that, or name another with --into: {drop}"
+    with interrupts.leaving(half):
+        _restore_into(schema, moment, settings, is_ours=is_ours)
+
+
+def _restore_into(schema: str, moment: datetime | None, settings: Settings, *, is_ours: bool) -> None:
     with warehouse_only(settings, reporter(err)) as url:
         from totesys_assets.lake.tables import Lake
         from totesys_assets.load.restore import differing, restore
         from totesys_assets.warehouse.warehouse import Warehouse
 
         target, used = Warehouse(url, schema), Warehouse(url, settings.warehouse_schema)
-        with err.status("Reading the lake") as status, interrupts.leaving(half):
+        with err.status("Reading the lake") as status:
             notes: list[str] = []
             written = restore(
                 target,

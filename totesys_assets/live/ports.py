@@ -6,7 +6,7 @@ Belongs here: looking. Does not belong here: listening.
 import errno
 import socket
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,7 +37,10 @@ def require_free_port(port: int, command: str, host: str = HOST, shown_by: Path 
 
 def url_of(host: str, port: int) -> str:
     """Where to open on this machine what listens on ``port`` of the address ``host``."""
-    at = {_ALL[0]: HOST, _ALL[1]: "::1"}.get(host, host)
+    at = host
+    with suppress(ValueError):  # a name
+        if (address := ip_address(host)).is_unspecified:
+            at = HOST if address.version == 4 else "::1"
     return f"http://{f'[{at}]' if ':' in at else at}:{port}"
 
 

@@ -276,8 +276,7 @@ def _report(
             for line in lines:
                 say(*line)
         except Exception as error:  # of any kind: everything else goes on
-            why = str(error).partition("\n")[0] or type(error).__name__
-            if why != problem and not stop.is_set():  # once, and not each time
-                problem = why
-                say("error", f"{what} cannot be told: {why}")
+            if not problem and not stop.is_set():
+                problem = str(error).partition("\n")[0] or type(error).__name__
+                say("error", f"{what} cannot be told: {problem}")
         stop.wait(seconds)

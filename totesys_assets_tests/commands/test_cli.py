@@ -28,7 +28,7 @@ from click.testing import CliRunner
 from totesys_assets.assets import blocked
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
-from totesys_assets.commands.refresh import _progress
+from totesys_assets.commands.bar import progress_bar
 from totesys_assets.dashboard import server as dashboard
 from totesys_assets.databases import databases, embedded
 from totesys_assets.local.postgres import EmbeddedServer
@@ -195,6 +195,35 @@ def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, m
 
 
 @pytest.mark.parametrize("option", ["--full", "--adopt-lake"])
+def test_days_in_the_wrong_order_are_refused() -> None:
+    code, output = invoke("refresh", "--from", "2026-01-02", "--to", "2026-01-01")
+    assert code == 2
+    assert "--from is 2026-01-02, after --to, 2026-01-01." in output
+
+
+@pytest.mark.parametrize("command", ["dashboard", "api"])
+def test_an_empty_host_is_refused(command: str) -> None:
+    code, output = invoke(command, "--host", "")
+    assert code == 2
+    assert "--host is empty" in output
+
+
+def test_in_a_terminal_a_bar_moves_with_every_asset(home: Home) -> None:
+    reading, terminal = os.openpty()
+    process = subprocess.Popen(
+        [TOTESYS, "refresh", "--full"], env=home.env, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # what Linux says at the end of a terminal
+        while part := os.read(reading, 65_536):
+            shown += part
+    os.close(reading)
+    assert process.wait(60) == 0
+    steps = {int(number) for number in re.findall(rb" (\d+)/52 ", shown)}
+    assert len(steps) > 10, shown.decode()
+
+
 def test_what_covers_all_days_is_refused_with_some_of_them(option: str) -> None:
     code, output = invoke("refresh", option, "--from", "2026-01-01")
     assert code == 2
@@ -203,7 +232,9 @@ def test_what_covers_all_days_is_refused_with_some_of_them(option: str) -> None:
 
 def test_a_narrow_terminal_shows_the_numbers_beside_what_is_done() -> None:
     terminal = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    with _progress(terminal, "2 of 6, 25 assets, 2024-11-27 to 2025-06-30 · warehouse/mart_exchange_rate_by_day", 25):
+    with progress_bar(
+        terminal, "2 of 6, 25 assets, 2024-11-27 to 2025-06-30 · warehouse/mart_exchange_rate_by_day", 25
+    ):
         pass
     assert re.search(r"2025-06-30 · ware\w*… ━* +0/25 0:00:00", terminal.file.getvalue())  # type: ignore[attr-defined]
 

@@ -122,7 +122,7 @@ def fails(*_: object) -> None:
 @pytest.mark.refreshed
 def test_a_problem_is_told_once_and_that_it_is_over(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, str]] = []
-    answers = iter([None, None, "", "loaded dim_design"])
+    answers = iter([None, None, "", "loaded dim_design", None])
     stop = threading.Event()
 
     def answer(_: Arrivals) -> str:
@@ -141,6 +141,8 @@ def test_a_problem_is_told_once_and_that_it_is_over(platform: Platform, monkeypa
         ("error", "what arrives in the warehouse cannot be told: away"),
         ("warehouse", "what arrives in the warehouse is told again"),
         ("warehouse", "loaded dim_design"),
+        ("error", "what arrives in the warehouse cannot be told: away"),
+        ("warehouse", "what arrives in the warehouse is told again"),
     ]
 
 

@@ -233,6 +233,7 @@ def test_another_port_is_named_with_the_address_that_was_asked_for(monkeypatch: 
         ("127.0.0.1", "http://127.0.0.1:80"),
         ("0.0.0.0", "http://127.0.0.1:80"),
         ("::", "http://[::1]:80"),
+        ("0::0", "http://[::1]:80"),
         ("::1", "http://[::1]:80"),
         ("db.example.com", "http://db.example.com:80"),
     ],
