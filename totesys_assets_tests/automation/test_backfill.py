@@ -189,9 +189,7 @@ def forge_ledger(platform: Platform) -> None:
     ledger.append(replace(entry, state=found[key].state) for key, entry in known.items() if key in found)
 
 
-@pytest.mark.parametrize(
-    "days", [("2024-08-21", "2024-08-20"), ("2020-01-01", "2020-01-02"), ("2024-08-20", "2099-01-01")]
-)
+@pytest.mark.parametrize("days", [("2020-01-01", "2020-01-02"), ("2024-08-20", "2099-01-01")])
 def test_a_range_without_partitions_is_refused_with_a_sentence(platform: Platform, days: tuple[str, str]) -> None:
     from click.testing import CliRunner
 
