@@ -194,7 +194,6 @@ def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, m
     assert re.search(rf"^✓ Brought in {first} to [\d-]+ in [\d.]+ s, in {len(told)} runs: ", ended.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("option", ["--full", "--adopt-lake"])
 def test_days_in_the_wrong_order_are_refused() -> None:
     code, output = invoke("refresh", "--from", "2026-01-02", "--to", "2026-01-01")
     assert code == 2
@@ -224,6 +223,7 @@ def test_in_a_terminal_a_bar_moves_with_every_asset(home: Home) -> None:
     assert len(steps) > 10, shown.decode()
 
 
+@pytest.mark.parametrize("option", ["--full", "--adopt-lake"])
 def test_what_covers_all_days_is_refused_with_some_of_them(option: str) -> None:
     code, output = invoke("refresh", option, "--from", "2026-01-01")
     assert code == 2
