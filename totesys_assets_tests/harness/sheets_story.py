@@ -71,7 +71,10 @@ def story(platform: Platform, files: Path) -> Iterator[tuple[str, Any]]:
     yield "warehouse", platform.query("SELECT budget_id, amount::text FROM dim_budget ORDER BY 1")
     yield "registry", [each.columns for each in structures(platform.lake, BUDGET)]
     yield "first audit", audited(platform)
-    yield "times", _stages(Summary(changed=True, success=True, stages={"totesys": 2.0, "sheets": 1.0, "other": 0.5}))
+    yield (
+        "times",
+        _stages(Summary(changed=True, success=True, seconds=4.0, stages={"totesys": 2.0, "sheets": 1.0, "other": 0.5})),
+    )
     yield "nothing left", sorted(platform.look().stale)
 
     budget.write_text("budget_month,currency_code,amount,note\n2024-08-01,GBP,1200.00,more\n2024-09-01,GBP,plenty,\n")

@@ -49,7 +49,7 @@ def test_the_first_refresh_captures_the_files_and_loads_what_is_made_of_them(see
 
 
 def test_the_summary_names_the_time_that_the_captures_of_each_source_took(seen: Seen) -> None:
-    assert seen["times"] == "capture 2.0 s, capture sheets 1.0 s"
+    assert seen["times"] == "capture 2.0 s, capture sheets 1.0 s, looking and starting 1.0 s"
 
 
 def test_a_changed_row_is_an_update_and_a_missing_one_a_deletion(seen: Seen) -> None:
