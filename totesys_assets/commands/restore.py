@@ -92,7 +92,7 @@ def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> 
     if schema == settings.warehouse_schema:
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
     drop = f"DROP SCHEMA {quoted(schema)} CASCADE"
-    half = f"The schema may hold a part of it, or all. To run it again, drop that, or name another with --into: {drop}"
+    half = f"The schema may hold a part of it, or all. To run it again, name another with --into, or drop it: {drop}"
     with interrupts.leaving(half):
         _restore_into(schema, moment, settings, is_ours=is_ours)
 

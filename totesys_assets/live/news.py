@@ -18,10 +18,10 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.errors import told_once
 from totesys_assets.lake.tables import Lake
+from totesys_assets.live.session import Line
 from totesys_assets.terminal import program
 
 ERROR, GOOD = "error", "dagster"
-Line = tuple[str, str]
 
 
 @dataclass(frozen=True)

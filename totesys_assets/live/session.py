@@ -30,6 +30,7 @@ from totesys_assets.settings import Settings
 from totesys_assets.terminal import program
 
 Say = Callable[[str, str], None]
+# Who says something, and what.
 Line = tuple[str, str]
 HOST = "127.0.0.1"
 # In the environment of Dagster's processes: the home whose ``totesys up`` has started them.
