@@ -65,6 +65,7 @@ class Summary:
     """What a refresh did, as ``--json`` prints it.
 
     ``stages`` shares out the seconds of its runs; ``work`` are those that its threads spent in each stage of the work.
+    ``versions``: how many were captured, by source table.
     ``dead_letters`` says how many are ``open``, and how many of these are ``new``.
     ``unknown_columns``: by table, those that the catalogue does not know; they were left out.
     ``log_lost``: why the log of ToteSys is not followed though that is wanted.
@@ -77,6 +78,7 @@ class Summary:
     work: dict[str, float] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
     unknown_columns: dict[str, list[str]] = field(default_factory=dict)
     log_lost: str | None = None
@@ -89,6 +91,8 @@ class Summary:
         self.problems += outcome.failures
         for group, seconds in outcome.seconds.items():
             self.stages[group] = round(self.stages.get(group, 0.0) + seconds, 3)
+        for table, count in outcome.versions.items():
+            self.versions[table] = self.versions.get(table, 0) + count
         self.runs.append(
             {
                 "run_id": outcome.run_id,

@@ -104,11 +104,13 @@ def show(console: Console, grid: Table) -> None:
 
 
 def _show_rows(console: Console, grid: Table) -> None:
+    names = [" ".join(str(column.header).split()) for column in grid.columns]
+    names[1:] = [f"  {name}" for name in names[1:]]
+    widest = max(map(cell_len, names))
     for row in zip(*(column.cells for column in grid.columns), strict=True):
-        for number, (column, cell) in enumerate(zip(grid.columns, row, strict=True)):
-            name = " ".join(str(column.header).split())
+        for name, cell in zip(names, row, strict=True):
             if cell:
-                say(console, f"{'  ' if number else ''}[bold]{escape(name)}[/bold] ", cell)
+                say(console, f"[bold]{escape(name)}[/bold]{' ' * (widest - cell_len(name))} ", cell)
 
 
 def _beginnings(text: str, width: int) -> list[int]:

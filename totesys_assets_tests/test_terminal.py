@@ -95,8 +95,8 @@ def test_a_table_loses_nothing_in_a_narrow_terminal_or_pipe(width: int) -> None:
 
 def test_a_row_is_some_lines_where_the_terminal_is_too_narrow_for_a_table() -> None:
     assert table_shown([*CELLS[:2], "", CELLS[3]], 40) == [
-        "source marketing_spend",
-        "  captured 2 h 38 min ago",
+        "source          marketing_spend",
+        "  captured      2 h 38 min ago",
         "  what it holds One row per month,",
         "                country and currency",
     ]

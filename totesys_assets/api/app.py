@@ -227,7 +227,7 @@ def _chosen(question: Question, request: Request, given: Asked) -> dict[str, Any
     """A value for each parameter of the question: one that is given, or the default."""
     if unknown := [each for each in request.query_params if each not in question.parameters]:
         others = ", ".join(question.parameters) or "none"
-        raise HTTPException(422, f'"{question.name}" does not ask for "{unknown[0]}". It asks for: {others}.')
+        raise HTTPException(422, f'"{question.name}" does not take "{unknown[0]}". It takes: {others}.')
     values = given.model_dump(exclude_none=True)
     today = datetime.now(UTC).date()
     chosen = {**defaults(today), **values}

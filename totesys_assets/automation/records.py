@@ -24,6 +24,7 @@ from totesys_assets.names import (
     RANGE_TAG,
     REFRESHES,
     TOLD_TAG,
+    VERSIONS_TAG,
     WILL_RETRY_TAG,
 )
 from totesys_assets.staleness.mark import parse_cursor
@@ -169,6 +170,14 @@ def will_retry(run: dg.DagsterRun) -> bool:
 def is_refresh(run: dg.DagsterRun) -> bool:
     """Whether the run is a refresh."""
     return all(run.tags.get(name) in values for name, values in REFRESHES.items())
+
+
+def versions_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, int]:
+    """How many versions a run captured, by source table, as its tags say. Empty if there were none."""
+    run = instance.get_run_by_id(run_id)
+    noted = run.tags.get(VERSIONS_TAG, "") if run is not None else ""
+    pairs = [each.rsplit(" ", 1) for each in noted.split(", ") if each]
+    return {table: int(count) for table, count in pairs}
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from totesys_assets.automation.records import step_failure
+from totesys_assets.automation.records import step_failure, versions_of
 from totesys_assets.automation.sensors import run_request
 from totesys_assets.dagster_internals.switch import execute_here
 from totesys_assets.names import ACCEPT_DELETIONS_TAG, BACKFILL_TAG, REFRESH
@@ -25,6 +25,7 @@ class Outcome:
     """What one run did: ``seconds`` by group of assets (and ``dagster`` for the rest), ``failures`` as sentences.
 
     Steps run side by side. A second in which two of them run counts half for each, so that the sum is the run's time.
+    ``versions``: how many the run captured, by source table, without those that had none.
     """
 
     run_id: str
@@ -32,6 +33,7 @@ class Outcome:
     success: bool
     failures: list[str]
     seconds: dict[str, float]
+    versions: dict[str, int]
 
 
 def execute(
@@ -68,7 +70,7 @@ def execute(
         failures = [event.message or "The run failed." for event in result.all_events if event.is_failure][:1]
     seconds = _seconds_by_group(instance, result.run_id)
     seconds["dagster"] = max(0.0, time.monotonic() - started - sum(seconds.values()))
-    return Outcome(result.run_id, request, result.success, failures, seconds)
+    return Outcome(result.run_id, request, result.success, failures, seconds, versions_of(instance, result.run_id))
 
 
 def _seconds_by_group(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

@@ -139,7 +139,7 @@ def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
     """A value for each parameter of the question: one that is given, or the default."""
     if unknown := [each for each in given if each not in question.parameters]:
         others = ", ".join(_option(each) for each in question.parameters) or "none"
-        raise click.UsageError(f'"{question.name}" does not ask for {_option(unknown[0])}. Its options: {others}.')
+        raise click.UsageError(f'"{question.name}" does not take {_option(unknown[0])}. Its options: {others}.')
     values: dict[str, Any] = dict(defaults(datetime.now(UTC).date()))
     if "last" in given:
         values["first"] = defaults(given["last"])["first"]
@@ -197,10 +197,10 @@ def _grid(found: Answer, *, narrow: bool) -> Grid:
 
 def _print_table(question: Question, parameters: dict[str, Any], found: Answer) -> None:
     say(out, "", Text(question.text, style="bold"))
-    asked = [each for each in PARAMETERS if parameters.get(each)]
-    if asked:
-        shown = (f"{each.replace('_', ' ')} {_said(parameters[each])}" for each in asked)
-        say(out, "", Text(f"Asked with {', '.join(shown)}.", style="dim"))
+    if asked := [f"{_option(each)} {_said(parameters[each])}" for each in PARAMETERS if parameters.get(each)]:
+        others = [_option(each) for each in question.parameters if not parameters.get(each)]
+        also = f" It takes {' and '.join(others)}, too." if others else ""
+        say(out, "", Text(f"Asked with {', '.join(asked)}.{also}", style="dim"))
     widest = out.options.update(max_width=_WIDEST)
     grid = _grid(found, narrow=False)
     if Measurement.get(out, widest, grid).maximum > out.width:
@@ -208,6 +208,8 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     show(out, grid)
     if not found.rows:
         say(out, "", "There is nothing.")
+    elif len(found.rows) == parameters.get("rows"):
+        say(out, "", "There may be more: --rows says how many are shown.")
     say(out, "", Text(question.description, style="dim"))
 
 

@@ -187,6 +187,10 @@ def _print_summary(
         runs = f", in {len(summary.runs)} runs" if len(summary.runs) > 1 else ""
         what = f"Brought in {days[0]} to {days[1]}" if days else "Up to date"
         say(console, "[green]✓[/green] ", f"{what} in {summary.seconds:.1f} s{runs}: {_stages(summary)}.")
+    if summary.versions:
+        most_first = sorted(summary.versions.items(), key=lambda each: (-each[1], each[0]))
+        tables = ", ".join(f"{table} {count:,}" for table, count in most_first)
+        say(console, "captured   ", f"{words.number(sum(summary.versions.values()), 'new version')}: {tables}")
     grid = Grid(title="Warehouse", title_justify="left", header_style="bold")
     grid.add_column("table")
     grid.add_column("rows", justify="right")

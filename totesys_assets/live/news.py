@@ -6,6 +6,7 @@ here: printing it (commands/), and messages to people elsewhere (automation/aler
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,12 +29,14 @@ ERROR, GOOD = "error", "dagster"
 class _Seen:
     """What one look saw: why each table is blocked, why each run failed, why the newest tick did, and dead letters.
 
-    ``finished``: the newest run that had ended when the dead letters were counted.
+    ``up_to_date``: when the newest look began after which all was, in seconds since 1970. ``finished``: the
+    newest run that had ended when the dead letters were counted.
     """
 
     blocked: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     tick: str | None = None
+    up_to_date: float = 0.0
     finished: str | None = ""
     letters: Mapping[str, int] = field(default_factory=dict)
 
@@ -43,6 +46,7 @@ class News:
 
     def __init__(self, instance: dg.DagsterInstance, lake: Lake) -> None:
         self._instance, self._lake = instance, lake
+        self._failed_at: float | None = None
         failed = {run.run_id: "" for run in self._failures()}
         self._seen = _Seen(failed=failed, tick=records.newest_tick_failure(instance))
 
@@ -53,7 +57,17 @@ class News:
         """
         before, now = self._seen, self._look()
         self._seen = now
-        return [*_of_blocked(before, now), *_of_runs(before, now), *_of_ticks(before, now), *_of_letters(before, now)]
+        failures = [*_of_runs(before, now), *_of_ticks(before, now)]
+        return [*_of_blocked(before, now), *failures, *self._of_success(now, failures), *_of_letters(before, now)]
+
+    def _of_success(self, now: _Seen, failures: list[Line]) -> list[Line]:
+        """That a failure which was told is over: all that was there later is in the warehouse."""
+        if failures:
+            self._failed_at = time.time()
+        elif self._failed_at is not None and now.up_to_date > self._failed_at:
+            self._failed_at = None
+            return [(GOOD, "the warehouse is up to date again")]
+        return []
 
     def _look(self) -> _Seen:
         before, instance = self._seen, self._instance
@@ -62,14 +76,15 @@ class News:
             name: f"run {name[:8]} ({run.job_name}) failed: {records.why_failed(instance, name)}"
             for name, run in new.items()
         }
-        finished, letters = records.seen(instance).finished, before.letters
-        if finished != before.finished:
+        seen, letters = records.seen(instance), before.letters
+        if seen.finished != before.finished:
             letters = Counter(map(str, open_dead_letters(self._lake).column("table_name").to_pylist()))
         return _Seen(
             blocked.blocked(instance, catalogue()),
             {**before.failed, **why},
             records.newest_tick_failure(instance),
-            finished,
+            seen.up_to_date or 0.0,
+            seen.finished,
             letters,
         )
 

@@ -38,6 +38,8 @@ MARK = "TOTESYS_UP_HOME"
 _START_SECONDS = 120
 _STOP_SECONDS = 3 * guard.ORDERLY_SECONDS
 _POLL_SECONDS = 1.0
+# For all threads together: one that waits for a server that is gone may wait for long, and ends with the process.
+_THREADS_SECONDS = 5.0
 # Some queries each time.
 _NEWS_SECONDS = 2.0
 
@@ -75,8 +77,9 @@ def run(settings: Settings, urls: Databases, *, port: int, rate: float, say: Say
         finally:
             say("dagster", "stopping, which takes some seconds")
             stop.set()
+            deadline = time.monotonic() + _THREADS_SECONDS
             for thread in threads:
-                thread.join(timeout=5)
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _dagster(port: int) -> list[str]:
@@ -218,15 +221,24 @@ def _report_dashboard(
 
 
 def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
+    """Make the traffic, and say what happened; of failures one after the other, only the first."""
     from totesys_assets.local.simulator import Traffic
+
+    is_told = False
+
+    def happened(text: str) -> None:
+        nonlocal is_told
+        is_told = False
+        say("totesys", text)
 
     while not stop.is_set():
         try:
-            with Traffic(url, on_event=lambda text: say("totesys", text)) as traffic:
+            with Traffic(url, on_event=happened) as traffic:
                 traffic.run(rate, stop)
         except (ValueError, LookupError, psycopg.Error) as error:
-            if not stop.wait(_POLL_SECONDS):
-                say("error", f"the simulator goes on after: {error}")
+            if not stop.wait(_POLL_SECONDS) and not is_told:
+                is_told = True
+                say("error", f"the simulator tries again after: {error}")
 
 
 def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:

@@ -95,6 +95,11 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
     names = sorted({name for origin in noted for name in origin.tables})
     known = opened or {}
     found = {**known, **open_sources(lake, [name for name in names if name not in known])}
+    if names and all(table is None for table in found.values()):
+        raise _refusal(
+            f"{_named(warehouse)} was loaded from a lake, and the place {lake.uri} has none",
+            "If it is only away, as a disk that is not mounted, bring it back: then all goes on. Else give",
+        )
     for origin in noted:
         if (change := change_of(origin, found, lake, warehouse, exactly=False)) is not None:
             raise change
@@ -114,7 +119,7 @@ def change_of(
     noted: Origin, found: Found, lake: Lake, warehouse: Warehouse, *, exactly: bool = True
 ) -> LakeChanged | None:
     """What is to be said if the lake is not as ``noted``; ``exactly``: its versions are looked at, too."""
-    schema = f'schema "{warehouse.schema}" of the warehouse'
+    schema = _named(warehouse)
     for name, (known, moment) in noted.tables.items():
         table = found.get(name)
         if table is None:
@@ -129,13 +134,20 @@ def change_of(
             )
         else:
             continue
-        return LakeChanged(
-            f"{what[0].upper()}{what[1:]}. So nothing is loaded. Give the platform that lake again (LAKE_URI, or its "
-            "backup), or a schema of its own to this one (WAREHOUSE_SCHEMA), or go on with both: `totesys refresh "
-            "--adopt-lake` keeps every record of the warehouse and adds those in which its current rows differ from "
-            "the lake's."
-        )
+        return _refusal(what, "Give")
     return None
+
+
+def _named(warehouse: Warehouse) -> str:
+    return f'Schema "{warehouse.schema}" of the warehouse'
+
+
+def _refusal(what: str, give: str) -> LakeChanged:
+    return LakeChanged(
+        f"{what}. So nothing is loaded. {give} the platform that lake again (LAKE_URI, or its backup), or a schema of "
+        "its own to this one (WAREHOUSE_SCHEMA), or go on with both: `totesys refresh --adopt-lake` keeps every record "
+        "of the warehouse and adds those in which its current rows differ from the lake's."
+    )
 
 
 def _holds(table: DeltaTable, moment: int) -> bool:

@@ -170,14 +170,14 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
     first_year = client.get("/v1/questions/headline?last=0001-06-30").json()["parameters"]
     assert (first_year["first"], first_year["last"]) == ("0001-06-01", "0001-06-30")
     for query, text in (
-        ("span?currency=EUR", '"span" does not ask for "currency". It asks for: none.'),
+        ("span?currency=EUR", '"span" does not take "currency". It takes: none.'),
         ("revenue_by_period?currency=POUND", "currency: "),
         ("revenue_by_period?currency=jpy", "There are no rates of JPY. There are rates of EUR, GBP, USD"),
         ("revenue_by_period?period=fortnight", "period: Input should be 'day', 'week'"),
         ("newest_orders?rows=1001", "rows: "),
         ("known_on?moment=20240901", "moment: Value error, write it as 2026-01-31"),
         ("revenue_by_period?last=86400", "last: Value error, write it as 2026-01-31"),
-        ("newest_orders?what=1", 'does not ask for "what"'),
+        ("newest_orders?what=1", 'does not take "what"'),
         ("headline?first=2024-09-01&last=2024-08-31", '"first" is 2024-09-01, after "last", 2024-08-31.'),
         ("what_changed?first=9999-12-31", '"first" is 9999-12-31, after "last", '),
     ):

@@ -37,7 +37,7 @@ def test_an_answer_is_the_same_as_a_table_as_csv_as_json_and_by_its_sql(platform
     assert "What is sold, by period and currency of the orders?" in table
     assert "2,432.43" in table
     assert (
-        "Asked with currency EUR, basis day, first 2024-08-01, last 2024-" in table.partition("2,432.43")[0]
+        "Asked with --currency EUR, --basis day, --first 2024-08-01, --last 2024-" in table.partition("2,432.43")[0]
     )  # before the figures
     [row] = csv.DictReader(io.StringIO(ask("revenue_by_period", "--currency", "EUR", *SINCE, "--csv")))
     expected = {
@@ -80,7 +80,9 @@ def test_a_table_leaves_out_what_is_for_maps_and_cuts_no_number_short(
     assert "TUR" in shown
     assert "792" not in shown  # by which a map knows it
     assert "1,001" in shown
+    assert "There may be more: --rows says how many" in ask("newest_orders", "--rows", "1")
     newest = ask("newest_orders")
+    assert "There may be more" not in newest
     assert "2,432.43" in newest
     assert "2024-08-20 09:10:11" in newest
     assert "There is nothing." in ask("unconverted_orders", *SINCE)
@@ -124,7 +126,7 @@ def test_without_options_it_is_the_last_twelve_months_and_this_one_in_pounds() -
         (["headline", "--csv", "--json"], "Choose one of --csv, --json and --sql or --dialect."),
         (["headline", "--database", "mine"], "--database names a database for --dialect athena."),
         (["headline", "--database", "mine", "--dialect", "spark"], "--database names a database for --dialect athena."),
-        (["headline", "--rows", "3"], '"headline" does not ask for --rows. Its options: --rate-day, --basis'),
+        (["headline", "--rows", "3"], '"headline" does not take --rows. Its options: --rate-day, --basis'),
         (["headline", "--currency", "pounds"], "'pounds' is no ISO code of a currency: write it as GBP."),
         (["headline", "--first", "1.2.2026"], "'1.2.2026' is no day: write it as 2026-01-31."),
         (["headline", "--first", "2026-02-01", "--last", "2026-01-31"], "--first is 2026-02-01, after --last"),

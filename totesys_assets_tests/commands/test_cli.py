@@ -105,6 +105,14 @@ def test_what_a_refresh_says_of_its_time_adds_up(home: Home) -> None:
     assert abs(whole - sum(shares)) < 0.05 * (len(shares) + 2)  # each is rounded
 
 
+def test_a_refresh_says_how_many_versions_it_captured_of_each_table(home: Home) -> None:
+    (line,) = [each for each in home.first.splitlines() if each.startswith("captured ")]
+    whole, *counts = (int(each.replace(",", "")) for each in re.findall(r"\b\d[\d,]*\b", line))
+    assert len(counts) > 10
+    assert whole == sum(counts)
+    assert "sales_order 224" in line
+
+
 def test_a_first_refresh_prints_what_the_readme_shows(home: Home) -> None:
     def shape(line: str) -> str:
         line = re.sub(r"(lake|warehouse) +.*[/:].*", r"\1", line)
@@ -169,6 +177,7 @@ def test_what_the_simulator_does_arrives_with_the_next_refresh(home: Home) -> No
     assert document["changed"]
     assert document["success"]
     assert document["problems"] == []
+    assert sum(document["versions"].values()) >= 8
     after = json.loads(home.run("status", "--json").stdout)
     assert after["stale"] == {}
     assert after["dead_letters"] == []

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
+import psycopg
 import pytest
 
 from totesys_assets.databases import Databases
 from totesys_assets.errors import PlatformError
 from totesys_assets.live import ports, session
+from totesys_assets.local import simulator
 from totesys_assets.settings import Settings
 
 # A program with a child that heeds no request to end, which is how a run outlives the daemon that launched it.
@@ -145,6 +148,35 @@ def test_a_dashboard_that_ends_by_itself_is_said_with_its_log(tmp_path: Path) ->
         process.wait(20)
         session._report_dashboard(process, 1, settings, threading.Event(), lambda *line: said.append(line))
     assert said == [("error", f"the dashboard ended by itself. Its log is {tmp_path / 'dashboard.log'}.")]
+
+
+def test_a_simulator_that_fails_again_and_again_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, str]] = []
+    stop = threading.Event()
+    happens = iter(["", "", "order 1", "", ""])
+
+    class Traffic:
+        def __init__(self, _: str, *, on_event: Callable[[str], None]) -> None:
+            self._on_event = on_event
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def run(self, *_: object) -> None:
+            if event := next(happens, "the end"):
+                self._on_event(event)
+            if event == "the end":
+                stop.set()
+            raise psycopg.OperationalError("the server is away")
+
+    monkeypatch.setattr(simulator, "Traffic", Traffic)
+    monkeypatch.setattr(session, "_POLL_SECONDS", 0.01)
+    session._traffic("postgresql://x", 1.0, stop, lambda *line: said.append(line))
+    failed = ("error", "the simulator tries again after: the server is away")
+    assert said == [failed, ("totesys", "order 1"), failed, ("totesys", "the end")]
 
 
 def test_a_port_that_is_taken_is_replaced_by_one_that_is_free() -> None:

@@ -89,6 +89,10 @@ def test_a_failed_run_is_told_with_its_sentence_and_one_from_before_is_not(platf
     run_id = fail(platform)
     assert news.next() == [("error", f"run {run_id[:8]} (refresh) failed: The disk is full.")]
     assert news.next() == []
+    platform.sql("UPDATE design SET design_name = 'Larch'")
+    platform.refresh()
+    assert news.next() == [("dagster", "the warehouse is up to date again")]
+    assert news.next() == []
 
 
 def test_what_a_look_that_failed_would_have_told_the_next_one_tells(
@@ -114,4 +118,7 @@ def test_what_a_look_that_failed_would_have_told_the_next_one_tells(
     assert "in the dead letters: 1 of sales_order" in letters[1]
     platform.sql("UPDATE sales_order SET agreed_delivery_date = '2024-09-01'")
     platform.refresh()
-    assert [who for who, _ in news.next()] == ["dagster"]
+    assert news.next() == [
+        ("dagster", "the warehouse is up to date again"),
+        ("dagster", "no row is in the dead letters any more"),
+    ]
