@@ -25,7 +25,7 @@ from totesys_assets.dagster_home import dagster_home
 from totesys_assets.databases import Databases, dagster_records
 from totesys_assets.days import DayRange
 from totesys_assets.errors import PlatformError
-from totesys_assets.load.origin import Origin, refuse_as_of, require_known_lake
+from totesys_assets.load.origin import Origin, refuse_as_of, refuse_to_begin_anew, require_known_lake
 from totesys_assets.platform import Platform
 from totesys_assets.settings import Settings
 from totesys_assets.source.shared_snapshot import SharedSnapshots
@@ -124,24 +124,25 @@ def refresh(
     lake, warehouse, all_days = platform.lake, platform.warehouse, platform.all_days
     shared_snapshots = SharedSnapshots(platform.sources)
     seen = Look()
-    with audience.doing("Looking for changes"):
-        if adopt_lake:
-            refuse_as_of(map(Origin.parse, warehouse.origins().values()), warehouse.schema)
-        elif full or days is not None:
-            require_known_lake(warehouse, lake)
-        if full or adopt_lake:
-            requests = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
-        elif days is not None:
-            requests = _backfill(DayRange(*days), platform)
-        else:
-            mark = read_mark(settings.home)
-            begin_following(platform)
-            seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=begin_imports)
-            requests = seen.requests
-    problems = [str(problem) for problem in seen.problems]
-    summary = Summary(changed=bool(requests), success=not problems, problems=problems)
-    letters = open_letters(lake) if requests else None
     try:
+        with audience.doing("Looking for changes"):
+            if adopt_lake:
+                refuse_as_of(map(Origin.parse, warehouse.origins().values()), warehouse.schema)
+            elif full or days is not None:
+                require_known_lake(warehouse, lake)
+            if full or adopt_lake:
+                requests = [replace(everything(catalogue(), all_days), adopt_lake=adopt_lake)]
+            elif days is not None:
+                requests = _backfill(DayRange(*days), platform)
+            else:
+                mark = read_mark(settings.home)
+                refuse_to_begin_anew(lake, warehouse)
+                begin_following(platform)
+                seen = look(platform, unless=mark, shared_snapshots=shared_snapshots, before_scan=begin_imports)
+                requests = seen.requests
+        problems = [str(problem) for problem in seen.problems]
+        summary = Summary(changed=bool(requests), success=not problems, problems=problems)
+        letters = open_letters(lake) if requests else None
         if requests or problems:
             while _MAKE_TABLES:
                 _MAKE_TABLES.pop().join()

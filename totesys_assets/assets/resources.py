@@ -13,6 +13,8 @@ import dagster as dg
 from totesys_assets.databases import Databases, databases
 from totesys_assets.lake.tables import Lake
 from totesys_assets.load.one_pass import OnePass
+from totesys_assets.load.origin import refuse_to_begin_anew
+from totesys_assets.names import ADOPT_LAKE_TAG
 from totesys_assets.notices import Notices
 from totesys_assets.platform import kept_totesys, other_sources, totesys
 from totesys_assets.settings import Settings
@@ -32,6 +34,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
             yield urls
 
     kept = kept_totesys(settings)
+    lake = Lake(settings.lake_uri)  # one, which knows what it has read
 
     @dg.resource(required_resource_keys={"databases"})
     def open_shared_snapshots(context: dg.InitResourceContext) -> Iterator[SharedSnapshots]:
@@ -53,12 +56,15 @@ def make_resources(settings: Settings) -> dict[str, Any]:
                 stack.enter_context(warehouse.alive(context.run.run_id))
             yield warehouse
 
-    @dg.resource(required_resource_keys={"databases", "lake"})
+    @dg.resource(required_resource_keys={"databases"})
     def open_one_pass(context: dg.InitResourceContext) -> Iterator[OnePass]:
         is_on = settings.engine == DUCKDB  # another engine is there to make the rows elsewhere
         # One of its own, which is connected to when something is copied: a run that loads nothing needs no warehouse.
         warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
-        with closing(warehouse), closing(OnePass(context.resources.lake, warehouse, is_on=is_on)) as one_pass:
+        lake.may_begin = None
+        if context.run is None or context.run.tags.get(ADOPT_LAKE_TAG) != "true":
+            refuse_to_begin_anew(lake, warehouse)
+        with closing(warehouse), closing(OnePass(lake, warehouse, is_on=is_on)) as one_pass:
             yield one_pass
 
     return {
@@ -66,7 +72,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         "one_pass": open_one_pass,
         "shared_snapshots": open_shared_snapshots,
         "warehouse": open_warehouse,
-        "lake": Lake(settings.lake_uri),
+        "lake": lake,
         "engine": chosen(settings),
         "notices": Notices(settings.alert_topic, settings.ui_url),
     }

@@ -20,6 +20,7 @@ from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.databases import Databases
 from totesys_assets.days import Days, partition_range
 from totesys_assets.lake.tables import Lake
+from totesys_assets.load.origin import refuse_to_begin_anew
 from totesys_assets.names import (
     ADOPT_LAKE_TAG,
     AUDIT,
@@ -222,6 +223,7 @@ def changes_sensor(settings: Settings, wait_seconds: float = WAIT_SECONDS) -> dg
                 started = time.monotonic()
                 days = partition_range(settings.first_day)
                 platform = Platform(shared_snapshots.sources, lake, warehouse, days, settings.range_rows)
+                refuse_to_begin_anew(lake, warehouse)
                 begin_following(platform)
                 seen = look(platform, unless=mark, on_examined=report)
                 for problem in seen.told:

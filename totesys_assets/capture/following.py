@@ -32,7 +32,7 @@ from totesys_assets.capture.log_lines import Behind, Undecided, left_out
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFailed, LogBusy, PlatformError
+from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeChanged, LakeFailed, LogBusy, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.history import commits
 from totesys_assets.lake.marks import mark
@@ -92,6 +92,8 @@ def begin(lake: Lake, source_log: Log) -> None:
         journal.begin(source_log)
     except LostRace:  # another refresh begins, and notes it
         return
+    except LakeChanged:  # there is no lake to note it in
+        raise
     except PlatformError as error:
         _give_up(lake, journal, source_log, stretch, str(error))
     else:

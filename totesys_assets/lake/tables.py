@@ -54,6 +54,8 @@ class Lake:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        # Called before a table is made where there is no lake: it raises PlatformError if there should be one.
+        self.may_begin: Callable[[], None] | None = None
         self._options = storage_options(uri)
         self._handles = Handles(self._options)
 
@@ -219,6 +221,8 @@ class Lake:
         append_only: bool,
         mode: Literal["ignore", "overwrite"] = "ignore",
     ) -> DeltaTable:
+        if self.may_begin is not None and self.find(LEDGER) is None:
+            self.may_begin()
         try:
             return DeltaTable.create(
                 self.location(*parts),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import duckdb
@@ -19,7 +20,7 @@ from deltalake import DeltaTable
 
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.errors import LakeChanged
+from totesys_assets.errors import ConnectionFailed, LakeChanged
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register, since_1970
 from totesys_assets.lake.tables import INGESTION, Lake
@@ -103,6 +104,20 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
     for origin in noted:
         if (change := change_of(origin, found, lake, warehouse, exactly=False)) is not None:
             raise change
+
+
+def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse) -> None:
+    """From now on make no table in the place of a lake that went away, as a disk does that is not mounted.
+
+    What would make one raises LakeChanged, as ``require_known_lake`` does. A warehouse that cannot be asked forbids
+    nothing: what is captured does not depend on it.
+    """
+
+    def ask() -> None:
+        with suppress(ConnectionFailed):
+            require_known_lake(warehouse, lake)
+
+    lake.may_begin = ask
 
 
 def refuse_as_of(noted: Iterable[Origin], schema: str) -> None:
