@@ -51,8 +51,7 @@ _BY_LOG, _STRETCH, _SINCE, _LEFT_OUT = "log_recorded", "log_stretch", "log_since
 # The same as the first, where dead letters follow the versions: without them the log does not tell what a row is like.
 _LETTERS = "log_letters"
 _SAID = "totesys.left_out"
-# After the log was lost or could not begin, it is tried again after this.
-_AGAIN_SECONDS = 60
+_AGAIN_SECONDS = 60  # after the log was lost or could not begin
 _BUSY_SECONDS = 10
 _SWITCHED_OFF = "it was switched off"
 
@@ -101,9 +100,9 @@ def begin(lake: Lake, source_log: Log) -> None:
 
 
 def reach(lake: Lake, snapshot: SourceSnapshot, table: Table) -> Reach | None:
-    """How far the journal goes for a snapshot, to which it is brought up, once. None where the log is not followed, or
-    does not tell all of ``table``: one that is not published, or has parts, say.
+    """How far the journal goes for a snapshot, to which it is brought up, once.
 
+    None where the log is not followed, or does not tell all of ``table``: one that is not published, or has parts, say.
     Where the log does not go on, that is noted, and the next refresh begins anew. Raises ConnectionFailed,
     LakeFailed, and LogBusy while somebody else reads it.
     """
