@@ -32,7 +32,7 @@ from totesys_assets.capture.log_lines import Behind, Undecided, left_out
 from totesys_assets.capture.log_notes import FOLLOWED, read_note
 from totesys_assets.capture.stretches import Going, Seen, begun
 from totesys_assets.catalogue.catalogue import Table
-from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeChanged, LakeFailed, LogBusy, PlatformError
+from totesys_assets.errors import ConcurrentWriters, ConnectionFailed, LakeFailed, LogBusy, PlatformError
 from totesys_assets.lake.commit import LostRace
 from totesys_assets.lake.history import commits
 from totesys_assets.lake.marks import mark
@@ -91,8 +91,6 @@ def begin(lake: Lake, source_log: Log) -> None:
         journal.begin(source_log)
     except LostRace:  # another refresh begins, and notes it
         return
-    except LakeChanged:  # there is no lake to note it in
-        raise
     except PlatformError as error:
         _give_up(lake, journal, source_log, stretch, str(error))
     else:
@@ -295,7 +293,7 @@ def _give_up(lake: Lake, journal: Journal, source_log: Log, stretch: int, reason
     """Give up the ``stretch`` of the journal, unless somebody else has, and has begun another."""
     if journal.stretch not in (stretch, 0):
         return
-    log.warning("The log of ToteSys is not followed: %s", reason)
     Ledger(lake).append([read_note(lake).lost(reason, _seen_until(lake, journal)).entry])
+    log.warning("The log of ToteSys is not followed: %s", reason)
     with suppress(PlatformError, LostRace):  # a server that is gone, say: whoever begins anew tries again
         journal.end(source_log, stretch)
