@@ -11,19 +11,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.execution.build_resources import wrap_resources_for_execution
 from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 
+from totesys_assets.assets.resources import make_resources
 from totesys_assets.automation.refresh import Outcome, execute
-from totesys_assets.catalogue.catalogue import ddl
+from totesys_assets.catalogue.catalogue import catalogue, ddl
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, instance_config
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
@@ -35,6 +38,7 @@ from totesys_assets.settings import Settings
 from totesys_assets.source.totesys import Totesys
 from totesys_assets.staleness.decide import Request
 from totesys_assets.staleness.look import Look, look
+from totesys_assets.variables import SPARK
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.harness import RATES, ephemeral  # noqa: F401 - ephemeral instances are quicker with it
 from totesys_assets_tests.harness.servers import (
@@ -119,7 +123,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for two cores: a test also waits for other processes and for the clock."""
+    """Three workers for two cores: a test also waits for other processes and for the clock. Four are no quicker."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
@@ -237,6 +241,40 @@ def _definitions(settings: Settings) -> dg.Definitions:
     return build_definitions(settings)
 
 
+@lru_cache(maxsize=2)
+def _resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:
+    return wrap_resources_for_execution(make_resources(settings))
+
+
+@lru_cache(maxsize=8)
+def _job(name: str, first_day: date, schema: str, engine: str, _catalogue: int) -> dg.JobDefinition:
+    variables = {"TOTESYS_FIRST_DAY": first_day.isoformat(), "WAREHOUSE_SCHEMA": schema, "TOTESYS_ENGINE": engine}
+    if engine == SPARK:
+        variables["SPARK_REMOTE"] = "sc://127.0.0.1"
+    return build_definitions(Settings.from_env(variables)).resolve_job_def(name)
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """The jobs of a platform. Their assets are made once for all platforms that have the same ones.
+
+    To make them takes half a second of a processor, as long as a small refresh. Resources are each platform's own.
+    """
+
+    settings: Settings
+    name: str = ""
+
+    def resolve_job_def(self, name: str) -> Self:
+        """The job of that name."""
+        return replace(self, name=name)
+
+    def get_subset(self, **selection: Any) -> dg.JobDefinition:
+        """The part of the job that is selected, with the platform's resources."""
+        settings = self.settings
+        job = _job(self.name, settings.first_day, settings.warehouse_schema, settings.engine, id(catalogue()))
+        return job.get_subset(**selection).with_top_level_resources(_resources(settings))
+
+
 _lake = lru_cache(maxsize=1)(Lake)
 _other_sources = lru_cache(maxsize=1)(other_sources)
 
@@ -297,7 +335,8 @@ class Platform:
         return look(self.core)
 
     def run(self, request: Request, *, accept_deletions: bool = False) -> Outcome:
-        return execute(self.definitions(), self.instance, request, accept_deletions=accept_deletions)
+        alike: Any = _Alike(self.settings)
+        return execute(alike, self.instance, request, accept_deletions=accept_deletions)
 
     def refresh(self, *, accept_deletions: bool = False) -> list[Outcome]:
         """Look, and run what is asked for; all of it must succeed."""

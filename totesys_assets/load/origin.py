@@ -10,9 +10,9 @@ up to which it was loaded. If either is not so, it is another lake, or it was se
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import duckdb
@@ -20,12 +20,14 @@ from deltalake import DeltaTable
 
 from totesys_assets.catalogue.catalogue import RECORDED_AT, Table
 from totesys_assets.catalogue.queries import query_of
-from totesys_assets.errors import ConnectionFailed, LakeChanged
+from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register, since_1970
 from totesys_assets.lake.tables import INGESTION, Lake
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.warehouse import Warehouse
+
+log = logging.getLogger(__name__)
 
 Found = Mapping[str, DeltaTable | None]
 
@@ -114,8 +116,12 @@ def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse) -> None:
     """
 
     def ask() -> None:
-        with suppress(ConnectionFailed):
+        try:
             require_known_lake(warehouse, lake)
+        except LakeChanged:
+            raise
+        except PlatformError as problem:
+            log.info("whether a lake may begin was not asked: %s", problem)
 
     lake.may_begin = ask
 

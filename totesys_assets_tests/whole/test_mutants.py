@@ -512,12 +512,12 @@ CASES = {
         no_order, overtaken_by_a_later_refresh, "brought back to an earlier state", thorough=True
     ),
     "a range committed under an earlier moment than others": Case(
-        recorded_before_others, two_ranges_at_once, "fact_sales_order", RECORDS_DIFFER
+        recorded_before_others, two_ranges_at_once, "fact_sales_order", RECORDS_DIFFER, thorough=True
     ),
     "a snapshot for each table": Case(snapshot_for_each_table, commit_between_two_tables, "fact_payment"),
     "a whole month replaced": Case(whole_month_replaced, one_day_after_another, "fact_sales_order", thorough=True),
     "no lock around a load": Case(no_lock, two_loads_at_once, "dim_design", thorough=True),
-    "facts updated in place": Case(facts_updated, comparison_of_everything, "wrote to the warehouse"),
+    "facts updated in place": Case(facts_updated, comparison_of_everything, "wrote to the warehouse", thorough=True),
     "a build noted as further than it came": Case(
         built_further_than_recorded, two_silent_updates, "fact_sales_order", RECORDS_DIFFER, thorough=True
     ),

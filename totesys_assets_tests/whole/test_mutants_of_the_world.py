@@ -376,6 +376,7 @@ CASES = {
         lambda patch: patch.setattr(file_store, "_found", found_behind_links),
         dropped_and_then_broken,
         "versions of sales_target added",
+        thorough=True,
     ),
     "a mark that does not tell of removed tables": Case(
         lambda patch: patch.setattr(Lake, "present", lambda _: []),
@@ -397,6 +398,7 @@ CASES = {
         another_table_takes_the_place,
         "a look found other fingerprints of sales_order",
         "totesys/sales_order nothing_overdue: 1 row that waits",
+        thorough=True,
     ),
     "tables not locked before the snapshot": Case(
         no_lock_before_the_snapshot,
@@ -439,6 +441,7 @@ CASES = {
         another_lake_on_the_warehouse,
         "versions of .* in fact_",
         "warehouse/fact_payment records_equal_lake: the records differ",
+        thorough=True,
     ),
     # Which stops the run, in a sentence: what the audit could compare waits for it.
     "text in the encoding of the server": Case(
@@ -457,6 +460,7 @@ CASES = {
         moved_and_its_new_day_captured_first,
         "history and current of sales_order show other rows",
         "warehouse/fact_sales_order views_agree: sales_order_id 1 is not the same",
+        thorough=True,
     ),
     "an emptied day without a state": Case(
         emptied_days_without_a_state,
