@@ -30,7 +30,7 @@ def build_definitions(settings: Settings | None = None, resources: Mapping[str, 
     (*refreshes, audit), others = asset_jobs(tables), (compact_job(), fetch_rates_job(settings), purge_job(settings))
     return dg.Definitions(
         assets=[
-            *ingestion_assets(tables, partitions, settings),
+            *ingestion_assets(tables, partitions, settings.first_day),
             *processed_assets(tables, partitions, settings.engine),
             *warehouse_assets(tables, partitions, settings.warehouse_schema),
         ],

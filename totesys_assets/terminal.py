@@ -106,7 +106,8 @@ def show(console: Console, grid: Table) -> None:
 def _show_rows(console: Console, grid: Table) -> None:
     names = [" ".join(str(column.header).split()) for column in grid.columns]
     names[1:] = [f"  {name}" for name in names[1:]]
-    widest = max(map(cell_len, names))
+    # A mark that fills more than half of a line gets one for itself.
+    widest = min(max(map(cell_len, names)), console.width // 2 - 1)
     for row in zip(*(column.cells for column in grid.columns), strict=True):
         for name, cell in zip(names, row, strict=True):
             if cell:

@@ -26,7 +26,7 @@ from psycopg import sql
 
 from totesys_assets.assets.resources import make_resources
 from totesys_assets.automation.refresh import Outcome, execute
-from totesys_assets.catalogue.catalogue import catalogue, ddl
+from totesys_assets.catalogue.catalogue import ddl
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, instance_config
 from totesys_assets.days import DayRange, partition_range
 from totesys_assets.definitions import build_definitions
@@ -247,7 +247,7 @@ def _resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:
 
 
 @lru_cache(maxsize=8)
-def _job(name: str, first_day: date, schema: str, engine: str, _catalogue: int) -> dg.JobDefinition:
+def _job(name: str, first_day: date, schema: str, engine: str) -> dg.JobDefinition:
     variables = {"TOTESYS_FIRST_DAY": first_day.isoformat(), "WAREHOUSE_SCHEMA": schema, "TOTESYS_ENGINE": engine}
     if engine == SPARK:
         variables["SPARK_REMOTE"] = "sc://127.0.0.1"
@@ -271,7 +271,7 @@ class _Alike:
     def get_subset(self, **selection: Any) -> dg.JobDefinition:
         """The part of the job that is selected, with the platform's resources."""
         settings = self.settings
-        job = _job(self.name, settings.first_day, settings.warehouse_schema, settings.engine, id(catalogue()))
+        job = _job(self.name, settings.first_day, settings.warehouse_schema, settings.engine)
         return job.get_subset(**selection).with_top_level_resources(_resources(settings))
 
 

@@ -4,6 +4,7 @@ Belongs here: the factory. Does not belong here: how capture works, which is cap
 """
 
 import logging
+from datetime import date
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -40,7 +41,6 @@ from totesys_assets.names import (
     VERSIONS_TAG,
     WAREHOUSE,
 )
-from totesys_assets.settings import Settings
 from totesys_assets.source.interface import SourceSnapshot
 from totesys_assets.source.shared_snapshot import SharedSnapshots
 from totesys_assets.staleness.look import unknown_columns
@@ -54,11 +54,11 @@ _TAGS = Lock()
 
 
 def ingestion_assets(
-    catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], settings: Settings
+    catalogue: Catalogue, partitions: dg.PartitionsDefinition[str], first_day: date
 ) -> list[dg.AssetsDefinition]:
     """The assets ``<source>/<table>``."""
     return [
-        _ingestion_asset(table, partitions, settings, _priority(catalogue, table))
+        _ingestion_asset(table, partitions, first_day, _priority(catalogue, table))
         for table in catalogue.source.values()
     ]
 
@@ -70,7 +70,7 @@ def _priority(catalogue: Catalogue, table: Table) -> int:
 
 
 def _ingestion_asset(
-    table: Table, partitions: dg.PartitionsDefinition[str], settings: Settings, priority: int
+    table: Table, partitions: dg.PartitionsDefinition[str], first_day: date, priority: int
 ) -> dg.AssetsDefinition:
     key = dg.AssetKey([table.group, table.name])
     source, kind = ("ToteSys", "postgres") if table.group == TOTESYS else (table.group, table.group)
@@ -123,7 +123,7 @@ def _ingestion_asset(
             capture,
             lake=lake,
             table=table,
-            all_days=partition_range(settings.first_day),
+            all_days=partition_range(first_day),
             days=days,
             run_id=context.run.run_id,
             changes_only=changes_only(context),

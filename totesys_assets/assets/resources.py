@@ -63,7 +63,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
         lake.may_begin = None
         if context.run is None or context.run.tags.get(ADOPT_LAKE_TAG) != "true":
-            refuse_to_begin_anew(lake, warehouse)
+            refuse_to_begin_anew(lake, warehouse, also_unasked=False)  # what captures alone needs no warehouse
         with closing(warehouse), closing(OnePass(lake, warehouse, is_on=is_on)) as one_pass:
             yield one_pass
 

@@ -6,6 +6,8 @@ message (incidents.py). Nothing is written.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,8 +178,10 @@ def versions_of(instance: dg.DagsterInstance, run_id: str) -> dict[str, int]:
     """How many versions a run captured, by source table, as its tags say. Empty if there were none."""
     run = instance.get_run_by_id(run_id)
     noted = run.tags.get(VERSIONS_TAG, "") if run is not None else ""
-    pairs = [each.rsplit(" ", 1) for each in noted.split(", ") if each]
-    return {table: int(count) for table, count in pairs}
+    found: Counter[str] = Counter()
+    for table, count in re.findall(r"(\w+) (\d+)", noted):  # a table may be there again, by a step that was retried
+        found[table] += int(count)
+    return dict(found)
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -199,7 +199,7 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     say(out, "", Text(question.text, style="bold"))
     if asked := [f"{_option(each)} {_said(parameters[each])}" for each in PARAMETERS if parameters.get(each)]:
         others = [_option(each) for each in question.parameters if not parameters.get(each)]
-        also = f" It takes {' and '.join(others)}, too." if others else ""
+        also = f" It takes {', '.join(others)}, too." if others else ""
         say(out, "", Text(f"Asked with {', '.join(asked)}.{also}", style="dim"))
     widest = out.options.update(max_width=_WIDEST)
     grid = _grid(found, narrow=False)
@@ -209,7 +209,7 @@ def _print_table(question: Question, parameters: dict[str, Any], found: Answer) 
     if not found.rows:
         say(out, "", "There is nothing.")
     elif len(found.rows) == parameters.get("rows"):
-        say(out, "", "There may be more: --rows says how many are shown.")
+        say(out, "", "There may be more: a larger --rows shows them.")
     say(out, "", Text(question.description, style="dim"))
 
 

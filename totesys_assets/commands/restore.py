@@ -93,11 +93,6 @@ def _restore(schema: str, moment: datetime | None, *, is_ours: bool = False) -> 
         raise PlatformError(f'Schema "{schema}" is the warehouse in use. Name another one.')
     drop = f"DROP SCHEMA {quoted(schema)} CASCADE"
     half = f"The schema may hold a part of it, or all. To run it again, name another with --into, or drop it: {drop}"
-    with interrupts.leaving(half):
-        _restore_into(schema, moment, settings, is_ours=is_ours)
-
-
-def _restore_into(schema: str, moment: datetime | None, settings: Settings, *, is_ours: bool) -> None:
     with warehouse_only(settings, reporter(err)) as url:
         from totesys_assets.lake.tables import Lake
         from totesys_assets.load.restore import differing, restore
@@ -112,6 +107,7 @@ def _restore_into(schema: str, moment: datetime | None, settings: Settings, *, i
                 as_of=moment,
                 report=lambda table, _: status.update(f"{table} is done"),
                 say=notes.append,
+                writing=interrupts.leaving(half),
             )
             unequal = differing(used, target) if moment is None and used.loaded() else []
             contents = target.contents()

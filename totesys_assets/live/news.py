@@ -29,12 +29,14 @@ ERROR, GOOD = "error", "dagster"
 class _Seen:
     """What one look saw: why each table is blocked, why each run failed, why the newest tick did, and dead letters.
 
-    ``up_to_date``: when the newest look began after which all was, in seconds since 1970. ``finished``: the
-    newest run that had ended when the dead letters were counted.
+    ``failed_at``: when a refresh failed that the look before did not see; ``up_to_date``: when the newest look began
+    after which all was; both in seconds since 1970. ``finished``: the newest run that had ended when the dead letters
+    were counted.
     """
 
     blocked: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    failed_at: float | None = None
     tick: str | None = None
     up_to_date: float = 0.0
     finished: str | None = ""
@@ -47,7 +49,7 @@ class News:
     def __init__(self, instance: dg.DagsterInstance, lake: Lake) -> None:
         self._instance, self._lake = instance, lake
         self._failed_at: float | None = None
-        failed = {run.run_id: "" for run in self._failures()}
+        failed = dict.fromkeys(self._failures(), "")
         self._seen = _Seen(failed=failed, tick=records.newest_tick_failure(instance))
 
     def next(self) -> list[Line]:
@@ -57,40 +59,45 @@ class News:
         """
         before, now = self._seen, self._look()
         self._seen = now
-        failures = [*_of_runs(before, now), *_of_ticks(before, now)]
-        return [*_of_blocked(before, now), *failures, *self._of_success(now, failures), *_of_letters(before, now)]
+        ticks = _of_ticks(before, now)
+        moments = [*([now.failed_at] if now.failed_at else []), *([time.time()] if ticks else [])]
+        self._failed_at = max(moments, default=self._failed_at)
+        failures = [*_of_runs(before, now), *ticks]
+        return [*_of_blocked(before, now), *failures, *self._of_success(now), *_of_letters(before, now)]
 
-    def _of_success(self, now: _Seen, failures: list[Line]) -> list[Line]:
-        """That a failure which was told is over: all that was there later is in the warehouse."""
-        if failures:
-            self._failed_at = time.time()
-        elif self._failed_at is not None and now.up_to_date > self._failed_at:
-            self._failed_at = None
-            return [(GOOD, "the warehouse is up to date again")]
-        return []
+    def _of_success(self, now: _Seen) -> list[Line]:
+        """That refreshes and ticks which failed are over: all that was there later is in the warehouse."""
+        if self._failed_at is None or now.up_to_date <= self._failed_at:
+            return []
+        self._failed_at = None
+        return [(GOOD, "the warehouse is up to date again")]
 
     def _look(self) -> _Seen:
         before, instance = self._seen, self._instance
-        new = {run.run_id: run for run in reversed(self._failures()) if run.run_id not in before.failed}
+        new = {name: record for name, record in self._failures().items() if name not in before.failed}
         why = {
-            name: f"run {name[:8]} ({run.job_name}) failed: {records.why_failed(instance, name)}"
-            for name, run in new.items()
+            name: f"run {name[:8]} ({record.dagster_run.job_name}) failed: {records.why_failed(instance, name)}"
+            for name, record in new.items()
         }
+        refreshes = [record for record in new.values() if records.is_refresh(record.dagster_run)]
         seen, letters = records.seen(instance), before.letters
         if seen.finished != before.finished:
             letters = Counter(map(str, open_dead_letters(self._lake).column("table_name").to_pylist()))
         return _Seen(
             blocked.blocked(instance, catalogue()),
             {**before.failed, **why},
+            max((record.end_time or time.time() for record in refreshes), default=None),
             records.newest_tick_failure(instance),
             seen.up_to_date or 0.0,
             seen.finished,
             letters,
         )
 
-    def _failures(self) -> list[dg.DagsterRun]:
-        found = self._instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=10)
-        return [run for run in found if not records.will_retry(run)]
+    def _failures(self) -> dict[str, dg.RunRecord]:
+        """The newest runs that failed, the oldest first."""
+        found = self._instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=10)
+        runs = {record.dagster_run.run_id: record for record in reversed(found)}
+        return {name: record for name, record in runs.items() if not records.will_retry(record.dagster_run)}
 
 
 def _of_blocked(before: _Seen, now: _Seen) -> list[Line]:

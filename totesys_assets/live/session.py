@@ -221,14 +221,14 @@ def _report_dashboard(
 
 
 def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
-    """Make the traffic, and say what happened; of failures one after the other, only the first."""
+    """Make the traffic, and say what happened; what fails again and again, once."""
     from totesys_assets.local.simulator import Traffic
 
-    is_told = False
+    told = ""
 
     def happened(text: str) -> None:
-        nonlocal is_told
-        is_told = False
+        nonlocal told
+        told = ""
         say("totesys", text)
 
     while not stop.is_set():
@@ -236,9 +236,9 @@ def _traffic(url: str, rate: float, stop: threading.Event, say: Say) -> None:
             with Traffic(url, on_event=happened) as traffic:
                 traffic.run(rate, stop)
         except (ValueError, LookupError, psycopg.Error) as error:
-            if not stop.wait(_POLL_SECONDS) and not is_told:
-                is_told = True
-                say("error", f"the simulator tries again after: {error}")
+            if not stop.wait(_POLL_SECONDS) and str(error) != told:
+                told = str(error)
+                say("error", f"the simulator tries again after: {told}")
 
 
 def _report_loads(urls: Databases, settings: Settings, stop: threading.Event, say: Say) -> None:

@@ -23,7 +23,7 @@ from totesys_assets.catalogue.queries import query_of
 from totesys_assets.errors import LakeChanged, PlatformError
 from totesys_assets.lake.marks import mark
 from totesys_assets.lake.read import holds_moment, moment_sql, recorded_until, register, since_1970
-from totesys_assets.lake.tables import INGESTION, Lake
+from totesys_assets.lake.tables import INGESTION, LEDGER, Lake
 from totesys_assets.sql_text import literal, quoted
 from totesys_assets.warehouse.warehouse import Warehouse
 
@@ -93,12 +93,18 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
     Ids and newest moments only, before anything is read or written; ``opened``: its tables of versions, where they are
     open. Raises LakeChanged, also as ``refuse_as_of`` does.
     """
-    noted = [Origin.parse(text) for text in warehouse.origins().values()]
+    _require_known(_noted(warehouse), warehouse, lake, opened or {})
+
+
+def _noted(warehouse: Warehouse) -> list[Origin]:
+    return [Origin.parse(text) for text in warehouse.origins().values()]
+
+
+def _require_known(noted: list[Origin], warehouse: Warehouse, lake: Lake, known: Found) -> None:
     refuse_as_of(noted, warehouse.schema)
     names = sorted({name for origin in noted for name in origin.tables})
-    known = opened or {}
     found = {**known, **open_sources(lake, [name for name in names if name not in known])}
-    if names and all(table is None for table in found.values()):
+    if names and all(found[name] is None for name in names) and lake.find(LEDGER) is None:
         raise _refusal(
             f"{_named(warehouse)} was loaded from a lake, and the place {lake.uri} has none",
             "If it is only away, as a disk that is not mounted, bring it back: then all goes on. Else give",
@@ -108,20 +114,22 @@ def require_known_lake(warehouse: Warehouse, lake: Lake, opened: Found | None = 
             raise change
 
 
-def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse) -> None:
+def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse, *, also_unasked: bool = True) -> None:
     """From now on make no table in the place of a lake that went away, as a disk does that is not mounted.
 
-    What would make one raises LakeChanged, as ``require_known_lake`` does. A warehouse that cannot be asked forbids
-    nothing: what is captured does not depend on it.
+    What would make one raises LakeChanged, as ``require_known_lake`` does. ``also_unasked``: and also where the
+    warehouse cannot be asked; without it, that forbids nothing.
     """
 
     def ask() -> None:
         try:
-            require_known_lake(warehouse, lake)
-        except LakeChanged:
-            raise
+            noted = _noted(warehouse)
         except PlatformError as problem:
+            if also_unasked:
+                raise
             log.info("whether a lake may begin was not asked: %s", problem)
+        else:
+            _require_known(noted, warehouse, lake, {})
 
     lake.may_begin = ask
 

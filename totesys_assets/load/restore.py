@@ -7,7 +7,7 @@ zone and the ledger are not read; only the versions are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -38,12 +38,14 @@ def restore(
     as_of: datetime | None = None,
     report: Callable[[str, int], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    writing: AbstractContextManager[object] | None = None,
 ) -> dict[str, int]:
     """Fill the empty schema of ``target`` from the lake; rows written by table.
 
     ``as_of`` (naive is UTC) leaves out what was recorded after it: the stars as they were then. One transaction per
     table; ``report`` hears of each. ``say`` hears of tables that are empty because the lake's records of them begin
-    later. Raises PlatformError when the schema holds anything already, or the lake nothing.
+    later. ``writing`` is entered for as long as something is written. Raises PlatformError when the schema holds
+    anything already, or the lake nothing.
     """
     if target.relations():
         raise PlatformError(
@@ -53,9 +55,10 @@ def restore(
     sources = {name: lake.existing(table) for name, table in target.catalogue.source.items()}
     written = {}
     # Another DuckDB: within one transaction it writes to one database only.
-    with engine.session() as lake_side, closing(target):
+    with engine.session() as lake_side, closing(target), ExitStack() as stack:
         if as_of is not None and (later := require_recorded(lake_side, lake, sources, as_of)):
             say(later)
+        stack.enter_context(writing or nullcontext())
         target.migrate()
         for table in target.catalogue.warehouse.values():
             made_of = {name: sources[name] for name in query_of(table.name).sources}

@@ -80,7 +80,7 @@ def test_a_table_leaves_out_what_is_for_maps_and_cuts_no_number_short(
     assert "TUR" in shown
     assert "792" not in shown  # by which a map knows it
     assert "1,001" in shown
-    assert "There may be more: --rows says how many" in ask("newest_orders", "--rows", "1")
+    assert "There may be more: a larger --rows" in ask("newest_orders", "--rows", "1")
     newest = ask("newest_orders")
     assert "There may be more" not in newest
     assert "2,432.43" in newest

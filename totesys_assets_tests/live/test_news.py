@@ -76,8 +76,9 @@ def test_dead_letters_are_told_when_their_number_changes(platform: Platform) -> 
     assert news.next() == [("dagster", "no row is in the dead letters any more")]
 
 
-def fail(platform: Platform) -> str:
-    run = platform.instance.create_run_for_job(platform.definitions().resolve_job_def("refresh"), tags=REFRESH_TAG)
+def fail(platform: Platform, job: str = "refresh") -> str:
+    tags = REFRESH_TAG if job == "refresh" else {}
+    run = platform.instance.create_run_for_job(platform.definitions().resolve_job_def(job), tags=tags)
     platform.instance.report_run_failed(run, "The disk is full.")
     return run.run_id
 
@@ -92,6 +93,28 @@ def test_a_failed_run_is_told_with_its_sentence_and_one_from_before_is_not(platf
     platform.sql("UPDATE design SET design_name = 'Larch'")
     platform.refresh()
     assert news.next() == [("dagster", "the warehouse is up to date again")]
+    assert news.next() == []
+
+
+def test_a_refresh_that_failed_and_is_over_already_is_told_with_its_end(platform: Platform) -> None:
+    platform.refresh()
+    news = News(platform.instance, platform.lake)
+    run_id = fail(platform)
+    platform.sql("UPDATE design SET design_name = 'Rowan'")
+    platform.refresh()
+    assert news.next() == [
+        ("error", f"run {run_id[:8]} (refresh) failed: The disk is full."),
+        ("dagster", "the warehouse is up to date again"),
+    ]
+
+
+def test_what_fails_and_is_no_refresh_is_not_over_with_the_next_refresh(platform: Platform) -> None:
+    platform.refresh()
+    news = News(platform.instance, platform.lake)
+    run_id = fail(platform, "compact_lake")
+    platform.sql("UPDATE design SET design_name = 'Alder'")
+    platform.refresh()
+    assert news.next() == [("error", f"run {run_id[:8]} (compact_lake) failed: The disk is full.")]
     assert news.next() == []
 
 
