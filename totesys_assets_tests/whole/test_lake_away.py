@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from totesys_assets.commands import main
-from totesys_assets.errors import LakeChanged
+from totesys_assets.errors import ConnectionFailed, LakeChanged
 from totesys_assets.staleness.following import begin_following, end_following
+from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
 from totesys_assets_tests.harness.kills import Before, start
 from totesys_assets_tests.harness.shop import Street, opened
@@ -70,17 +71,28 @@ def test_a_lake_that_goes_away_in_a_refresh_is_not_begun_anew_and_is_complete_wh
         shop.complete()
 
 
-def test_a_log_is_not_followed_for_a_second_lake_while_the_first_is_away(followed: Platform) -> None:
+def unreachable(_: Warehouse) -> None:
+    raise ConnectionFailed("the warehouse is away")
+
+
+@pytest.mark.parametrize("is_warehouse_away", [False, True], ids=["alone", "with the warehouse"])
+def test_a_log_is_not_followed_for_a_second_lake_while_the_first_is_away(
+    followed: Platform, monkeypatch: pytest.MonkeyPatch, *, is_warehouse_away: bool
+) -> None:
     lake, slots = Path(followed.lake.uri), "SELECT count(*) FROM pg_replication_slots"
     core = followed.core
     begin_following(core)
     end_following(core)
     followed.sql("UPDATE sales_order SET units_sold = 7")
     away = lake.rename(lake.with_name("away"))
-    for options in ([], ["--json"], ["--from", "2024-08-20"]):
-        refused = CliRunner().invoke(main, ["refresh", *options])
-        assert refused.exit_code == 1
-        assert isinstance(refused.exception, LakeChanged) or "has none" in refused.output, refused.output
+    with monkeypatch.context() as patch:
+        if is_warehouse_away:
+            patch.setattr(Warehouse, "origins", unreachable)
+        for options in ([], ["--json"], ["--from", "2024-08-20"]):
+            refused = CliRunner().invoke(main, ["refresh", *options])
+            assert refused.exit_code == 1
+            told = f"{refused.exception} {refused.output}"
+            assert ("the warehouse is away" if is_warehouse_away else "has none") in told
     with psycopg.connect(followed.totesys_url) as connection:
         assert connection.execute(slots).fetchall() == [(1,)]
     assert not lake.exists()
