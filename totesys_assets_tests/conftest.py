@@ -258,7 +258,7 @@ def _job(name: str, first_day: date, schema: str, engine: str) -> dg.JobDefiniti
 class _Alike:
     """The jobs of a platform. Their assets are made once for all platforms that have the same ones.
 
-    To make them takes half a second of a processor, as long as a small refresh. Resources are each platform's own.
+    To make them takes a third of a second of a processor. Resources are each platform's own.
     """
 
     settings: Settings
