@@ -101,6 +101,11 @@ def test_a_row_is_some_lines_where_the_terminal_is_too_narrow_for_a_table() -> N
         "                country and currency",
     ]
     assert table_shown(CELLS, 40, to_a_terminal=False)[0].startswith("┏")
+    long = Table("name", "a_heading_that_is_as_long_as_a_line_of_forty")
+    long.add_row("Oak", "7")
+    file = io.StringIO()
+    show(Console(file=file, width=40, force_terminal=True, no_color=True, _environ={}), long)
+    assert re.sub("\x1b\\[[0-9;]*m", "", file.getvalue()).splitlines()[0].split() == ["name", "Oak"]
 
 
 def test_a_table_shows_a_text_as_it_is_even_if_it_looks_like_markup() -> None:

@@ -34,7 +34,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
             yield urls
 
     kept = kept_totesys(settings)
-    lake = Lake(settings.lake_uri)  # one, which knows what it has read
+    lake = Lake(settings.lake_uri)  # one for the process: it knows what it has read
 
     @dg.resource(required_resource_keys={"databases"})
     def open_shared_snapshots(context: dg.InitResourceContext) -> Iterator[SharedSnapshots]:
@@ -63,7 +63,7 @@ def make_resources(settings: Settings) -> dict[str, Any]:
         warehouse = Warehouse(context.resources.databases.warehouse, settings.warehouse_schema)
         lake.may_begin = None
         if context.run is None or context.run.tags.get(ADOPT_LAKE_TAG) != "true":
-            refuse_to_begin_anew(lake, warehouse, also_unasked=False)  # what captures alone needs no warehouse
+            refuse_to_begin_anew(lake, warehouse, needs_warehouse=False)  # a run may only capture
         with closing(warehouse), closing(OnePass(lake, warehouse, is_on=is_on)) as one_pass:
             yield one_pass
 

@@ -114,18 +114,18 @@ def _require_known(noted: list[Origin], warehouse: Warehouse, lake: Lake, known:
             raise change
 
 
-def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse, *, also_unasked: bool = True) -> None:
+def refuse_to_begin_anew(lake: Lake, warehouse: Warehouse, *, needs_warehouse: bool = True) -> None:
     """From now on make no table in the place of a lake that went away, as a disk does that is not mounted.
 
-    What would make one raises LakeChanged, as ``require_known_lake`` does. ``also_unasked``: and also where the
-    warehouse cannot be asked; without it, that forbids nothing.
+    What would make one raises LakeChanged, as ``require_known_lake`` does. Where the warehouse cannot be asked, it
+    raises PlatformError if it ``needs_warehouse``; else the table is made.
     """
 
     def ask() -> None:
         try:
             noted = _noted(warehouse)
         except PlatformError as problem:
-            if also_unasked:
+            if needs_warehouse:
                 raise
             log.info("whether a lake may begin was not asked: %s", problem)
         else:

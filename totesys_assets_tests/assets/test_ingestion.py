@@ -14,6 +14,7 @@ import pytest
 
 from totesys_assets.assets.describe import definition_metadata
 from totesys_assets.assets.ingestion import _tag_versions
+from totesys_assets.automation.records import versions_of
 from totesys_assets.capture.difference import Captured
 from totesys_assets.capture.ledger import Entry
 from totesys_assets.catalogue.catalogue import catalogue
@@ -53,6 +54,9 @@ def test_captures_of_two_sources_that_end_at_once_are_both_counted(monkeypatch: 
         tagged = read(run.run_id)
         assert tagged is not None
         assert sorted(tagged.tags[VERSIONS_TAG].split(", ")) == ["design 2", "staff 2"]
+        # A step that was retried adds to what it said before; and anybody may write anything there.
+        instance.add_run_tags(tagged.run_id, {VERSIONS_TAG: "design 2, staff 2, design 1, of hand"})
+        assert versions_of(instance, tagged.run_id) == {"design": 3, "staff": 2}
 
 
 @pytest.mark.parametrize(

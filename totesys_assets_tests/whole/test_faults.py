@@ -48,20 +48,12 @@ from totesys_assets_tests.harness.kills import (
     start_recorded,
     start_tick,
 )
-from totesys_assets_tests.harness.shop import Shop, Street, opened, prepare, trade
+from totesys_assets_tests.harness.shop import Shop, Street, prepare, trade
 
 COMPARISON = "totesys_assets.capture.comparison"
 LOAD, MERGE = "totesys_assets.load.load", "totesys_assets.load.merge"
 AUGUST = DayRange(date(2024, 8, 20), date(2024, 8, 22))
 ALL_OF_AUGUST = Request(tuple(partitioned(catalogue())), AUGUST)
-
-
-@pytest.fixture(scope="module")
-def street(
-    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Street]:
-    with opened(postgres_server, trade_template, tmp_path_factory.mktemp("shops")) as street:
-        yield street
 
 
 @pytest.fixture

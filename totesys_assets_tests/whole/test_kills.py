@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -10,10 +9,10 @@ import pytest
 
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.warehouse.bare import without_keys
-from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.complete import look_at, require_complete, require_old_or_new
 from totesys_assets_tests.harness.kills import Kill, kill
-from totesys_assets_tests.harness.shop import Street, opened
+from totesys_assets_tests.harness.shop import Street
 
 LOOK = "totesys_assets.staleness.look"
 INGESTION, PROCESSED, WAREHOUSE = (f"totesys_assets.assets.{name}" for name in ("ingestion", "processed", "warehouse"))
@@ -112,14 +111,6 @@ def test_a_first_refresh_killed_at_any_instant_is_completed_by_the_next(platform
     require_old_or_new(seen, before, require_complete(platform, before))
     with psycopg.connect(platform.warehouse_url) as connection:
         assert without_keys(connection, platform.settings.warehouse_schema, catalogue()) == set()
-
-
-@pytest.fixture(scope="module")
-def street(
-    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Street]:
-    with opened(postgres_server, trade_template, tmp_path_factory.mktemp("shops")) as street:
-        yield street
 
 
 @pytest.mark.parametrize("at", instants(LATER))

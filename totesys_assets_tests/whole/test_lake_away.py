@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from totesys_assets.commands import main
 from totesys_assets.errors import ConnectionFailed, LakeChanged
 from totesys_assets.staleness.following import begin_following, end_following
 from totesys_assets.warehouse.warehouse import Warehouse
-from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.conftest import Platform
 from totesys_assets_tests.harness.kills import Before, start
-from totesys_assets_tests.harness.shop import Street, opened
+from totesys_assets_tests.harness.shop import Street
 from totesys_assets_tests.whole.test_kills import LATER
 
 # Where it goes away: before the first call of a function whose arguments name a table.
@@ -27,14 +26,6 @@ QUICK = {
     ("totesys_assets.capture.comparison:append", "capture:sales_order"),
     ("totesys_assets.transform.engines.in_duckdb:replace", "dim_transaction"),
 }
-
-
-@pytest.fixture(scope="module")
-def street(
-    postgres_server: PostgresServer, trade_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Street]:
-    with opened(postgres_server, trade_template, tmp_path_factory.mktemp("shops")) as street:
-        yield street
 
 
 def places() -> list[Any]:
