@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -83,6 +85,24 @@ def test_replayed_from_the_lake_alone_the_warehouse_is_the_same_down_to_its_reco
     for view in ("current_sales_order", "current_payment", "history_purchase_order", "fact_purchase_orders"):
         query = f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4"
         assert rows(platform, "again", query) == platform.query(query), view
+
+
+@pytest.mark.refreshed
+def test_a_restore_tells_for_how_long_it_writes_and_a_refused_one_never_does(platform: Platform) -> None:
+    target, seen = schema(platform, "again"), list[int]()
+
+    @contextmanager
+    def writing() -> Iterator[None]:
+        seen.append(len(target.relations()))
+        yield
+        seen.append(len(target.relations()))
+
+    restore(target, platform.lake, writing=writing())
+    assert len(seen) == 2
+    assert seen[0] == 0 < seen[1]
+    with pytest.raises(PlatformError, match="is not empty"):
+        restore(target, platform.lake, writing=writing())
+    assert len(seen) == 2
 
 
 @pytest.mark.refreshed
