@@ -5,7 +5,7 @@ rows, which is comparison.py.
 
 If the source knows which rows may have been written since a day was captured (``SourceSnapshot.written_since``), only
 those are read: the day's rows are those that the lake holds, less the deleted, plus the written. Other days are read as
-a whole.
+a whole. So are those of a table where several rows may have one key: rows are counted to find that some are gone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def changes(
 ) -> Changes:
     """The changes on ``partitions`` since they were captured, as the ledger knows it."""
     stale = {each for each in partitions if is_stale(each, found, known)}
-    written, dated = snapshot.written_since(table, captured_of(sorted(stale), known))
+    captured = {} if snapshot.may_double(table) else captured_of(sorted(stale), known)
+    written, dated = snapshot.written_since(table, captured)
     return Changes(written, dated, frozenset(stale) - dated)
 
 

@@ -13,6 +13,7 @@ from itertools import chain
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from totesys_assets import engine
@@ -222,13 +223,15 @@ class Comparison:
         if not partitions:
             return
         where = self._sql.where(Chunk(days_of(partitions) if self._table.day_column else None))
-        bad = []
+        bad, passed = [], Counter[str]()
         for batch in timed(EXTRACT, engine.batches(connection.execute(self._sql.first_capture(where)))):
             broken = batch.column("_broken")
             if broken.null_count < len(broken):
                 bad.append(batch.filter(broken.is_valid()).select([*self._table.primary_key, "_broken"]))
                 batch = batch.filter(broken.is_null())
             if batch.num_rows:  # nothing but bad rows is nothing to commit
+                if self._sql.may_double:
+                    passed.update(self._by_partition(batch))
                 yield batch
         if bad:
             connection.register("bad", pa.Table.from_batches(bad))
@@ -236,8 +239,15 @@ class Comparison:
             self._note_rejected(connection, where, partitions)
         rejected = dict(connection.execute("SELECT partition, count(*) FROM rejected GROUP BY 1").fetchall())
         for partition in partitions:
-            rows = self._found.get(partition, Fingerprint(0, "")).rows
-            self.counts[partition, "insert"] = rows - rejected.get(partition, 0)
+            rows = self._found.get(partition, Fingerprint(0, "")).rows - rejected.get(partition, 0)
+            self.counts[partition, "insert"] = passed[partition] if self._sql.may_double else rows
+
+    def _by_partition(self, batch: pa.RecordBatch) -> dict[str, int]:
+        """How many rows of a batch are of each partition."""
+        if not self._table.day_column:
+            return {WHOLE: batch.num_rows}
+        counted = pc.value_counts(batch.column("_day"))
+        return {str(day): count for day, count in zip(*map(pa.Array.to_pylist, counted.flatten()), strict=True)}
 
     def _chunks(self, partitions: set[str]) -> Iterator[Chunk]:
         """Partitions to be read as a whole, cut by rows; a day that is too large by itself is cut by keys."""

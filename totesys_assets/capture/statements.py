@@ -61,12 +61,17 @@ _DIFFERENCE = """
 CREATE OR REPLACE TEMP TABLE difference AS
 WITH incoming AS (SELECT * FROM temp.incoming WHERE {part}),
 held AS (SELECT * FROM ({held}) WHERE {part}),
-leaving AS ({leaving})
-SELECT {incoming_columns},
-    CASE WHEN coalesce(held._operation, 'delete') = 'delete' THEN 'insert' ELSE 'update' END AS _operation,
-    taken_at AS _recorded_at, incoming._day AS _day
-FROM incoming LEFT JOIN held ON {same_key} AND held._day = incoming._day CROSS JOIN capture_time
-WHERE incoming._broken IS NULL AND (coalesce(held._operation, 'delete') = 'delete' OR {changed})
+leaving AS ({leaving}),
+compared AS (
+    SELECT {incoming_columns}, incoming._day, coalesce(held._operation, 'delete') = 'delete' AS _is_insert,
+        {changed} AS _is_changed
+    FROM incoming LEFT JOIN held ON {same_key} AND held._day = incoming._day
+    WHERE incoming._broken IS NULL
+),
+meant AS (SELECT * FROM compared{one_each})
+SELECT {columns}, CASE WHEN _is_insert THEN 'insert' ELSE 'update' END AS _operation, taken_at AS _recorded_at, _day
+FROM meant CROSS JOIN capture_time
+WHERE _is_insert OR _is_changed
 UNION ALL
 SELECT {leaving_columns}, 'delete', taken_at, leaving._day
 FROM leaving CROSS JOIN capture_time
@@ -105,6 +110,10 @@ class Statements:
     def keys(self) -> str:
         """The columns of the table's key, as a list."""
         return ", ".join(quoted(name) for name in self.table.primary_key)
+
+    @property
+    def _columns(self) -> list[str]:
+        return [quoted(column.name) for column in self.table.columns]
 
     @property
     def same_key(self) -> str:
@@ -182,13 +191,15 @@ class Statements:
 
         ``part``: a condition of keys; only of its rows.
         """
-        columns = [quoted(column.name) for column in self.table.columns]
+        columns = self._columns
         return _DIFFERENCE.format(
             held=held,
             leaving=leaving,
             part=part,
             same_key=self.same_key,
+            columns=", ".join(columns),
             incoming_columns=", ".join(f"incoming.{name}" for name in columns),
+            one_each=self._one_each("_is_changed", *columns),
             leaving_columns=", ".join(f"leaving.{name}" for name in columns),
             changed=" OR ".join(f"incoming.{name} IS DISTINCT FROM held.{name}" for name in columns),
         )
@@ -204,7 +215,23 @@ class Statements:
             f"FROM (SELECT * REPLACE (coalesce(_broken, {self._engine_rule()}) AS _broken), "
             f"'insert' AS {OPERATION}, (SELECT taken_at FROM capture_time) AS {RECORDED_AT}, "
             f"{self.incoming_day()} AS _day FROM ({self._rows(where)}))"
+            + self._one_each(*self._columns, but_for="_broken IS NOT NULL")
         )
+
+    @property
+    def may_double(self) -> bool:
+        """Whether several rows of the source may have the same key."""
+        return self.snapshot.may_double(self.table)
+
+    def _one_each(self, *order: str, but_for: str = "false") -> str:
+        """Clause that leaves of the rows with one key on one day the first by ``order``, and all ``but_for`` which.
+
+        Empty where a key has one row: to look for others would take as long as to sort all of them.
+        """
+        if not self.may_double:
+            return ""
+        within = f"PARTITION BY {self.keys}, _day ORDER BY {', '.join([but_for, *order])}"
+        return f" QUALIFY {but_for} OR row_number() OVER ({within}) = 1"
 
     def _rows(self, where: str) -> str:
         """DuckDB query for rows of the source, of which it names those that it cannot give exactly."""

@@ -126,6 +126,10 @@ class SourceSnapshot(ABC):
     def structure(self, table: Table) -> str:
         """Digest of all that may change what a row reads as, without the row being written. It has no ``|``."""
 
+    def may_double(self, table: Table) -> bool:  # noqa: ARG002 - most sources refuse such rows
+        """True where several rows of ``table`` may have the same key."""
+        return False
+
     def file(self, table: Table) -> int:  # noqa: ARG002 - what has no log has no use for it
         """A number that is another when all rows of ``table`` were written anew without a word in the log."""
         return 0

@@ -25,7 +25,7 @@ ONE, TWO = "2024-08-20", "2024-08-21"
 
 def snapshot(xmax: int, *, server: str = "here", label: str = "") -> Snapshot:
     nobody = cast("duckdb.DuckDBPyConnection", None)
-    tables = {"sales_order": SourceTable(identities={"created_at": label})}
+    tables = {"sales_order": SourceTable(identities={"created_at": label}, unique=(frozenset(["sales_order_id"]),))}
     return Snapshot(nobody, f"{xmax}:{xmax}:", server, server, "totesys", NOW, tables)
 
 

@@ -147,6 +147,11 @@ class Snapshot(SourceSnapshot):
         """Digest of the table's structure: see fingerprint.py."""
         return fingerprint.structure(self.tables[table.name], table)
 
+    def may_double(self, table: Table) -> bool:
+        """True unless a unique index ensures that no two rows of the table have the same key."""
+        key = frozenset(table.primary_key)
+        return not any(columns <= key for columns in self.tables[table.name].unique)
+
     def file(self, table: Table) -> int:
         """The number of the file in which the server has the rows: a TRUNCATE makes another, and a rewrite."""
         return self.tables[table.name].file

@@ -14,7 +14,7 @@ from totesys_assets.sql_text import literal
 # relation than before may bear transaction ids from before, so that which relations these are is what identifies them;
 # so are the columns' numbers in each of them, since a column that was dropped and added anew has another. A label of an
 # enum may be renamed: rows then read as something else, though not one was written. Types are named without the schema
-# that they are in.
+# that they are in. No two rows are equal in the columns of a unique index, which says nothing of tables that inherit.
 _STRUCTURE = """
 WITH RECURSIVE wanted AS (
     SELECT c.* FROM pg_class AS c
@@ -41,7 +41,14 @@ WITH RECURSIVE wanted AS (
 )
 SELECT c.relname AS table_name, c.relkind::text AS kind, r.identity AS relations, r.odd_part, r.odd_storage, r.locked,
     has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
-    row_security_active(c.oid) AS filtered, c.relfilenode::bigint AS file, a.attname AS column_name,
+    row_security_active(c.oid) AS filtered, c.relfilenode::bigint AS file, ARRAY(
+        SELECT (
+            SELECT string_agg(coalesce(quote_ident(attname), ''), ',') FROM generate_series(0, indnkeyatts - 1) AS place
+            LEFT JOIN pg_attribute ON attrelid = c.oid AND attnum = indkey[place] AND attnum > 0
+        )
+        FROM pg_index WHERE indrelid = c.oid AND indisunique AND indisvalid AND indpred IS NULL
+            AND (c.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid))
+    ) AS unique_columns, a.attname AS column_name,
     CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
          ELSE quote_ident(t.typname) END AS type,
     concat_ws(' ', a.attnum, (
@@ -70,7 +77,8 @@ class SourceTable:
     ``identities`` tells columns of the same name and type apart that are not the same: number, and an enum's labels.
     ``relations`` identifies what the table consists of. ``odd_part`` and ``odd_storage`` are what parts may not be;
     ``file`` is the number of the file that its rows are in; ``computed`` are columns that are worked out when they are
-    read, ``required`` those that may not be NULL; ``locked`` is whether all parts are.
+    read, ``required`` those that may not be NULL; ``locked`` is whether all parts are. No two rows are equal in the
+    columns of any of ``unique``.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -83,6 +91,7 @@ class SourceTable:
     odd_part: str | None = None
     odd_storage: str | None = None
     locked: bool = True
+    unique: tuple[frozenset[str], ...] = ()
     computed: list[str] = field(default_factory=list)
     required: list[str] = field(default_factory=list)
 
@@ -104,7 +113,7 @@ def _names(tables: Collection[str]) -> str:
 def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
     """The tables by name, of the rows of ``structure_query``."""
     tables: dict[str, SourceTable] = {}
-    for table, kind, relations, part, storage, locked, readable, filtered, file, column, *column_facts in rows:
+    for table, kind, relations, part, storage, locked, readable, filtered, file, unique, column, *column_facts in rows:
         type_, identity, computed, required = column_facts
         found = tables.setdefault(
             str(table),
@@ -117,6 +126,7 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
                 odd_part=None if part is None else str(part),
                 odd_storage=None if storage is None else str(storage),
                 locked=bool(locked),
+                unique=tuple(frozenset(str(columns).split(",")) for columns in _texts(unique)),
             ),
         )
         found.columns[str(column)] = str(type_)
@@ -126,3 +136,7 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
         if required:
             found.required.append(str(column))
     return tables
+
+
+def _texts(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
