@@ -12,7 +12,8 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.errors import SettingsError
+from totesys_assets.settings import Settings
 
 DAGSTER_URL_VARIABLE = "TOTESYS_DAGSTER_URL"
 # Where the parts of the instance were before they moved to dagster_internals/.

@@ -23,7 +23,7 @@ from totesys_assets.dagster_home import named_folder, needs_records
 from totesys_assets.local import homes
 from totesys_assets.local.locks import Report, held
 from totesys_assets.settings import Settings
-from totesys_assets.variables import FIRST_DAY_FILE, LOG_FILE
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, LOG_FILE
 
 if TYPE_CHECKING:
     from totesys_assets.local.postgres import EmbeddedServer
@@ -210,7 +210,9 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT min(created_at)::date FROM address").fetchone()
     if row is not None and row[0] is not None:
-        noted.write_text(f"{row[0]}\n", encoding="ascii")
+        # A lake that is there already is that of another ToteSys: its first day does not move forward.
+        first = min(row[0], FIRST_DAY) if (home / "lake").exists() else row[0]
+        noted.write_text(f"{first}\n", encoding="ascii")
 
 
 def _open_door(source: EmbeddedServer) -> None:

@@ -15,6 +15,10 @@ class PlatformError(Exception):
     """Base of all errors whose message is for the user."""
 
 
+class SettingsError(ValueError):
+    """An environment variable that cannot be used, in one sentence that says what to set."""
+
+
 class ConnectionFailed(PlatformError):
     """A database cannot be reached, or refuses the login."""
 

@@ -19,7 +19,8 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.lake.versions import newest_first, present_first
 from totesys_assets.moments import moment_of, require_recorded
-from totesys_assets.settings import Settings, lake_uri
+from totesys_assets.setting_values import lake_uri
+from totesys_assets.settings import Settings
 from totesys_assets.sql_text import quoted
 from totesys_assets.transform.schemas import create_schemas, select_of
 

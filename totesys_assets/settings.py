@@ -1,29 +1,33 @@
 """Settings: what the environment says about where things are.
 
-Belongs here: reading and checking the environment's values. Does not belong here: what the variables mean
-(variables.py), and opening anything.
+Belongs here: reading the environment. Does not belong here: what the variables mean (variables.py), what a value may
+be (setting_values.py), and opening anything.
 Values are read when asked for, never at import; URLs hold passwords and are kept out of ``repr``.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from difflib import SequenceMatcher
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+from totesys_assets import setting_values as values
 from totesys_assets import variables
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, IGNORE, LEAST_RECORD_DAYS, LOG_FILE, OFF, ON, STOP
-
-# PostgreSQL's limit on the length of a name.
-_NAME_BYTES = 63
-
-
-class SettingsError(ValueError):
-    """An environment variable that cannot be used, in one sentence that says what to set."""
+from totesys_assets.errors import SettingsError
+from totesys_assets.variables import (
+    FIRST_DAY,
+    FIRST_DAY_FILE,
+    IGNORE,
+    LEAST_RECORD_DAYS,
+    LOG_FILE,
+    OFF,
+    ON,
+    STOP,
+    VARIABLES,
+)
 
 
 @dataclass(frozen=True)
@@ -62,165 +66,68 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
         """Read TOTESYS_URL, WAREHOUSE_URL, LAKE_URI, TOTESYS_HOME and the others in VARIABLES.
 
-        Raises SettingsError for a value that cannot be one of its kind.
+        Raises SettingsError for a value that cannot be one of its kind, and for a name that seems to be misspelt.
         """
         env = os.environ if env is None else env
-        home = _folder("TOTESYS_HOME", env.get("TOTESYS_HOME") or ".totesys")
+        _refuse_misspelt(env)
+        home = values.folder("TOTESYS_HOME", env.get("TOTESYS_HOME") or ".totesys")
         totesys_url = env.get("TOTESYS_URL") or None
         return cls(
             home=home,
             lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
-            warehouse_schema=schema_name(env.get("WAREHOUSE_SCHEMA") or "public", "WAREHOUSE_SCHEMA"),
-            totesys_url=_database_url("TOTESYS_URL", totesys_url),
-            totesys_schema=_source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
-            new_columns=_choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
-            rates_archive=_file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
-            files_uri=_place(env.get("FILES_URI") or str(home / "files"), "FILES_URI"),
-            rates_url=_rates_url(env.get("TOTESYS_RATES_URL") or None),
-            api_keys=_hashes(env.get("TOTESYS_API_KEYS") or ""),
+            warehouse_schema=values.schema_name(env.get("WAREHOUSE_SCHEMA") or "public", "WAREHOUSE_SCHEMA"),
+            totesys_url=values.database_url("TOTESYS_URL", totesys_url),
+            totesys_schema=values.source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
+            new_columns=values.choice("TOTESYS_NEW_COLUMNS", env.get("TOTESYS_NEW_COLUMNS") or IGNORE, (IGNORE, STOP)),
+            rates_archive=values.file("TOTESYS_RATES_ARCHIVE", env.get("TOTESYS_RATES_ARCHIVE") or None),
+            files_uri=values.place(env.get("FILES_URI") or str(home / "files"), "FILES_URI"),
+            rates_url=values.rates_url(env.get("TOTESYS_RATES_URL") or None),
+            api_keys=values.hashes(env.get("TOTESYS_API_KEYS") or ""),
             follows_log=_follows_log(env.get("TOTESYS_LOG"), home, embedded=totesys_url is None),
-            warehouse_url=_database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
-            warehouse_reader_url=_database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
-            first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, embedded=totesys_url is None),
-            allow_superuser=_switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
-            alert_topic=_topic(env.get("TOTESYS_ALERT_TOPIC") or None),
-            ui_url=_ui_url(env.get("TOTESYS_UI_URL") or None),
-            stale_minutes=_number(env, "TOTESYS_STALE_MINUTES", variables.STALE_MINUTES, "minutes"),
-            record_days=_number(env, "TOTESYS_RECORD_DAYS", variables.RECORD_DAYS, "days", LEAST_RECORD_DAYS, "0"),
-            range_rows=_number(env, "TOTESYS_RANGE_ROWS", variables.RANGE_ROWS, "rows", besides="0"),
-            engine=_choice("TOTESYS_ENGINE", env.get("TOTESYS_ENGINE") or variables.DUCKDB, variables.ENGINES),
+            warehouse_url=values.database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
+            warehouse_reader_url=values.database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
+            first_day=_first_day(
+                env.get("TOTESYS_FIRST_DAY"), home, is_noted=totesys_url is None or _holds_lake(env, home)
+            ),
+            allow_superuser=values.switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
+            alert_topic=values.topic(env.get("TOTESYS_ALERT_TOPIC") or None),
+            ui_url=values.ui_url(env.get("TOTESYS_UI_URL") or None),
+            stale_minutes=values.number(env, "TOTESYS_STALE_MINUTES", variables.STALE_MINUTES, "minutes"),
+            record_days=values.number(
+                env, "TOTESYS_RECORD_DAYS", variables.RECORD_DAYS, "days", LEAST_RECORD_DAYS, "0"
+            ),
+            range_rows=values.number(env, "TOTESYS_RANGE_ROWS", variables.RANGE_ROWS, "rows", besides="0"),
+            engine=values.choice("TOTESYS_ENGINE", env.get("TOTESYS_ENGINE") or variables.DUCKDB, variables.ENGINES),
             spark_remote=env.get("SPARK_REMOTE") or None,
         )
 
 
-def _database_url(variable: str, url: str | None) -> str | None:
-    """The URL without surrounding blanks, when libpq can read it; no message quotes it, for it may hold a password."""
-    url = (url or "").strip()
-    if not url:
-        return None
-    import psycopg.conninfo  # here: embedded databases need no URL
-
-    form = "Set it in the form postgresql://user:password@host:port/database"
-    if other := re.match(r"jdbc:|postgres(ql)?\+[a-z0-9_]+(?=:)", url):
-        raise SettingsError(f"{variable} begins with {other[0]!r}, which is for another library. {form}.")
-    parts, failure = {}, ""
-    try:
-        parts = psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        failure = str(error)
-    if unknown := re.search(r'invalid URI query parameter: "(\w+)"', failure):
-        raise SettingsError(f"{variable} has a parameter that libpq does not know, {unknown[1]!r}: take it out.")
-    if re.match(r"postgres(ql)?://", url) and _has_raw_password(url, parts):
-        raise SettingsError(
-            f"{variable} seems to have a password with characters that must be percent-encoded in a URL: write @ as "
-            "%40, / as %2F, : as %3A, ? as %3F, % as %25."
-        )
-    if not parts:
-        raise SettingsError(f"{variable} is not a PostgreSQL URL. {form}.")
-    return url
-
-
-def _source_schema(schema: str | None, url: str | None) -> str:
-    """The schema of ToteSys. A URL that says where to look would be surprised to be ignored."""
-    if schema is None and re.search(r"options=[^&]*search_path", url or ""):
-        raise SettingsError(
-            "TOTESYS_URL sets search_path, on which nothing is looked up: name the schema of ToteSys in TOTESYS_SCHEMA."
-        )
-    return schema_name(schema or "public", "TOTESYS_SCHEMA")
-
-
-def _has_raw_password(url: str, parts: Mapping[str, object]) -> bool:
-    """Whether a URL was split, or could not be split, at a character of its password."""
-    login_and_host, _, rest = url.partition("://")[2].partition("?")[0].partition("/")
-    if not parts:
-        return bool(re.search(r"%(?![0-9a-fA-F]{2})", login_and_host + rest)) or "@" in rest
-    ports = str(parts.get("port") or "").split(",")
-    return login_and_host.count("@") > 1 or "@" in rest or any(port and not port.isdigit() for port in ports)
-
-
-def schema_name(name: str, said_by: str) -> str:
-    """A name that a schema of either database may have; PostgreSQL would cut a longer one short. Raises SettingsError.
-
-    psycopg takes a percent sign for the place of a parameter, in a quoted name too.
-    """
-    reserved = name.startswith("pg_") or name == "information_schema"
-    if reserved or not name.strip() or len(name.encode()) > _NAME_BYTES or "%" in name:
-        raise SettingsError(
-            f"{said_by} is {name!r}, which cannot be a schema of the platform: choose a name of at most {_NAME_BYTES} "
-            "bytes that is not blank, neither begins with pg_, nor has a percent sign, nor is information_schema."
-        )
-    return name
-
-
-def _folder(variable: str, value: str) -> Path:
-    try:
-        return Path(value).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a user who has no home, links in a circle, a working folder that is gone
-        raise SettingsError(
-            f"{variable} is {value!r}, which leads nowhere ({error}): set it to a whole path."
-        ) from None
-
-
-def _file(variable: str, value: str | None) -> Path | None:
-    return None if value is None else _folder(variable, value)
-
-
-def _choice(variable: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise SettingsError(f"{variable} is {value!r}: set it to {' or '.join(choices)}.")
-    return value
-
-
-def _switch(variable: str, value: str | None) -> bool:
-    """Whether the variable is 1. Whoever writes "true" or "no" must not be left to guess what it did."""
-    if value not in (None, "", "0", "1"):
-        raise SettingsError(f"{variable} is {value!r}: set it to 1, or unset it.")
-    return value == "1"
-
-
-def lake_uri(value: str, said_by: str = "LAKE_URI") -> str:
-    """A place for a lake as the lake takes it: the whole path of a folder, or s3://bucket/prefix.
-
-    Raises SettingsError for what is neither, and for names that delta-rs would take for others.
-    """
-    place = _place(value, said_by)
-    return _readable(place, said_by, "?#" if place.startswith("s3://") else "")
-
-
-def _place(value: str, said_by: str) -> str:
-    """The whole path of a folder, or s3://bucket/prefix. Raises SettingsError for what is neither."""
-    scheme, separator, rest = value.partition("://")
-    if not separator:
-        return str(_folder(said_by, value))
-    bucket = rest.partition("/")[0]
-    if scheme == "file" and bucket in ("", "localhost") and rest.startswith(f"{bucket}/"):
-        return str(_folder(said_by, unquote(rest.removeprefix(bucket), errors="surrogateescape")))
-    if scheme == "s3" and bucket and "@" not in bucket:
-        return value.rstrip("/")
-    # The rest is not quoted: it may be a database's URL, or hold a key.
-    shown = "a URL with a login" if "@" in bucket else repr(f"{scheme}://{bucket}")
-    raise SettingsError(f"{said_by} is {shown}: set it to a folder or to s3://bucket/prefix.")
-
-
-def _readable(uri: str, said_by: str, more: str = "") -> str:
-    # delta-rs makes a URL of it, decodes that twice and takes a backslash for a slash: it would write to one folder
-    # and read from another, or panic.
-    odd = re.search(rf"[\[\]^|\\\x00-\x1f\x7f{more}]|%[0-9A-Fa-f]{{2}}|[\ud800-\udfff]|(?<!:)//", uri)
-    if odd is None:
-        return uri
-    raise SettingsError(
-        f"{said_by} leads to {uri!r}, which has {odd[0]!r} in its name, and no Delta table can be read there. Set "
-        f"LAKE_URI to a place without \\ [ ] ^ |{''.join(f' {each}' for each in more)}, //, control characters and %xx."
-    )
-
-
 def _lake_uri(value: str | None, home: Path) -> str:
-    return lake_uri(str(home / "lake"), "TOTESYS_HOME") if value is None else lake_uri(value)
+    return values.lake_uri(str(home / "lake"), "TOTESYS_HOME") if value is None else values.lake_uri(value)
 
 
-def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
+def _refuse_misspelt(env: Mapping[str, str]) -> None:
+    """Raise SettingsError for a name that is one slip away from that of a variable, which is not set."""
+    names = {each.name for each in VARIABLES}
+    unset = sorted(name for name in names if not env.get(name))
+    for name in sorted(name for name, value in env.items() if value and name not in names):
+        for meant in unset:
+            # Of n letters one is another, too many, missing, or in the wrong place.
+            if abs(len(name) - len(meant)) < 2 and SequenceMatcher(None, name, meant).ratio() >= 1 - 1 / len(meant):
+                raise SettingsError(
+                    f"{name} is set, which the platform does not read, and {meant} is not: rename it, or unset it if "
+                    "it is for another program."
+                )
+
+
+def _holds_lake(env: Mapping[str, str], home: Path) -> bool:
+    """Whether the lake is the one in the home, and was begun: its first day stays, whichever ToteSys is named."""
+    return not env.get("LAKE_URI") and (home / "lake").exists()
+
+
+def _first_day(value: str | None, home: Path, *, is_noted: bool) -> date:
     noted, said_by = home / FIRST_DAY_FILE, "TOTESYS_FIRST_DAY"
-    if not value and embedded and noted.exists():
+    if not value and is_noted and noted.exists():
         said_by, value = str(noted), noted.read_text(encoding="ascii").strip()
     if not value:
         return FIRST_DAY
@@ -237,64 +144,4 @@ def _first_day(value: str | None, home: Path, *, embedded: bool) -> date:
 def _follows_log(value: str | None, home: Path, *, embedded: bool) -> bool:
     if not value:
         return embedded and (home / LOG_FILE).exists()
-    return _choice("TOTESYS_LOG", value, (OFF, ON)) == ON
-
-
-def _topic(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+", value):
-        raise SettingsError(
-            f"TOTESYS_ALERT_TOPIC is {value!r}: set it to the ARN of an SNS topic, arn:aws:sns:region:account:name."
-        )
-    return value
-
-
-def _ui_url(value: str | None) -> str | None:
-    if value is None:
-        return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-        # Not quoted: it may hold a login.
-        raise SettingsError("TOTESYS_UI_URL is not the address of a UI: set it to https://host, without a login.")
-    return value.rstrip("/")
-
-
-def _rates_url(value: str | None) -> str | None:
-    if value is None or is_fetched_from(value):
-        return value
-    # Not quoted: it may hold a login.
-    raise SettingsError(
-        "TOTESYS_RATES_URL is not an address to fetch rates from: set it to https://host/path, without a login."
-    )
-
-
-def is_fetched_from(url: str) -> bool:
-    """Whether rates may be fetched from ``url``: by https, or by http from this machine."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises ValueError where it is none
-    except ValueError:
-        return False
-    is_safe = parts.scheme == "https" or (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    )
-    return is_safe and bool(parts.hostname) and "@" not in parts.netloc
-
-
-def _hashes(value: str) -> tuple[str, ...]:
-    found = tuple(each.strip().lower() for each in value.split(",") if each.strip())
-    if all(re.fullmatch(r"[0-9a-f]{64}", each) for each in found):
-        return found
-    # Not quoted: it may be a key itself.
-    raise SettingsError(
-        "TOTESYS_API_KEYS is not a list of hashes: set it to what totesys api --new-key prints as the hash, with "
-        "commas between several."
-    )
-
-
-def _number(env: Mapping[str, str], variable: str, unset: int, unit: str, least: int = 1, besides: str = "") -> int:
-    """A whole number of at least ``least``, or ``besides``; ``unset`` where there is none."""
-    value = env.get(variable)
-    if value and value != besides and (not re.fullmatch(r"[1-9]\d{0,11}", value) or int(value) < least):
-        rest = f", or to {besides}" if besides else ""
-        raise SettingsError(f"{variable} is {value!r}: set it to a number of {unit}, {least} or more{rest}.")
-    return int(value or unset)
+    return values.choice("TOTESYS_LOG", value, (OFF, ON)) == ON

@@ -85,7 +85,7 @@ VARIABLES = (
     Variable(
         "TOTESYS_FIRST_DAY",
         f"The first day that has a partition, `{EARLIEST_DAY}` at the earliest. Rows created earlier are dead letters.",
-        f"`{FIRST_DAY}`; the embedded ToteSys notes its own",
+        f"`{FIRST_DAY}`; the embedded ToteSys notes its own, which holds for the lake in its home",
     ),
     Variable(
         "TOTESYS_NEW_COLUMNS",

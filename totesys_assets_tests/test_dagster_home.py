@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from totesys_assets.commands import main
 from totesys_assets.dagster_home import DAGSTER_URL_VARIABLE, ENVIRONMENT, dagster_home, instance_config, needs_records
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.errors import SettingsError
+from totesys_assets.settings import Settings
 
 URL = "postgresql://dagster"
 # As the version wrote it in which the storages were a module of the package.

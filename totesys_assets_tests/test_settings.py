@@ -9,8 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from totesys_assets.capture.ledger import Entry, Ledger
+from totesys_assets.errors import SettingsError
 from totesys_assets.lake.tables import Lake
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, LOG_FILE
 
 pytestmark = pytest.mark.pure
@@ -300,6 +301,48 @@ def test_the_variable_counts_more_than_the_file(home: Path) -> None:
 def test_the_file_of_an_embedded_totesys_says_nothing_of_another(home: Path) -> None:
     noted(home, "2024-08-19")
     assert read(home, TOTESYS_URL=TOTESYS).first_day == FIRST_DAY
+    (home / "lake").mkdir()
+    assert read(home, TOTESYS_URL=TOTESYS, LAKE_URI=str(home / "other")).first_day == FIRST_DAY
+
+
+def test_the_lake_in_its_home_keeps_its_first_day_whichever_totesys_is_named(home: Path) -> None:
+    noted(home, "2024-08-19")
+    (home / "lake").mkdir()
+    assert read(home, TOTESYS_URL=TOTESYS).first_day == date(2024, 8, 19)
+    assert read(home, TOTESYS_URL=TOTESYS, TOTESYS_FIRST_DAY="2023-01-02").first_day == date(2023, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("TOTESYS_URLL", "TOTESYS_URL"),
+        ("TOTESYS_URI", "TOTESYS_URL"),
+        ("TOTESY_URL", "TOTESYS_URL"),
+        ("TOTESYS_RUL", "TOTESYS_URL"),
+        ("LAKE_URL", "LAKE_URI"),
+        ("WAREHOUSE_URI", "WAREHOUSE_URL"),
+        ("TOTESYS_FIRST_DAYS", "TOTESYS_FIRST_DAY"),
+    ],
+)
+def test_a_misspelt_name_is_refused_unless_the_right_one_is_set(home: Path, misspelt: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(home, **{misspelt: "secret"})
+    assert str(caught.value).startswith(f"{misspelt} is set, which the platform does not read, and {meant} is not:")
+    assert read(home, **{misspelt: ""}) == read(home)
+    value = {"TOTESYS_FIRST_DAY": "2024-01-01"}.get(meant, "postgresql://x/y" if "URL" in meant else "here")
+    assert read(home, **{meant: value, misspelt: "secret"}) == read(home, **{meant: value})
+
+
+def test_other_names_are_not_taken_for_misspelt_ones(home: Path) -> None:
+    of_others = (
+        "TOTESYS_IMAGE",
+        "TOTESYS_DAGSTER_URL",
+        "WAREHOUSE_READER",
+        "WAREHOUSE_OWNER_URL",
+        "SPARK_HOME",
+        "TOTE",
+    )
+    assert read(home, **dict.fromkeys(of_others, "x")) == read(home)
 
 
 def test_the_log_is_followed_where_the_variable_or_the_home_says_so(home: Path) -> None:

@@ -27,8 +27,7 @@ import click
 
 from totesys_assets import spill
 from totesys_assets.commands import interrupts
-from totesys_assets.errors import PlatformError, TemporaryFilesFailed
-from totesys_assets.settings import SettingsError
+from totesys_assets.errors import PlatformError, SettingsError, TemporaryFilesFailed
 from totesys_assets.terminal import err, say
 
 DEBUG_VARIABLE = "TOTESYS_DEBUG"

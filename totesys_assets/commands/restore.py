@@ -16,7 +16,8 @@ from totesys_assets.counting import counted
 from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
 from totesys_assets.moments import moment_of, parsed
-from totesys_assets.settings import Settings, schema_name
+from totesys_assets.setting_values import schema_name
+from totesys_assets.settings import Settings
 from totesys_assets.sql_text import quoted
 from totesys_assets.terminal import command, err, out, program, reporter, say, show
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from totesys_assets.errors import ConnectionFailed, PlatformError
-from totesys_assets.settings import Settings, is_fetched_from
+from totesys_assets.setting_values import is_fetched_from
+from totesys_assets.settings import Settings
 from totesys_assets.source.ecb import RATES, last_day, newest_possible, rates
 from totesys_assets.source.file_store import MOST_BYTES, FileStore
 

@@ -8,7 +8,8 @@ from typing import Any
 from dagster_webserver import cli
 from starlette.types import ASGIApp
 
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.errors import SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.webserver.same_origin import SameOrigin
 
 

@@ -19,11 +19,12 @@ from psycopg.conninfo import conninfo_to_dict
 from totesys_assets.api.app import build
 from totesys_assets.api.keys import Budget, hash_of, new_key
 from totesys_assets.commands import main
+from totesys_assets.errors import SettingsError
 from totesys_assets.insights import reading
 from totesys_assets.insights.questions import PARAMETERS, defaults, questions
 from totesys_assets.insights.reading import Reader
 from totesys_assets.live.ports import free_port
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets_tests.api.conftest import HERE
 from totesys_assets_tests.conftest import Platform
 

@@ -209,6 +209,18 @@ def test_a_backfill_of_several_runs_says_when_each_of_them_is_done(home: Home, m
     assert re.search(rf"^✓ Brought in {first} to [\d-]+ in [\d.]+ s, in {len(told)} runs: ", ended.stdout, re.MULTILINE)
 
 
+def test_a_refresh_that_reaches_no_totesys_takes_nothing_from_the_home(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(home.env, "TOTESYS_URL", "postgresql://totesys@127.0.0.1:1/totesys")
+        ended = home.run("refresh")
+        assert ended.returncode == 1
+        assert "TOTESYS_URL cannot be reached" in ended.stdout + ended.stderr
+    ended = home.run("refresh")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_days_in_the_wrong_order_are_refused() -> None:
     code, output = invoke("refresh", "--from", "2026-01-02", "--to", "2026-01-01")
     assert code == 2

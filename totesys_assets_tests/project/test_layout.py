@@ -26,6 +26,7 @@ ROOMS = (
     "stages",
     "days",
     "variables",
+    "setting_values",
     "settings",
     "terminal",
     "catalogue",

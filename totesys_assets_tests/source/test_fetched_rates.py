@@ -23,10 +23,10 @@ from totesys_assets.capture.difference import Captured, capture
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.commands import main
 from totesys_assets.days import DayRange
-from totesys_assets.errors import ConnectionFailed, PlatformError
+from totesys_assets.errors import ConnectionFailed, PlatformError, SettingsError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.reader import read_arrow
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.source import ecb, fetched_rates
 from totesys_assets.source.fetched_rates import fetch_rates
 from totesys_assets_tests.harness import RATES

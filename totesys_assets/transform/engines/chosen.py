@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.errors import SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.transform.engines.in_duckdb import InDuckDb
 from totesys_assets.transform.engines.interface import Engine
 from totesys_assets.variables import DUCKDB

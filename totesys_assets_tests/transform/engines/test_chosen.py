@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from totesys_assets.settings import Settings, SettingsError
+from totesys_assets.errors import SettingsError
+from totesys_assets.settings import Settings
 from totesys_assets.transform.engines.chosen import chosen
 from totesys_assets.transform.engines.in_duckdb import InDuckDb
 
