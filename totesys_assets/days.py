@@ -12,6 +12,9 @@ from itertools import chain
 from typing import overload
 
 ONE_DAY = timedelta(days=1)
+# The European Central Bank never paused for longer than five days in 27 years, at Easter and Christmas: rates that are
+# older than this are old.
+MOST_DAYS_WITHOUT_A_RATE = 6
 # The partition of a table that is one set.
 WHOLE = "*"
 

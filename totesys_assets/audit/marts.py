@@ -23,8 +23,9 @@ from totesys_assets.audit.findings import (
 from totesys_assets.audit.observed import Observed
 from totesys_assets.catalogue.catalogue import Table
 from totesys_assets.counting import counted
+from totesys_assets.days import MOST_DAYS_WITHOUT_A_RATE
 from totesys_assets.names import WAREHOUSE
-from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, embedded_until
+from totesys_assets.source.ecb import embedded_until
 
 _MOST_CHANGE = Decimal("0.10")
 _EXAMPLES = 5

@@ -126,13 +126,16 @@ def ask(
     if as_sql:
         click.echo(question.text_with(parameters))
         return
-    found = _answer(question, parameters)
+    found, rates_of = _answer(question, parameters)
     if as_csv:
         _print_csv(found)
     elif as_json:
         _print_json(question, parameters, found)
     else:
         _print_table(question, parameters, found)
+    if rates_of is not None:
+        said = f"The newest rates are of {rates_of}: money of later days is converted at these."
+        say(err, "[yellow]![/yellow] ", f"{said} {program()} rates says how to get newer ones.")
 
 
 def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +154,8 @@ def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
     return {each: values[each] for each in question.parameters}
 
 
-def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
+def _answer(question: Question, parameters: dict[str, Any]) -> tuple[Answer, date | None]:
+    """The answer; and the day of the newest rates, if they are old."""
     from totesys_assets.insights.reading import opened  # here: --help should not wait for it
 
     settings = Settings.from_env()
@@ -160,7 +164,7 @@ def _answer(question: Question, parameters: dict[str, Any]) -> Answer:
             reader.check_rates(parameters)
         except NoRates as error:
             raise click.UsageError(str(error)) from error
-        return reader.answer(question.name, **parameters)
+        return reader.answer(question.name, **parameters), reader.old_rates(parameters)
 
 
 def _print_list() -> None:

@@ -15,6 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from totesys_assets.commands import words
+from totesys_assets.days import MOST_DAYS_WITHOUT_A_RATE
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import out, program, reporter, say, show
 
@@ -87,7 +88,7 @@ def rates(context: click.Context) -> None:
     """Show which euro reference rates are held."""
     if context.invoked_subcommand is not None:
         return
-    from totesys_assets.source.ecb import MOST_DAYS_WITHOUT_A_RATE, RATES, held_archives
+    from totesys_assets.source.ecb import RATES, held_archives
 
     settings = Settings.from_env()
     archives = [*held_archives(settings)]

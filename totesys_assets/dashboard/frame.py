@@ -15,6 +15,7 @@ from totesys_assets.counting import counted
 from totesys_assets.dashboard import asking, filters, words
 from totesys_assets.dashboard.palette import palette
 from totesys_assets.dashboard.topics import data, history, money, overview, sales
+from totesys_assets.days import MOST_DAYS_WITHOUT_A_RATE
 from totesys_assets.errors import PlatformError
 
 # Panels on a ground of their own; three dots without an arrow; less room at the top. Streamlit's own download of a
@@ -40,8 +41,7 @@ _STYLE = """
 }}
 </style>
 """
-# A rate is carried over Easter and Christmas for five days; older than this, none has been loaded for too long.
-_OLD_DAYS = 6
+
 _NOTHING_YET = (
     "Nothing has been loaded yet. `totesys refresh` loads the warehouse; this page shows it when it is there."
 )
@@ -144,5 +144,5 @@ def _rates(chosen: filters.Filters) -> str:
         return f"All at the European Central Bank's rates of {words.day(published)}"
     kind = "monthly averages of the " if chosen.rates == filters.MONTH else ""
     carried = (chosen.last - published).days
-    old = f" ⚠️ {counted(carried, 'day')} old" if carried > _OLD_DAYS else ""
+    old = f" ⚠️ {counted(carried, 'day')} old" if carried > MOST_DAYS_WITHOUT_A_RATE else ""
     return f"Rates: {kind}European Central Bank, the newest of {words.day(published)}{old}"

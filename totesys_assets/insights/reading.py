@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlglot
 from sqlglot import exp
@@ -22,6 +22,7 @@ from sqlglot import exp
 from totesys_assets.catalogue.catalogue import catalogue
 from totesys_assets.catalogue.views import views
 from totesys_assets.databases import warehouse_only
+from totesys_assets.days import MOST_DAYS_WITHOUT_A_RATE
 from totesys_assets.engine import one_line
 from totesys_assets.errors import ConnectionFailed, NoRates, PlatformError
 from totesys_assets.insights.questions import Answer, answer, questions
@@ -41,7 +42,7 @@ _IDLE_SESSIONS = 4
 _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
-_RATED_DAYS = "SELECT min(day), max(day) FROM mart_exchange_rate"
+_RATED_DAYS = "SELECT min(day), max(published_date) FROM mart_exchange_rate"
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
@@ -150,9 +151,9 @@ class Reader:
         if "currency" not in parameters:
             return
         if (day := parameters.get("rate_day")) is not None:
-            with self.session() as connection:
-                first, last = next(iter(connection.execute(_RATED_DAYS)))
-            if first is not None and not str(first) <= str(day) <= str(last):
+            first, last = self._rated_days()
+            # On a day since the last rates these still hold. What they will be, nobody knows.
+            if first is not None and not str(first) <= str(day) <= str(max(last, datetime.now(UTC).date())):
                 raise NoRates(f"There are no rates of {day}. There are rates of the days from {first} to {last}.")
         with self.session() as connection:
             rated = [str(code) for (code,) in connection.execute(_RATED)]
@@ -162,6 +163,22 @@ class Reader:
                 f"There are no rates of {parameters['currency']}. There are rates of {', '.join(rated)}: the euro, and "
                 "what ToteSys trades in."
             )
+
+    def old_rates(self, parameters: Mapping[str, object]) -> date | None:
+        """The day of the newest rates, if money is converted that is of days long after it; else None."""
+        if "currency" not in parameters:
+            return None
+        _, newest = self._rated_days()
+        until = parameters.get("rate_day") or parameters.get("last")
+        today = datetime.now(UTC).date()
+        until = min(until, today) if isinstance(until, date) else today
+        return newest if newest is not None and (until - newest).days > MOST_DAYS_WITHOUT_A_RATE else None
+
+    def _rated_days(self) -> tuple[Any, Any]:
+        """The first day that has rates, and the day of the newest; None where there are none."""
+        with self.session() as connection:
+            ((first, newest),) = connection.execute(_RATED_DAYS).fetchall()
+        return first, newest
 
     def loads(self) -> Loads:
         """What the ledger of loads says. Empty before the first load."""

@@ -43,8 +43,6 @@ from totesys_assets.source.seen import Seen
 
 # Where archives are dropped.
 RATES = "rates"
-# The bank never paused for longer than five days in 27 years, at Easter and Christmas.
-MOST_DAYS_WITHOUT_A_RATE = 6
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("rate_date", "currency_code", "units_per_euro")])
 _CURRENCY = re.compile("[A-Z]{3}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")

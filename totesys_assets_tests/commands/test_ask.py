@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -141,19 +141,37 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(arguments: list[str], sai
 def test_a_currency_or_a_day_without_rates_is_refused_with_those_that_have_some(platform: Platform) -> None:
     said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
     assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
-    with psycopg.connect(platform.warehouse_url) as connection:
-        query = "SELECT max(day) FROM mart_exchange_rate WHERE carried_days > 100"
-        ((carried,),) = connection.execute(query).fetchall()
-    assert "1,001" in ask("headline", "--rate-day", str(carried), *SINCE)  # the newest rate holds until then
-    for day in ("1990-01-01", "2199-12-31"):
+    today = datetime.now(UTC).date()
+    assert "1,001" in ask("headline", "--rate-day", str(today), *SINCE)  # the newest rate holds until another is there
+    for day in ("1990-01-01", str(today + timedelta(days=2)), "2199-12-31"):
         said = " ".join(ask("headline", "--rate-day", day, *SINCE, code=2).split())
         assert f"There are no rates of {day}. There are rates of the days from " in said
+        assert "to 2024-08-30." in said
     platform.sql("INSERT INTO currency VALUES (4, 'JPY', '2024-08-19 08:00', '2024-08-19 08:00')")
     platform.refresh()
     assert "1,001" in ask("headline", "--currency", "jpy", *SINCE)  # ToteSys trades in it: some may need no rate
     with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
         connection.execute("DELETE FROM mart_exchange_rate")
     assert "1,001" in ask("headline", *SINCE)  # nothing converts: the answer counts what it cannot convert
+
+
+@pytest.mark.refreshed
+def test_it_says_so_when_money_is_converted_at_rates_of_long_before(platform: Platform) -> None:
+    newest = date(2024, 8, 30)
+    old = f"The newest rates are of {newest}: money of later days is converted at these."
+
+    def is_warned(*arguments: str) -> bool:
+        result = CliRunner().invoke(main, ["ask", *arguments])
+        assert result.exit_code == 0
+        return old in " ".join(result.stderr.split())
+
+    assert is_warned("headline")
+    assert is_warned("headline", "--csv")
+    assert is_warned("headline", *SINCE, "--rate-day", str(datetime.now(UTC).date()))
+    for days, is_old in ((6, False), (7, True)):
+        assert is_warned("headline", "--first", "2024-08-20", "--last", str(newest + timedelta(days=days))) == is_old
+    assert not is_warned("headline", "--rate-day", str(newest))
+    assert not is_warned("recent_changes")  # no money is converted
 
 
 def test_before_the_first_refresh_it_says_what_to_do(platform: Platform) -> None:
