@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from totesys_assets.commands import main as totesys
 from totesys_assets.errors import PlatformError
 from totesys_assets.load import copying
 from totesys_assets.load.restore import differing, restore
+from totesys_assets.local.postgres import EmbeddedServer
 from totesys_assets.warehouse import months
 from totesys_assets.warehouse import warehouse as sessions
 from totesys_assets.warehouse.bare import without_keys
@@ -26,6 +28,7 @@ from totesys_assets.warehouse.notes import Connection
 from totesys_assets.warehouse.rebuilt import build_keys
 from totesys_assets.warehouse.warehouse import Warehouse
 from totesys_assets_tests.conftest import Platform, PostgresServer
+from totesys_assets_tests.harness.servers import QUICK, running
 from totesys_assets_tests.test_roles import denied, new_roles
 from totesys_assets_tests.warehouse.test_kept import require_right
 
@@ -73,6 +76,29 @@ def session(url: str) -> Iterator[Session]:
 def parts(connection: Session) -> set[str]:
     query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'fact_payment'::regclass"
     return {str(name) for (name,) in connection.execute(query)}
+
+
+@contextmanager
+def with_locks(folder: Path, number: str) -> Iterator[str]:
+    """URL of a new warehouse, on a server that keeps few locks: so many for each of ten sessions."""
+    few = {**QUICK, "max_locks_per_transaction": number, "max_connections": "10", "max_worker_processes": "2"}
+    server = EmbeddedServer(folder, few)
+    with running(server):
+        server.create_database("warehouse")
+        Warehouse(server.url("warehouse")).migrate()
+        yield server.url("warehouse")
+
+
+def test_where_the_server_has_no_room_for_so_many_locks_it_says_what_to_set(scratch: Path) -> None:
+    since = date(2020, 1, 1)
+    with with_locks(scratch / "few_locks", "10") as url, session(url) as connection:
+        with pytest.raises(PlatformError, match="has no room for the locks of") as caught:
+            Warehouse(url).migrate(partition_from=since)
+        assert parts(connection) == set()
+    (wanted,) = re.findall(r"max_locks_per_transaction, which is 10, to (\d+)", str(caught.value))
+    with with_locks(scratch / "more_locks", wanted) as url, session(url) as connection:
+        Warehouse(url).migrate(partition_from=since)
+        assert len(parts(connection)) > 80
 
 
 def test_no_record_is_lost_or_renumbered_and_more_come(filled: Session, url: str) -> None:
