@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
@@ -21,24 +21,14 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
-from totesys_assets.commands.restore import Moment
+from totesys_assets.commands.options import Day, Moment
 from totesys_assets.errors import NoRates
 from totesys_assets.insights.questions import PARAMETERS, Answer, Question, defaults, questions
 from totesys_assets.settings import Settings
 from totesys_assets.terminal import err, out, program, reporter, say, show
 
 
-class _Day(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    name = "day"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no day: write it as 2026-01-31.", param, ctx)
-
-
-class _Currency(click.ParamType):  # type: ignore[type-arg]
+class _Currency(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
     name = "code"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -51,11 +41,11 @@ _NUMBER = click.IntRange(1, 2**31 - 1)
 _TYPES: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "currency": _Currency(),
     "basis": click.Choice(["day", "month"]),
-    "rate_day": _Day(),
-    "first": _Day(),
-    "last": _Day(),
+    "rate_day": Day(),
+    "first": Day(),
+    "last": Day(),
     "period": click.Choice(["day", "week", "month", "quarter", "year"]),
-    "today": _Day(),
+    "today": Day(),
     "moment": Moment(),
     "number": _NUMBER,
     "subject": click.Choice(["sales_order", "purchase_order"]),
@@ -126,16 +116,15 @@ def ask(
     if as_sql:
         click.echo(question.text_with(parameters))
         return
-    found, rates_of = _answer(question, parameters)
+    found, remarks = _answer(question, parameters)
     if as_csv:
         _print_csv(found)
     elif as_json:
         _print_json(question, parameters, found)
     else:
         _print_table(question, parameters, found)
-    if rates_of is not None:
-        said = f"The newest rates are of {rates_of}: money of later days is converted at these."
-        say(err, "[yellow]![/yellow] ", f"{said} {program()} rates says how to get newer ones.")
+    for remark in remarks:
+        say(err, "[yellow]![/yellow] ", remark)
 
 
 def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
@@ -154,8 +143,8 @@ def _chosen(question: Question, given: dict[str, Any]) -> dict[str, Any]:
     return {each: values[each] for each in question.parameters}
 
 
-def _answer(question: Question, parameters: dict[str, Any]) -> tuple[Answer, date | None]:
-    """The answer; and the day of the newest rates, if they are old."""
+def _answer(question: Question, parameters: dict[str, Any]) -> tuple[Answer, list[str]]:
+    """The answer, and what it may hide."""
     from totesys_assets.insights.reading import opened  # here: --help should not wait for it
 
     settings = Settings.from_env()
@@ -164,7 +153,7 @@ def _answer(question: Question, parameters: dict[str, Any]) -> tuple[Answer, dat
             reader.check_rates(parameters)
         except NoRates as error:
             raise click.UsageError(str(error)) from error
-        return reader.answer(question.name, **parameters), reader.old_rates(parameters)
+        return reader.answer(question.name, **parameters), reader.remarks(parameters)
 
 
 def _print_list() -> None:

@@ -25,6 +25,7 @@ from rich.text import Text
 
 from totesys_assets.commands import interrupts, words
 from totesys_assets.commands.bar import progress_bar
+from totesys_assets.commands.options import Day
 from totesys_assets.dagster_home import named_folder
 from totesys_assets.databases import Databases, are_new, databases, refreshed
 from totesys_assets.errors import PlatformError, told_once
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 SCALE_HELP = "Size of the embedded ToteSys when it is first filled; 1 is that of the real one."
 # The sales of a month are summed in a few milliseconds. Nobody waits longer for them at the end of a refresh.
 _MOST = "500ms"
-_DAY = click.DateTime(["%Y-%m-%d"])
 GROUP_NAMES = {
     "totesys": "capture",
     "star": "build star",
@@ -49,8 +49,8 @@ GROUP_NAMES = {
 
 
 @click.command()
-@click.option("--from", "first", type=_DAY, metavar="DAY", help="Backfill from this day (by created_at) …")
-@click.option("--to", "last", type=_DAY, metavar="DAY", help="… to this day, included.  [default: today]")
+@click.option("--from", "first", type=Day(), metavar="DAY", help="Backfill from this day (by created_at) …")
+@click.option("--to", "last", type=Day(), metavar="DAY", help="… to this day, included.  [default: today]")
 @click.option("--full", is_flag=True, help="Compare all content of all days, not only fingerprints.")
 @click.option("--accept-deletions", is_flag=True, help="Capture a table even if most of its rows were deleted.")
 @click.option(
@@ -61,8 +61,8 @@ GROUP_NAMES = {
 @click.option("--scale", default=1.0, show_default=True, metavar="FACTOR", help=SCALE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document instead of tables.")
 def refresh(
-    first: datetime | None,
-    last: datetime | None,
+    first: date | None,
+    last: date | None,
     full: bool,
     accept_deletions: bool,
     adopt_lake: bool,
@@ -78,7 +78,7 @@ def refresh(
     for name, is_given in (("--full", full), ("--adopt-lake", adopt_lake)):
         if is_given and first is not None:
             raise click.UsageError(f"{name} always covers all days: leave out --from and --to.")
-    days = (first.date(), (last or datetime.now(UTC)).date()) if first else None
+    days = (first, last or datetime.now(UTC).date()) if first else None
     if days is not None and days[0] > days[1]:
         raise click.UsageError(f"--from is {days[0]}, after {'--to' if last else 'today'}, {days[1]}.")
     console = Console(file=sys.stderr, highlight=False) if as_json else out

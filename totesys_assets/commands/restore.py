@@ -12,27 +12,15 @@ import click
 from rich.table import Table as Grid
 
 from totesys_assets.commands import interrupts
+from totesys_assets.commands.options import Moment
 from totesys_assets.counting import counted
 from totesys_assets.databases import warehouse_only
 from totesys_assets.errors import PlatformError
-from totesys_assets.moments import moment_of, parsed
+from totesys_assets.moments import moment_of
 from totesys_assets.setting_values import schema_name
 from totesys_assets.settings import Settings
 from totesys_assets.sql_text import quoted
 from totesys_assets.terminal import command, err, out, program, reporter, say, show
-
-
-class Moment(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """An ISO 8601 date or time, in UTC unless it has an offset."""
-
-    name = "timestamp"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The moment in UTC."""
-        try:
-            return parsed(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command()

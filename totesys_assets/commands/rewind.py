@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 from totesys_assets.commands import interrupts, words
-from totesys_assets.commands.restore import Moment
+from totesys_assets.commands.options import Moment
 from totesys_assets.counting import counted
 from totesys_assets.errors import LakeFailed
 from totesys_assets.moments import moment_of

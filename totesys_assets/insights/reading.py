@@ -43,6 +43,7 @@ _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
 _RATED_DAYS = "SELECT min(day), max(published_date) FROM mart_exchange_rate"
+_FIRST_RECORD = "SELECT min(first_recorded_at) FROM _recorded"
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
 _LEDGER = "_ledger"
@@ -164,15 +165,21 @@ class Reader:
                 "what ToteSys trades in."
             )
 
-    def old_rates(self, parameters: Mapping[str, object]) -> date | None:
-        """The day of the newest rates, if money is converted that is of days long after it; else None."""
-        if "currency" not in parameters:
-            return None
-        _, newest = self._rated_days()
-        until = parameters.get("rate_day") or parameters.get("last")
-        today = datetime.now(UTC).date()
-        until = min(until, today) if isinstance(until, date) else today
-        return newest if newest is not None and (until - newest).days > MOST_DAYS_WITHOUT_A_RATE else None
+    def remarks(self, parameters: Mapping[str, object]) -> list[str]:
+        """What an answer with these parameters may hide: rates of long before, or a moment before the first record."""
+        said = []
+        if "currency" in parameters:
+            _, newest = self._rated_days()
+            until, today = parameters.get("rate_day") or parameters.get("last"), datetime.now(UTC).date()
+            until = min(until, today) if isinstance(until, date) else today
+            if newest is not None and (until - newest).days > MOST_DAYS_WITHOUT_A_RATE:
+                said.append(f"The newest rates are of {newest}: money of later days is converted at these.")
+        if isinstance(moment := parameters.get("moment"), datetime):
+            with self.session() as connection:
+                ((first,),) = connection.execute(_FIRST_RECORD).fetchall()
+            if first is not None and moment < first:
+                said.append(f"Nothing was known then: the first record is of {first:%Y-%m-%d %H:%M:%S} UTC.")
+        return said
 
     def _rated_days(self) -> tuple[Any, Any]:
         """The first day that has rates, and the day of the newest; None where there are none."""

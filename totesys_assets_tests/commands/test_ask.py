@@ -174,6 +174,17 @@ def test_it_says_so_when_money_is_converted_at_rates_of_long_before(platform: Pl
     assert not is_warned("recent_changes")  # no money is converted
 
 
+@pytest.mark.refreshed
+def test_it_says_so_when_nothing_was_recorded_by_a_moment(platform: Platform) -> None:
+    ((first,),) = platform.query("SELECT min(_recorded_at) FROM fact_sales_order")
+    assert isinstance(first, datetime)
+    for moment, is_early in ((first - timedelta(seconds=1), True), (first + timedelta(seconds=1), False)):
+        result = CliRunner().invoke(main, ["ask", "known_on", *SINCE, "--moment", moment.isoformat()])
+        assert result.exit_code == 0
+        said = f"Nothing was known then: the first record is of {first.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        assert (said in " ".join(result.stderr.split())) == is_early
+
+
 def test_before_the_first_refresh_it_says_what_to_do(platform: Platform) -> None:
     assert "totesys refresh makes them" in " ".join(ask("headline", code=1).split())
 

@@ -227,6 +227,13 @@ def test_days_in_the_wrong_order_are_refused() -> None:
     assert "--from is 2026-01-02, after --to, 2026-01-01." in output
 
 
+@pytest.mark.parametrize("option", ["--from", "--to"])
+def test_what_is_no_day_is_refused_with_an_example(option: str) -> None:
+    code, output = invoke("refresh", "--from", "2026-01-02", option, "01.02.2025")
+    assert code == 2
+    assert "'01.02.2025' is no day: write it as 2026-01-31." in output
+
+
 @pytest.mark.parametrize("command", ["dashboard", "api"])
 def test_an_empty_host_is_refused(command: str) -> None:
     code, output = invoke(command, "--host", "")

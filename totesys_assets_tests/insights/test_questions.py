@@ -589,6 +589,13 @@ def test_an_order_that_moved_to_another_day_is_not_said_to_be_deleted(platform: 
         ("purchase_order", "moved"),
         ("sales_order", "moved"),
     ]
+    platform.sql("UPDATE sales_order SET created_at = created_at + interval '3 days'")
+    platform.refresh()
+    platform.sql("UPDATE sales_order SET units_sold = 5")
+    platform.sql("UPDATE purchase_order SET item_quantity = 5")
+    platform.refresh()
+    changes = asked(platform, "recent_changes")[:2]  # of one moment, what was ordered last comes first
+    assert [row["subject"] for row in changes] == ["sales_order", "purchase_order"]
     platform.sql("DELETE FROM payment")
     platform.sql("DELETE FROM transaction")
     platform.sql("DELETE FROM sales_order")

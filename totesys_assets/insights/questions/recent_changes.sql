@@ -1,7 +1,8 @@
 -- Which orders changed or were deleted last?
 -- Versions after the first of their order, newest first, by the moment they were first seen. What changed in one is
 -- told by the question order_life. A silent update left ToteSys's last_updated as it was. An order that moved to another
--- day of creation left the one that is shown.
+-- day of creation left the one that is shown. Of changes that were seen at one moment, those of the newest orders come
+-- first.
 WITH changes AS (
     SELECT 'sales_order' AS subject, sales_order_id AS number, _recorded_at AS recorded_at, created_date
     FROM fact_sales_order
@@ -10,7 +11,7 @@ WITH changes AS (
     SELECT 'purchase_order', purchase_order_id, _recorded_at, created_date
     FROM fact_purchase_order
     WHERE _operation <> 'insert'
-    ORDER BY recorded_at DESC, subject, number
+    ORDER BY recorded_at DESC, created_date DESC, number DESC, subject
     LIMIT %(rows)s
 ),
 -- All versions of these orders.
@@ -59,4 +60,4 @@ JOIN told
     AND told.number = changes.number
     AND told.recorded_at = changes.recorded_at
     AND told.created_date = changes.created_date
-ORDER BY 3 DESC, 1, 2
+ORDER BY 3 DESC, 5 DESC, 2 DESC, 1
