@@ -15,9 +15,13 @@ def test_their_sql_and_python_run(platform: Platform) -> None:
     ran = {"sql": 0, "python": 0}
     for document in INSTRUCTIONS:
         for block in blocks(document, "sql"):
-            statements = [each for each in re.sub(r"--.*", "", block).split(";") if each.strip()]
-            # The log is not followed here.
-            rows = [0, 0] if "_followed" in block else [1, 0, 1, 1][: len(statements)]
+            # The only order is delivered to Turkey.
+            statements = [
+                each for each in re.sub(r"--.*", "", block.replace("'DE'", "'TR'")).split(";") if each.strip()
+            ]
+            # The log is not followed here, and nothing was changed.
+            is_none = "_followed" in block or "HAVING" in block
+            rows = [0] * len(statements) if is_none else [1, 0, 1, 1][: len(statements)]
             assert [len(platform.query(each)) for each in statements] == rows
             ran["sql"] += len(statements)
         for code in blocks(document, "python"):
@@ -26,4 +30,4 @@ def test_their_sql_and_python_run(platform: Platform) -> None:
             frames = [value for key, value in names.items() if key in ("orders", "before", "versions")]
             assert [len(frame) for frame in frames] == [1] * len(frames)  # type: ignore[arg-type]
             ran["python"] += len(frames)
-    assert ran == {"sql": 8, "python": 4}
+    assert ran == {"sql": 10, "python": 4}
