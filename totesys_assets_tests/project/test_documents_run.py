@@ -17,7 +17,7 @@ def test_their_sql_and_python_run(platform: Platform) -> None:
         for block in blocks(document, "sql"):
             # The only order is delivered to Turkey.
             statements = [
-                each for each in re.sub(r"--.*", "", block.replace("'DE'", "'TR'")).split(";") if each.strip()
+                each for each in re.sub(r"--.*", "", block.replace("'DEU'", "'TUR'")).split(";") if each.strip()
             ]
             # The log is not followed here, and nothing was changed.
             is_none = "_followed" in block or "HAVING" in block
