@@ -116,9 +116,15 @@ def report(instance: dg.DagsterInstance, tables: Catalogue, examined: Examined) 
     return [table for table in examined.blocked if table not in before]
 
 
-def blocked(instance: dg.DagsterInstance, tables: Catalogue) -> dict[str, str]:
+def waits(instance: dg.DagsterInstance, tables: Catalogue, group: str, table: str) -> dg.AssetCheckEvaluation:
+    """What the check of a table says that is made of others, by the last look that Dagster knows of."""
+    sources = {name: tables.source[name] for name in query_of(table).sources if name in tables.source}
+    return of_made(group, table, blocked(instance, sources))
+
+
+def blocked(instance: dg.DagsterInstance, sources: Mapping[str, Table]) -> dict[str, str]:
     """Source table -> why it cannot be captured, as was found by the last look that Dagster knows of."""
-    keys = [key for key in check_keys(tables) if key.name == CAN_BE_CAPTURED]
+    keys = [dg.AssetCheckKey(dg.AssetKey([each.group, name]), CAN_BE_CAPTURED) for name, each in sources.items()]
     found = latest(instance, keys)
     return {key.asset_key.path[-1]: str(found[key][1]) for key in keys if key in found and not found[key][0]}
 

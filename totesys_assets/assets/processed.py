@@ -91,7 +91,7 @@ def _processed_asset(
         newest["engine"] = engine.name if table.day_column else DUCKDB
         newest["dagster/column_lineage"] = query_lineage(catalogue, table)
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
-        waits = blocked.of_made(table.group, table.name, blocked.blocked(context.instance, catalogue))
+        waits = blocked.waits(context.instance, catalogue, table.group, table.name)
         return dg.MaterializeResult(
             metadata=record_partitions(context, days, metadata), check_results=[blocked.result(waits)]
         )

@@ -95,7 +95,7 @@ def _warehouse_asset(
         newest.update(total_row_count(lake, f"{PROCESSED}/{table.name}"))
         newest["rows_written"] = loaded.written
         newest["dagster/column_lineage"] = warehouse_lineage(table)
-        waits = blocked.of_made(WAREHOUSE, table.name, blocked.blocked(context.instance, catalogue))
+        waits = blocked.waits(context.instance, catalogue, WAREHOUSE, table.name)
         if loaded.needed:
             yield dg.MaterializeResult(metadata=record_partitions(context, days, metadata))
         yield blocked.result(waits)

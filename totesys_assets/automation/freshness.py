@@ -84,7 +84,7 @@ def freshness_sensor(settings: Settings) -> dg.SensorDefinition:
         known = _report_lags(notices, known, found.lags)
         stale_told = _report_staleness(notices, context.instance, known, verdict)
         known = replace(_count(lake, known, found.finished), up_to_date=verdict.up_to_date, stale_told=stale_told)
-        reasons = blocked(context.instance, catalogue())
+        reasons = blocked(context.instance, catalogue().source)
         known = _report_blocked(notices, known, reasons, now)
         known = _report_missed(notices, known, missed(context.instance, catalogue()), now)
         known = _report_duties(notices, context.instance, known, now)

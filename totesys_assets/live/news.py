@@ -84,7 +84,7 @@ class News:
         if seen.finished != before.finished:
             letters = Counter(map(str, open_dead_letters(self._lake).column("table_name").to_pylist()))
         return _Seen(
-            blocked.blocked(instance, catalogue()),
+            blocked.blocked(instance, catalogue().source),
             {**before.failed, **why},
             max((record.end_time or time.time() for record in refreshes), default=None),
             records.newest_tick_failure(instance),

@@ -73,7 +73,9 @@ def test_a_blocked_table_is_seen_on_its_asset_and_on_what_waits_for_it_until_it_
     }
     assert reason in found["totesys/sales_order", CAN_BE_CAPTURED]
     assert all(found[asset, UPSTREAM_CAPTURED].startswith("Waits for totesys/sales_order. ") for asset in WAITING)
-    assert blocked.blocked(platform.instance, TABLES) == {"sales_order": found["totesys/sales_order", CAN_BE_CAPTURED]}
+    assert blocked.blocked(platform.instance, TABLES.source) == {
+        "sales_order": found["totesys/sales_order", CAN_BE_CAPTURED]
+    }
     before = number_of_evaluations(platform.instance)
     with pytest.raises(dg.Failure):
         tick(platform)
@@ -81,7 +83,7 @@ def test_a_blocked_table_is_seen_on_its_asset_and_on_what_waits_for_it_until_it_
     platform.sql(mend)
     tick(platform)
     assert failed(platform.instance) == {}
-    assert blocked.blocked(platform.instance, TABLES) == {}
+    assert blocked.blocked(platform.instance, TABLES.source) == {}
 
 
 def test_a_source_of_which_nothing_can_be_captured_turns_all_of_it_red(platform: Platform) -> None:
@@ -91,7 +93,7 @@ def test_a_source_of_which_nothing_can_be_captured_turns_all_of_it_red(platform:
     assert str(failure.value.description).count("which has no table") == 1
     assert str(failure.value.description).endswith("(And 10 more tables.)")
     lost = {name for name, table in TABLES.source.items() if table.group == "totesys"}
-    assert set(blocked.blocked(platform.instance, TABLES)) == lost
+    assert set(blocked.blocked(platform.instance, TABLES.source)) == lost
     made = [name for name in TABLES.warehouse if lost & set(query_of(name).sources)]
     assert (len(lost), len(made)) == (11, 16)  # all but what is made of files and of rates alone
     assert len(failed(platform.instance)) == 11 + 2 * 16

@@ -529,7 +529,7 @@ def test_a_table_that_drifted_is_named_the_rest_is_refreshed_and_the_exit_code_i
     assert code == 1
     assert '"colour" (text) is new' in text
     with dg.DagsterInstance.get() as instance:
-        assert list(blocked.blocked(instance, catalogue())) == ["design"]
+        assert list(blocked.blocked(instance, catalogue().source)) == ["design"]
     assert platform.query("SELECT units_sold FROM current_sales_order") == [(7,)]
 
 

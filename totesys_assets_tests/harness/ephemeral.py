@@ -3,6 +3,7 @@
 The ephemeral one has one connection to its events in place of a new one for each event, which takes a tenth off the
 processor time of every refresh; and it plans the days of an asset with one event, as the instance that is shipped does.
 Dagster plans a check with a statement that has all of its days in it; here each day is a row for one short statement.
+What Dagster tells of a step on its way, which nobody reads, is not stored.
 Its tables are new each time: their version is not noted, for which Alembic loads all migrations, and no table or column
 is looked for.
 Those with files do not wait for the disk at every event: none outlives its test.
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dagster import EventLogEntry, serialize_value
+from dagster import DagsterEventType, EventLogEntry, serialize_value
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import in_memory
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
@@ -26,6 +27,16 @@ from sqlalchemy.engine import Connection, Engine
 _module: Any = in_memory
 _runs: Any = runs
 _create_engine = _module.create_engine
+_store_event = _module.InMemoryEventLogStorage.store_event
+_ON_THE_WAY = {
+    DagsterEventType.STEP_INPUT,
+    DagsterEventType.LOADED_INPUT,
+    DagsterEventType.STEP_OUTPUT,
+    DagsterEventType.HANDLED_OUTPUT,
+    DagsterEventType.RESOURCE_INIT_STARTED,
+    DagsterEventType.RESOURCE_INIT_SUCCESS,
+    DagsterEventType.LOGS_CAPTURED,
+}
 
 
 def _shared_by_threads(url: str, **arguments: Any) -> Engine:
@@ -56,6 +67,11 @@ def _plan_check(storage: Any, planned: EventLogEntry, event_id: int | None) -> N
         connection.execute(AssetCheckExecutionsTable.insert(), [{**row, "partition": day} for day in days])
 
 
+def _store(storage: Any, stored: EventLogEntry) -> None:
+    if stored.dagster_event is None or stored.dagster_event.event_type not in _ON_THE_WAY:
+        _store_event(storage, stored)
+
+
 @event.listens_for(Engine, "connect")
 def _without_waiting(connection: object, _record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
@@ -65,6 +81,7 @@ def _without_waiting(connection: object, _record: object) -> None:
 _module.stamp_alembic_rev = _runs.stamp_alembic_rev = lambda *_: None
 _module.create_engine = _shared_by_threads
 _module.InMemoryEventLogStorage._connect = _held
+_module.InMemoryEventLogStorage.store_event = _store
 _module.InMemoryEventLogStorage._store_asset_check_evaluation_planned = _plan_check
 _module.InMemoryEventLogStorage._has_asset_key_col_on_connection = lambda *_: True
 _module.InMemoryEventLogStorage.supports_asset_checks = True
