@@ -1275,11 +1275,11 @@ def advanced_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
     ("mutate", "scenario"),
     [
         (unchanged_as_null, large_value_that_stays),
-        (truncate_ignored, truncated_and_filled_again),
+        pytest.param(truncate_ignored, truncated_and_filled_again, marks=pytest.mark.thorough),
         (advanced_before_it_is_written, written_and_not_forgotten),
-        (rows_without_their_mark, committed_and_not_noted),
+        pytest.param(rows_without_their_mark, committed_and_not_noted, marks=pytest.mark.thorough),
         (position_ahead_of_the_disk, one_piece_after_another),
-        (files_not_compared, written_anew),
+        pytest.param(files_not_compared, written_anew, marks=pytest.mark.thorough),
     ],
 )
 def test_a_mutant_is_noticed(

@@ -208,6 +208,7 @@ def test_an_order_is_in_the_warehouse_and_in_the_lake_soon_after_its_commit(
     assert in_lake(deployed, monkeypatch) == 2
 
 
+@pytest.mark.thorough
 def test_how_long_a_commit_takes_at_most_is_told_and_is_little_more_than_it_took(deployed: Deployed) -> None:
     def records() -> int:
         return int(deployed.sql("WAREHOUSE_URL", "SELECT count(*) FROM fact_sales_order")[0][0])

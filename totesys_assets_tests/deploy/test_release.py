@@ -116,7 +116,10 @@ def test_if_one_does_not_come_up_all_go_back_and_a_mended_release_succeeds(
     assert release(ecs, tmp_path) == (0, "")
 
 
-@pytest.mark.parametrize("has_effect", [False, True], ids=["without effect", "with effect"])
+@pytest.mark.parametrize(
+    "has_effect",
+    [pytest.param(False, id="without effect", marks=pytest.mark.thorough), pytest.param(True, id="with effect")],
+)
 @pytest.mark.parametrize(
     "length", [pytest.param(1, id="once"), pytest.param(25, id="for minutes", marks=pytest.mark.thorough)]
 )

@@ -177,7 +177,7 @@ def test_a_task_that_does_not_begin_is_ended_after_a_quarter_of_an_hour(tmp_path
     assert "The task has not begun for 15 minutes." in done.stderr
 
 
-@pytest.mark.parametrize("length", [1, 10])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.thorough), 10])
 def test_while_aws_is_not_heard_the_command_goes_on(length: int, tmp_path: Path) -> None:
     for begins in range(4, 40, 6):
         account = Commands(SERVICES, lines=LINES, code=2, outage=range(begins, begins + length))

@@ -53,7 +53,16 @@ def test_the_stack_is_private_encrypted_guarded_and_wired(of_the_stack: list[dic
     assert_passed(of_the_stack, runs_of(STACK / WHOLE))
 
 
-@pytest.mark.parametrize("name", [file.name for file in TESTS if file.name != Path(WHOLE).name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            file.name, marks=pytest.mark.thorough if file.name in ("alarms.tftest.hcl", "quotas.tftest.hcl") else ()
+        )
+        for file in TESTS
+        if file.name != Path(WHOLE).name
+    ],
+)
 def test_what_a_user_decides_is_done_or_refused(stack: Path, name: str) -> None:
     """Each of the assertions in the other files of deploy/terraform/tests."""
     assert_passed(terraform_test(stack, f"-filter=tests/{name}"), runs_of(STACK / "tests" / name))

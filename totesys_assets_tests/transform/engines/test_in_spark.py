@@ -166,8 +166,17 @@ def test_of_two_builds_the_slower_one_begins_again(lake: Lake, sail: str, monkey
     assert lost
 
 
-@pytest.mark.parametrize("failure", [LostRace("the file exists"), LakeFailed("timed out"), KeyboardInterrupt()])
-@pytest.mark.parametrize("changes_only", [True, False], ids=["append", "replace"])
+@pytest.mark.parametrize(
+    ("failure", "changes_only"),
+    [
+        (LostRace("the file exists"), True),
+        (KeyboardInterrupt(), False),
+        pytest.param(LostRace("the file exists"), False, marks=pytest.mark.thorough),
+        pytest.param(KeyboardInterrupt(), True, marks=pytest.mark.thorough),
+        pytest.param(LakeFailed("timed out"), True, marks=pytest.mark.thorough),
+        pytest.param(LakeFailed("timed out"), False, marks=pytest.mark.thorough),
+    ],
+)
 def test_files_of_a_commit_whose_answer_is_lost_stay_and_nothing_is_doubled(
     lake: Lake, sail: str, monkeypatch: pytest.MonkeyPatch, failure: BaseException, changes_only: bool
 ) -> None:
