@@ -227,7 +227,7 @@ class Comparison:
         for batch in timed(EXTRACT, engine.batches(connection.execute(self._sql.first_capture(where)))):
             broken = batch.column("_broken")
             if broken.null_count < len(broken):
-                bad.append(batch.filter(broken.is_valid()).select([*self._table.primary_key, "_broken"]))
+                bad.append(batch.filter(broken.is_valid()).select([*self._table.primary_key, "_broken", "_day"]))
                 batch = batch.filter(broken.is_null())
             if batch.num_rows:  # nothing but bad rows is nothing to commit
                 if self._sql.may_double:

@@ -33,6 +33,20 @@ FROM incoming JOIN ({letters}) AS source ON source.row_key = {row_key}
 WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
 """
 
+# The same where several rows may have one key: of those on one day one is meant, a good one if there is any.
+_REJECTED_ONCE = """
+INSERT INTO rejected
+SELECT row_key, partition, bad._broken, source.raw
+FROM (
+    SELECT {row_key} AS row_key, {partition} AS partition, _broken FROM incoming
+    QUALIFY _broken IS NOT NULL AND row_number() OVER (PARTITION BY {row_key}, _day ORDER BY _broken NULLS FIRST) = 1
+) AS bad
+JOIN (
+    SELECT * FROM ({letters}) QUALIFY row_number() OVER (PARTITION BY row_key, partition ORDER BY raw) = 1
+) AS source USING (row_key, partition)
+WHERE list_contains(?, partition)
+"""
+
 # A row held alternates between insert and delete, so these need only be counted to know how many are there.
 _HELD = """
 SELECT {partition}, sum(CASE _operation WHEN 'insert' THEN 1 WHEN 'delete' THEN -1 ELSE 0 END)
@@ -215,7 +229,7 @@ class Statements:
             f"FROM (SELECT * REPLACE (coalesce(_broken, {self._engine_rule()}) AS _broken), "
             f"'insert' AS {OPERATION}, (SELECT taken_at FROM capture_time) AS {RECORDED_AT}, "
             f"{self.incoming_day()} AS _day FROM ({self._rows(where)}))"
-            + self._one_each(*self._columns, but_for="_broken IS NOT NULL")
+            + self._one_each("_broken IS NOT NULL", *self._columns)
         )
 
     @property
@@ -223,15 +237,14 @@ class Statements:
         """Whether several rows of the source may have the same key."""
         return self.snapshot.may_double(self.table)
 
-    def _one_each(self, *order: str, but_for: str = "false") -> str:
-        """Clause that leaves of the rows with one key on one day the first by ``order``, and all ``but_for`` which.
+    def _one_each(self, *order: str) -> str:
+        """Clause that leaves of the rows with one key on one day the first by ``order``.
 
         Empty where a key has one row: to look for others would take as long as to sort all of them.
         """
         if not self.may_double:
             return ""
-        within = f"PARTITION BY {self.keys}, _day ORDER BY {', '.join([but_for, *order])}"
-        return f" QUALIFY {but_for} OR row_number() OVER ({within}) = 1"
+        return f" QUALIFY row_number() OVER (PARTITION BY {self.keys}, _day ORDER BY {', '.join(order)}) = 1"
 
     def _rows(self, where: str) -> str:
         """DuckDB query for rows of the source, of which it names those that it cannot give exactly."""
@@ -244,6 +257,8 @@ class Statements:
     def rejected(self, where: str) -> str:
         """DuckDB statement that notes the broken rows of ``incoming`` with their text, of a list of partitions."""
         letters = self.snapshot.read(f"{self.snapshot.letters(self.table, self.all_days)} {where}")
+        if self.may_double:
+            return _REJECTED_ONCE.format(row_key=row_key(self.table), partition=self.partition(), letters=letters)
         return _REJECTED.format(row_key=row_key(self.table, "incoming"), letters=letters)
 
     def rows_held(self) -> str:

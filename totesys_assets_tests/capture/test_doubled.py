@@ -7,6 +7,7 @@ import pytest
 
 from totesys_assets.audit.audit import audit
 from totesys_assets.audit.findings import CONTENT, MONEY, ROWS
+from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.load import copying
 from totesys_assets_tests.conftest import Platform
 
@@ -126,6 +127,55 @@ def test_the_row_that_is_left_arrives_also_when_the_table_has_its_key_again(plat
     platform.sql("ALTER TABLE design ADD PRIMARY KEY (design_id)")
     platform.refresh()
     require_equal(platform)
+
+
+BROKEN = """
+INSERT INTO sales_order SELECT sales_order_id, created_at, last_updated, design_id, staff_id, counterparty_id, {units},
+    unit_price, currency_id, '{delivery}', agreed_payment_date, agreed_delivery_location_id
+FROM sales_order WHERE units_sold = 1001
+"""
+
+
+def letters(platform: Platform) -> list[tuple[str, bool]]:
+    """Of each dead letter its key, and whether its text is that of a broken row."""
+    return [(each["row_key"], "soon" in each["raw"]) for each in open_dead_letters(platform.lake).to_pylist()]
+
+
+@pytest.mark.parametrize("is_first", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_a_good_row_is_meant_before_a_broken_one_and_of_broken_ones_one_is_a_dead_letter(
+    platform: Platform, is_first: bool
+) -> None:
+    if not is_first:
+        platform.refresh()
+    platform.sql(WITHOUT_KEYS)
+    for units in (18, 19):
+        platform.sql(BROKEN.format(units=units, delivery="soon"))
+    platform.refresh()
+    assert platform.query("SELECT units_sold FROM current_sales_order") == [(1001,)]
+    assert letters(platform) == []
+    assert ("totesys/sales_order", CONTENT) in differing(platform)
+    platform.sql("DELETE FROM sales_order WHERE units_sold = 1001")
+    platform.refresh()
+    assert letters(platform) == [("1", True)]
+    platform.sql("DELETE FROM sales_order WHERE units_sold = 18")
+    platform.refresh()
+    assert letters(platform) == [("1", True)]
+    platform.sql("UPDATE sales_order SET agreed_delivery_date = '2024-08-24'")
+    platform.refresh()
+    assert letters(platform) == []
+    assert platform.query("SELECT units_sold FROM current_sales_order") == [(19,)]
+    assert differing(platform) == set()
+
+
+@pytest.mark.refreshed
+def test_a_broken_row_on_another_day_makes_no_dead_letter_of_a_good_one(platform: Platform) -> None:
+    platform.sql(WITHOUT_KEYS)
+    platform.sql(BROKEN.format(units=18, delivery="soon"))
+    platform.sql("UPDATE sales_order SET created_at = '2024-08-21 09:00' WHERE units_sold = 18")
+    platform.sql("UPDATE sales_order SET units_sold = 1002 WHERE units_sold = 1001")
+    platform.refresh()
+    assert platform.query("SELECT units_sold FROM current_sales_order") == [(1002,)]
+    assert letters(platform) == [("1", True)]
 
 
 @pytest.mark.refreshed

@@ -589,6 +589,14 @@ def test_every_change_of_what_is_published_shows(source: Source, change: str) ->
             "ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id) DEFERRABLE",
             "has no primary key that can be",
         ),
+        (
+            "ALTER TABLE payment REPLICA IDENTITY FULL; ALTER TABLE payment DROP CONSTRAINT payment_pkey",
+            "has no unique index on its key",
+        ),
+        (
+            "ALTER TABLE payment DROP CONSTRAINT payment_pkey, ADD PRIMARY KEY (payment_id, created_at)",
+            "has no unique index on its key",
+        ),
         ("ALTER TABLE payment ENABLE ROW LEVEL SECURITY", "has row-level security"),
         ("ALTER PUBLICATION totesys_log DROP TABLE payment; ALTER TABLE payment SET UNLOGGED", "is not logged"),
         ("CREATE TABLE part () INHERITS (payment)", "has partitions or tables that inherit"),

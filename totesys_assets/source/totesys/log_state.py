@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from totesys_assets.catalogue.catalogue import catalogue
+from totesys_assets.source.totesys.structure import UNIQUE, unique_columns
 from totesys_assets.sql_text import literal
 
 PUBLICATION = "totesys_log"
@@ -37,7 +39,7 @@ WITH door AS (
         'secured', relrowsecurity, 'parts', EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
         'member', (SELECT to_jsonb(m) FROM pg_publication_rel AS m JOIN publication ON publication.oid = prpubid
             WHERE prrelid = c.oid)
-    ) AS told
+    ) AS told, {unique} AS unique_columns
     FROM pg_class AS c
     WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema}) AND relname IN ({tables})
         AND relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -65,7 +67,8 @@ SELECT jsonb_build_object(
     'standby', pg_is_in_recovery(),
     'door', (SELECT CASE WHEN open = 4 THEN 'open' WHEN made = 4 THEN 'closed' ELSE 'missing' END FROM door),
     'publication', (SELECT jsonb_build_object('told', told, 'whole', is_whole) FROM publication),
-    'tables', (SELECT coalesce(jsonb_object_agg(relname, told), '{{}}') FROM tables),
+    'tables', (SELECT coalesce(jsonb_object_agg(relname, told || jsonb_build_object('unique', unique_columns)), '{{}}')
+        FROM tables),
     'identity', (SELECT md5(told::text || (SELECT coalesce(string_agg(tables.told::text, ' ' ORDER BY relname), '')
         FROM tables)) FROM publication),
     'slot', (SELECT told FROM slot),
@@ -173,7 +176,7 @@ class LogState:
             door=found["door"],
             publication=found["identity"],
             whole=publication is not None and publication["whole"],
-            tables={name: _table(told) for name, told in found["tables"].items()},
+            tables={name: _table(name, told) for name, told in found["tables"].items()},
             slot=None if slot is None else Slot(**{**slot, "ours": bool(slot["ours"])}),
             others=tuple(found["others"]),
             flushed=found["flushed"],
@@ -187,6 +190,7 @@ def state_query(slot: str, schema: str, tables: Collection[str]) -> str:
     return _STATE.format(
         publication=literal(PUBLICATION),
         plugin=literal(_PLUGIN),
+        unique=UNIQUE,
         slot=plain(slot),
         schema=plain(schema),
         tables=", ".join(literal(name) for name in sorted(tables)) or "NULL",
@@ -198,9 +202,14 @@ def plain(text: str) -> str:
     return f"E{literal(text.replace(chr(92), 2 * chr(92)))}"
 
 
-def _table(told: Mapping[str, Any]) -> LogTable:
-    member = told["member"]
-    return LogTable(published=member is not None, obstacle=_obstacle(told, member or {}))
+def _table(name: str, told: Mapping[str, Any]) -> LogTable:
+    member, known = told["member"], catalogue().source.get(name)
+    obstacle = _obstacle(told, member or {})
+    if obstacle is None and known is not None:
+        key = frozenset(known.primary_key)
+        if not any(columns <= key for columns in unique_columns(told["unique"])):
+            obstacle = "has no unique index on its key, so several rows may have one"
+    return LogTable(published=member is not None, obstacle=obstacle)
 
 
 def _obstacle(told: Mapping[str, Any], member: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from totesys_assets.sql_text import literal
 # relation than before may bear transaction ids from before, so that which relations these are is what identifies them;
 # so are the columns' numbers in each of them, since a column that was dropped and added anew has another. A label of an
 # enum may be renamed: rows then read as something else, though not one was written. Types are named without the schema
-# that they are in. No two rows are equal in the columns of a unique index, which says nothing of tables that inherit.
+# that they are in.
 _STRUCTURE = """
 WITH RECURSIVE wanted AS (
     SELECT c.* FROM pg_class AS c
@@ -38,17 +38,13 @@ WITH RECURSIVE wanted AS (
         bool_and(part IN (SELECT relation FROM locked)) AS locked
     FROM parts JOIN pg_class AS p ON p.oid = part LEFT JOIN pg_am ON pg_am.oid = p.relam
     GROUP BY 1
+), uniques AS MATERIALIZED (
+    SELECT c.oid AS root, {unique} AS columns FROM wanted AS c
 )
 SELECT c.relname AS table_name, c.relkind::text AS kind, r.identity AS relations, r.odd_part, r.odd_storage, r.locked,
     has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
-    row_security_active(c.oid) AS filtered, c.relfilenode::bigint AS file, ARRAY(
-        SELECT (
-            SELECT string_agg(coalesce(quote_ident(attname), ''), ',') FROM generate_series(0, indnkeyatts - 1) AS place
-            LEFT JOIN pg_attribute ON attrelid = c.oid AND attnum = indkey[place] AND attnum > 0
-        )
-        FROM pg_index WHERE indrelid = c.oid AND indisunique AND indisvalid AND indpred IS NULL
-            AND (c.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid))
-    ) AS unique_columns, a.attname AS column_name,
+    row_security_active(c.oid) AS filtered, c.relfilenode::bigint AS file, u.columns AS unique_columns,
+    a.attname AS column_name,
     CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
          ELSE quote_ident(t.typname) END AS type,
     concat_ws(' ', a.attnum, (
@@ -59,11 +55,21 @@ SELECT c.relname AS table_name, c.relkind::text AS kind, r.identity AS relations
         SELECT FROM parts JOIN pg_attribute AS each ON each.attrelid = part
         WHERE root = c.oid AND each.attname = a.attname AND each.attgenerated = 'v'
     ) AS computed, a.attnotnull AS required
-FROM wanted AS c JOIN relations AS r ON r.root = c.oid
+FROM wanted AS c JOIN relations AS r ON r.root = c.oid JOIN uniques AS u ON u.root = c.oid
 JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type AS t ON t.oid = a.atttypid
 ORDER BY c.relname, a.attnum
 """
+# The columns of each unique index of the relation c: no two of its rows are equal in them. An index says nothing of the
+# rows of tables that inherit.
+UNIQUE = """ARRAY(
+    SELECT (
+        SELECT string_agg(coalesce(attname::text, ''), chr(31)) FROM generate_series(0, indnkeyatts - 1) AS place
+        LEFT JOIN pg_attribute ON attrelid = c.oid AND attnum = indkey[place] AND attnum > 0
+    )
+    FROM pg_index WHERE indrelid = c.oid AND indisunique AND indisvalid AND indpred IS NULL
+        AND (c.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid))
+)"""
 _OTHERS = """
 SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
     AND relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition ORDER BY relname IN ({names}), relname LIMIT 5
@@ -98,7 +104,7 @@ class SourceTable:
 
 def structure_query(schema: str, tables: Collection[str]) -> str:
     """SELECT of a row for each column of the tables that there are, for ``source_tables``."""
-    return _STRUCTURE.format(schema=literal(schema), names=_names(tables))
+    return _STRUCTURE.format(schema=literal(schema), names=_names(tables), unique=UNIQUE)
 
 
 def others_query(schema: str, tables: Collection[str]) -> str:
@@ -126,7 +132,7 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
                 odd_part=None if part is None else str(part),
                 odd_storage=None if storage is None else str(storage),
                 locked=bool(locked),
-                unique=tuple(frozenset(str(columns).split(",")) for columns in _texts(unique)),
+                unique=unique_columns(unique),
             ),
         )
         found.columns[str(column)] = str(type_)
@@ -138,5 +144,7 @@ def source_tables(rows: Iterable[tuple[object, ...]]) -> dict[str, SourceTable]:
     return tables
 
 
-def _texts(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def unique_columns(told: object) -> tuple[frozenset[str], ...]:
+    """What ``UNIQUE`` has told: in the columns of each of these no two rows are equal."""
+    listed = told if isinstance(told, list) else []
+    return tuple(frozenset(str(columns).split("\x1f")) for columns in listed)
