@@ -210,7 +210,7 @@ def _fill(url: str, home: Path, scale: float, say: Report) -> None:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT min(created_at)::date FROM address").fetchone()
     if row is not None and row[0] is not None:
-        # A lake that is there already is that of another ToteSys: its first day does not move forward.
+        # A lake that is there already is that of another ToteSys, and may have the days since the usual first one.
         first = min(row[0], FIRST_DAY) if (home / "lake").exists() else row[0]
         noted.write_text(f"{first}\n", encoding="ascii")
 

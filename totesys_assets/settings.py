@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from difflib import SequenceMatcher
 from pathlib import Path
 
 from totesys_assets import setting_values as values
@@ -28,6 +27,8 @@ from totesys_assets.variables import (
     STOP,
     VARIABLES,
 )
+
+_OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_")
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,12 @@ class Settings:
         _refuse_misspelt(env)
         home = values.folder("TOTESYS_HOME", env.get("TOTESYS_HOME") or ".totesys")
         totesys_url = env.get("TOTESYS_URL") or None
+        lake_uri = _lake_uri(env.get("LAKE_URI") or None, home)
+        # A lake that was begun in the home keeps its first day, whichever ToteSys is named.
+        is_noted = totesys_url is None or (lake_uri == str(home / "lake") and Path(lake_uri).exists())
         return cls(
             home=home,
-            lake_uri=_lake_uri(env.get("LAKE_URI") or None, home),
+            lake_uri=lake_uri,
             warehouse_schema=values.schema_name(env.get("WAREHOUSE_SCHEMA") or "public", "WAREHOUSE_SCHEMA"),
             totesys_url=values.database_url("TOTESYS_URL", totesys_url),
             totesys_schema=values.source_schema(env.get("TOTESYS_SCHEMA") or None, totesys_url),
@@ -86,9 +90,7 @@ class Settings:
             follows_log=_follows_log(env.get("TOTESYS_LOG"), home, embedded=totesys_url is None),
             warehouse_url=values.database_url("WAREHOUSE_URL", env.get("WAREHOUSE_URL") or None),
             warehouse_reader_url=values.database_url("WAREHOUSE_READER_URL", env.get("WAREHOUSE_READER_URL") or None),
-            first_day=_first_day(
-                env.get("TOTESYS_FIRST_DAY"), home, is_noted=totesys_url is None or _holds_lake(env, home)
-            ),
+            first_day=_first_day(env.get("TOTESYS_FIRST_DAY"), home, is_noted=is_noted),
             allow_superuser=values.switch("TOTESYS_ALLOW_SUPERUSER", env.get("TOTESYS_ALLOW_SUPERUSER")),
             alert_topic=values.topic(env.get("TOTESYS_ALERT_TOPIC") or None),
             ui_url=values.ui_url(env.get("TOTESYS_UI_URL") or None),
@@ -107,22 +109,28 @@ def _lake_uri(value: str | None, home: Path) -> str:
 
 
 def _refuse_misspelt(env: Mapping[str, str]) -> None:
-    """Raise SettingsError for a name that is one slip away from that of a variable, which is not set."""
+    """Raise SettingsError for a name that is one slip away from that of a variable, which is not set.
+
+    Those that do not say where the data is may be as like to what other programs read.
+    """
     names = {each.name for each in VARIABLES}
-    unset = sorted(name for name in names if not env.get(name))
+    unset = sorted(name for name in names if name.startswith(_OURS) and not env.get(name))
     for name in sorted(name for name, value in env.items() if value and name not in names):
         for meant in unset:
-            # Of n letters one is another, too many, missing, or in the wrong place.
-            if abs(len(name) - len(meant)) < 2 and SequenceMatcher(None, name, meant).ratio() >= 1 - 1 / len(meant):
+            if _is_slip(name, meant):
                 raise SettingsError(
                     f"{name} is set, which the platform does not read, and {meant} is not: rename it, or unset it if "
                     "it is for another program."
                 )
 
 
-def _holds_lake(env: Mapping[str, str], home: Path) -> bool:
-    """Whether the lake is the one in the home, and was begun: its first day stays, whichever ToteSys is named."""
-    return not env.get("LAKE_URI") and (home / "lake").exists()
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether one letter is another, too many, missing, or two are in the wrong order."""
+    pairs = enumerate(zip(name, meant, strict=False))
+    begin = next((place for place, pair in pairs if len({*pair}) > 1), min(len(name), len(meant)))
+    one, other = name[begin:], meant[begin:]
+    is_swapped = one[:2] == other[:2][::-1] and one[2:] == other[2:]
+    return is_swapped or one[1:] in (other[1:], other) or one == other[1:]
 
 
 def _first_day(value: str | None, home: Path, *, is_noted: bool) -> date:

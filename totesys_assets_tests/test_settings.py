@@ -12,7 +12,7 @@ from totesys_assets.capture.ledger import Entry, Ledger
 from totesys_assets.errors import SettingsError
 from totesys_assets.lake.tables import Lake
 from totesys_assets.settings import Settings
-from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, LOG_FILE
+from totesys_assets.variables import FIRST_DAY, FIRST_DAY_FILE, LOG_FILE, VARIABLES
 
 pytestmark = pytest.mark.pure
 
@@ -309,6 +309,7 @@ def test_the_lake_in_its_home_keeps_its_first_day_whichever_totesys_is_named(hom
     noted(home, "2024-08-19")
     (home / "lake").mkdir()
     assert read(home, TOTESYS_URL=TOTESYS).first_day == date(2024, 8, 19)
+    assert read(home, TOTESYS_URL=TOTESYS, LAKE_URI=f"file://{home}/lake/").first_day == date(2024, 8, 19)
     assert read(home, TOTESYS_URL=TOTESYS, TOTESYS_FIRST_DAY="2023-01-02").first_day == date(2023, 1, 2)
 
 
@@ -331,6 +332,13 @@ def test_a_misspelt_name_is_refused_unless_the_right_one_is_set(home: Path, miss
     assert read(home, **{misspelt: ""}) == read(home)
     value = {"TOTESYS_FIRST_DAY": "2024-01-01"}.get(meant, "postgresql://x/y" if "URL" in meant else "here")
     assert read(home, **{meant: value, misspelt: "secret"}) == read(home, **{meant: value})
+
+
+@pytest.mark.parametrize("name", [each.name for each in VARIABLES if not each.name.startswith(("FILES_", "SPARK_"))])
+def test_one_slip_in_any_name_is_refused(name: str) -> None:
+    for misspelt in (f"{name}X", name[:-1], f"{name[:-1]}X", f"{name[:9]}X{name[9:]}", f"{name[:-2]}{name[:-3:-1]}"):
+        with pytest.raises(SettingsError, match=f"^{misspelt} is set, which the platform does not read, and {name}"):
+            Settings.from_env({misspelt: "x"})
 
 
 def test_other_names_are_not_taken_for_misspelt_ones(home: Path) -> None:

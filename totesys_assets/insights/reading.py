@@ -42,7 +42,7 @@ _IDLE_SESSIONS = 4
 _RATED = """
 SELECT currency_code FROM mart_exchange_rate WHERE day = (SELECT max(day) FROM mart_exchange_rate) ORDER BY 1
 """
-_RATED_DAYS = "SELECT min(day), max(published_date) FROM mart_exchange_rate"
+_RATED_DAYS = "SELECT min(day), max(published_date), max(day) FROM mart_exchange_rate"
 _FIRST_RECORD = "SELECT min(first_recorded_at) FROM _recorded"
 _TRADED = "SELECT FROM dim_currency WHERE currency_code = %s LIMIT 1"
 # Questions may read the notes as well. The ledger changes with every load, the others at these moments.
@@ -152,10 +152,11 @@ class Reader:
         if "currency" not in parameters:
             return
         if (day := parameters.get("rate_day")) is not None:
-            first, last = self._rated_days()
-            # On a day since the last rates these still hold. What they will be, nobody knows.
-            if first is not None and not str(first) <= str(day) <= str(max(last, datetime.now(UTC).date())):
-                raise NoRates(f"There are no rates of {day}. There are rates of the days from {first} to {last}.")
+            first, newest, last = self._rated_days()
+            # The newest rates hold on the days since then that the mart has. Of tomorrow none are known.
+            until = first and min(last, max(newest, datetime.now(UTC).date()))
+            if first is not None and not str(first) <= str(day) <= str(until):
+                raise NoRates(f"There are no rates of {day}. There are rates of the days from {first} to {newest}.")
         with self.session() as connection:
             rated = [str(code) for (code,) in connection.execute(_RATED)]
             is_traded = connection.execute(_TRADED, [parameters["currency"]]).fetchone() is not None
@@ -169,7 +170,7 @@ class Reader:
         """What an answer with these parameters may hide: rates of long before, or a moment before the first record."""
         said = []
         if "currency" in parameters:
-            _, newest = self._rated_days()
+            _, newest, _ = self._rated_days()
             until, today = parameters.get("rate_day") or parameters.get("last"), datetime.now(UTC).date()
             until = min(until, today) if isinstance(until, date) else today
             if newest is not None and (until - newest).days > MOST_DAYS_WITHOUT_A_RATE:
@@ -181,11 +182,11 @@ class Reader:
                 said.append(f"Nothing was known then: the first record is of {first:%Y-%m-%d %H:%M:%S} UTC.")
         return said
 
-    def _rated_days(self) -> tuple[Any, Any]:
-        """The first day that has rates, and the day of the newest; None where there are none."""
+    def _rated_days(self) -> tuple[Any, Any, Any]:
+        """The first day that has rates, that of the newest, and the last on which these hold; None without any."""
         with self.session() as connection:
-            ((first, newest),) = connection.execute(_RATED_DAYS).fetchall()
-        return first, newest
+            ((first, newest, last),) = connection.execute(_RATED_DAYS).fetchall()
+        return first, newest, last
 
     def loads(self) -> Loads:
         """What the ledger of loads says. Empty before the first load."""

@@ -14,17 +14,23 @@ from totesys_assets.errors import PlatformError
 from totesys_assets.warehouse.notes import Connection
 
 # A partition with its indexes, its keys and what is put in their place takes up to 19 locks of the transaction that
-# makes it. As many again leave room for other sessions.
-_LOCKS = 38
+# makes it. A quarter more leaves room for other sessions.
+_LOCKS = 24
+# Room is made for so many locks of each process that there may be.
 _ROOM = """
-SELECT current_setting('max_locks_per_transaction')::int,
-    current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int
+SELECT max(setting::int) FILTER (WHERE name = 'max_locks_per_transaction'),
+    sum(setting::int) FILTER (WHERE name <> 'max_locks_per_transaction')
+FROM pg_settings WHERE name IN ('max_locks_per_transaction', 'max_connections', 'max_prepared_transactions',
+    'max_worker_processes', 'max_wal_senders', 'autovacuum_max_workers')
 """
 
 
 @contextmanager
 def room_for(connection: Connection, partitions: int) -> Iterator[None]:
-    """Raise PlatformError if the server can keep no more locks for the block, which makes so many ``partitions``."""
+    """Raise PlatformError if the server can keep no more locks for the block, which makes ``partitions``, if any."""
+    if not partitions:
+        yield
+        return
     ((now, sessions),) = connection.execute(_ROOM).fetchall()
     try:
         yield
@@ -35,5 +41,5 @@ def room_for(connection: Connection, partitions: int) -> Iterator[None]:
         raise PlatformError(
             f"The warehouse's server has no room for the locks of {partitions:,} partitions, one for each month since "
             f"TOTESYS_FIRST_DAY and each fact, and nothing has changed. Set its max_locks_per_transaction, which is "
-            f"{now}, to {wanted} and start it anew, or set TOTESYS_FIRST_DAY to a later day."
+            f"{now}, to {wanted} and start it anew."
         ) from None

@@ -24,7 +24,6 @@ from totesys_assets import engine
 from totesys_assets.catalogue.catalogue import Catalogue, Table
 from totesys_assets.days import DayRange
 from totesys_assets.sql_text import literal, quoted
-from totesys_assets.warehouse.lock_room import room_for
 from totesys_assets.warehouse.notes import Connection
 from totesys_assets.warehouse.rebuilt import build_keys, columns_of, moving, replace, require_movable
 
@@ -137,10 +136,15 @@ def copy_plain(connection: Connection, schema: str, catalogue: Catalogue, first_
         require_movable(connection, schema, fact)
     months = _wanted(connection, schema, catalogue, first_day)
     for fact in facts:
-        with moving(schema, fact), room_for(connection, len(months) * len(parted(catalogue))):
+        with moving(schema, fact):
             _copy(connection, schema, fact, months)
             build_keys(connection, schema, fact, _new(fact))
     return facts
+
+
+def partitions(connection: Connection, schema: str, catalogue: Catalogue, first_day: date | None) -> int:
+    """How many partitions all facts are to have."""
+    return len(_wanted(connection, schema, catalogue, first_day)) * len(parted(catalogue))
 
 
 def partition(
@@ -154,12 +158,11 @@ def partition(
     for fact in copied:
         replace(connection, schema, fact, _new(fact))
     months = _wanted(connection, schema, catalogue, first_day)
-    with room_for(connection, len(months) * len(parted(catalogue))):
-        for fact in parted(catalogue):
-            rest = _rest_of(connection, schema, fact)
-            of_rest = _MONTHS_OF.format(day=quoted(str(fact.day_column)), table=rest)
-            found = {month for (month,) in connection.execute(of_rest.encode())}
-            _add_months(connection, schema, fact, fact.name, rest, months | found)
+    for fact in parted(catalogue):
+        rest = _rest_of(connection, schema, fact)
+        of_rest = _MONTHS_OF.format(day=quoted(str(fact.day_column)), table=rest)
+        found = {month for (month,) in connection.execute(of_rest.encode())}
+        _add_months(connection, schema, fact, fact.name, rest, months | found)
     connection.execute(keep_ahead(schema, parted(catalogue)).encode())
 
 

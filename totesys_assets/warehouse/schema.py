@@ -19,7 +19,16 @@ from totesys_assets.errors import PlatformError, SchemaDrift
 from totesys_assets.sql_text import quoted
 from totesys_assets.warehouse.bare import attach, indexes, is_being_filled, without_keys
 from totesys_assets.warehouse.kept import former_marts, incomplete, keep, statements, wait_for_loads
-from totesys_assets.warehouse.months import copy_plain, has_partitions, keep_ahead, look_ahead, parted, partition
+from totesys_assets.warehouse.lock_room import room_for
+from totesys_assets.warehouse.months import (
+    copy_plain,
+    has_partitions,
+    keep_ahead,
+    look_ahead,
+    parted,
+    partition,
+    partitions,
+)
 from totesys_assets.warehouse.notes import LEDGER, NOTES, Connection, create_notes, exists
 from totesys_assets.warehouse.superseded import superseded
 from totesys_assets.warehouse.views import PLURAL, for_people, known, stated
@@ -107,6 +116,20 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
     keep(connection, schema, catalogue)
     # All that takes long comes first: readers wait from the moment in which the first view is replaced.
     is_parted = partition_from is not None or has_partitions(connection, schema, catalogue)
+    made = partitions(connection, schema, catalogue, partition_from) if is_parted else 0
+    with room_for(connection, made):
+        _replace(connection, schema, catalogue, partition_from, is_parted=is_parted)
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {}._migration (digest) VALUES ({}) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
+        ).format(name, sql.Literal(digest))
+    )
+
+
+def _replace(
+    connection: Connection, schema: str, catalogue: Catalogue, partition_from: date | None, *, is_parted: bool
+) -> None:
+    """Put partitions in the place of plain facts, where they are wanted, and views over them."""
     copied = copy_plain(connection, schema, catalogue, partition_from) if is_parted else []
     held = {table: list(_columns(connection, schema, table)) for table in catalogue.warehouse}
     for statement in stated(schema, catalogue, held):
@@ -119,11 +142,6 @@ def _apply(connection: Connection, schema: str, catalogue: Catalogue, digest: st
         partition(connection, schema, catalogue, copied, partition_from)
     if connection.info.server_version >= 180000:
         _declare_references(connection, schema, catalogue)
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO {}._migration (digest) VALUES ({}) ON CONFLICT (digest) DO UPDATE SET applied_at = now()"
-        ).format(name, sql.Literal(digest))
-    )
 
 
 def _create_schema(connection: Connection, schema: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -142,8 +143,12 @@ def test_a_currency_or_a_day_without_rates_is_refused_with_those_that_have_some(
     said = " ".join(ask("headline", "--currency", "jpy", *SINCE, code=2).split())
     assert "There are no rates of JPY. There are rates of EUR, GBP, USD: the euro, and what ToteSys trades in." in said
     today = datetime.now(UTC).date()
-    assert "1,001" in ask("headline", "--rate-day", str(today), *SINCE)  # the newest rate holds until another is there
-    for day in ("1990-01-01", str(today + timedelta(days=2)), "2199-12-31"):
+    ((last,),) = platform.query("SELECT max(day) FROM mart_exchange_rate")
+    assert isinstance(last, date)
+    until = min(today, last)  # the newest rates hold for two years, unless others come
+    (found,) = csv.DictReader(io.StringIO(ask("headline", "--rate-day", str(until), *SINCE, "--csv")))
+    assert (Decimal(found["revenue"]) > 0, found["unconverted"]) == (True, "0")
+    for day in ("1990-01-01", str(until + timedelta(days=2)), "2199-12-31"):
         said = " ".join(ask("headline", "--rate-day", day, *SINCE, code=2).split())
         assert f"There are no rates of {day}. There are rates of the days from " in said
         assert "to 2024-08-30." in said
@@ -167,7 +172,7 @@ def test_it_says_so_when_money_is_converted_at_rates_of_long_before(platform: Pl
 
     assert is_warned("headline")
     assert is_warned("headline", "--csv")
-    assert is_warned("headline", *SINCE, "--rate-day", str(datetime.now(UTC).date()))
+    assert is_warned("headline", *SINCE, "--rate-day", "2025-01-01")
     for days, is_old in ((6, False), (7, True)):
         assert is_warned("headline", "--first", "2024-08-20", "--last", str(newest + timedelta(days=days))) == is_old
     assert not is_warned("headline", "--rate-day", str(newest))
