@@ -80,6 +80,7 @@ class QuestionAnswer(BaseModel):
     text: str
     description: str
     parameters: dict[str, Any]
+    remarks: list[str]
     rows: list[dict[str, Any]]
 
 
@@ -175,6 +176,7 @@ def build(reader: Reader, hashes: Sequence[str] = (), budget: Budget | None = No
                 "text": wanted.text,
                 "description": wanted.description,
                 "parameters": parameters,
+                "remarks": reader.remarks(parameters),
                 "rows": [dict(zip(found.columns, row, strict=True)) for row in found.rows],
             }
         )

@@ -165,9 +165,12 @@ def test_parameters_of_a_question_are_given_and_checked(client: TestClient) -> N
     asked = {"period": "month", "rate_day": None, "basis": "day", "currency": "EUR"}
     assert answer["parameters"] == {**asked, "first": "2023-09-01", "last": "2024-09-30"}
     assert answer["rows"][0]["period"] == "2024-08-01"
+    assert answer["remarks"] == ["The newest rates are of 2024-08-30: money of later days is converted at these."]
     assert isinstance(answer["rows"][0]["revenue"], str)
-    moment = client.get("/v1/questions/known_on?moment=2024-09-01T12:00:00").json()["parameters"]["moment"]
-    assert moment == "2024-09-01T12:00:00+00:00"
+    answer = client.get("/v1/questions/known_on?moment=2024-09-01T12:00:00&last=2024-08-31").json()
+    assert answer["parameters"]["moment"] == "2024-09-01T12:00:00+00:00"
+    (remark,) = answer["remarks"]
+    assert remark.startswith("Nothing was known then: the first record is of ")
     first_year = client.get("/v1/questions/headline?last=0001-06-30").json()["parameters"]
     assert (first_year["first"], first_year["last"]) == ("0001-06-01", "0001-06-30")
     for query, text in (
