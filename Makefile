@@ -44,12 +44,12 @@ $(VENV)/installed: pip-requirements.txt requirements.lock pyproject.toml
 	@$(BIN)/python -m compileall -q totesys_assets # pip does so with all but this
 	@touch $@
 
-test: lint types most-tests ## Lint, types and all tests but the deployment's (15 minutes)
+test: lint types most-tests ## Lint, types and all tests but the deployment's (half an hour)
 
 most-tests: install spark ## All tests but the deployment's, without lint and types
 	@$(PYTEST) --ignore totesys_assets_tests/deploy
 
-everything: lint types check-files most-tests ## All that `test` and `check-deploy` do (half an hour)
+everything: lint types check-files most-tests ## All that `test` and `check-deploy` do (40 minutes)
 	@$(DEPLOY_TOOLS) $(PYTEST) totesys_assets_tests/deploy
 
 coverage: install spark ## The tests of `make test` with coverage; fails below 90 %
