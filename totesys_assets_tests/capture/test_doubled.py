@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import psycopg
 import pytest
 
@@ -200,4 +202,47 @@ def test_a_row_that_gets_the_key_of_another_changes_nothing_until_it_has_its_own
     assert differing(platform) == RED
     mend(platform, gone)
     platform.refresh()
+    require_equal(platform)
+
+
+ONE = "(SELECT ctid FROM sales_order WHERE sales_order_id = {n} ORDER BY units_sold LIMIT 1)"
+COPIED = """
+INSERT INTO sales_order SELECT {key}, created_at + interval '{units} ms', last_updated, design_id, staff_id,
+    counterparty_id, {units}, unit_price, currency_id, agreed_delivery_date, agreed_payment_date,
+    agreed_delivery_location_id
+FROM sales_order
+"""
+HAPPENINGS = (
+    COPIED.replace("{key}", "{n}") + "LIMIT 1",
+    COPIED.replace("{key}", "sales_order_id") + "WHERE sales_order_id = {n} LIMIT 1",
+    f"UPDATE sales_order SET units_sold = {{units}} WHERE ctid = {ONE}",
+    f"UPDATE sales_order SET sales_order_id = 1 + {{n}} % 3 WHERE ctid = {ONE}",
+    f"UPDATE sales_order SET created_at = '2024-08-21 09:00' WHERE ctid = {ONE}",
+    f"DELETE FROM sales_order WHERE ctid = {ONE} AND (SELECT count(*) FROM sales_order) > 1",
+)
+
+
+@pytest.mark.refreshed
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 16))])
+def test_whatever_happens_one_of_the_rows_of_each_key_is_current(platform: Platform, seed: int) -> None:
+    chance = Random(seed)
+    platform.sql(WITHOUT_KEYS)
+    for _ in range(5):
+        for _ in range(chance.randint(1, 4)):
+            happening = chance.choice(HAPPENINGS)
+            platform.sql(happening.format(n=chance.randint(1, 3), units=chance.randint(1, 999)))
+        platform.refresh(accept_deletions=True)
+        with psycopg.connect(platform.totesys_url) as connection:
+            rows = set(connection.execute("SELECT sales_order_id, units_sold FROM sales_order").fetchall())
+        current = platform.query("SELECT sales_order_id, units_sold FROM current_sales_order")
+        assert len(current) == len({key for key, _ in rows})
+        assert {*current} <= rows
+    kept = chance.choice("<>")
+    platform.sql(
+        "DELETE FROM sales_order AS one USING sales_order AS other "
+        f"WHERE one.sales_order_id = other.sales_order_id AND one.ctid {kept} other.ctid"
+    )
+    if chance.random() < 0.5:
+        platform.sql("ALTER TABLE sales_order ADD PRIMARY KEY (sales_order_id)")
+    platform.refresh(accept_deletions=True)
     require_equal(platform)
