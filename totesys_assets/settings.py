@@ -28,6 +28,7 @@ from totesys_assets.variables import (
     VARIABLES,
 )
 
+# Other variables that the platform reads have names like those of other programs: FILES_URL is no misspelt FILES_URI.
 _OURS = ("TOTESYS_", "WAREHOUSE_", "LAKE_")
 
 
@@ -109,10 +110,7 @@ def _lake_uri(value: str | None, home: Path) -> str:
 
 
 def _refuse_misspelt(env: Mapping[str, str]) -> None:
-    """Raise SettingsError for a name that is one slip away from that of a variable, which is not set.
-
-    Those that do not say where the data is may be as like to what other programs read.
-    """
+    """Raise SettingsError for a name that differs by one slip from a variable of ours that is not set."""
     names = {each.name for each in VARIABLES}
     unset = sorted(name for name in names if name.startswith(_OURS) and not env.get(name))
     for name in sorted(name for name, value in env.items() if value and name not in names):
@@ -125,7 +123,7 @@ def _refuse_misspelt(env: Mapping[str, str]) -> None:
 
 
 def _is_slip(name: str, meant: str) -> bool:
-    """Whether one letter is another, too many, missing, or two are in the wrong order."""
+    """Whether ``name`` is ``meant`` with one letter replaced, added or left out, or with two letters swapped."""
     pairs = enumerate(zip(name, meant, strict=False))
     begin = next((place for place, pair in pairs if len({*pair}) > 1), min(len(name), len(meant)))
     one, other = name[begin:], meant[begin:]

@@ -5,7 +5,8 @@ rows, which is comparison.py.
 
 If the source knows which rows may have been written since a day was captured (``SourceSnapshot.written_since``), only
 those are read: the day's rows are those that the lake holds, less the deleted, plus the written. Other days are read as
-a whole. So are those of a table where several rows may have one key: rows are counted to find that some are gone.
+a whole. So are those of a table where several rows may have
+one key: a row that is gone is found by counting rows, and another with its key would hide it.
 """
 
 from __future__ import annotations

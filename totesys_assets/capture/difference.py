@@ -255,7 +255,7 @@ def _entries(
     snapshot: SourceSnapshot, table: Table, result: _Result, known: Mapping[str, Entry], run_id: str
 ) -> list[Entry]:
     """What to write in the ledger, for every partition of the result; ``known`` is what it says so far."""
-    # Once each row has a key of its own, the one that is left may be one that was there all the time.
+    # Where rows share a key, the one that is left in the end may be an old one, which its transaction id does not show.
     entries, ids = [], None if snapshot.may_double(table) else snapshot.transactions
     partitions, found, counts = result.partitions, result.found, result.counts
     for partition in partitions:

@@ -33,7 +33,7 @@ FROM incoming JOIN ({letters}) AS source ON source.row_key = {row_key}
 WHERE incoming._broken IS NOT NULL AND list_contains(?, source.partition)
 """
 
-# The same where several rows may have one key: of those on one day one is meant, a good one if there is any.
+# The same for a table where several rows may have the same key: one letter for each key and day that has no good row.
 _REJECTED_ONCE = """
 INSERT INTO rejected
 SELECT row_key, partition, bad._broken, source.raw
@@ -238,9 +238,9 @@ class Statements:
         return self.snapshot.may_double(self.table)
 
     def _one_each(self, *order: str) -> str:
-        """Clause that leaves of the rows with one key on one day the first by ``order``.
+        """Clause that keeps one row for each key and day, the first by ``order``.
 
-        Empty where a key has one row: to look for others would take as long as to sort all of them.
+        Empty if no two rows can have the same key: it would sort all rows.
         """
         if not self.may_double:
             return ""

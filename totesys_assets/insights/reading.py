@@ -167,7 +167,7 @@ class Reader:
             )
 
     def remarks(self, parameters: Mapping[str, object]) -> list[str]:
-        """What an answer with these parameters may hide: rates of long before, or a moment before the first record."""
+        """Sentences about an answer: it was converted at old rates, or nothing had been recorded by the moment."""
         said = []
         if "currency" in parameters:
             _, newest, _ = self._rated_days()

@@ -1,4 +1,4 @@
-"""Rows of one key: one of them arrives and the audit names the others; once each has a key of its own, all is equal."""
+"""Several rows with one key: one arrives and the audit is red; once each has its own key, everything is equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from totesys_assets.capture.dead_letters import open_dead_letters
 from totesys_assets.load import copying
 from totesys_assets_tests.conftest import Platform
 
-# Both tables have a key no more; the second order differs from the first, as the second design does.
+# Neither table has a key any more.
 WITHOUT_KEYS = """
 ALTER TABLE sales_order DROP CONSTRAINT sales_order_pkey CASCADE;
 ALTER TABLE design DROP CONSTRAINT design_pkey CASCADE

@@ -152,6 +152,10 @@ def test_a_currency_or_a_day_without_rates_is_refused_with_those_that_have_some(
         said = " ".join(ask("headline", "--rate-day", day, *SINCE, code=2).split())
         assert f"There are no rates of {day}. There are rates of the days from " in said
         assert "to 2024-08-30." in said
+    with psycopg.connect(platform.warehouse_url, autocommit=True) as connection:
+        connection.execute("UPDATE mart_exchange_rate SET day = day + 10000 WHERE day = %s", [last])
+    ask("headline", "--rate-day", str(today), *SINCE)
+    assert "There are no rates of " in ask("headline", "--rate-day", str(today + timedelta(days=2)), *SINCE, code=2)
     platform.sql("INSERT INTO currency VALUES (4, 'JPY', '2024-08-19 08:00', '2024-08-19 08:00')")
     platform.refresh()
     assert "1,001" in ask("headline", "--currency", "jpy", *SINCE)  # ToteSys trades in it: some may need no rate
